@@ -1,0 +1,431 @@
+"""The cache contract every stage keeps: manifests, atomic writes, per-image journals, parallel map, one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "opencv-python", "scikit-image", "pandas", "torch")
+PARTIAL = ".partial-"  # prefix of every temporary file: a name no image id may have
+EXIT_INPUT = 2  # the input must be mended
+EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message is one line: file, row, what is wrong, what to do."""
+
+
+# --- command line ---------------------------------------------------------------------------------------------------
+
+
+def make_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser with the two options all stages share, `--data` and `--cache`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=f"example: python -m {module} {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder in Kaggle's layout")
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make")
+    return parser
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the stages that go over all photographs."""
+    parser.add_argument("--jobs", type=parse_jobs, default=os.cpu_count(), help="processes to work with")
+    add_rejected_option(parser)
+
+
+def add_rejected_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--allow-rejected`."""
+    parser.add_argument(
+        "--allow-rejected", action="store_true", help="go on although some photographs are listed in rejected.csv"
+    )
+
+
+def parse_jobs(text: str) -> int:
+    """Return a number of processes, at least 1."""
+    jobs = int(text)
+    if jobs < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return jobs
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's `main`; end with one line and status 2 on bad input or an unusable disk, 130 on Ctrl-C."""
+    try:
+        main()
+    except InputError as error:
+        fail(str(error), EXIT_INPUT)
+    except OSError as error:
+        fail(f"{error.filename or 'input or output'}: {error.strerror or error}", EXIT_INPUT)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
+
+
+def fail(message: str, status: int) -> None:
+    """Print one line to stderr and exit."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, with the same suffix; put it in `path`'s place if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f"{PARTIAL}{os.getpid()}-{hash_text(path.name)[:12]}{path.suffix}"
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, keys sorted, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a CSV whose first column is the image id."""
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"image": image} | row for image, row in rows.items())
+    write_bytes(path, lines.getvalue().encode())
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a killed run left half-written in `folder`. Call it only with the cache locked."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(PARTIAL):
+                os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def locked(cache: Path) -> Iterator[None]:
+    """Hold the cache for this process; the kernel lets go of it even if the process is killed.
+
+    Raises InputError if another run holds it.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / ".lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{cache}: another run is using this cache; wait for it or give another --cache") from None
+        yield
+
+
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    try:
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+
+
+# --- manifests: is what lies here made from what is there? ----------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return `folder/manifest.json`, or None if there is none or it is no manifest."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    complete = isinstance(manifest, dict) and {"parameters", "inputs", "outputs"} <= manifest.keys()
+    return manifest if complete else None
+
+
+def write_manifest(
+    folder: Path, stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> None:
+    """Write `folder/manifest.json`. Inputs and outputs map a name to the digest of its content."""
+    versions = {name: version for name in LIBRARIES if (version := _find_version(name))}
+    content = {"stage": stage, "parameters": parameters, "inputs": inputs, "outputs": outputs, "versions": versions}
+    write_json(folder / "manifest.json", content)
+
+
+def _find_version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def read_output(folder: Path, name: str, made_by: str) -> str:
+    """Return the digest of one output of the stage in `folder`.
+
+    Raises InputError, naming the command that makes it, if it is not there.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None or name not in manifest["outputs"]:
+        raise InputError(f"{folder}: holds no {name}; run python -m {made_by} first")
+    return manifest["outputs"][name]
+
+
+def kept_outputs(folder: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the outputs that the stage in `folder` made with the same parameters; a run on one split keeps the other."""
+    manifest = read_manifest(folder)
+    same = manifest is not None and describe_change(manifest["parameters"], parameters) is None
+    return dict(manifest["outputs"]) if same else {}
+
+
+def has_output(folder: Path, name: str) -> bool:
+    """Tell whether the stage in `folder` has finished the output `name`."""
+    manifest = read_manifest(folder)
+    return manifest is not None and name in manifest["outputs"]
+
+
+def find_change(folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str | None:
+    """Return why the files in `folder` must be made (again), or None if they are what a new run would make.
+
+    Outputs whose name is a file's are compared with the digest that was recorded when they were written.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return "not made yet"
+    change = describe_change(manifest["parameters"], parameters) or describe_change(manifest["inputs"], inputs)
+    if change:
+        return change
+    for name, digest in manifest["outputs"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if hash_file(path) != digest:
+            return f"{name} is not what was written"
+    return None
+
+
+def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Name the keys that differ, with short values; None if none does."""
+    new = json.loads(json.dumps(new))  # as it would come back from a file: tuples are lists
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return ", ".join(_describe_key(key, old.get(key), new.get(key)) for key in changed) or None
+
+
+def _describe_key(key: str, old: Any, new: Any) -> str:
+    is_digest = any(isinstance(value, str) and len(value) == 64 for value in (old, new))
+    return f"{key} changed" if is_digest else f"{key} changed from {old} to {new}"
+
+
+# --- journals: one line per finished image, so that a killed run loses only the images in flight ---------------------
+
+
+class Record(NamedTuple):
+    """What a stage knows of one image: the key it was made from and the row it made (or {'reason': why not})."""
+
+    key: list
+    row: dict[str, Any]
+
+
+class Journal:
+    """The finished images of one split of a stage: `FOLDER/SPLIT.jsonl`.
+
+    The first line holds the parameters. The others are appended as images finish, in any order; a line torn by a kill
+    is dropped. `finish` rewrites the file sorted, so that its bytes do not tell how often the run was interrupted.
+    """
+
+    def __init__(self, folder: Path, split: str, parameters: Mapping[str, Any]):
+        self.path = folder / f"{split}.jsonl"
+        self.parameters = json.loads(json.dumps(parameters))
+        self.records: dict[str, Record] = {}
+        self.change: str | None = None
+        if self.path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        lines = self.path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+        header = json.loads(lines[0]) if lines else {}
+        self.change = describe_change(header, self.parameters)
+        if self.change is None:
+            for line in lines[1:]:
+                image, key, row = json.loads(line)
+                self.records[image] = Record(key, row)
+
+    def due(self, keys: Mapping[str, list]) -> list[str]:
+        """Return the images whose record is missing or was made from another key."""
+        return [image for image, key in keys.items() if image not in self.records or self.records[image].key != key]
+
+    @contextlib.contextmanager
+    def appending(self) -> Iterator[Callable[[str, list, dict[str, Any]], None]]:
+        """Yield a function that records one image's key and row, on disk before it returns."""
+        self._write()  # drops a torn line and what other parameters made
+        with open(self.path, "ab") as handle:
+
+            def append(image: str, key: list, row: dict[str, Any]) -> None:
+                self.records[image] = Record(json.loads(json.dumps(key)), row)
+                handle.write(_encode_line([image, key, row]))
+                handle.flush()
+
+            yield append
+
+    def finish(self, images: list[str]) -> list[str]:
+        """Keep the records of `images` only, in that order, and return the images that were dropped."""
+        dropped = [image for image in self.records if image not in set(images)]
+        kept = {image: self.records[image] for image in images}
+        if dropped or list(kept) != list(self.records) or not self.path.exists():
+            self.records = kept
+            self._write()
+        return dropped
+
+    def _write(self) -> None:
+        with replacing(self.path) as partial, open(partial, "wb") as handle:
+            handle.write(_encode_line(self.parameters))
+            for image, (key, row) in self.records.items():
+                handle.write(_encode_line([image, key, row]))
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The rows of the images that were not rejected."""
+        return {image: record.row for image, record in self.records.items() if "reason" not in record.row}
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """The rejected images and why."""
+        return {image: record.row["reason"] for image, record in self.records.items() if "reason" in record.row}
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was made, whatever the files' dates."""
+        lines = [json.dumps([image, row], sort_keys=True) for image, row in self.rows.items()]
+        return hash_text("\n".join(lines))
+
+
+def _encode_line(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":"), sort_keys=True).encode() + b"\n"
+
+
+def describe_source(path: Path) -> list:
+    """Return what tells one version of a file from another without reading it: size in bytes and time in ns."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return [error.strerror, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def map_parallel(
+    work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: int, title: str
+) -> Iterator[tuple[str, Any]]:
+    """Yield (image, work(*arguments)) as they finish, with a progress bar.
+
+    Parameters
+    ----------
+    work : a module-level function
+    tasks : image -> arguments
+    jobs : processes; 1 works in this one
+    """
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
+
+    calls = (delayed(_call)(work, image, arguments) for image, arguments in tasks.items())
+    results = Parallel(n_jobs=min(jobs, max(len(tasks), 1)), return_as="generator_unordered", batch_size=1)(calls)
+    yield from tqdm(results, total=len(tasks), desc=title, unit="image", mininterval=1, disable=not tasks)
+
+
+def _call(work: Callable[..., Any], image: str, arguments: tuple) -> tuple[str, Any]:
+    import cv2
+
+    cv2.setNumThreads(1)  # the parallelism is over images
+    return image, work(*arguments)
+
+
+def map_images(
+    work: Callable[..., dict[str, Any]],
+    journal: Journal,
+    tasks: Mapping[str, tuple[list, tuple]],
+    jobs: int,
+) -> list[str]:
+    """Bring a journal up to date: work on the images that are due, keep the others, drop those that are gone.
+
+    Parameters
+    ----------
+    work : a module-level function that returns an image's row, or {'reason': why it is rejected}
+    tasks : image -> (key, arguments); an image is due if its recorded key is another one
+    jobs : processes
+
+    Returns
+    -------
+    The images that were dropped.
+    """
+    keys = {image: key for image, (key, _) in tasks.items()}
+    due = journal.due(keys)
+    title = f"{journal.path.parent.name}: {journal.path.stem}"
+    state = f"{len(due)} of {len(tasks)} images are due" if due else f"all {len(tasks)} images are cached"
+    print(f"{title}: {state}" + (f" ({journal.change})" if journal.change else ""), flush=True)
+    if due:
+        with journal.appending() as append:
+            for image, row in map_parallel(work, {image: tasks[image][1] for image in due}, jobs, title):
+                append(image, keys[image], row)
+    return journal.finish(list(tasks))
+
+
+# --- rejected images ------------------------------------------------------------------------------------------------
+
+
+def record_rejected(cache: Path, stage: str, split: str, reasons: Mapping[str, str]) -> None:
+    """Put a stage's rejected images of one split into `CACHE/rejected.csv`, in place of what it said before."""
+    import pandas as pd
+
+    path = cache / "rejected.csv"
+    rejected = read_rejected(cache)
+    others = rejected[(rejected["stage"] != stage) | (rejected["split"] != split)]
+    own = pd.DataFrame(
+        [(image, stage, reason, split) for image, reason in reasons.items()], columns=rejected.columns, dtype=str
+    )
+    table = pd.concat([others, own]).sort_values(["split", "stage", "image"])
+    content = table.to_csv(index=False, lineterminator="\n").encode()
+    if not path.exists() or path.read_bytes() != content:
+        write_bytes(path, content)
+
+
+def read_rejected(cache: Path):
+    """Return `CACHE/rejected.csv` as a table of image, stage, reason, split; an empty one if there is none."""
+    import pandas as pd
+
+    path = cache / "rejected.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=["image", "stage", "reason", "split"], dtype=str)
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def check_rejected(cache: Path, reasons: Mapping[str, str], allow_rejected: bool) -> None:
+    """Raise InputError if images were rejected and the user did not allow it."""
+    if not reasons:
+        return
+    image, reason = next(iter(reasons.items()))
+    counted = f"{len(reasons)} photograph{'s are' if len(reasons) > 1 else ' is'} rejected ({image}: {reason})"
+    where = f"see {cache / 'rejected.csv'}"
+    if not allow_rejected:
+        raise InputError(f"{counted}; {where}; mend the files, or go on without them with --allow-rejected")
+    print(f"{counted}; {where}", file=sys.stderr)
