@@ -169,7 +169,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def write_manifest(
     folder: Path, stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, str]
 ) -> None:
-    """Write `folder/manifest.json`. Inputs and outputs map a name to the digest of its content."""
+    """Write `folder/manifest.json`, a stage's last act: inputs and outputs map a name to the digest of its content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_partials(folder)
     versions = {name: version for name in LIBRARIES if (version := _find_version(name))}
     content = {"stage": stage, "parameters": parameters, "inputs": inputs, "outputs": outputs, "versions": versions}
     write_json(folder / "manifest.json", content)
@@ -252,7 +254,7 @@ class Journal:
     """The finished images of one split of a stage: `FOLDER/SPLIT.jsonl`.
 
     The first line holds the parameters. The others are appended as images finish, in any order; a line torn by a kill
-    is dropped. `finish` rewrites the file sorted, so that its bytes do not tell how often the run was interrupted.
+    or damaged by the disk is dropped, so that its image is due again. `finish` rewrites the file sorted, so that its bytes do not tell how often the run was interrupted.
     """
 
     def __init__(self, folder: Path, split: str, parameters: Mapping[str, Any]):
@@ -260,17 +262,18 @@ class Journal:
         self.parameters = json.loads(json.dumps(parameters))
         self.records: dict[str, Record] = {}
         self.change: str | None = None
+        self._is_compact = False  # the file holds exactly the records, in their order
         if self.path.exists():
             self._read()
 
     def _read(self) -> None:
-        lines = self.path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
-        header = json.loads(lines[0]) if lines else {}
+        *lines, torn = self.path.read_bytes().split(b"\n")
+        contents = [_decode_line(line) for line in lines]
+        header = contents[0] if contents and isinstance(contents[0], dict) else {}
         self.change = describe_change(header, self.parameters)
         if self.change is None:
-            for line in lines[1:]:
-                image, key, row = json.loads(line)
-                self.records[image] = Record(key, row)
+            self.records = {line[0]: Record(*line[1:]) for line in contents[1:] if isinstance(line, list)}
+            self._is_compact = not torn and len(self.records) == len(lines) - 1
 
     def due(self, keys: Mapping[str, list]) -> list[str]:
         """Return the images whose record is missing or was made from another key."""
@@ -280,6 +283,7 @@ class Journal:
     def appending(self) -> Iterator[Callable[[str, list, dict[str, Any]], None]]:
         """Yield a function that records one image's key and row, on disk before it returns."""
         self._write()  # drops a torn line and what other parameters made
+        self._is_compact = False
         with open(self.path, "ab") as handle:
 
             def append(image: str, key: list, row: dict[str, Any]) -> None:
@@ -291,9 +295,9 @@ class Journal:
 
     def finish(self, images: list[str]) -> list[str]:
         """Keep the records of `images` only, in that order, and return the images that were dropped."""
-        dropped = [image for image in self.records if image not in set(images)]
         kept = {image: self.records[image] for image in images}
-        if dropped or list(kept) != list(self.records) or not self.path.exists():
+        dropped = [image for image in self.records if image not in kept]
+        if not self._is_compact or list(kept) != list(self.records):
             self.records = kept
             self._write()
         return dropped
@@ -303,6 +307,7 @@ class Journal:
             handle.write(_encode_line(self.parameters))
             for image, (key, row) in self.records.items():
                 handle.write(_encode_line([image, key, row]))
+        self._is_compact = True
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
@@ -323,6 +328,13 @@ class Journal:
 
 def _encode_line(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":"), sort_keys=True).encode() + b"\n"
+
+
+def _decode_line(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def describe_source(path: Path) -> list:

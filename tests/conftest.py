@@ -1,0 +1,40 @@
+"""Fixtures the tests share: a small drawn data folder, and the real photographs where they are at hand."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from preprocess import synthetic
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(tmp_path_factory):
+    """A data folder of 4 training and 2 test patients, 400 px wide; to be read only."""
+    data = tmp_path_factory.mktemp("drawn")
+    synthetic.main(
+        [*"--patients-train 4 --patients-test 2 --width-px 400 --levels balanced --jobs 1".split(), f"--data={data}"]
+    )
+    return data
+
+
+@pytest.fixture
+def data(drawn_folder, tmp_path):
+    """A copy of the drawn folder that a test may change."""
+    return shutil.copytree(drawn_folder, tmp_path / "data")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache that does not exist yet."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real photographs, labels and scores; skips the test where it is absent."""
+    if not REAL.is_dir():
+        pytest.skip("the real photographs are not at hand")
+    return REAL

@@ -1,0 +1,60 @@
+"""The rules the layout promises: imports run against the data, help answers without the heavy libraries."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+YARDSTICK = "kappa.qwk"  # the competition's metric: every stage may measure itself with it, it imports none of them
+FLOW = ("preprocess", "dr", "blend", "kappa", "submissions")  # a package may import those before it
+MODULES = sorted(path for package in FLOW for path in (ROOT / package).rglob("*.py"))
+STAGES = [path for path in MODULES if "def main(" in path.read_text()]
+
+
+def find_imports(path):
+    """Return the dotted names of everything a module imports, at the top or later."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_imports_run_against_the_data(path):
+    later = FLOW[FLOW.index(path.parent.name) + 1 :]
+    upstream = [name for name in find_imports(path) if name.split(".")[0] in (*later, "tests")]
+    assert not [name for name in upstream if not name.startswith(YARDSTICK)]
+
+
+def test_the_yardstick_imports_no_stage():
+    assert not [name for name in find_imports(ROOT / "kappa" / "qwk.py") if name.split(".")[0] in FLOW]
+
+
+@pytest.mark.parametrize("package", ["dr", "blend"])
+def test_train_and_predict_do_not_import_each_other(package):
+    for one, other in (("train", "predict"), ("predict", "train")):
+        names = find_imports(ROOT / package / f"{one}.py")
+        assert not [name for name in names if name.startswith(f"{package}.{other}")]
+
+
+@pytest.mark.parametrize("path", STAGES, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_help_needs_none_of_the_heavy_libraries(path):
+    module = f"{path.parent.name}.{path.stem}".removesuffix(".__main__")
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{module}', '--help']\n"
+        f"try: runpy.run_module('{module}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(*[name for name in ('torch', 'pandas', 'scipy', 'skimage', 'matplotlib', 'joblib') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"usage: python -m {module} " in shown
+    assert f"example: python -m {module} " in shown
+    assert shown.splitlines()[-1] == ""
