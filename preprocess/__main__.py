@@ -27,7 +27,7 @@ def crop_and_resize(path: Path, method: str, size_px: int, target: Path) -> tupl
         return row, {"reason": str(error)}
 
 
-def decode_once(data: Path, cache: Path, split: str, method: str, size_px: int, jobs: int) -> None:
+def decode_once(data: Path, cache: Path, split: str, method: str, size_px: int, workers: stage.Workers) -> None:
     """Do both image stages for the photographs that the first has not seen; the stages themselves do what is left."""
     paths, _ = eyes.list_images(data, split)
     crops = stage.Journal(cache / "crop", split, crop.describe_parameters(method))
@@ -41,7 +41,7 @@ def decode_once(data: Path, cache: Path, split: str, method: str, size_px: int, 
     folder.mkdir(parents=True, exist_ok=True)
     tasks = {image: (paths[image], method, size_px, folder / f"{image}.png") for image in due}
     with crops.appending() as append_crop, squares.appending() as append_square:
-        for image, (row, square) in stage.map_parallel(crop_and_resize, tasks, jobs, f"crop and resize: {split}"):
+        for image, (row, square) in stage.map_parallel(crop_and_resize, tasks, workers, f"crop and resize: {split}"):
             if square is not None:
                 append_square(image, resize.describe_task(paths[image], row), square)
             append_crop(image, keys[image], row)
@@ -57,12 +57,12 @@ def main(argv: list[str] | None = None) -> None:
     resize.add_options(parser)
     stage.add_image_options(parser)
     options = parser.parse_args(argv)
-    data, cache, jobs = options.data, options.cache, options.jobs
+    data, cache, workers = options.data, options.cache, stage.choose_workers(options)
     with stage.locked(cache):
         for split in eyes.SPLITS:
-            decode_once(data, cache, split, options.method, options.size_px, jobs)
-        reasons = crop.crop(data, cache, options.method, jobs)
-        reasons |= resize.resize(data, cache, options.size_px, jobs)
+            decode_once(data, cache, split, options.method, options.size_px, workers)
+        reasons = crop.crop(data, cache, options.method, workers)
+        reasons |= resize.resize(data, cache, options.size_px, workers)
         stage.check_rejected(cache, reasons, options.allow_rejected)
         normalize.normalize(cache)
         if stage.has_output(cache / "resize", "train"):

@@ -1,6 +1,6 @@
 """Find the eye in every photograph: DATA/{train,test}/*.jpeg -> CACHE/crop/{train,test}.csv, an ellipse per image.
 
-python -m preprocess.crop --data DIR --cache DIR [--method adaptive|box] [--jobs N] [--allow-rejected]
+python -m preprocess.crop --data DIR --cache DIR [--method adaptive|box] [--sheet FILE.png] [--jobs N] [--allow-rejected]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from preprocess import disc, eyes, photograph, stage
+from preprocess import disc, eyes, photograph, sheet, stage
 from preprocess.disc import Disc
 
 VERSION = 1  # raise it when the same photograph gets another ellipse
@@ -83,6 +83,16 @@ def read_crops(cache: Path, split: str) -> dict[str, dict[str, Any]]:
     return open_journal(cache, split).rows
 
 
+def list_cropped(data: Path, cache: Path) -> list[tuple[str, Path, dict[str, Any]]]:
+    """Return (image, path, row of the crop table) of both splits' photographs that are in the data folder."""
+    cropped = []
+    for split in eyes.SPLITS:
+        paths, _ = eyes.list_images(data, split)
+        rows = read_crops(cache, split) if paths else {}
+        cropped += [(image, paths[image], row) for image, row in rows.items()]
+    return cropped
+
+
 def open_journal(cache: Path, split: str, parameters: dict[str, Any] | None = None) -> stage.Journal:
     """Return the stage's journal of one split; without parameters, the last run's."""
     if parameters is None:
@@ -96,7 +106,7 @@ def describe_parameters(method: str) -> dict[str, Any]:
     return {"version": VERSION, "method": method}
 
 
-def crop(data: Path, cache: Path, method: str, jobs: int) -> dict[str, str]:
+def crop(data: Path, cache: Path, method: str, workers: stage.Workers) -> dict[str, str]:
     """Bring the crop tables of both splits up to date; return the rejected images and why."""
     parameters = describe_parameters(method)
     corrections = read_corrections(cache)
@@ -107,7 +117,7 @@ def crop(data: Path, cache: Path, method: str, jobs: int) -> dict[str, str]:
             print(f"crop: {split}: no photographs in {data / split}")
             continue
         journal = open_journal(cache, split, parameters)
-        stage.map_images(measure, journal, list_tasks(paths, method, corrections), jobs)
+        stage.map_images(measure, journal, list_tasks(paths, method, corrections), workers)
         outputs[split] = journal.digest
         stage.write_table(cache / "crop" / f"{split}.csv", COLUMNS, journal.rows)
         stage.record_rejected(cache, "crop", split, misnamed | journal.reasons)
@@ -125,10 +135,14 @@ def main(argv: list[str] | None = None) -> None:
         "--data data --cache cache --jobs 4",
     )
     add_options(parser)
+    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the ellipses, the least sure first")
     stage.add_image_options(parser)
     options = parser.parse_args(argv)
     with stage.locked(options.cache):
-        reasons = crop(options.data, options.cache, options.method, options.jobs)
+        reasons = crop(options.data, options.cache, options.method, stage.choose_workers(options))
+        if options.sheet:
+            n_shown = sheet.write_sheet(options.sheet, list_cropped(options.data, options.cache))
+            print(f"crop: the {n_shown} least sure ellipses -> {options.sheet}")
     stage.check_rejected(options.cache, reasons, options.allow_rejected)
 
 

@@ -152,7 +152,7 @@ def forget_damaged(journal: stage.Journal, folder: Path) -> None:
             del journal.records[image]
 
 
-def resize_split(data: Path, cache: Path, split: str, parameters: dict[str, Any], jobs: int) -> stage.Journal:
+def resize_split(data: Path, cache: Path, split: str, parameters: dict[str, Any], workers: stage.Workers) -> stage.Journal:
     """Bring one split's squares up to date."""
     folder = cache / "resize" / split
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def resize_split(data: Path, cache: Path, split: str, parameters: dict[str, Any]
     journal = stage.Journal(cache / "resize", split, parameters)
     forget_damaged(journal, folder)
     for image in stage.map_images(
-        resize_image, journal, list_tasks(paths, rows, parameters["size_px"], folder), jobs
+        resize_image, journal, list_tasks(paths, rows, parameters["size_px"], folder), workers
     ):
         (folder / f"{image}.png").unlink(missing_ok=True)
     return journal
@@ -174,7 +174,7 @@ def describe_parameters(size_px: int) -> dict[str, Any]:
     return {"version": VERSION, "size_px": size_px}
 
 
-def resize(data: Path, cache: Path, size_px: int, jobs: int) -> dict[str, str]:
+def resize(data: Path, cache: Path, size_px: int, workers: stage.Workers) -> dict[str, str]:
     """Bring the squares of both splits up to date; return the rejected images and why."""
     parameters = describe_parameters(size_px)
     outputs, inputs, reasons = stage.kept_outputs(cache / "resize", parameters), {}, {}
@@ -182,7 +182,7 @@ def resize(data: Path, cache: Path, size_px: int, jobs: int) -> dict[str, str]:
         if not eyes.list_images(data, split)[0]:
             print(f"resize: {split}: no photographs in {data / split}")
             continue
-        journal = resize_split(data, cache, split, parameters, jobs)
+        journal = resize_split(data, cache, split, parameters, workers)
         inputs[f"crop {split}"] = stage.read_output(cache / "crop", split, "preprocess.crop")
         outputs[split] = journal.digest
         stage.record_rejected(cache, "resize", split, journal.reasons)
@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_image_options(parser)
     options = parser.parse_args(argv)
     with stage.locked(options.cache):
-        reasons = resize(options.data, options.cache, options.size_px, options.jobs)
+        reasons = resize(options.data, options.cache, options.size_px, stage.choose_workers(options))
     stage.check_rejected(options.cache, reasons, options.allow_rejected)
 
 

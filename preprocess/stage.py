@@ -20,6 +20,10 @@ LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "opencv-python", "sciki
 PARTIAL = ".partial-"  # prefix of every temporary file: a name no image id may have
 EXIT_INPUT = 2  # the input must be mended
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
+CLUSTER_TIMEOUT_S = 20  # a scheduler that does not answer by then is not there
+CLUSTER_RETRIES = 3  # how often a task moves on when the worker it runs on dies
+
+Workers = int | str  # a number of processes here, or the address of a Dask scheduler
 
 
 class InputError(ValueError):
@@ -45,7 +49,15 @@ def make_parser(module: str, description: str, example: str) -> argparse.Argumen
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the stages that go over all photographs."""
     parser.add_argument("--jobs", type=parse_jobs, default=os.cpu_count(), help="processes to work with")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="work on the Dask cluster of this scheduler (tcp://host:port) instead"
+    )
     add_rejected_option(parser)
+
+
+def choose_workers(options: argparse.Namespace) -> Workers:
+    """Return what `--dask` or else `--jobs` says."""
+    return options.dask or options.jobs
 
 
 def add_rejected_option(parser: argparse.ArgumentParser) -> None:
@@ -347,7 +359,7 @@ def describe_source(path: Path) -> list:
 
 
 def map_parallel(
-    work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: int, title: str
+    work: Callable[..., Any], tasks: Mapping[str, tuple], workers: Workers, title: str
 ) -> Iterator[tuple[str, Any]]:
     """Yield (image, work(*arguments)) as they finish, with a progress bar.
 
@@ -355,14 +367,39 @@ def map_parallel(
     ----------
     work : a module-level function
     tasks : image -> arguments
-    jobs : processes; 1 works in this one
+    workers : processes (1 works in this one), or the address of a Dask scheduler whose workers see the same files
     """
-    from joblib import Parallel, delayed
     from tqdm import tqdm
 
-    calls = (delayed(_call)(work, image, arguments) for image, arguments in tasks.items())
-    results = Parallel(n_jobs=min(jobs, max(len(tasks), 1)), return_as="generator_unordered", batch_size=1)(calls)
-    yield from tqdm(results, total=len(tasks), desc=title, unit="image", mininterval=1, disable=not tasks)
+    if not tasks:
+        return
+    results = (_map_cluster if isinstance(workers, str) else _map_processes)(work, tasks, workers)
+    yield from tqdm(results, total=len(tasks), desc=title, unit="image", mininterval=1)
+
+
+def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: int) -> Iterator[tuple[str, Any]]:
+    from joblib import Parallel, delayed
+
+    parallel = Parallel(n_jobs=min(jobs, len(tasks)), return_as="generator_unordered", batch_size=1)
+    return parallel(delayed(_call)(work, image, arguments) for image, arguments in tasks.items())
+
+
+def _map_cluster(work: Callable[..., Any], tasks: Mapping[str, tuple], address: str) -> Iterator[tuple[str, Any]]:
+    try:
+        from dask.distributed import Client, as_completed
+    except ImportError:
+        raise InputError("--dask needs a package that is not installed: pip install 'dask[distributed]'") from None
+    try:
+        client = Client(address, set_as_default=False, timeout=CLUSTER_TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no Dask scheduler answers at {address} ({error})") from None
+    with client:
+        futures = client.map(
+            _call, [work] * len(tasks), list(tasks), list(tasks.values()), pure=False, retries=CLUSTER_RETRIES
+        )
+        for future, result in as_completed(futures, loop=client.loop, with_results=True):
+            yield result
+            future.release()
 
 
 def _call(work: Callable[..., Any], image: str, arguments: tuple) -> tuple[str, Any]:
@@ -376,7 +413,7 @@ def map_images(
     work: Callable[..., dict[str, Any]],
     journal: Journal,
     tasks: Mapping[str, tuple[list, tuple]],
-    jobs: int,
+    workers: Workers,
 ) -> list[str]:
     """Bring a journal up to date: work on the images that are due, keep the others, drop those that are gone.
 
@@ -384,7 +421,7 @@ def map_images(
     ----------
     work : a module-level function that returns an image's row, or {'reason': why it is rejected}
     tasks : image -> (key, arguments); an image is due if its recorded key is another one
-    jobs : processes
+    workers : processes, or the address of a Dask scheduler
 
     Returns
     -------
@@ -397,7 +434,7 @@ def map_images(
     print(f"{title}: {state}" + (f" ({journal.change})" if journal.change else ""), flush=True)
     if due:
         with journal.appending() as append:
-            for image, row in map_parallel(work, {image: tasks[image][1] for image in due}, jobs, title):
+            for image, row in map_parallel(work, {image: tasks[image][1] for image in due}, workers, title):
                 append(image, keys[image], row)
     return journal.finish(list(tasks))
 

@@ -3,10 +3,11 @@
 import os
 import shutil
 
+import cv2
 import pandas as pd
 import pytest
 
-from preprocess import crop, eyes, stage
+from preprocess import crop, eyes, sheet, stage
 
 
 def run(data, cache, *options):
@@ -107,3 +108,14 @@ def test_a_missing_split_is_no_error_and_a_vanished_one_keeps_its_table(data, ca
     run(data, cache)
     assert (cache / "crop" / "test.csv").read_bytes() == before
     assert stage.has_output(cache / "crop", "test")
+
+
+def test_sheet_shows_every_cropped_photograph_least_sure_first(drawn_folder, cache, tmp_path, monkeypatch):
+    drawn = []
+    draw_tile = sheet.draw_tile
+    monkeypatch.setattr(sheet, "draw_tile", lambda *arguments: drawn.append(arguments[1]) or draw_tile(*arguments))
+    run(drawn_folder, cache, f"--sheet={tmp_path / 'sheet.png'}")
+    confidences = [row["confidence"] for row in drawn]
+    assert len(confidences) == 12
+    assert confidences == sorted(confidences)
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape == (sheet.TILE_PX, 12 * sheet.TILE_PX, 3)
