@@ -80,9 +80,12 @@ def count_pixels(square: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def choose_short_side(row: dict[str, Any], size_px: int) -> int:
-    """Return the shorter side in pixels at which a photograph may be decoded: its disc still has `size_px`."""
+    """Return the shorter side in pixels at which a photograph may be decoded: its disc still has `size_px`.
+
+    No less than detection wants: then one decode serves both, and a small square is averaged from more pixels.
+    """
     diameter = 2 * max(row["semi_axis_x"], row["semi_axis_y"])
-    return math.ceil(min(row["width"], row["height"]) * size_px / diameter)
+    return max(crop.DETECTION_PX, math.ceil(min(row["width"], row["height"]) * size_px / diameter))
 
 
 def resize_image(path: Path, row: dict[str, Any], size_px: int, target: Path) -> dict[str, Any]:

@@ -78,10 +78,10 @@ def test_a_reduced_decode_costs_little(tmp_path):
     cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
     row = {"width": 3000, "height": 2000, "confidence": 1.0}
     row |= dict(zip(crop.ELLIPSE, (1500, 1000, 950, 950), strict=True))
-    reduced, reduction = photograph.decode(path, resize.choose_short_side(row, 256))
-    assert reduction == 4
-    resize.write_square(reduced, reduction, row, 256, tmp_path / "reduced.png")
-    resize.write_square(photograph.decode(path, 2000)[0], 1, row, 256, tmp_path / "full.png")
+    reduced, reduction = photograph.decode(path, resize.choose_short_side(row, 512))
+    assert reduction == 2
+    resize.write_square(reduced, reduction, row, 512, tmp_path / "reduced.png")
+    resize.write_square(photograph.decode(path, 2000)[0], 1, row, 512, tmp_path / "full.png")
     squares = [cv2.imread(str(tmp_path / f"{name}.png")).astype(int) for name in ("reduced", "full")]
     assert np.abs(squares[0] - squares[1]).mean() < 1.5
 
