@@ -65,6 +65,7 @@ def decode(path, short_side_px):
     with _open(path) as header:
         orientation = _orientation(header)
         if header.format == "PNG":
+            _check_png(path)
             rgb, reduction = _load_pixels(header), 1
         elif header.mode == "CMYK":
             reduction = choose_reduction(header.size, short_side_px)
@@ -74,6 +75,11 @@ def decode(path, short_side_px):
             reduction = choose_reduction(header.size, short_side_px)
             rgb = _decode_jpeg(path.read_bytes(), _reduced(header.size, reduction))
     return np.ascontiguousarray(TURNS[orientation](rgb)), reduction
+
+
+def choose_reduction(size, short_side_px):
+    """Return the coarsest of REDUCTIONS that leaves the shorter side of a JPEG of `size` at least `short_side_px`."""
+    return next(k for k in REDUCTIONS if k == 1 or min(_reduced(size, k)) >= short_side_px)
 
 
 def _open(path):
@@ -143,10 +149,6 @@ def _reduced(size, reduction):
     return tuple(-(-side // reduction) for side in size)
 
 
-def choose_reduction(size, short_side_px):
-    return next(k for k in REDUCTIONS if k == 1 or min(_reduced(size, k)) >= short_side_px)
-
-
 def _decode_jpeg(content, size):
     """Decode JPEG bytes to (h, w, 3) uint8 RGB of exactly `size` (width, height), or say what is wrong with them."""
     width, height = size
@@ -159,9 +161,19 @@ def _decode_jpeg(content, size):
 
 
 def _jpeg_fault(message):
-    if "remature end" in message:  # of the file, or of a segment: libjpeg has a warning for each
-        return f"truncated JPEG ({message})"
+    if "remature end of JPEG file" in message:
+        return "truncated JPEG"
     return f"corrupt JPEG ({message})"
+
+
+def _check_png(path):
+    """Compare the checksums of a PNG file, which Pillow does not when it loads the pixels."""
+    with _open(path) as header:
+        try:
+            header.verify()
+        except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
+            kind = "truncated" if "runcated" in str(error) else "corrupt"
+            raise UnreadablePhotograph(f"{kind} PNG ({error})") from error
 
 
 def _load_pixels(header):

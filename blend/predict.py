@@ -1,0 +1,87 @@
+"""Blends both eyes' scores: reads CACHE/dr/scores_*.csv and CACHE/blend/train/, writes CACHE/blend/scores_*.csv.
+
+python -m blend.predict --data data --cache cache
+
+scores_valid.csv is cross-fitted: each patient's scores come from a blend that was fitted without that patient.
+linear_test.csv holds the linear blend's scores, for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from blend.pairs import pair_eyes
+from preprocess import stage
+
+VERSION = 1  # of what this stage computes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage, or work on explicit files if `--scores` is given."""
+    options = parse_options(argv)
+    if options.scores:
+        summary = predict_file(options.scores, options.model, options.out)
+    else:
+        with stage.locked(options.cache):
+            summary = predict_cached(options.cache)
+    print(f"blend.predict: {summary}")
+
+
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's options, checked for what must come together."""
+    parser = stage.make_parser("blend.predict", __doc__.splitlines()[0], "--data data --cache cache")
+    explicit = parser.add_argument_group("explicit files, in place of --data and --cache")
+    explicit.add_argument("--scores", type=Path, help="scores to blend")
+    explicit.add_argument("--model", type=Path, help="checkpoint of blend.train")
+    explicit.add_argument("--out", type=Path, help="blended scores to write")
+    options = parser.parse_args(argv)
+    if len({bool(path) for path in (options.scores, options.model, options.out)}) > 1:
+        parser.error("--scores, --model and --out come together")
+    return options
+
+
+def predict_cached(cache: Path) -> str:
+    """Blend in the cache what is not blended yet; return one line on what was done."""
+    folder, fitted = cache / "blend", cache / "blend" / "train"
+    made_by = "blend.train"
+    inputs = {
+        "model": stage.read_output(fitted, "model.pt", made_by),
+        "out_of_fold": stage.read_output(fitted, "out_of_fold.csv", made_by),
+    }
+    test = cache / "dr" / "scores_test.csv"  # missing where there is no test set
+    if test.exists():
+        inputs["scores_test"] = stage.hash_file(test)
+    change = stage.find_change(folder, {"version": VERSION}, inputs)
+    if change is None:
+        return "cached"
+    made = [folder / "scores_valid.csv"]
+    stage.write_bytes(made[0], (fitted / "out_of_fold.csv").read_bytes())
+    summary = "no test set; the validation fold's scores are cross-fitted"
+    if test.exists():
+        made += [folder / "scores_test.csv", folder / "linear_test.csv"]
+        summary = predict_file(test, fitted / "model.pt", made[1], made[2])
+    outputs = {path.name: stage.hash_file(path) for path in made}
+    stage.write_manifest(folder, "blend.predict", {"version": VERSION}, inputs, outputs)
+    return f"{summary} ({change})"
+
+
+def predict_file(scores_from: Path, model: Path, out: Path, linear_out: Path | None = None) -> str:
+    """Read scores, write them blended (and linearly blended), and return one line on what was done."""
+    from blend.linear import blend_linear
+    from blend.mlp import apply_blend, load_blend
+    from dr.scores import read_scores, write_scores
+
+    blend = load_blend(model)
+    table = read_scores(scores_from)
+    images = list(table.index)
+    pairs = pair_eyes(images, table.to_numpy())
+    write_scores(out, images, apply_blend(blend, pairs))
+    if linear_out:
+        write_scores(linear_out, images, blend_linear(pairs, blend.fellow_weight))
+    return f"{len(images)} images, fellow weight {blend.fellow_weight:.2f}, network's share {blend.share:.2f}"
+
+
+if __name__ == "__main__":
+    stage.run(main)

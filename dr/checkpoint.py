@@ -1,0 +1,91 @@
+"""The files of a trained net: CACHE/dr/epochs/0001.pt (weights, momentum, settings) and 0001.json, its figures."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preprocess import stage
+from preprocess.stage import InputError
+
+if TYPE_CHECKING:
+    from dr.model import NineConvNet
+
+KEYS = {"epoch", "settings", "net", "momentum", "prior", "mean", "std"}
+
+
+def folder_of(cache: Path, run: str | None) -> Path:
+    """Return the folder of a run's files: CACHE/dr, or CACHE/dr/runs/NAME for a named one."""
+    return cache / "dr" / "runs" / run if run else cache / "dr"
+
+
+def path_of(folder: Path, epoch: int, suffix: str) -> Path:
+    """Return the path of an epoch's checkpoint (.pt) or figures (.json)."""
+    return folder / f"{epoch:04}{suffix}"
+
+
+def write(path: Path, content: Mapping[str, Any]) -> str:
+    """Write a checkpoint, whole or not at all, and return its digest. The same tensors give the same bytes."""
+    import torch
+
+    buffer = io.BytesIO()  # given a path, torch writes its name into the file
+    torch.save(dict(content), buffer)
+    stage.write_bytes(path, buffer.getvalue())
+    return stage.hash_file(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content, tensors on the CPU, without running any code that it may hold.
+
+    Raises InputError if it is missing, truncated, or no checkpoint of this net.
+    """
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint; run python -m dr.train first") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0][:100]
+        raise InputError(f"{path}: not a checkpoint, or a damaged one ({reason})") from None
+    if not isinstance(content, dict) or not content.keys() >= KEYS:
+        raise InputError(f"{path}: not a checkpoint of dr.train")
+    return content
+
+
+def make_net(content: Mapping[str, Any]) -> NineConvNet:
+    """Return the net of a checkpoint's content, on the CPU."""
+    from dr.model import NineConvNet
+
+    net = NineConvNet(content["settings"]["crop_px"], content["settings"]["dropout"])
+    net.load_state_dict(content["net"])
+    return net
+
+
+def read_figures(folder: Path) -> list[dict[str, Any]]:
+    """Return the figures of the finished epochs 1, 2, ... as far as they go without a gap."""
+    figures = []
+    while (path := path_of(folder, len(figures) + 1, ".json")).exists():
+        figures.append(json.loads(path.read_text()))
+    return figures
+
+
+def count_finished(folder: Path) -> int:
+    """Return the newest epoch whose checkpoint is whole, 0 if there is none."""
+    for figures in reversed(read_figures(folder)):
+        path = path_of(folder, figures["epoch"], ".pt")
+        if path.exists() and stage.hash_file(path) == figures["checkpoint"]:
+            return figures["epoch"]
+    return 0
+
+
+def remove_after(folder: Path, epoch: int) -> None:
+    """Remove all files of later epochs, figures first, so that a kill leaves no figures without a checkpoint."""
+    for suffix in (".json", ".pt"):
+        for path in sorted(folder.glob(f"[0-9]*{suffix}"), reverse=True):
+            if path.stem.isdigit() and int(path.stem) > epoch:
+                path.unlink()

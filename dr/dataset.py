@@ -1,0 +1,277 @@
+"""Cached uint8 images and their lookup tables -> cropped, flipped, standardized float batches, on any device.
+
+Images stay uint8 in device memory, in main memory or in a memory-mapped file under CACHE/dr/pixels, the first of these
+that holds them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from tqdm import tqdm
+
+from dr import draws
+from preprocess import stage
+from preprocess.stage import InputError
+
+MEMORY_SHARE = 0.7  # of the free memory may go to images; the rest is for the net
+FLIP_CODES = {(True, True): -1, (True, False): 0, (False, True): 1}  # cv2.flip's, for (up-down, left-right)
+BATCHES_AHEAD = 2  # made while the device works on one
+THREADS = os.cpu_count() or 1
+
+
+class Crops(NamedTuple):
+    """Where each image is cut and how it is turned: four arrays of shape (n,), the last two bool."""
+
+    top: np.ndarray
+    left: np.ndarray
+    is_flipped_vertically: np.ndarray
+    is_flipped_horizontally: np.ndarray
+
+
+@dataclass
+class Photographs:
+    """The squares of a split in memory.
+
+    images : n image ids
+    pixels : (n, size_px, size_px, 3) uint8 RGB, a numpy array on the host or a tensor on the device
+    tables : (n, 256, 3) float32, what a pixel value of a channel becomes
+    """
+
+    images: list[str]
+    pixels: np.ndarray | torch.Tensor
+    tables: np.ndarray | torch.Tensor
+
+    @property
+    def size_px(self) -> int:
+        """Side of the squares."""
+        return self.pixels.shape[1]
+
+
+# --- lookup tables ---------------------------------------------------------------------------------------------------
+
+
+def compose_tables(luts: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return what each pixel value becomes, equalized and standardized: (n, 256, 3) float32.
+
+    Parameters
+    ----------
+    luts : (n, 3, 256) uint8
+    mean, std : (3,) of the channels after `luts`, 0-255
+    """
+    standardized = (luts.astype(np.float64) - np.reshape(mean, (3, 1))) / np.reshape(std, (3, 1))
+    return np.ascontiguousarray(standardized.transpose(0, 2, 1), np.float32)
+
+
+def measure_channels(pixels: np.ndarray | torch.Tensor, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each channel over all pixels of some squares: two (3,), 0-255.
+
+    Raises InputError if a channel does not vary.
+    """
+    counts = np.zeros((3, 256), np.int64)
+    for position in positions:
+        square = pixels[position] if isinstance(pixels, np.ndarray) else pixels[position].cpu().numpy()
+        counts += [cv2.calcHist([square], [channel], None, [256], [0, 256]).ravel().astype(int) for channel in range(3)]
+    mean = counts @ np.arange(256) / counts.sum(axis=1)
+    variance = counts @ np.arange(256) ** 2 / counts.sum(axis=1) - mean**2
+    if not (variance > 1e-9).all():
+        raise InputError("the training photographs have a channel without variance")
+    return mean, np.sqrt(variance)
+
+
+def make_photographs(
+    images: list[str], pixels: np.ndarray | torch.Tensor, luts: np.ndarray, mean: np.ndarray, std: np.ndarray
+) -> Photographs:
+    """Return pixels and their tables together, on the pixels' device."""
+    tables = compose_tables(luts, mean, std)
+    if isinstance(pixels, torch.Tensor):
+        return Photographs(images, pixels, torch.from_numpy(tables).to(pixels.device))
+    return Photographs(images, pixels, tables)
+
+
+# --- decoding and storing ---------------------------------------------------------------------------------------------
+
+
+def load_pixels(
+    paths: dict[str, Path], device: torch.device, storage: str, file: Path, key: str
+) -> np.ndarray | torch.Tensor:
+    """Decode the squares, once, with threads, to where they fit: (n, size_px, size_px, 3) uint8 RGB.
+
+    Parameters
+    ----------
+    storage : device, memory, file or auto; "device" and "memory" are taken at their word
+    file : where the memory-mapped array goes (.npy) if it comes to that
+    key : digest of what is decoded; a file of the same key is used again
+
+    Raises InputError for a picture that cannot be read or has another size than the first.
+    """
+    size_px = len(_decode(next(iter(paths.values()))))
+    shape = (len(paths), size_px, size_px, 3)
+    storage = choose_storage(int(np.prod(shape)), device) if storage == "auto" else storage
+    if storage == "file":
+        return _map_pixels(paths, shape, file, key)
+    if storage == "device" and device.type != "cpu":
+        pixels = torch.empty(shape, dtype=torch.uint8, device=device)
+        _fill(pixels, paths)
+        return pixels
+    pixels = np.empty(shape, np.uint8)
+    _fill(pixels, paths)
+    return pixels
+
+
+def choose_storage(size_bytes: int, device: torch.device) -> str:
+    """Return the first of device, memory, file that holds so many bytes."""
+    if device.type == "cuda" and size_bytes < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return "device"
+    return "memory" if size_bytes < MEMORY_SHARE * measure_free_memory() else "file"
+
+
+def measure_free_memory() -> int:
+    """Return the bytes of main memory that programs may still take."""
+    try:
+        with open("/proc/meminfo") as handle:
+            fields = dict(line.split(":") for line in handle)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except FileNotFoundError:  # not Linux; the kernel's caches count as taken
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _map_pixels(paths: dict[str, Path], shape: tuple, file: Path, key: str) -> np.ndarray:
+    key_file = file.with_suffix(".json")
+    if not (file.exists() and key_file.exists() and json.loads(key_file.read_text()) == key):
+        key_file.unlink(missing_ok=True)
+        with stage.replacing(file) as partial:
+            pixels = open_memmap(partial, "w+", np.uint8, shape)
+            _fill(pixels, paths)
+            pixels.flush()
+        stage.write_json(key_file, key)
+    return np.load(file, mmap_mode="r")
+
+
+def _fill(pixels: np.ndarray | torch.Tensor, paths: dict[str, Path]) -> None:
+    """Decode every square into its row."""
+    size_px = pixels.shape[1]
+
+    def fill_row(row: int, path: Path) -> None:
+        square = _decode(path)
+        if len(square) != size_px:
+            raise InputError(f"{path}: {len(square)} px wide, the others are {size_px}")
+        pixels[row] = square if isinstance(pixels, np.ndarray) else torch.from_numpy(square)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        rows = pool.map(fill_row, range(len(paths)), paths.values())
+        for _ in tqdm(rows, total=len(paths), desc="decoding", unit="image", mininterval=1, leave=False):
+            pass
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Return a square picture, (size_px, size_px, 3) uint8 RGB. Raises InputError if it is none."""
+    bgr = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)  # None for whatever it cannot read
+    if bgr is None:
+        raise InputError(f"{path}: missing or unreadable")
+    if bgr.shape[0] != bgr.shape[1]:
+        raise InputError(f"{path}: {bgr.shape[1]}x{bgr.shape[0]} px, not a square")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+# --- crops and flips --------------------------------------------------------------------------------------------------
+
+
+def draw_crops(n: int, margin_px: int, seed: int, epoch: int, stream: int = draws.CROPS) -> Crops:
+    """Return a random crop per position in the dataset: corners uniform over 0..margin_px, each flip with p = 0.5.
+
+    What a position gets is a function of the seed, the epoch and the position alone.
+    """
+    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), 4).numpy()
+    top, left = (numbers[:, :2] * (margin_px + 1) >> draws.BITS).T
+    is_flipped = numbers[:, 2:] >> (draws.BITS - 1) == 1
+    return Crops(top, left, is_flipped[:, 0], is_flipped[:, 1])
+
+
+def center_crops(n: int, margin_px: int) -> Crops:
+    """Return the middle crop, unflipped, for each of n images."""
+    corners, unflipped = np.full(n, margin_px // 2), np.zeros(n, bool)
+    return Crops(corners, corners, unflipped, unflipped)
+
+
+def cut_batch(photographs: Photographs, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
+    """Return standardized crops, (b, 3, crop_px, crop_px) float32 in channels-last order, where the pixels lie.
+
+    Parameters
+    ----------
+    positions : (b,) rows of the photographs
+    crops : of all photographs
+    """
+    chosen = Crops(*(field[positions] for field in crops))
+    cut = _cut_on_host if isinstance(photographs.pixels, np.ndarray) else _cut_on_device
+    return cut(photographs, positions, chosen, crop_px).permute(0, 3, 1, 2)
+
+
+def _cut_on_host(photographs: Photographs, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
+    """Cut with OpenCV: one pass over the pixels; here a loop over samples is 30 times faster than torch's indexing."""
+    batch = np.empty((len(positions), crop_px, crop_px, 3), np.float32)
+    for row, (position, top, left, *flips) in enumerate(zip(positions, *crops, strict=True)):
+        square = photographs.pixels[position, top : top + crop_px, left : left + crop_px]
+        code = FLIP_CODES.get(tuple(map(bool, flips)))
+        square = square if code is None else cv2.flip(square, code)
+        cv2.LUT(square, photographs.tables[position][None], dst=batch[row])
+    return torch.from_numpy(batch)
+
+
+def _cut_on_device(photographs: Photographs, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
+    """Cut the whole batch with two gathers."""
+    device = photographs.pixels.device
+    rows = torch.from_numpy(positions).to(device)
+    top, left, is_flipped_vertically, is_flipped_horizontally = (torch.from_numpy(f).to(device)[:, None] for f in crops)
+    offsets = torch.arange(crop_px, device=device)
+    y = top + torch.where(is_flipped_vertically, crop_px - 1 - offsets, offsets)  # (b, crop_px)
+    x = left + torch.where(is_flipped_horizontally, crop_px - 1 - offsets, offsets)
+    squares = photographs.pixels[rows[:, None, None], y[:, :, None], x[:, None, :]]  # (b, crop_px, crop_px, 3)
+    channels = torch.arange(3, device=device)
+    return photographs.tables[rows[:, None, None, None], squares.int(), channels]
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def order_epoch(positions: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return the batches of an epoch: the positions in random order, cut into whole batches; the rest is left out.
+
+    A batch may be smaller than `batch_size` only if there are fewer positions than that.
+    """
+    shuffled = np.random.default_rng([seed, epoch]).permutation(positions)
+    n_batches = max(1, len(shuffled) // batch_size)
+    return np.split(shuffled[: n_batches * batch_size], range(batch_size, n_batches * batch_size, batch_size))
+
+
+def iterate_batches(
+    photographs: Photographs, batches: Sequence[np.ndarray], crops: Crops, crop_px: int, device: torch.device
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yield (positions, images on the device) per batch; batches of a GPU are cut ahead, in a thread."""
+
+    def make(positions: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
+        images = cut_batch(photographs, positions, crops, crop_px)
+        if device.type == "cuda" and images.device.type == "cpu":
+            images = images.pin_memory()
+        return positions, images.to(device, non_blocking=True)
+
+    if device.type == "cpu" or isinstance(photographs.pixels, torch.Tensor):
+        yield from map(make, batches)  # nothing to gain: the processor is the device, or the device does it all
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = iter(batches)
+        made = [pool.submit(make, positions) for positions in islice(waiting, BATCHES_AHEAD)]
+        while made:
+            yield made.pop(0).result()
+            made += [pool.submit(make, positions) for positions in islice(waiting, 1)]

@@ -1,0 +1,119 @@
+"""One pass of the net over a set of photographs: to learn from them, or to score them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from dr import dataset, draws
+from dr.dataset import Crops, Photographs
+from dr.device import autocast
+from dr.model import NineConvNet
+from dr.schedule import find_rate
+from dr.settings import Settings
+from preprocess.stage import InputError
+
+MEMORY_FORMAT = torch.channels_last  # as the batches come; twice as fast as the other order on CPUs
+STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the device
+
+
+class Learner(NamedTuple):
+    """A net in training and what it is trained with."""
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    settings: Settings  # precision and crop_px resolved
+    level_weights: torch.Tensor  # (5,)
+    device: torch.device
+
+
+def train_epoch(
+    learner: Learner, photographs: Photographs, levels: np.ndarray, positions: np.ndarray, epoch: int
+) -> float:
+    """Train for one epoch on the photographs at `positions`; return the mean log loss of what the net said meanwhile.
+
+    Raises InputError, naming the step, if the loss is no longer a finite number.
+    """
+    settings = learner.settings
+    batches = dataset.order_epoch(positions, settings.batch_size, settings.seed, epoch)
+    crops = dataset.draw_crops(
+        len(photographs.images), photographs.size_px - settings.crop_px, settings.seed, epoch
+    )
+    targets = torch.tensor(levels, device=learner.device)
+    losses = torch.full((len(batches),), torch.nan, device=learner.device)
+    learner.net.train()
+    images_of = dataset.iterate_batches(photographs, batches, crops, settings.crop_px, learner.device)
+    with tqdm(total=sum(map(len, batches)), desc=f"epoch {epoch}", unit="image", leave=False) as bar:
+        for step, (chosen, images) in enumerate(images_of):
+            set_rate(learner.optimizer, find_rate(settings, epoch, step / len(batches)))
+            rows = torch.from_numpy(chosen).to(learner.device)
+            losses[step] = take_step(learner, images, targets[rows], rows, epoch)
+            bar.update(len(chosen))
+            if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == len(batches):
+                mean_loss = check_losses(losses[: step + 1], learner, epoch)
+                bar.set_postfix(loss=f"{mean_loss:.3f}", refresh=False)
+    return mean_loss
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def take_step(
+    learner: Learner, images: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor, epoch: int
+) -> torch.Tensor:
+    """Take one step of gradient descent; return the batch's plain log loss, still on the device."""
+    settings = learner.settings
+    keys = draws.make_keys(settings.seed, draws.DROPOUT, epoch, rows)
+    with autocast(learner.device, settings.precision):
+        logits = learner.net(images, keys)
+    losses = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
+    learner.optimizer.zero_grad(set_to_none=True)
+    (losses * learner.level_weights[targets]).mean().backward()
+    if settings.clip_norm:
+        nn.utils.clip_grad_norm_(learner.net.parameters(), settings.clip_norm)
+    learner.optimizer.step()
+    return nn.functional.cross_entropy(logits.detach(), targets)
+
+
+def check_losses(losses: torch.Tensor, learner: Learner, epoch: int) -> float:
+    """Return the mean loss so far. Raises InputError, naming the first bad step, if one is not finite."""
+    bad = torch.nonzero(~torch.isfinite(losses))
+    if len(bad):
+        step = int(bad[0]) + 1
+        rate = learner.optimizer.param_groups[0]["lr"]
+        kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
+        raise InputError(
+            f"epoch {epoch}, step {step}, learning rate {rate:g}: the loss is {losses[step - 1].item()}; {kept}; "
+            "try a lower --learning-rate"
+        )
+    return losses.mean().item()
+
+
+def score(
+    net: NineConvNet,
+    photographs: Photographs,
+    positions: np.ndarray,
+    crops: Crops,
+    precision: str,
+    batch_size: int,
+    bar: tqdm,
+) -> np.ndarray:
+    """Return the probabilities of the levels for the photographs at `positions`, (n, 5) float64; move the bar on."""
+    device = next(net.parameters()).device
+    batches = np.split(positions, range(batch_size, len(positions), batch_size))
+    scores = []
+    net.eval()
+    with torch.inference_mode():
+        for chosen, images in dataset.iterate_batches(photographs, batches, crops, net.image_px, device):
+            with autocast(device, precision):
+                logits = net(images)
+            scores.append(logits.cpu().double().softmax(dim=1).numpy())
+            bar.update(len(chosen))
+    return np.concatenate(scores)

@@ -1,0 +1,251 @@
+"""Draws a data folder in Kaggle's layout, photographs, labels and the truth about them, from a seed.
+
+python -m preprocess.synthetic --data data/demo --width-px 1024 --levels balanced
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from preprocess import stage
+from preprocess.eyes import SPLITS, list_images
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIDES = ("left", "right")
+FIRST_PATIENT = 10
+PATIENT_GAP = 3  # patient numbers rise by 1 to 3, as Kaggle's have gaps
+TRAITS_STREAM, LEVELS_STREAM = 2, 3  # every patient has four generators, (seed, patient, 0 left | 1 right | 2 | 3)
+DRAWN_WIDTH_PX = 1500  # a wider photograph is drawn at a half or a third and enlarged: focus was no better than that
+PUBLIC_SHARE = 0.2  # of the test set was scored on the public leaderboard
+LEAST_WIDTH_PX, MOST_WIDTH_PX = 128, 8192
+OWN_FOLDER = "synthetic"  # in the data folder: which photographs were drawn here
+TABLES = ("trainLabels.csv", "testLabels.csv", "sampleSubmission.csv", "discs.csv", "lesions.csv")
+
+# Levels of (left, right) eye among the 17,563 patients of the competition's published trainLabels.csv.
+LEVEL_PAIRS = np.array(
+    [
+        [12155, 407, 295, 3, 11],
+        [435, 600, 171, 2, 4],
+        [336, 222, 1998, 96, 50],
+        [3, 1, 87, 307, 27],
+        [10, 1, 39, 40, 263],
+    ]
+)
+
+
+class DrawnEye(NamedTuple):
+    """A photograph (h, w, 3) uint8 RGB; its disc (center_x, center_y, radius) and lesions (kind, x, y, radius), px."""
+
+    photograph: np.ndarray
+    disc: tuple
+    lesions: pd.DataFrame
+    jpeg_quality: int
+
+
+class Plan(NamedTuple):
+    """One eye that is to be drawn."""
+
+    patient: int
+    side: str
+    level: int
+    usage: str  # Public or Private, as the competition scored its test set
+
+    @property
+    def image(self) -> str:
+        """The image id."""
+        return f"{self.patient}_{self.side}"
+
+
+# --- who is photographed, and what ails them --------------------------------------------------------------------------
+
+
+def balance_pairs(pairs: np.ndarray) -> np.ndarray:
+    """Return probabilities (5, 5) of (left, right) levels: all levels equally likely, eyes agreeing as in `pairs`.
+
+    Iterative proportional fitting of three margins: left level, right level, and how far the two are apart.
+    """
+    apart = np.abs(np.subtract.outer(np.arange(len(pairs)), np.arange(len(pairs))))
+    shares = np.bincount(apart.ravel(), pairs.ravel()) / pairs.sum()
+    fitted = pairs / pairs.sum()
+    for _ in range(500):
+        fitted = fitted * (shares / np.bincount(apart.ravel(), fitted.ravel()))[apart]
+        fitted = fitted / fitted.sum(axis=0) / len(pairs)
+        fitted = fitted / fitted.sum(axis=1, keepdims=True) / len(pairs)
+    return fitted
+
+
+def plan_eyes(n_patients: int, levels: str, seed: int) -> list[Plan]:
+    """Return both eyes of `n_patients` patients, whose numbers rise with gaps.
+
+    Parameters
+    ----------
+    levels : "real", as frequent as in the competition, or "balanced"
+    """
+    pairs = balance_pairs(LEVEL_PAIRS) if levels == "balanced" else LEVEL_PAIRS / LEVEL_PAIRS.sum()
+    gaps = np.random.default_rng(seed).integers(1, PATIENT_GAP + 1, n_patients)
+    plans = []
+    for patient in np.cumsum(np.r_[FIRST_PATIENT, gaps])[:n_patients].tolist():
+        rng = np.random.default_rng([seed, patient, LEVELS_STREAM])
+        pair = divmod(int(rng.choice(pairs.size, p=pairs.ravel())), len(pairs))
+        usage = "Public" if rng.random() < PUBLIC_SHARE else "Private"
+        plans += [Plan(patient, side, level, usage) for side, level in zip(SIDES, pair, strict=True)]
+    return plans
+
+
+# --- one eye ----------------------------------------------------------------------------------------------------------
+
+
+def draw_eye(seed: int, patient: int, side: str, level: int, width_px: int | None = None) -> DrawnEye:
+    """Draw one photograph, a function of its arguments alone.
+
+    Parameters
+    ----------
+    side : "left" or "right"
+    level : 0-4
+    width_px : width of the photograph; by default that of the patient's camera
+    """
+    from preprocess.fundus import camera, retina
+
+    shared = np.random.default_rng([seed, patient, TRAITS_STREAM])
+    traits = retina.sample_retina(shared)
+    model = camera.CAMERAS[shared.integers(len(camera.CAMERAS))]
+    model = camera.scale_camera(model, width_px or model.width)
+    shrunk = camera.scale_camera(model, model.width // -(-model.width // DRAWN_WIDTH_PX))
+
+    rng = np.random.default_rng([seed, patient, SIDES.index(side)])
+    frame = camera.frame_photograph(rng, shrunk, mirrored=side == "right")
+    reflectance, lesions = retina.draw_retina(rng, level, traits, frame)
+    image = camera.expose(rng, reflectance, shrunk, frame)
+    photograph = camera.develop(rng, image, model.width, model.height)
+    scale = model.width / shrunk.width
+    center = [enlarge(value, scale) for value in (frame.center_x, frame.center_y)]
+    lesions[["x", "y"]] = enlarge(lesions[["x", "y"]], scale)
+    lesions["radius"] *= scale
+    return DrawnEye(photograph, (*center, frame.radius * scale), lesions, model.jpeg_quality)
+
+
+def enlarge(pixels, scale):
+    """Map coordinates to a picture enlarged by `scale`; whole numbers are the centres of pixels."""
+    return (pixels + 0.5) * scale - 0.5
+
+
+def write_eye(path: Path, seed: int, plan: Plan, width_px: int | None) -> dict:
+    """Draw an eye into a JPEG file; return the row of it: size, disc and lesions in pixels."""
+    import cv2
+
+    eye = draw_eye(seed, plan.patient, plan.side, plan.level, width_px)
+    options = [cv2.IMWRITE_JPEG_QUALITY, eye.jpeg_quality]
+    done, encoded = cv2.imencode(".jpeg", eye.photograph[..., ::-1], options)
+    if not done:
+        raise RuntimeError(f"{path}: OpenCV cannot encode it")
+    stage.write_bytes(path, encoded.tobytes())
+    height, width = eye.photograph.shape[:2]
+    disc = [round(value, 2) for value in eye.disc]
+    return {"size": [width, height], "disc": disc, "lesions": eye.lesions.round(2).to_numpy().tolist()}
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def draw_split(data: Path, split: str, plans: list[Plan], parameters: dict, jobs: int) -> dict[str, dict]:
+    """Draw the photographs of one split that are not there yet; return image -> row."""
+    paths = {plan.image: data / split / f"{plan.image}.jpeg" for plan in plans}
+    by_image = {plan.image: plan for plan in plans}
+    (data / split).mkdir(exist_ok=True)
+    journal = stage.Journal(data / OWN_FOLDER, split, parameters)
+    due = journal.due({image: describe(plan, paths[image]) for image, plan in by_image.items()})
+    stage.remove_partials(data / split)
+    tasks = {image: (paths[image], parameters["seed"], by_image[image], parameters["width_px"]) for image in due}
+    with journal.appending() as append:
+        for image, row in stage.map_parallel(write_eye, tasks, jobs, f"draw {split}"):
+            append(image, describe(by_image[image], paths[image]), row)
+    journal.finish(list(paths))
+    return journal.rows
+
+
+def describe(plan: Plan, path: Path) -> list:
+    """Return what tells whether a file is the eye that is planned."""
+    return [plan.level, *stage.describe_source(path)]
+
+
+def check_folder(data: Path, plans: dict[str, list[Plan]]) -> None:
+    """Raise InputError if the folder holds what was not drawn here, rather than overwrite it or mix with it."""
+    is_own = (data / OWN_FOLDER).is_dir()
+    foreign = [] if is_own else [name for name in TABLES if (data / name).exists()]
+    for split in SPLITS:
+        planned = {plan.image for plan in plans[split]}
+        foreign += [f"{split}/{image}" for image in list_images(data, split)[0] if not is_own or image not in planned]
+    if foreign:
+        raise stage.InputError(
+            f"{data}: holds {foreign[0]} and {len(foreign) - 1} more files that this command would not draw;"
+            " remove them, or give another --data"
+        )
+
+
+def write_tables(data: Path, plans: dict[str, list[Plan]], rows: dict[str, dict]) -> None:
+    """Write labels, the sample submission and the truth: discs and lesions."""
+    import pandas as pd
+
+    labels = {split: [(plan.image, plan.level, plan.usage) for plan in plans[split]] for split in SPLITS}
+    train, test = (pd.DataFrame(labels[split], columns=["image", "level", "Usage"]) for split in SPLITS)
+    discs = [(image, *row["size"], *row["disc"]) for image, row in rows.items()]
+    lesions = [(image, *lesion) for image, row in rows.items() for lesion in row["lesions"]]
+    tables = {
+        "trainLabels.csv": train[["image", "level"]],
+        "testLabels.csv": test,
+        "sampleSubmission.csv": test[["image"]].assign(level=0),
+        "discs.csv": pd.DataFrame(discs, columns=["image", "width", "height", "center_x", "center_y", "radius"]),
+        "lesions.csv": pd.DataFrame(lesions, columns=["image", "kind", "x", "y", "radius"]),
+    }
+    for name, table in tables.items():
+        stage.write_bytes(data / name, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def draw_folder(data: Path, n_patients: dict[str, int], parameters: dict, jobs: int) -> None:
+    """Draw a whole data folder; what is there already, drawn with the same parameters, stays."""
+    plans = plan_eyes(sum(n_patients.values()), parameters["levels"], parameters["seed"])
+    split_at = n_patients["train"] * len(SIDES)
+    planned = {"train": plans[:split_at], "test": plans[split_at:]}
+    check_folder(data, planned)
+    code = {path.name: stage.hash_file(path) for path in sorted((Path(__file__).parent / "fundus").glob("*.py"))}
+    rows: dict[str, dict] = {}
+    with stage.locked(data / OWN_FOLDER):
+        for split in SPLITS:
+            rows |= draw_split(data, split, planned[split], parameters | code, jobs)
+        write_tables(data, planned, rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m preprocess.synthetic",
+        description="Draw a data folder in Kaggle's layout from a seed.",
+        epilog="example: python -m preprocess.synthetic --data data/demo --width-px 1024 --levels balanced",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder to draw")
+    parser.add_argument("--patients-train", type=int, default=300, help="patients in train/, two photographs each")
+    parser.add_argument("--patients-test", type=int, default=100, help="patients in test/")
+    parser.add_argument("--width-px", type=int, help="width of all photographs; without it, that of each camera")
+    parser.add_argument("--levels", choices=("real", "balanced"), default="real", help="how frequent each level is")
+    parser.add_argument("--seed", type=int, default=0, help="one seed, one folder, byte for byte")
+    parser.add_argument("--jobs", type=stage.parse_jobs, default=os.cpu_count(), help="processes to work with")
+    options = parser.parse_args(argv)
+    n_patients = {"train": options.patients_train, "test": options.patients_test}
+    if min(*n_patients.values(), options.seed) < 0:
+        raise stage.InputError("--patients-train, --patients-test and --seed must not be negative")
+    if options.width_px is not None and not LEAST_WIDTH_PX <= options.width_px <= MOST_WIDTH_PX:
+        raise stage.InputError(f"--width-px must be {LEAST_WIDTH_PX} to {MOST_WIDTH_PX}")
+    parameters = {"levels": options.levels, "seed": options.seed, "width_px": options.width_px}
+    draw_folder(options.data, n_patients, parameters, options.jobs)
+
+
+if __name__ == "__main__":
+    stage.run(main)

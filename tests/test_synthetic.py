@@ -1,0 +1,234 @@
+"""The drawn photographs: reproducible, right in anatomy, labels and truth, and not to be graded by their colour."""
+
+import hashlib
+from collections import Counter
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import cohen_kappa_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from preprocess import synthetic
+from preprocess.fundus import camera, retina
+from preprocess.stage import InputError
+
+SMALL = ["--patients-train", "3", "--patients-test", "2", "--width-px", "256", "--levels", "balanced"]
+
+ONE_PATIENT = ["--patients-train", "1", "--patients-test", "0"]
+
+
+def hash_files(folder):
+    """Return path -> digest of all photographs and tables of a data folder."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".jpeg", ".csv")]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def draw_reflectance(seed, level, mirrored=False, width_px=256):
+    """Return reflectance, lesions and frame of an eye seen by the camera that cuts off least."""
+    rng = np.random.default_rng(seed)
+    frame = camera.frame_photograph(rng, camera.scale_camera(camera.CAMERAS[0], width_px), mirrored)
+    return *retina.draw_retina(rng, level, retina.sample_retina(rng), frame), frame
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs(tmp_path):
+    for jobs in ("1", "2"):
+        synthetic.main([f"--data={tmp_path / jobs}", "--jobs", jobs, *SMALL])
+    first, second = hash_files(tmp_path / "1"), hash_files(tmp_path / "2")
+    assert first == second
+    assert len(first) == 2 * 5 + 5
+
+
+def test_another_seed_gives_other_photographs(tmp_path):
+    for seed in ("0", "1"):
+        synthetic.main([f"--data={tmp_path / seed}", "--jobs=1", "--seed", seed, *SMALL])
+    first, second = hash_files(tmp_path / "0"), hash_files(tmp_path / "1")
+    assert first["train/10_left.jpeg"] != second["train/10_left.jpeg"]
+
+
+def test_rerun_mends_what_is_missing_or_changed_and_touches_nothing_else(tmp_path):
+    arguments = [f"--data={tmp_path}", "--jobs=1", *SMALL]
+    synthetic.main(arguments)
+    before = hash_files(tmp_path)
+    photographs = sorted(tmp_path.glob("t*/*.jpeg"))
+    dates = {path: path.stat().st_mtime_ns for path in photographs[2:]}
+    photographs[0].unlink()
+    photographs[1].write_bytes(b"torn")
+    synthetic.main(arguments)
+    assert hash_files(tmp_path) == before
+    assert {path: path.stat().st_mtime_ns for path in dates} == dates
+
+
+def test_photographs_drawn_with_other_options_are_drawn_again(tmp_path):
+    for width_px in ("256", "300"):
+        synthetic.main([f"--data={tmp_path}", "--jobs=1", *ONE_PATIENT, "--width-px", width_px])
+    assert cv2.imread(str(tmp_path / "train" / "10_left.jpeg")).shape[1] == 300
+
+
+@pytest.mark.parametrize("name", ["train/10_left.jpeg", "test/99999_left.jpeg", "trainLabels.csv"])
+def test_a_folder_with_foreign_files_is_refused(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"precious")
+    with pytest.raises(InputError, match=name.removesuffix(".jpeg")):
+        synthetic.main([f"--data={tmp_path}", "--jobs=1", *SMALL])
+    assert (tmp_path / name).read_bytes() == b"precious"
+
+
+def test_photographs_of_another_plan_are_refused(tmp_path):
+    synthetic.main([f"--data={tmp_path}", "--jobs=1", *SMALL])
+    with pytest.raises(InputError, match="would not draw"):
+        synthetic.main([f"--data={tmp_path}", "--jobs=1", *ONE_PATIENT])
+
+
+@pytest.mark.parametrize("option", ["--seed=-1", "--patients-train=-1", "--width-px=5"])
+def test_senseless_options_are_refused(tmp_path, option):
+    with pytest.raises(InputError):
+        synthetic.main([f"--data={tmp_path}", option])
+
+
+def test_tables_name_the_photographs(tmp_path):
+    synthetic.main([f"--data={tmp_path}", "--jobs=1", *SMALL])
+    images = {split: {path.stem for path in (tmp_path / split).iterdir()} for split in ("train", "test")}
+    tables = {path.stem: pd.read_csv(path) for path in tmp_path.glob("*.csv")}
+    assert set(tables["trainLabels"].image) == images["train"]
+    assert set(tables["testLabels"].image) == set(tables["sampleSubmission"].image) == images["test"]
+    assert set(tables["discs"].image) == images["train"] | images["test"]
+    assert set(tables["testLabels"].Usage) <= {"Public", "Private"}
+    assert not {image.split("_")[0] for image in images["train"]} & {image.split("_")[0] for image in images["test"]}
+    levels = pd.concat([tables["trainLabels"], tables["testLabels"]]).set_index("image").level
+    assert set(levels[levels > 0].index) == set(tables["lesions"].image)
+
+
+# --- the levels -------------------------------------------------------------------------------------------------------
+
+
+# Shares of the levels and of patients whose eyes differ by at most 0, 1, 2: the competition's trainLabels.csv.
+@pytest.mark.parametrize(
+    ("levels", "shares"), [("real", (0.7348, 0.0696, 0.1507, 0.0249, 0.0202)), ("balanced", (0.2,) * 5)]
+)
+def test_levels_and_their_agreement_are_as_asked(levels, shares):
+    plans = synthetic.plan_eyes(20_000, levels, seed=7)
+    drawn = np.array([plan.level for plan in plans])
+    assert np.bincount(drawn, minlength=5) / len(drawn) == pytest.approx(shares, abs=0.01)
+    apart = np.abs(drawn[::2] - drawn[1::2])
+    assert [np.mean(apart <= most) for most in range(3)] == pytest.approx([0.872, 0.957, 0.998], abs=0.008)
+
+
+def test_patients_are_numbered_upwards_with_gaps():
+    patients = [plan.patient for plan in synthetic.plan_eyes(200, "real", seed=3)[::2]]
+    assert patients[0] == 10
+    assert set(np.diff(patients)) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_lesions_follow_the_clinical_scale(level):
+    for seed in range(6):
+        _, lesions, frame = draw_reflectance(seed, level)
+        counts = Counter(lesions.kind)
+        assert (counts["microaneurysm"] > 0) == (level >= 1)
+        assert (counts["hemorrhage"] > 0) == (level >= 2)
+        assert (counts["neovascularization"] > 0) == (level == 4)
+        assert not lesions.kind.isin(["exudate", "cotton_wool"]).any() or level >= 2
+        if level == 3:
+            bleeding = lesions[lesions.kind == "hemorrhage"]
+            quadrants = Counter(zip(bleeding.x > frame.center_x, bleeding.y > frame.center_y, strict=True))
+            assert len(quadrants) == 4
+            assert min(quadrants.values()) >= 8
+            assert counts["venous_beading"] >= 2
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def test_lesions_are_where_the_table_says():
+    reflectance, lesions, frame = draw_reflectance(5, level=3, width_px=1024)
+    darker = []
+    for lesion in lesions[lesions.kind == "hemorrhage"].itertuples():
+        y, x = round(lesion.y), round(lesion.x)
+        reach = round(0.1 * frame.radius)
+        around = reflectance[1, y - reach : y + reach, x - reach : x + reach]
+        darker.append(reflectance[1, y, x] < 0.85 * np.median(around))
+    assert np.mean(darker) > 0.85
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_optic_disc_lies_on_the_side_of_the_nose(mirrored):
+    for seed in range(8):
+        reflectance, _, frame = draw_reflectance(seed, 0, mirrored)
+        brightest = cv2.GaussianBlur(reflectance.sum(axis=0), (0, 0), 5).argmax() % frame.width
+        assert (brightest > frame.center_x) == mirrored
+
+
+def test_left_photographs_show_the_optic_disc_on_the_left():
+    """Reflections may be as bright as the optic disc in some, so most of them must agree."""
+    right_side = {"left": [], "right": []}
+    for patient in range(10):
+        for side, found in right_side.items():
+            eye = synthetic.draw_eye(2, patient, side, 0, 256)
+            grey = cv2.cvtColor(eye.photograph, cv2.COLOR_RGB2GRAY).astype(np.float32)
+            spots = cv2.GaussianBlur(grey, (0, 0), 6) - cv2.GaussianBlur(grey, (0, 0), 18)
+            y, x = np.mgrid[: grey.shape[0], : grey.shape[1]]
+            spots[np.hypot(x - eye.disc[0], y - eye.disc[1]) > 0.75 * eye.disc[2]] = -255
+            found.append(spots.argmax() % grey.shape[1] > eye.disc[0])
+    assert np.mean(right_side["left"]) <= 0.2
+    assert np.mean(right_side["right"]) >= 0.8
+
+
+def test_the_true_disc_is_the_edge_in_the_picture():
+    """Along rays within the picture, the mean brightness falls most steeply at the radius the table gives."""
+    for patient in range(12):
+        eye = synthetic.draw_eye(4, patient, "left", 0, 512)
+        x, y, radius = eye.disc
+        angles = np.radians(np.r_[-25:25, 155:205])  # to the sides: no camera cuts those off
+        radii = radius * np.linspace(0.9, 1.1, 41)
+        rays = [(c + np.outer(turn(angles), radii)).astype(np.float32) for c, turn in ((x, np.cos), (y, np.sin))]
+        grey = cv2.cvtColor(eye.photograph, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        profile = cv2.remap(grey, *rays, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT).mean(axis=0)
+        steepest = radii[np.argmin(profile[1:] - profile[:-1]) :][:2].mean()
+        assert steepest == pytest.approx(radius, rel=0.015)
+
+
+def test_photographs_come_in_the_sizes_of_several_cameras_or_as_asked():
+    assert {1024, 4752} <= {model.width for model in camera.CAMERAS}
+    asked = [synthetic.draw_eye(0, patient, "left", 0, 320).photograph.shape for patient in range(8)]
+    assert {width for _, width, _ in asked} == {320}
+    assert len({height for height, _, _ in asked}) > 1
+
+
+def test_a_wide_photograph_is_the_enlarged_narrow_one():
+    """Wide ones are drawn at a half or a third; disc, lesions and picture must fit each other at any size."""
+    narrow, wide = (synthetic.draw_eye(0, 11, "left", 3, width_px) for width_px in (800, 3200))
+    assert np.array(wide.disc) / 4 == pytest.approx(narrow.disc, abs=0.7)
+    assert wide.lesions[["x", "y"]].to_numpy() / 4 == pytest.approx(narrow.lesions[["x", "y"]].to_numpy(), abs=1.5)
+    small = cv2.resize(wide.photograph, narrow.photograph.shape[1::-1], interpolation=cv2.INTER_AREA)
+    difference = np.abs(small.astype(int) - narrow.photograph.astype(int))
+    assert difference.mean() < 6
+
+
+@pytest.fixture(scope="module")
+def mean_colors():
+    """Mean colour within the disc (n, 3), level (n,) and patient (n,) of 80 patients' eyes."""
+    rows = []
+    for plan in synthetic.plan_eyes(80, "balanced", seed=5):
+        eye = synthetic.draw_eye(5, plan.patient, plan.side, plan.level, 256)
+        y, x = np.mgrid[: eye.photograph.shape[0], : eye.photograph.shape[1]]
+        inside = np.hypot(x - eye.disc[0], y - eye.disc[1]) < 0.97 * eye.disc[2]
+        rows.append((*eye.photograph[inside].mean(axis=0), plan.level, plan.patient))
+    table = np.array(rows)
+    return table[:, :3], table[:, 3].astype(int), table[:, 4]
+
+
+@pytest.mark.parametrize("model", [LogisticRegression(max_iter=1000), Ridge()], ids=["classes", "regression"])
+def test_mean_color_does_not_tell_the_level(mean_colors, model):
+    colors, levels, patients = mean_colors
+    pipeline = make_pipeline(StandardScaler(), model)
+    predicted = cross_val_predict(pipeline, colors, levels, groups=patients, cv=GroupKFold(5))
+    predicted = np.clip(np.round(predicted), 0, 4).astype(int)
+    assert cohen_kappa_score(levels, predicted, weights="quadratic") < 0.3
