@@ -47,10 +47,15 @@ def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs(tmp_path):
 
 
 def test_another_seed_gives_other_photographs(tmp_path):
-    for seed in ("0", "1"):
-        synthetic.main([f"--data={tmp_path / seed}", "--jobs=1", "--seed", seed, *SMALL])
-    first, second = hash_files(tmp_path / "0"), hash_files(tmp_path / "1")
-    assert first["train/10_left.jpeg"] != second["train/10_left.jpeg"]
+    levels, files = [], []
+    for seed in ("0", "2"):  # with these, some patients have the same number and levels
+        synthetic.main([f"--data={tmp_path / seed}", "--jobs=1", "--seed", seed, *SMALL, "--levels=real"])
+        labels = pd.read_csv(tmp_path / seed / "trainLabels.csv")
+        levels.append(set(labels.itertuples(index=False, name=None)))
+        files.append(hash_files(tmp_path / seed))
+    alike = [f"train/{image}.jpeg" for image, _ in levels[0] & levels[1]]
+    assert alike
+    assert not any(files[0][path] == files[1][path] for path in alike)
 
 
 def test_rerun_mends_what_is_missing_or_changed_and_touches_nothing_else(tmp_path):
