@@ -1,5 +1,7 @@
 """Reads one photograph, a JPEG or PNG file, into an RGB array, no larger than it needs to be; writes nothing."""
 
+from __future__ import annotations
+
 import stat
 import struct
 import warnings
@@ -36,7 +38,7 @@ class UnreadablePhotograph(ValueError):
     """A file that is no whole photograph; the message is the reason, for people, without the file's name."""
 
 
-def read_size(path):
+def read_size(path: Path | str) -> tuple[int, int]:
     """Return (width, height) in pixels as a viewer shows the file, from its header alone.
 
     Raises UnreadablePhotograph for whatever has no sound header; damage further on goes unnoticed here.
@@ -45,7 +47,7 @@ def read_size(path):
         return _shown_size(header)
 
 
-def decode(path, short_side_px):
+def decode(path: Path | str, short_side_px: int) -> tuple[np.ndarray, int]:
     """Decode a photograph at the coarsest scale that leaves its shorter side at least `short_side_px`.
 
     Parameters
@@ -66,23 +68,20 @@ def decode(path, short_side_px):
         orientation = _orientation(header)
         if header.format == "PNG":
             _check_png(path)
+        if header.format == "PNG" or header.mode == "CMYK":  # libjpeg has no RGB for CMYK, which no camera writes
             rgb, reduction = _load_pixels(header), 1
-        elif header.mode == "CMYK":
-            reduction = choose_reduction(header.size, short_side_px)
-            header.draft("CMYK", _reduced(header.size, reduction))
-            rgb = _load_pixels(header)
         else:
             reduction = choose_reduction(header.size, short_side_px)
             rgb = _decode_jpeg(path.read_bytes(), _reduced(header.size, reduction))
     return np.ascontiguousarray(TURNS[orientation](rgb)), reduction
 
 
-def choose_reduction(size, short_side_px):
+def choose_reduction(size: tuple[int, int], short_side_px: int) -> int:
     """Return the coarsest of REDUCTIONS that leaves the shorter side of a JPEG of `size` at least `short_side_px`."""
     return next(k for k in REDUCTIONS if k == 1 or min(_reduced(size, k)) >= short_side_px)
 
 
-def _open(path):
+def _open(path: Path) -> Image.Image:
     """Open the file as a PIL image without reading its pixels; the caller closes it."""
     _check_file(path)
     try:
@@ -99,7 +98,7 @@ def _open(path):
     return header
 
 
-def _check_file(path):
+def _check_file(path: Path) -> None:
     """Refuse, before opening, what has no bytes to offer or would block: a FIFO, a device, a folder."""
     try:
         status = path.stat()
@@ -117,7 +116,7 @@ def _check_file(path):
         raise UnreadablePhotograph(f"absurdly large: {status.st_size / 1e6:.0f} MB")
 
 
-def _header_fault(path):
+def _header_fault(path: Path) -> str:
     """Say why Pillow could not open `path`: no image at all, or one with a damaged header."""
     try:
         with path.open("rb") as file:
@@ -130,7 +129,7 @@ def _header_fault(path):
     return "neither a JPEG nor a PNG image"
 
 
-def _orientation(header):
+def _orientation(header: Image.Image) -> int:
     """Return EXIF's orientation 1 to 8; 1, as viewers do, where it is missing or makes no sense."""
     try:
         orientation = header.getexif().get(ORIENTATION_TAG, 1)
@@ -139,17 +138,17 @@ def _orientation(header):
     return orientation if orientation in TURNS else 1
 
 
-def _shown_size(header):
+def _shown_size(header: Image.Image) -> tuple[int, int]:
     width, height = header.size
     return (height, width) if _orientation(header) in SIDEWAYS else (width, height)
 
 
-def _reduced(size, reduction):
+def _reduced(size: tuple[int, int], reduction: int) -> tuple[int, int]:
     """Return the size in which a JPEG decoder delivers `size` at scale 1/reduction."""
-    return tuple(-(-side // reduction) for side in size)
+    return -(-size[0] // reduction), -(-size[1] // reduction)
 
 
-def _decode_jpeg(content, size):
+def _decode_jpeg(content: bytes, size: tuple[int, int]) -> np.ndarray:
     """Decode JPEG bytes to (h, w, 3) uint8 RGB of exactly `size` (width, height), or say what is wrong with them."""
     width, height = size
     try:
@@ -160,13 +159,13 @@ def _decode_jpeg(content, size):
     return simplejpeg.decode_jpeg(content, "RGB", min_width=width, min_height=height, min_factor=1, strict=False)
 
 
-def _jpeg_fault(message):
+def _jpeg_fault(message: str) -> str:
     if "remature end of JPEG file" in message:
         return "truncated JPEG"
     return f"corrupt JPEG ({message})"
 
 
-def _check_png(path):
+def _check_png(path: Path) -> None:
     """Compare the checksums of a PNG file, which Pillow does not when it loads the pixels."""
     with _open(path) as header:
         try:
@@ -176,7 +175,7 @@ def _check_png(path):
             raise UnreadablePhotograph(f"{kind} PNG ({error})") from error
 
 
-def _load_pixels(header):
+def _load_pixels(header: Image.Image) -> np.ndarray:
     """Load with Pillow what simplejpeg does not: PNG of any kind, and CMYK JPEG; transparency lies on black."""
     try:
         header.load()
