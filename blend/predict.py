@@ -80,7 +80,7 @@ def predict_file(scores_from: Path, model: Path, out: Path, linear_out: Path | N
     write_scores(out, images, apply_blend(blend, pairs))
     if linear_out:
         write_scores(linear_out, images, blend_linear(pairs, blend.fellow_weight))
-    return f"{len(images)} images, fellow weight {blend.fellow_weight:.2f}, network's share {blend.share:.2f}"
+    return f"{len(images)} images, fellow's weight {blend.fellow_weight:.2f}, {len(blend.nets)} networks"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METHODS = ("anneal", "exact", "round", "argmax", "thresholds")
+VERSION = 1  # of what this stage computes
 SEED = 0
 
 
@@ -62,12 +63,12 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def assign_cached(options: argparse.Namespace) -> str:
     """Assign levels in the cache if that is not done yet; return one line on what was done."""
-    folder, scores_from = options.cache / "kappa", options.cache / "blend" / "scores_test.csv"
-    if not scores_from.exists():
-        raise InputError(f"{scores_from}: no such file; run python -m blend.predict first")
-    parameters = {"method": options.method, **(ANNEALING if options.method == "anneal" else {})}
-    used = {"scores_test": scores_from}
+    folder, scores = options.cache / "kappa", options.cache / "blend" / "scores_test.csv"
     valid_scores, labels = options.cache / "blend" / "scores_valid.csv", options.data / "trainLabels.csv"
+    if not scores.exists():
+        raise InputError(f"{scores}: no such file; run python -m blend.predict first")
+    parameters = {"version": VERSION, "method": options.method}
+    used = {"scores_test": scores}
     if options.method == "thresholds":
         used |= {"scores_valid": valid_scores, "labels": labels}
     inputs = {name: stage.hash_file(path) for name, path in used.items()}
@@ -75,17 +76,11 @@ def assign_cached(options: argparse.Namespace) -> str:
     if change is None:
         return "cached"
     out = folder / "levels_test.csv"
-    summary = assign_file(scores_from, out, options.method, valid_scores, labels)
+    summary = assign_file(scores, out, options.method, valid_scores, labels)
     stage.write_manifest(folder, "kappa.assign", parameters, inputs, {out.name: stage.hash_file(out)})
+    if options.method != "thresholds" and valid_scores.exists() and labels.exists():
+        summary += f"; {describe_validation(valid_scores, labels, options.method)}"
     return f"{summary} ({change})"
-
-
-ANNEALING = {
-    "seed": SEED,
-    "sweeps": anneal.SWEEPS,
-    "blocks_per_sweep": anneal.BLOCKS_PER_SWEEP,
-    "temperatures": [anneal.HOTTEST, anneal.COLDEST],
-}
 
 
 def assign_file(scores_from: Path, out: Path, method: str, valid_scores: Path | None, labels: Path | None) -> str:
@@ -165,6 +160,17 @@ def describe(scores: np.ndarray, method: str, decision: Decision) -> str:
     optimum = qwk.expected_kappa(scores, exact.optimal_levels(scores))
     line = f"{len(scores)} images by {method}: proxy {proxy:.6f}, optimum {optimum:.6f}, gap {optimum - proxy:.1e}"
     return line if decision.acceptance is None else f"{line}, acceptance {decision.acceptance:.3f}"
+
+
+def describe_validation(scores_from: Path, labels_from: Path, method: str) -> str:
+    """Return how good the method is on the validation fold, whose blended scores are cross-fitted."""
+    from dr.scores import read_labels_of, read_scores
+
+    table = read_scores(scores_from)
+    true = read_labels_of(table.index, scores_from, labels_from)
+    levels = decide(table.to_numpy(), method).levels
+    kappa, proxy = qwk.quadratic_weighted_kappa(true, levels), qwk.expected_kappa(table.to_numpy(), levels)
+    return f"validation fold: QWK {kappa:.4f}, proxy {proxy:.4f}"
 
 
 if __name__ == "__main__":

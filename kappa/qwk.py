@@ -1,4 +1,4 @@
-"""The quadratic weighted kappa of two sets of levels, and its proxy where only a distribution over the levels is known."""
+"""The quadratic weighted kappa of two sets of levels, and its proxy where one is known as distributions only."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -111,7 +112,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
+    except (ValueError, EOFError, zlib.error) as error:  # pandas' own errors are ValueErrors; the others are gzip's
         raise InputError(f"{path}: not a CSV table ({' '.join(str(error).split())})") from None
     missing = [column for column in columns if column not in table.columns]
     if missing:
