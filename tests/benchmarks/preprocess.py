@@ -1,10 +1,12 @@
-"""Measures the cropper on photographs with known discs: overlap, overlap under stress, and time against cv2.imread.
+"""Measures preprocessing on photographs with known discs: overlap, overlap under stress, time, quality and memory.
 
 python -m tests.benchmarks.preprocess --photographs DIR [DIR ...]; each DIR holds train/*.jpeg and discs.csv (image,
 center_x, center_y, radius). Patients with even numbers, on which constants were tuned, and odd ones are apart.
 """
 
 import argparse
+import resource
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,11 +14,14 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from preprocess import crop, photograph, resize, stage
+from preprocess.__main__ import crop_and_resize
 from preprocess.disc import NoEye, find_box_disc, find_disc
 from preprocess.photograph import decode
 from tests.stress import STRESSES, measure_overlap
 
-SHORT_SIDE_PX = 512  # what the stages decode at
+SHORT_SIDE_PX = crop.DETECTION_PX
+SIZE_PX = resize.SIZE_PX
 METHODS = {"adaptive": find_disc, "box": find_box_disc}
 HALVES = {"even": 0, "odd": 1}
 
@@ -106,10 +111,16 @@ def crop_alone(path):
     return find_disc(rgb).scaled(reduction, reduction)
 
 
+def crop_and_write(path):
+    """Do all of both image stages from one decode: ellipse, square, histogram, PNG on disk."""
+    return crop_and_resize(path, "adaptive", SIZE_PX, Path(tempfile.gettempdir()) / "benchmark_square.png")
+
+
 TIMED = {
     "cv2.imread, full size": lambda path: cv2.imread(str(path)),
     "decode": lambda path: decode(path, SHORT_SIDE_PX),
-    "decode + find_disc": crop_alone,
+    "crop alone": crop_alone,
+    "crop + resize + PNG": crop_and_write,
 }
 
 
@@ -136,6 +147,46 @@ def print_speed(paths, rounds):
         print(f"{name:28}{1e3 * first:10.1f} ms{ratios[0]:7.2f} x{1e3 * rest:14.1f} ms{ratios[1]:7.2f} x")
 
 
+def print_processes(paths):
+    """Print how much faster two processes are than one, in turn, and the memory of the larger."""
+    tasks = {f"{path.stem}_{copy}": (path,) for copy in range(4) for path in paths}
+
+    def time_jobs(jobs):
+        start = time.perf_counter()
+        memory_mb = [memory for _, memory in stage.map_parallel(crop_and_weigh, tasks, jobs, f"{jobs} processes")]
+        return time.perf_counter() - start, memory_mb
+
+    time_jobs(2)  # starts the processes
+    (one, _), (two, memory_mb) = (min(time_jobs(jobs) for _ in range(3)) for jobs in (1, 2))
+    print(f"{len(tasks)} photographs: one process {one:.1f} s, two {two:.1f} s, {one / two:.2f} times as fast; ", end="")
+    print(f"largest worker {max(memory_mb):.0f} MB, {max(memory_mb[: len(paths)]):.0f} MB after a quarter of them")
+
+
+def crop_and_weigh(path):
+    """Do both image stages into a file of this photograph's own; return the most memory the process has had, MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        crop_and_resize(path, "adaptive", SIZE_PX, Path(folder) / f"{path.stem}.png")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def print_quality(paths):
+    """Print the mean absolute difference between squares cut from reduced and from full decodes, in grey levels."""
+    differences = []
+    for path in paths:
+        reduced, reduction = decode(path, SHORT_SIDE_PX)
+        disc = find_disc(reduced).scaled(reduction, reduction)
+        width, height = photograph.read_size(path)
+        full = decode(path, min(width, height))[0]
+        squares = []
+        for rgb, scale in ((reduced, 1 / reduction), (full, 1.0)):
+            scaled = disc.scaled(scale, scale)
+            ellipse = (scaled.center_x, scaled.center_y, scaled.semi_axis_x, scaled.semi_axis_y)
+            squares.append(resize.cut_out(rgb, ellipse, SIZE_PX)[0].astype(int))
+        differences.append(np.abs(squares[0] - squares[1]).mean())
+    print(f"reduced against full decode: mean difference {np.mean(differences):.2f} grey levels, ", end="")
+    print(f"largest of {len(paths)} photographs {max(differences):.2f}")
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +206,8 @@ def main(argv=None):
         if arguments.rounds > 1:  # first, while the process is fresh
             print(f"\n{folder.name}: time per photograph on one core")
             print_speed(list(discs["path"]), arguments.rounds)
+            print_quality(list(discs["path"])[:40])
+            print_processes(list(discs["path"])[:40])
         print(f"\n{folder.name}: overlap (IoU) with the true disc\n{HEADING}")
         print_overlaps("unspoilt", measure_discs(discs, None))
         print_undefined(folder, discs)
