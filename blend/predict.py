@@ -3,7 +3,7 @@
 python -m blend.predict --data data --cache cache
 
 scores_valid.csv is cross-fitted: each patient's scores come from a blend that was fitted without that patient.
-linear_test.csv holds the linear blend's scores, for comparison.
+linear_valid.csv and linear_test.csv hold the linear blend's scores, for comparison.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from blend.pairs import pair_eyes
 from preprocess import stage
 
 VERSION = 1  # of what this stage computes
+VALID = {"scores_valid.csv": "out_of_fold.csv", "linear_valid.csv": "linear_out_of_fold.csv"}  # what blend.train made
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,23 +46,21 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 def predict_cached(cache: Path) -> str:
     """Blend in the cache what is not blended yet; return one line on what was done."""
     folder, fitted = cache / "blend", cache / "blend" / "train"
-    made_by = "blend.train"
-    inputs = {
-        "model": stage.read_output(fitted, "model.pt", made_by),
-        "out_of_fold": stage.read_output(fitted, "out_of_fold.csv", made_by),
-    }
+    inputs = {name: stage.read_output(fitted, name, "blend.train") for name in ("model.pt", *VALID.values())}
     test = cache / "dr" / "scores_test.csv"  # missing where there is no test set
     if test.exists():
         inputs["scores_test"] = stage.hash_file(test)
     change = stage.find_change(folder, {"version": VERSION}, inputs)
     if change is None:
         return "cached"
-    made = [folder / "scores_valid.csv"]
-    stage.write_bytes(made[0], (fitted / "out_of_fold.csv").read_bytes())
+    made = [folder / name for name in VALID]
+    for path in made:
+        stage.write_bytes(path, (fitted / VALID[path.name]).read_bytes())
     summary = "no test set; the validation fold's scores are cross-fitted"
     if test.exists():
-        made += [folder / "scores_test.csv", folder / "linear_test.csv"]
-        summary = predict_file(test, fitted / "model.pt", made[1], made[2])
+        blended, linear = folder / "scores_test.csv", folder / "linear_test.csv"
+        summary = predict_file(test, fitted / "model.pt", blended, linear)
+        made += [blended, linear]
     outputs = {path.name: stage.hash_file(path) for path in made}
     stage.write_manifest(folder, "blend.predict", {"version": VERSION}, inputs, outputs)
     return f"{summary} ({change})"

@@ -18,6 +18,7 @@ from preprocess.stage import InputError
 
 VERSION = 1  # of what this stage computes; a change refits every cache's blend
 METHODS = ("mlp", "linear")
+OUT_OF_FOLD = ("out_of_fold.csv", "linear_out_of_fold.csv")  # by the method chosen; by the linear blend, to compare
 N_FOLDS = 5
 SEED = 0
 
@@ -67,8 +68,8 @@ def train_cached(options: argparse.Namespace) -> str:
     change = stage.find_change(folder, parameters, inputs)
     if change is None:
         return "cached"
-    made = (folder / "model.pt", folder / "out_of_fold.csv")
-    summary = train_file(scores, labels, *made, options.method, options.fellow_weight)
+    made = [folder / name for name in ("model.pt", *OUT_OF_FOLD)]
+    summary = train_file(scores, labels, made[0], folder, options.method, options.fellow_weight)
     outputs = {path.name: stage.hash_file(path) for path in made}
     stage.write_manifest(folder, "blend.train", parameters, inputs, outputs)
     return f"{summary} ({change})"
@@ -80,9 +81,12 @@ def describe_parameters(method: str, fellow_weight: float | None) -> dict[str, A
 
 
 def train_file(
-    scores_from: Path, labels_from: Path, out: Path, out_of_fold: Path | None, method: str, fellow_weight: float | None
+    scores_from: Path, labels_from: Path, out: Path, folder: Path | None, method: str, fellow_weight: float | None
 ) -> str:
-    """Fit a blend to files, write its checkpoint (and out-of-fold scores), return one line on what it is worth."""
+    """Fit a blend to files, write its checkpoint, return one line on what it is worth.
+
+    With a folder, the scores of each image by blends fitted without its patient go there, see OUT_OF_FOLD.
+    """
     from blend.mlp import fit_blend, save_blend
     from dr.scores import read_labels_of, read_scores, write_scores
 
@@ -90,8 +94,9 @@ def train_file(
     images, scores = list(table.index), table.to_numpy()
     levels = read_labels_of(table.index, scores_from, labels_from)
     fitted = {name: cross_fit(images, scores, levels, name, fellow_weight) for name in ("linear", method)}
-    if out_of_fold:
-        write_scores(out_of_fold, images, fitted[method])
+    if folder:
+        for name, which in zip(OUT_OF_FOLD, (method, "linear"), strict=True):
+            write_scores(folder / name, images, fitted[which])
     blend = fit_blend(pair_eyes(images, scores), levels, method, fellow_weight, SEED)
     save_blend(out, blend)
     worth = ", ".join(f"{name} {describe(blended, levels)}" for name, blended in {"raw": scores, **fitted}.items())

@@ -66,7 +66,7 @@ def assign_cached(options: argparse.Namespace) -> str:
     folder, scores = options.cache / "kappa", options.cache / "blend" / "scores_test.csv"
     valid_scores, labels = options.cache / "blend" / "scores_valid.csv", options.data / "trainLabels.csv"
     if not scores.exists():
-        raise InputError(f"{scores}: no such file; run python -m blend.predict first")
+        raise InputError(f"{scores}: no such file; run python -m blend.predict first, or is there no test set?")
     parameters = {"version": VERSION, "method": options.method}
     used = {"scores_test": scores}
     if options.method == "thresholds":

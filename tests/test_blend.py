@@ -229,7 +229,7 @@ def test_the_cache_is_used_and_a_change_is_named(cached, quick, tmp_path, capsys
     run(train, *cached, "--method=linear")
     assert "(method changed from mlp to linear)" in capsys.readouterr().out
     run(predict, *cached)
-    assert "(model changed, out_of_fold changed)" in capsys.readouterr().out
+    assert "(model.pt changed, out_of_fold.csv changed)" in capsys.readouterr().out
     same = [(folder / f"{name}_test.csv").read_bytes() for name in ("scores", "linear")]
     assert same[0] == same[1]
 
