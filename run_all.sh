@@ -132,7 +132,7 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 if [[ -z $data ]]; then
   data="$root/data/demo" cache=${cache:-$root/cache/demo} name=${name:-demo}
   preprocess_options=(--size-px 256 ${preprocess_options[@]+"${preprocess_options[@]}"})
-  train_options=(--epochs 40 ${train_options[@]+"${train_options[@]}"})
+  train_options=(--recipe nesterov-one-cycle --epochs 20 --batch-size 32 ${train_options[@]+"${train_options[@]}"})
   run preprocess.synthetic --data "$data" --width-px 1024 --levels balanced
 fi
 at=(--data "$data" --cache "${cache:-cache}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,24 +47,31 @@ def read(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of odd pickles: they are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; run python -m dr.train first") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0][:100]
-        raise InputError(f"{path}: not a checkpoint, or a damaged one ({reason})") from None
+        raise InputError(f"{path}: not a checkpoint, or a damaged one ({_shorten(error)})") from None
     if not isinstance(content, dict) or not content.keys() >= KEYS:
         raise InputError(f"{path}: not a checkpoint of dr.train")
     return content
 
 
 def make_net(content: Mapping[str, Any]) -> NineConvNet:
-    """Return the net of a checkpoint's content, on the CPU."""
+    """Return the net of a checkpoint's content, on the CPU. Raises InputError if the weights are another net's."""
     from dr.model import NineConvNet
 
     net = NineConvNet(content["settings"]["crop_px"], content["settings"]["dropout"])
-    net.load_state_dict(content["net"])
+    try:
+        net.load_state_dict(content["net"])
+    except RuntimeError as error:
+        raise InputError(f"the checkpoint's weights are not this net's ({_shorten(error)})") from None
     return net
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:100]
 
 
 def read_figures(folder: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The net of the article: nine convolutions with BatchNorm, two fully connected layers, 925,013 parameters at 448 px."""
+"""The net of the article: nine convolutions, two fully connected layers, BatchNorm, 925,013 parameters at 448 px."""
 
 from __future__ import annotations
 

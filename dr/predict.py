@@ -1,4 +1,4 @@
-"""Score the held-out and the test eyes: CACHE/dr/epochs -> CACHE/dr/scores_valid.csv, scores_test.csv, single_test.csv.
+"""Score the held-out and the test eyes: CACHE/dr/epochs -> CACHE/dr/scores_{valid,test}.csv, single_{valid,test}.csv.
 
 python -m dr.predict --data DIR --cache DIR [--views N] [--epochs-averaged last:5] [--run NAME] [--allow-rejected]
 """
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dr import checkpoint, inputs, settings
-from dr.scores import write_scores
+from dr import checkpoint, inputs, settings, threads
+from dr.scores import read_scores, write_scores
 from preprocess import eyes, stage
 from preprocess.stage import InputError
 
@@ -23,6 +23,7 @@ VIEWS = 8  # the article: "a few"
 EPOCHS_AVERAGED = "last:5"
 BATCH_SIZE = 64  # changes no score by more than rounding
 VERSION = 1  # raise it when the same checkpoints give other scores
+TABLES = ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv")
 
 
 class Trained(NamedTuple):
@@ -59,7 +60,9 @@ def choose_epochs(text: str, trained: Trained) -> list[int]:
         count = int(text.removeprefix("last:"))
         is_all = kept[0] == 1
         if count > len(kept) and not is_all:
-            raise InputError(f"--epochs-averaged {text}: only epochs {kept[0]} to {kept[-1]} are kept (dr.train --keep)")
+            raise InputError(
+                f"--epochs-averaged {text}: only epochs {kept[0]} to {kept[-1]} are kept (dr.train --keep)"
+            )
         return kept[-count:]
     wanted = sorted({int(number) for number in text.split(",")})
     missing = [epoch for epoch in wanted if epoch not in trained.checkpoints]
@@ -83,6 +86,8 @@ def list_splits(options: argparse.Namespace, trained: Trained) -> list[Split]:
         paths = inputs.list_photographs(options.data, options.cache, "test", is_ready_made)
         digests = inputs.describe_photographs(options.cache, "test", paths, is_ready_made)
         splits.append(Split("test", "test", paths, digests))
+    if not splits:
+        raise InputError(f"{options.data}: neither trainLabels.csv nor test photographs, so nothing to score")
     return splits
 
 
@@ -119,10 +124,13 @@ def predict(options: argparse.Namespace) -> None:
     digests |= {"test images": stage.hash_text(json.dumps(wanted))}
     for split in splits:
         digests |= split.digests
-    if stage.has_output(folder, "scores_valid.csv") and stage.find_change(folder, parameters, digests) is None:
+    if stage.find_change(folder, parameters, digests) is None:
         print("dr.predict: cached")
         return
-    outputs = {}
+    views, outputs = folder / "views", {}
+    views.mkdir(exist_ok=True)
+    for place in (folder, views):
+        stage.remove_partials(place)
     for split in splits:
         scores = score_split(options, trained, split, epochs)
         outputs |= write_split(folder, split, scores, wanted, trained, epochs[-1])
@@ -142,7 +150,9 @@ def check_test_images(options: argparse.Namespace, wanted: Sequence[str], splits
 def score_split(options: argparse.Namespace, trained: Trained, split: Split, epochs: Sequence[int]) -> np.ndarray:
     """Return the scores of a split, (n_epochs, n_views, n, 5); each epoch's are kept on disk."""
     folder = trained.folder.parent / "views"
-    scores = {epoch: read_views(folder, split, epoch, describe_views(options, trained, split, epoch)) for epoch in epochs}
+    scores = {
+        epoch: read_views(folder, split, epoch, describe_views(options, trained, split, epoch)) for epoch in epochs
+    }
     due = [epoch for epoch in epochs if scores[epoch] is None]
     if due:
         scores |= score_epochs(options, trained, split, due)
@@ -168,24 +178,35 @@ def score_epochs(
     options: argparse.Namespace, trained: Trained, split: Split, epochs: Sequence[int]
 ) -> dict[int, np.ndarray]:
     """Score the views of a split with each epoch's net, and keep the scores on disk: epoch -> (n_views, n, 5)."""
+    threads.let_waiting_threads_sleep()
     from dr import dataset, device
 
     place = device.choose_device(options.device)
     device.prepare(place)
     file = options.cache / "dr" / "pixels" / f"{split.name}.npy"
-    pixels = dataset.load_pixels(split.paths, place, options.storage, file, stage.hash_text(str(split.digests)))
+    pixels = dataset.load_pixels(split.paths, place, options.storage, file, str(split.digests))
     luts = inputs.read_luts(options.cache, split.source, list(split.paths), trained.parameters["ready_made"])
     scores = {}
     for epoch in epochs:
-        content = checkpoint.read(checkpoint.path_of(trained.folder, epoch, ".pt"))
+        content = read_checkpoint(trained, epoch)
         channels = [np.array(content[name]) for name in ("mean", "std")]
         photographs = dataset.make_photographs(list(split.paths), pixels, luts, *channels)
         scores[epoch] = score_views(content, photographs, place, options.views, options.batch_size)
         path = trained.folder.parent / "views" / f"{split.name}_{epoch:04}.npz"
         with stage.replacing(path) as partial:
             np.savez(partial, scores=scores[epoch], key=describe_views(options, trained, split, epoch))
-        print(f"dr.predict: {split.name}: epoch {epoch}, {options.views} views of {len(split.paths)} images", flush=True)
+        print(
+            f"dr.predict: {split.name}: epoch {epoch}, {options.views} views of {len(split.paths)} images", flush=True
+        )
     return scores
+
+
+def read_checkpoint(trained: Trained, epoch: int) -> dict[str, Any]:
+    """Return an epoch's checkpoint. Raises InputError if it is not the one that `dr.train` wrote."""
+    path = checkpoint.path_of(trained.folder, epoch, ".pt")
+    if stage.hash_file(path) != trained.checkpoints[epoch]:
+        raise InputError(f"{path}: not what python -m dr.train wrote; run it again")
+    return checkpoint.read(path)
 
 
 def score_views(content: dict[str, Any], photographs, place, n_views: int, batch_size: int) -> np.ndarray:
@@ -210,16 +231,38 @@ def write_split(
     folder: Path, split: Split, scores: np.ndarray, wanted: Sequence[str], trained: Trained, last_epoch: int
 ) -> dict[str, str]:
     """Write the score tables of a split and return their digests; `scores` is (n_epochs, n_views, n, 5)."""
-    tables = {f"scores_{split.name}.csv": scores.mean(axis=(0, 1))}
+    tables = {f"scores_{split.name}.csv": scores.mean(axis=(0, 1)), f"single_{split.name}.csv": scores[-1, 0]}
     images = list(split.paths)
     if split.name == "test":
-        tables["single_test.csv"] = scores[-1, 0]
-        prior = checkpoint.read(checkpoint.path_of(trained.folder, last_epoch, ".pt"))["prior"]
+        prior = read_checkpoint(trained, last_epoch)["prior"]
         tables = {name: fill_rejected(images, table, wanted, np.array(prior)) for name, table in tables.items()}
         images = list(wanted)
     for name, table in tables.items():
         write_scores(folder / name, images, table)
     return {name: stage.hash_file(folder / name) for name in tables}
+
+
+def average_runs(cache: Path, run: str | None, names: Sequence[str]) -> None:
+    """Write the mean of the score tables of several runs as those of `run`.
+
+    Raises InputError, naming some, if the tables have different images.
+    """
+    folders, folder = [checkpoint.folder_of(cache, name) for name in names], checkpoint.folder_of(cache, run)
+    digests, outputs = {}, {}
+    for table in TABLES:
+        paths = [source / table for source in folders]
+        if not any(path.exists() for path in paths):
+            continue
+        scores = [read_scores(path) for path in paths]
+        for path, others in zip(paths[1:], scores[1:], strict=True):
+            eyes.check_same_images(scores[0].index, others.index, paths[0], path)
+        write_scores(folder / table, list(scores[0].index), np.mean([own.to_numpy() for own in scores], axis=0))
+        digests |= {str(path.relative_to(cache)): stage.hash_file(path) for path in paths}
+        outputs[table] = stage.hash_file(folder / table)
+    if not outputs:
+        raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {names[0]} first")
+    stage.write_manifest(folder, "dr.predict", {"average": list(names)}, digests, outputs)
+    print(f"dr.predict: {', '.join(outputs)}: mean of {', '.join(names)}")
 
 
 def fill_rejected(images: Sequence[str], scores: np.ndarray, wanted: Sequence[str], prior: np.ndarray) -> np.ndarray:
@@ -254,7 +297,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage.make_parser(
         "dr.predict",
         "Score the validation fold and the test set: probabilities, averaged over views (the middle of the square, and "
-        "random crops and flips) and epochs. Writes CACHE/dr/scores_valid.csv, scores_test.csv, and single_test.csv: "
+        "random crops and flips) and epochs. Writes CACHE/dr/scores_valid.csv, scores_test.csv, and single_*.csv: "
         "the middle view of the last epoch alone.",
         "--data data --cache cache --views 8 --epochs-averaged last:5",
     )
@@ -263,10 +306,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epochs-averaged", type=parse_epochs, default=EPOCHS_AVERAGED, metavar="last:N|8,9,10",
                         help="epochs whose nets are averaged")  # fmt: skip
     parser.add_argument("--batch-size", type=settings.whole(1), default=BATCH_SIZE, help="images scored at a time")
+    parser.add_argument("--average", type=settings.parse_run, nargs="+", metavar="RUN",
+                        help="write the mean of these runs' score tables instead")  # fmt: skip
     stage.add_rejected_option(parser)
     options = parser.parse_args(argv)
     with stage.locked(options.cache):
-        predict(options)
+        if options.average:
+            average_runs(options.cache, options.run, options.average)
+        else:
+            predict(options)
 
 
 if __name__ == "__main__":

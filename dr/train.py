@@ -6,13 +6,14 @@ python -m dr.train --data DIR --cache DIR [--epochs N] [--batch-size N] [--learn
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dr import checkpoint, history, inputs, schedule, settings
+from dr import checkpoint, history, inputs, schedule, settings, threads, workers
 from dr.inputs import TrainingSet
 from dr.settings import Settings
 from preprocess import eyes, stage, standardize
@@ -29,24 +30,41 @@ CROP_SHARE = 7 / 8  # 448 of 512 px
 
 
 def train(options: argparse.Namespace, wanted: Settings) -> None:
-    """Bring the epochs of a run up to date."""
+    """Bring the epochs of a run up to date; under torchrun the first process decides and writes, all train."""
     folder = checkpoint.folder_of(options.cache, options.run)
-    epochs = folder / "epochs"
     training_set = inputs.read_training_set(options.data, options.cache, wanted.ready_made)
-    parameters, digests = dataclasses.asdict(wanted), training_set.digests
-    if is_finished(epochs, parameters, digests):
-        print("dr.train: cached")
+    if workers.rank() > 0:
+        train_epochs(options, wanted, folder, training_set, start=0)
         return
+    if is_finished(folder / "epochs", dataclasses.asdict(wanted), training_set.digests):
+        print("dr.train: cached")
+        if workers.count() > 1:
+            train_epochs(options, wanted, folder, training_set, start=wanted.epochs)  # lets the others go
+        return
+    start = prepare(folder / "epochs", wanted, training_set.digests)
+    if workers.count() > 1 or start < wanted.epochs:
+        train_epochs(options, wanted, folder, training_set, start)
+    close(folder, wanted, training_set.digests, options.keep)
+
+
+def prepare(epochs: Path, wanted: Settings, digests: dict[str, str]) -> int:
+    """Remove what is no use to this run; return the number of epochs that need not be done again."""
+    epochs.mkdir(parents=True, exist_ok=True)
+    for folder in (epochs, epochs.parent):
+        stage.remove_partials(folder)
     start = find_start(epochs, wanted, digests)
     checkpoint.remove_after(epochs, start)
-    stage.write_manifest(epochs, "dr.train", parameters, digests, outputs={})
-    if start < wanted.epochs and not has_stalled(checkpoint.read_figures(epochs), wanted.patience):
-        train_epochs(options, wanted, folder, training_set, start)
-    figures = checkpoint.read_figures(epochs)
+    stage.write_manifest(epochs, "dr.train", dataclasses.asdict(wanted), digests, outputs={})
+    return wanted.epochs if has_stalled(checkpoint.read_figures(epochs), wanted.patience) else start
+
+
+def close(folder: Path, wanted: Settings, digests: dict[str, str], keep: int) -> None:
+    """Write the history of a run that has come to its end, and the manifest that says so."""
+    figures = checkpoint.read_figures(folder / "epochs")
     history.write_table(folder / "history.csv", figures)
     history.write_picture(folder / "history.png", figures)
-    kept = {f"{row['epoch']:04}.pt": row["checkpoint"] for row in figures[-options.keep :]}
-    stage.write_manifest(epochs, "dr.train", parameters, digests, outputs=kept)
+    kept = {f"{row['epoch']:04}.pt": row["checkpoint"] for row in figures[-keep:]}
+    stage.write_manifest(folder / "epochs", "dr.train", dataclasses.asdict(wanted), digests, outputs=kept)
 
 
 def is_finished(folder: Path, parameters: dict[str, Any], sources: dict[str, str]) -> bool:
@@ -57,8 +75,6 @@ def is_finished(folder: Path, parameters: dict[str, Any], sources: dict[str, str
 
 def find_start(folder: Path, wanted: Settings, sources: dict[str, str]) -> int:
     """Return how many finished epochs can be kept, and say why if none can."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stage.remove_partials(folder)
     manifest = stage.read_manifest(folder)
     if manifest is None:
         return 0
@@ -86,51 +102,74 @@ def has_stalled(figures: list[dict[str, Any]], patience: int | None) -> bool:
     return len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
+class Material(NamedTuple):
+    """What one run learns from and is judged by."""
+
+    photographs: Photographs
+    levels: np.ndarray  # (n,) of all photographs
+    learning: np.ndarray  # positions of those learned from
+    valid: np.ndarray  # positions of those held out
+    channels: dict[str, list[float]]  # mean and std over those learned from, RGB, 0-255
+
+
 def train_epochs(
     options: argparse.Namespace, wanted: Settings, folder: Path, training_set: TrainingSet, start: int
 ) -> None:
-    """Train the epochs after `start`, one checkpoint each."""
-    from dr import device
+    """Train the epochs after the first process's `start`, one checkpoint each."""
+    threads.let_waiting_threads_sleep()
+    from dr import device, passes
 
-    place = device.choose_device(options.device)
-    device.prepare(place)
-    levels = training_set.levels
-    is_held_out = inputs.find_fold(training_set, wanted.folds) == wanted.fold
-    learning, valid = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-    photographs, channels = load_photographs(options, wanted, training_set, learning, place)
-    precision = device.choose_precision(wanted.precision, place)
-    resolved = dataclasses.replace(wanted, crop_px=choose_crop(wanted, photographs.size_px), precision=precision)
-    learner = make_learner(resolved, levels[learning], place)
-    if start:
-        learner = restore(learner, checkpoint.path_of(folder / "epochs", start, ".pt"))
-    prior = np.bincount(levels[learning], minlength=eyes.N_LEVELS) / len(learning)
-    print(f"dr.train: {len(learning)} images, {len(valid)} held out, {learner.settings.precision} on {place}")
-    for epoch in range(start + 1, wanted.epochs + 1):
-        figures = train_one(learner, photographs, levels, learning, valid, epoch)
-        figures["checkpoint"] = save(learner, folder / "epochs", epoch, channels | {"prior": prior.tolist()})
-        finish_epoch(folder, figures, options.keep)
-        if has_stalled(checkpoint.read_figures(folder / "epochs"), wanted.patience):
-            print(f"dr.train: no better validation log loss in {wanted.patience} epochs; stops")
-            break
+    with workers.joined(device.choose_device(options.device)) as place:
+        device.prepare(place)
+        start = workers.share(start)
+        if start == wanted.epochs:
+            return
+        material = load_material(options, wanted, training_set, place)
+        learner = make_learner(
+            resolve(wanted, material.photographs.size_px, place), material.levels[material.learning], place
+        )
+        if start:
+            learner = restore(learner, checkpoint.path_of(folder / "epochs", start, ".pt"))
+        for epoch in range(start + 1, wanted.epochs + 1):
+            log_loss = passes.train_epoch(learner, material.photographs, material.levels, material.learning, epoch)
+            is_over = False
+            if workers.rank() == 0:
+                figures = validate(learner, material, epoch) | {"train_log_loss": log_loss}
+                figures["checkpoint"] = save(learner, material, folder / "epochs", epoch)
+                is_over = finish_epoch(folder, figures, options.keep, wanted.patience)
+            if workers.share(is_over):
+                break
 
 
-def load_photographs(
-    options: argparse.Namespace, wanted: Settings, training_set: TrainingSet, learning: np.ndarray, place: torch.device
-) -> tuple[Photographs, dict[str, list[float]]]:
-    """Return the decoded squares with their tables, and the channels' mean and std over those learned from, 0-255."""
+def load_material(
+    options: argparse.Namespace, wanted: Settings, training_set: TrainingSet, place: torch.device
+) -> Material:
+    """Decode the squares and set a fold of the patients apart."""
     from dr import dataset
 
+    is_held_out = inputs.find_fold(training_set, wanted.folds) == wanted.fold
+    learning, valid = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
     images = list(training_set.paths)
     file = options.cache / "dr" / "pixels" / "train.npy"
-    key = stage.hash_text(str(sorted(training_set.digests.items())))
-    pixels = dataset.load_pixels(training_set.paths, place, options.storage, file, key)
+    with workers.first_goes_ahead():
+        pixels = dataset.load_pixels(training_set.paths, place, options.storage, file, str(training_set.digests))
     if wanted.ready_made:
         mean, std = dataset.measure_channels(pixels, learning)
     else:
         mean, std = standardize.read_channels(options.cache, [images[position] for position in learning])
     luts = inputs.read_luts(options.cache, "train", images, wanted.ready_made)
     photographs = dataset.make_photographs(images, pixels, luts, mean, std)
-    return photographs, {"mean": mean.tolist(), "std": std.tolist()}
+    if workers.rank() == 0:
+        print(f"dr.train: {len(learning)} images, {len(valid)} held out, on {workers.count()} x {place}")
+    return Material(photographs, training_set.levels, learning, valid, {"mean": mean.tolist(), "std": std.tolist()})
+
+
+def resolve(wanted: Settings, size_px: int, place: torch.device) -> Settings:
+    """Return the settings with crop and precision decided."""
+    from dr import device
+
+    precision = device.choose_precision(wanted.precision, place)
+    return dataclasses.replace(wanted, crop_px=choose_crop(wanted, size_px), precision=precision)
 
 
 def choose_crop(wanted: Settings, size_px: int) -> int:
@@ -141,7 +180,7 @@ def choose_crop(wanted: Settings, size_px: int) -> int:
     return crop_px
 
 
-def make_learner(resolved: Settings, levels: np.ndarray, device: torch.device) -> Learner:
+def make_learner(resolved: Settings, levels: np.ndarray, place: torch.device) -> Learner:
     """Return an untrained net and its optimizer; `levels` are those of the photographs learned from."""
     import torch
 
@@ -149,7 +188,8 @@ def make_learner(resolved: Settings, levels: np.ndarray, device: torch.device) -
 
     net = model.NineConvNet(resolved.crop_px, resolved.dropout)
     model.initialize_weights(net, resolved.seed)
-    net = net.to(device, memory_format=passes.MEMORY_FORMAT)
+    net = net.to(place, memory_format=passes.MEMORY_FORMAT)
+    forward = workers.connect(net, place)
     weights, others = model.split_parameters(net)
     optimizer = torch.optim.SGD(
         [{"params": weights, "weight_decay": resolved.weight_decay}, {"params": others, "weight_decay": 0.0}],
@@ -158,8 +198,8 @@ def make_learner(resolved: Settings, levels: np.ndarray, device: torch.device) -
         nesterov=resolved.nesterov,
     )
     level_weights = weigh_levels(levels) if resolved.class_weights == "balanced" else np.ones(eyes.N_LEVELS)
-    level_weights = torch.tensor(level_weights, dtype=torch.float32, device=device)
-    return passes.Learner(net, optimizer, resolved, level_weights, device)
+    level_weights = torch.tensor(level_weights, dtype=torch.float32, device=place)
+    return passes.Learner(net, forward, optimizer, resolved, level_weights, place)
 
 
 def weigh_levels(levels: np.ndarray) -> np.ndarray:
@@ -178,56 +218,63 @@ def restore(learner: Learner, path: Path) -> Learner:
     return learner._replace(settings=dataclasses.replace(learner.settings, precision=precision))
 
 
-def train_one(
-    learner: Learner,
-    photographs: Photographs,
-    levels: np.ndarray,
-    learning: np.ndarray,
-    valid: np.ndarray,
-    epoch: int,
-) -> dict[str, Any]:
-    """Train one epoch and score the photographs held out; return the epoch's figures."""
+def validate(learner: Learner, material: Material, epoch: int) -> dict[str, Any]:
+    """Score the photographs held out, the middle of each, and return the epoch's figures.
+
+    Raises InputError if the net has got out of hand in the last step.
+    """
     from tqdm import tqdm
 
     from dr import dataset, passes
 
-    train_log_loss = passes.train_epoch(learner, photographs, levels, learning, epoch)
-    margin_px = photographs.size_px - learner.settings.crop_px
-    crops = dataset.center_crops(len(photographs.images), margin_px)
-    resolved = learner.settings
+    resolved, photographs, valid = learner.settings, material.photographs, material.valid
+    crops = dataset.center_crops(len(photographs.images), photographs.size_px - resolved.crop_px)
     with tqdm(total=len(valid), desc=f"epoch {epoch}, held out", unit="image", leave=False) as bar:
         scores = passes.score(learner.net, photographs, valid, crops, resolved.precision, resolved.batch_size, bar)
+    rate = learner.optimizer.param_groups[0]["lr"]
     if not np.isfinite(scores).all():
-        raise InputError(f"epoch {epoch}, after the last step: the scores of the validation fold are not finite")
+        raise InputError(
+            f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are not "
+            "finite; try a lower --learning-rate"
+        )
     return {
         "epoch": epoch,
-        "learning_rate": learner.optimizer.param_groups[0]["lr"],
-        "train_log_loss": train_log_loss,
-        "valid_log_loss": history.measure_log_loss(scores, levels[valid]),
-        "valid_qwk": history.measure_qwk(scores, levels[valid]),
+        "learning_rate": rate,
+        "valid_log_loss": history.measure_log_loss(scores, material.levels[valid]),
+        "valid_qwk": history.measure_qwk(scores, material.levels[valid]),
     }
 
 
-def save(learner: Learner, folder: Path, epoch: int, fixed: dict[str, Any]) -> str:
+def save(learner: Learner, material: Material, folder: Path, epoch: int) -> str:
     """Write an epoch's checkpoint and return its digest."""
+    counts = np.bincount(material.levels[material.learning], minlength=eyes.N_LEVELS)
     content = {
         "epoch": epoch,
         "settings": dataclasses.asdict(learner.settings),
         "net": learner.net.state_dict(),
         "momentum": [learner.optimizer.state[parameter]["momentum_buffer"] for parameter in learner.net.parameters()],
-        **fixed,
+        "prior": (counts / counts.sum()).tolist(),
+        **material.channels,
     }
     return checkpoint.write(checkpoint.path_of(folder, epoch, ".pt"), content)
 
 
-def finish_epoch(folder: Path, figures: dict[str, Any], keep: int) -> None:
-    """Write an epoch's figures, which makes it count as done; drop the checkpoint that is no longer kept."""
+def finish_epoch(folder: Path, figures: dict[str, Any], keep: int, patience: int | None) -> bool:
+    """Write an epoch's figures, which makes it count as done, and drop the checkpoint that is no longer kept.
+
+    Returns whether training should end here.
+    """
     epoch = figures["epoch"]
     stage.write_json(checkpoint.path_of(folder / "epochs", epoch, ".json"), figures)
     if epoch > keep:
         checkpoint.path_of(folder / "epochs", epoch - keep, ".pt").unlink(missing_ok=True)
-    history.write_table(folder / "history.csv", checkpoint.read_figures(folder / "epochs"))
+    done = checkpoint.read_figures(folder / "epochs")
+    history.write_table(folder / "history.csv", done)
     print(history.describe_epoch(figures), flush=True)
+    is_over = has_stalled(done, patience)
+    if is_over:
+        print(f"dr.train: no better validation log loss in {patience} epochs; stops")
+    return is_over
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -241,7 +288,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--keep", type=settings.whole(1), default=KEPT_EPOCHS, help="newest checkpoints to keep")
     settings.add_options(parser)
     options, wanted = settings.parse(parser, argv)
-    with stage.locked(options.cache):
+    lock = stage.locked(options.cache) if workers.rank() == 0 else contextlib.nullcontext()
+    with lock:
         train(options, wanted)
 
 

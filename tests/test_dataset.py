@@ -35,9 +35,7 @@ def folder(tmp_path):
 
 def on_device(photographs):
     """The same photographs the way a GPU has them."""
-    return Photographs(
-        photographs.images, torch.from_numpy(photographs.pixels), torch.from_numpy(photographs.tables)
-    )
+    return Photographs(photographs.images, torch.from_numpy(photographs.pixels), torch.from_numpy(photographs.tables))
 
 
 def test_table_is_lut_then_standardization():
@@ -138,7 +136,9 @@ def test_epoch_takes_every_position_once_in_whole_batches():
     batches = dataset.order_epoch(np.arange(100, 123), 5, seed=0, epoch=1)
     assert [len(batch) for batch in batches] == [5] * 4
     assert len(np.unique(np.concatenate(batches))) == 20
-    assert not np.array_equal(np.concatenate(batches), np.concatenate(dataset.order_epoch(np.arange(100, 123), 5, 0, 2)))
+    assert not np.array_equal(
+        np.concatenate(batches), np.concatenate(dataset.order_epoch(np.arange(100, 123), 5, 0, 2))
+    )
 
 
 def test_fewer_positions_than_a_batch_make_one():
