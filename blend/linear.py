@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from blend.pairs import Pairs
+from dr.scores import measure_log_loss
 
 PRIOR_IMAGES = 50  # a weight fitted to 120 images is off by 0.2 either way: so many images speak for 0, own scores only
-FLOOR = 1e-6  # scores below it count as it, so that one certain error does not make the log loss infinite
 
 
 def blend_linear(pairs: Pairs, fellow_weight: float) -> np.ndarray:
@@ -24,8 +24,3 @@ def fit_fellow_weight(pairs: Pairs, levels: np.ndarray) -> float:
 
     best = minimize_scalar(lose, bounds=(0, 1), method="bounded").x
     return float(best * len(levels) / (len(levels) + PRIOR_IMAGES))
-
-
-def measure_log_loss(scores: np.ndarray, levels: np.ndarray) -> float:
-    """Return the mean of −log(score of the true level), in nats."""
-    return float(-np.log(np.maximum(scores[np.arange(len(levels)), levels], FLOOR)).mean())

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from blend.pairs import pair_eyes
+from dr.scores import measure_log_loss
 from preprocess import eyes, stage
 from preprocess.stage import InputError
 
@@ -131,8 +132,6 @@ def cross_fit(
 
 def describe(scores: np.ndarray, levels: np.ndarray) -> str:
     """Return the log loss of scores and the squared error of the level they expect, on which the kappa hangs."""
-    from blend.linear import measure_log_loss
-
     squared_error = ((scores @ np.arange(eyes.N_LEVELS) - levels) ** 2).mean()
     return f"{measure_log_loss(scores, levels):.4f} {squared_error:.4f}"
 

@@ -6,32 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from preprocess import stage
-from preprocess.eyes import N_LEVELS
 
 COLUMNS = ("epoch", "learning_rate", "train_log_loss", "valid_log_loss", "valid_qwk")
-
-
-def measure_log_loss(scores: np.ndarray, levels: np.ndarray) -> float:
-    """Return the mean of -log of the probability given to the true level; scores (n, 5), levels (n,)."""
-    chosen = scores[np.arange(len(levels)), levels]
-    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
-
-
-def measure_qwk(scores: np.ndarray, levels: np.ndarray) -> float:
-    """Return the quadratic weighted kappa of the likeliest levels: 1 - observed / chance squared distance.
-
-    0 where chance alone would be right, so that a net that says the same of all eyes has no score. The metric's own
-    module is kappa.qwk, which builds on this package and cannot be imported here.
-    """
-    predicted = scores.argmax(axis=1)
-    observed = ((levels - predicted) ** 2).mean()
-    shares, predicted_shares = (np.bincount(column, minlength=N_LEVELS) / len(levels) for column in (levels, predicted))
-    apart = np.subtract.outer(np.arange(N_LEVELS), np.arange(N_LEVELS)) ** 2
-    chance = shares @ apart @ predicted_shares
-    return float(1 - observed / chance) if chance > 0 else 0.0
 
 
 def describe_epoch(figures: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COLUMNS = tuple(f"p{level}" for level in range(eyes.N_LEVELS))
 SUM_TOLERANCE = 1e-5  # float32 softmax is off by 1e-7, tables rounded to six decimals by 3e-6
+FLOOR = 1e-6  # of a score in the log loss: one certain error does not make the mean infinite
 NUMBER_FORMAT = "%.9g"  # nine significant digits tell any two float32 apart
 
 
@@ -82,6 +83,11 @@ def find_fault(scores: np.ndarray) -> tuple[int, str] | None:
     if not positive[row]:
         return row, f"a score is negative ({scores[row].min():g})"
     return row, f"the scores sum to {sums[row]:.6g}, not 1"
+
+
+def measure_log_loss(scores: np.ndarray, levels: np.ndarray) -> float:
+    """Return the mean of −log(score of the true level), in nats; scores (n, 5), levels (n,)."""
+    return float(-np.log(np.maximum(scores[np.arange(len(levels)), levels], FLOOR)).mean())
 
 
 def read_labels_of(images: pd.Index, scores_from: Path, labels_from: Path) -> np.ndarray:

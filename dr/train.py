@@ -15,7 +15,9 @@ import numpy as np
 
 from dr import checkpoint, history, inputs, schedule, settings, threads, workers
 from dr.inputs import TrainingSet
+from dr.scores import measure_log_loss
 from dr.settings import Settings
+from kappa.qwk import quadratic_weighted_kappa
 from preprocess import eyes, stage, standardize
 from preprocess.stage import InputError
 
@@ -240,8 +242,8 @@ def validate(learner: Learner, material: Material, epoch: int) -> dict[str, Any]
     return {
         "epoch": epoch,
         "learning_rate": rate,
-        "valid_log_loss": history.measure_log_loss(scores, material.levels[valid]),
-        "valid_qwk": history.measure_qwk(scores, material.levels[valid]),
+        "valid_log_loss": measure_log_loss(scores, material.levels[valid]),
+        "valid_qwk": quadratic_weighted_kappa(material.levels[valid], scores.argmax(axis=1)),
     }
 
 

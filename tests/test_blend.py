@@ -7,7 +7,7 @@ import torch
 
 from blend import linear, mlp, predict, train
 from blend.pairs import Pairs, pair_eyes
-from dr.scores import read_scores, write_scores
+from dr.scores import measure_log_loss, read_scores, write_scores
 from preprocess import eyes
 from preprocess.stage import InputError
 
@@ -65,14 +65,8 @@ def test_linear_is_the_weighted_mean():
     assert linear.blend_linear(pairs, 0.25).tolist() == [[0.75, 0, 0.25, 0, 0]]
 
 
-def test_log_loss_by_hand():
-    scores = np.array([[0.5, 0.5, 0, 0, 0], [0.25, 0.75, 0, 0, 0]])
-    assert linear.measure_log_loss(scores, np.array([1, 0])) == pytest.approx(1.5 * np.log(2))
-    assert linear.measure_log_loss(scores, np.array([2, 2])) == pytest.approx(-np.log(1e-6))
-
-
 def test_the_fellow_weight_is_the_best_of_a_grid_but_for_the_prior():
-    losses = [linear.measure_log_loss(linear.blend_linear(PAIRS, c), LEVELS) for c in np.linspace(0, 1, 1001)]
+    losses = [measure_log_loss(linear.blend_linear(PAIRS, c), LEVELS) for c in np.linspace(0, 1, 1001)]
     best = np.argmin(losses) / 1000
     assert 0.2 < best < 0.6
     assert linear.fit_fellow_weight(PAIRS, LEVELS) == pytest.approx(best * 400 / 450, abs=0.002)
@@ -111,10 +105,10 @@ def test_dropout_keeps_half_of_the_units_and_the_mean():
 
 def test_the_blend_is_better_than_the_linear_one_and_that_than_none():
     losses = {
-        method: linear.measure_log_loss(train.cross_fit(IMAGES, SCORES, LEVELS, method), LEVELS)
+        method: measure_log_loss(train.cross_fit(IMAGES, SCORES, LEVELS, method), LEVELS)
         for method in train.METHODS
     }
-    assert losses["mlp"] < losses["linear"] - 0.01 < linear.measure_log_loss(SCORES, LEVELS) - 0.1
+    assert losses["mlp"] < losses["linear"] - 0.01 < measure_log_loss(SCORES, LEVELS) - 0.1
 
 
 def test_few_patients_do_no_harm():
@@ -126,7 +120,7 @@ def test_few_patients_do_no_harm():
         blend = mlp.fit_blend(test.select(few), levels[few], "mlp", None, 0)
         rest = np.r_[0:first, first + 120 : 4000]
         blended = mlp.apply_blend(blend, test.select(rest))
-        assert linear.measure_log_loss(blended, levels[rest]) < linear.measure_log_loss(scores[rest], levels[rest])
+        assert measure_log_loss(blended, levels[rest]) < measure_log_loss(scores[rest], levels[rest])
 
 
 def test_the_fit_is_deterministic_and_leaves_torch_as_it_was():

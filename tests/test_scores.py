@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dr.scores import COLUMNS, find_fault, read_labels_of, read_scores, write_scores
+from dr.scores import COLUMNS, find_fault, measure_log_loss, read_labels_of, read_scores, write_scores
 from preprocess.stage import InputError
 
 HEADER = "image,p0,p1,p2,p3,p4\n"
@@ -120,3 +120,10 @@ def test_labels_are_joined_by_image(tmp_path):
 
 def test_real_scores_are_a_table(real_data):
     assert read_scores(real_data / "eyepacs-test-scores" / "scores.csv.gz").shape == (53_576, 5)
+
+
+def test_log_loss_by_hand():
+    scores = np.array([[0.5, 0.5, 0, 0, 0], [0.25, 0.75, 0, 0, 0]])
+    assert measure_log_loss(scores, np.array([1, 0])) == pytest.approx(1.5 * np.log(2))
+    assert measure_log_loss(scores, np.array([2, 2])) == pytest.approx(-np.log(1e-6))
+    assert measure_log_loss(np.full((3, 5), 0.2), np.array([0, 2, 4])) == pytest.approx(np.log(5))

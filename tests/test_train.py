@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dr import checkpoint, history, model, passes, schedule, settings, threads, train, workers
+from dr import checkpoint, model, passes, schedule, settings, threads, train, workers
 from dr.settings import Settings
 from preprocess import stage
 from preprocess.stage import InputError
@@ -361,16 +361,6 @@ def test_label_smoothing_weights_and_clipping_change_the_step():
         passes.take_step(learner, images, torch.tensor([0, 0, 0, 1, 2, 2]), torch.arange(6), epoch=1)
         moved.append(learner.net.head[3].weight.detach())
     assert all(not torch.equal(moved[0], other) for other in moved[1:])
-
-
-def test_log_loss_of_a_uniform_guess_is_log_5():
-    assert history.measure_log_loss(np.full((3, 5), 0.2), np.array([0, 2, 4])) == pytest.approx(np.log(5))
-
-
-def test_qwk_by_hand():
-    """Levels 0, 4 and predictions 0, 2: squared distances 0 and 4, by chance (0 + 4 + 16 + 4) / 4 = 6."""
-    assert history.measure_qwk(np.eye(5)[[0, 2]], np.array([0, 4])) == pytest.approx(1 - 2 / 6)
-    assert history.measure_qwk(np.eye(5)[[3, 3]], np.array([3, 3])) == 0
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
