@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "opencv-python", "scikit-image", "pandas", "torch")
+LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "simplejpeg", "pillow", "pandas", "torch")
 PARTIAL = ".partial-"  # prefix of every temporary file: a name no image id may have
 EXIT_INPUT = 2  # the input must be mended
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
