@@ -11,7 +11,9 @@ from typing import Any
 from preprocess import crop, disc, eyes, normalize, photograph, resize, stage, standardize
 
 
-def crop_and_resize(path: Path, method: str, size_px: int, target: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def crop_and_resize(
+    path: Path, method: str, size_px: int, target: Path
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return one photograph's rows of both stages from one decode; no second row if it must be decoded finer."""
     try:
         width, height = photograph.read_size(path)

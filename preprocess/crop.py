@@ -1,6 +1,6 @@
 """Find the eye in every photograph: DATA/{train,test}/*.jpeg -> CACHE/crop/{train,test}.csv, an ellipse per image.
 
-python -m preprocess.crop --data DIR --cache DIR [--method adaptive|box] [--sheet FILE.png] [--jobs N] [--allow-rejected]
+python -m preprocess.crop --data DIR --cache DIR [--method adaptive|box] [--sheet FILE.png] [--jobs N | --dask ADDRESS]
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images, eyes and patients: reads Kaggle's folders and label CSVs; tells whose eye an image is; makes patient-wise folds."""
+"""Images, eyes and patients: reads Kaggle's folders and label CSVs, tells whose eye an image is, makes folds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 N_LEVELS = 5  # 0 no retinopathy, 1 mild, 2 moderate, 3 severe, 4 proliferative
 SPLITS = ("train", "test")
 SUFFIXES = (".jpeg", ".jpg", ".png")  # Kaggle's files are .jpeg
-# A patient's name must be a plain file name: no path, no leading dot (hidden and temporary files), no control character.
+# A patient's name is a plain file name: no path, no leading dot (hidden and temporary files), no control character.
 IMAGE_ID = re.compile(r"(?P<patient>[^./\\\x00-\x1f][^/\\\x00-\x1f]*?)_(?P<side>left|right)(?:_(?P<repeat>\w+))?")
 
 
@@ -166,9 +166,7 @@ def read_labels(path: Path) -> pd.Series:
     return labels[sorted(labels.index, key=order_of)]
 
 
-def check_same_images(
-    expected: Iterable[str], given: Iterable[str], expected_from: object, given_from: object
-) -> None:
+def check_same_images(expected: Iterable[str], given: Iterable[str], expected_from: object, given_from: object) -> None:
     """Raise InputError, naming some, if two sets of image ids differ."""
     expected, given = set(expected), set(given)
     for images, holder, lacker in (

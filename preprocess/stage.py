@@ -208,7 +208,7 @@ def read_output(folder: Path, name: str, made_by: str) -> str:
 
 
 def kept_outputs(folder: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Return the outputs that the stage in `folder` made with the same parameters; a run on one split keeps the other."""
+    """Return the outputs that the stage in `folder` made with these parameters: one split's run keeps the other's."""
     manifest = read_manifest(folder)
     same = manifest is not None and describe_change(manifest["parameters"], parameters) is None
     return dict(manifest["outputs"]) if same else {}
@@ -266,7 +266,8 @@ class Journal:
     """The finished images of one split of a stage: `FOLDER/SPLIT.jsonl`.
 
     The first line holds the parameters. The others are appended as images finish, in any order; a line torn by a kill
-    or damaged by the disk is dropped, so that its image is due again. `finish` rewrites the file sorted, so that its bytes do not tell how often the run was interrupted.
+    or damaged by the disk is dropped, so that its image is due again. `finish` rewrites the file sorted, so that its
+    bytes do not tell how often the run was interrupted.
     """
 
     def __init__(self, folder: Path, split: str, parameters: Mapping[str, Any]):

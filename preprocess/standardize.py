@@ -87,7 +87,9 @@ def standardize(cache: Path) -> None:
     outputs = {"moments.csv": stage.hash_file(folder / "moments.csv")}
     stage.write_manifest(folder, "standardize", PARAMETERS, inputs, outputs)
     mean, std = read_channels(cache, images)
-    print(f"standardize: mean {np.round(mean, 2).tolist()}, standard deviation {np.round(std, 2).tolist()} (RGB, 0-255)")
+    print(
+        f"standardize: mean {np.round(mean, 2).tolist()}, standard deviation {np.round(std, 2).tolist()} (RGB, 0-255)"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

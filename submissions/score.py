@@ -69,7 +69,9 @@ def main(argv: list[str] | None = None) -> None:
     labels = options.labels or options.data / "testLabels.csv"
     split = "test" if options.labels or labels.exists() else "valid"
     rows = score_steps(options.cache, split, labels if split == "test" else options.data / "trainLabels.csv")
-    print(f"quadratic weighted kappa on the {'test set' if split == 'test' else 'validation fold'} ({rows[0][1]} images)")
+    print(
+        f"quadratic weighted kappa on the {'test set' if split == 'test' else 'validation fold'} ({rows[0][1]} images)"
+    )
     for step, _, kappa in rows:
         print(f"  {step:<46} {kappa:7.4f}")
     print(DISCLAIMER)

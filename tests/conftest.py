@@ -32,6 +32,17 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: tiny nets are faster so, above all beside other work."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of real photographs, labels and scores; skips the test where it is absent."""

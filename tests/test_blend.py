@@ -105,8 +105,7 @@ def test_dropout_keeps_half_of_the_units_and_the_mean():
 
 def test_the_blend_is_better_than_the_linear_one_and_that_than_none():
     losses = {
-        method: measure_log_loss(train.cross_fit(IMAGES, SCORES, LEVELS, method), LEVELS)
-        for method in train.METHODS
+        method: measure_log_loss(train.cross_fit(IMAGES, SCORES, LEVELS, method), LEVELS) for method in train.METHODS
     }
     assert losses["mlp"] < losses["linear"] - 0.01 < measure_log_loss(SCORES, LEVELS) - 0.1
 

@@ -21,7 +21,20 @@ def test_image_id_names_patient_and_side():
 
 
 @pytest.mark.parametrize(
-    "image", ["", "10", "10_middle", "../10_left", "/10_left", "a/b_left", "a\\b_left", ".x_left", "_left", "1\n_left", "x" * 300 + "_left"]
+    "image",
+    [
+        "",
+        "10",
+        "10_middle",
+        "../10_left",
+        "/10_left",
+        "a/b_left",
+        "a\\b_left",
+        ".x_left",
+        "_left",
+        "1\n_left",
+        "x" * 300 + "_left",
+    ],
 )
 def test_what_is_no_plain_eye_id_is_refused(image):
     with pytest.raises(InputError, match="PATIENT_left"):

@@ -7,14 +7,7 @@ import torch
 from dr import draws, model
 from dr.model import NineConvNet
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny nets are faster so, above all beside other work."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -138,7 +138,13 @@ def test_a_second_run_is_told_that_the_cache_is_in_use(tmp_path):
 
 
 def test_the_lock_does_not_outlive_a_killed_holder(tmp_path):
-    code = f"from preprocess import stage; from pathlib import Path\nwith stage.locked(Path({str(tmp_path)!r})): print(flush=True); input()"
+    code = f"""
+from pathlib import Path
+from preprocess import stage
+with stage.locked(Path({str(tmp_path)!r})):
+    print(flush=True)
+    input()
+"""
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     holder.stdout.readline()
     with pytest.raises(stage.InputError), stage.locked(tmp_path):
@@ -169,7 +175,11 @@ def test_rejected_images_stop_the_run_unless_allowed(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(stage.InputError("x.csv, row 3: bad"), 2), (PermissionError(13, "denied", "file"), 2), (KeyboardInterrupt(), 130)],
+    [
+        (stage.InputError("x.csv, row 3: bad"), 2),
+        (PermissionError(13, "denied", "file"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_expected_failures_end_in_one_line(capsys, error, status):
     def main():

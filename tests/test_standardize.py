@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocess import normalize, standardize, stage
+from preprocess import normalize, stage, standardize
 from preprocess.__main__ import main as preprocess
 
 

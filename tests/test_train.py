@@ -18,14 +18,7 @@ from preprocess import stage
 from preprocess.stage import InputError
 from tests.ready_made import TRAIN_OPTIONS, digest_files, draw_squares
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny nets are faster so, above all beside other work."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from blend.mlp import apply_blend, fit_blend
 from blend.pairs import Pairs, pair_eyes
 from dr.scores import read_scores
-from kappa.assign import apply_thresholds, decide, expect_levels, fit_thresholds
+from kappa.assign import apply_thresholds, decide, fit_thresholds
 from kappa.exact import find_optimum
 from kappa.qwk import Errors, expected_errors, expected_kappa, quadratic_weighted_kappa, square_distances
 from preprocess import eyes, stage

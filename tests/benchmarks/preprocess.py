@@ -158,7 +158,9 @@ def print_processes(paths):
 
     time_jobs(2)  # starts the processes
     (one, _), (two, memory_mb) = (min(time_jobs(jobs) for _ in range(3)) for jobs in (1, 2))
-    print(f"{len(tasks)} photographs: one process {one:.1f} s, two {two:.1f} s, {one / two:.2f} times as fast; ", end="")
+    print(
+        f"{len(tasks)} photographs: one process {one:.1f} s, two {two:.1f} s, {one / two:.2f} times as fast; ", end=""
+    )
     print(f"largest worker {max(memory_mb):.0f} MB, {max(memory_mb[: len(paths)]):.0f} MB after a quarter of them")
 
 
