@@ -111,9 +111,9 @@ def crop_alone(path):
     return find_disc(rgb).scaled(reduction, reduction)
 
 
-def crop_and_write(path):
+def crop_and_write(path, method="adaptive", size_px=SIZE_PX):
     """Do all of both image stages from one decode: ellipse, square, histogram, PNG on disk."""
-    return crop_and_resize(path, "adaptive", SIZE_PX, Path(tempfile.gettempdir()) / "benchmark_square.png")
+    return crop_and_resize(path, method, size_px, Path(tempfile.gettempdir()) / "benchmark_square.png")
 
 
 TIMED = {
@@ -121,6 +121,8 @@ TIMED = {
     "decode": lambda path: decode(path, SHORT_SIDE_PX),
     "crop alone": crop_alone,
     "crop + resize + PNG": crop_and_write,
+    "the same, box": lambda path: crop_and_write(path, method="box"),
+    "the same, 256 px": lambda path: crop_and_write(path, size_px=256),
 }
 
 
