@@ -122,6 +122,8 @@ def crop(data: Path, cache: Path, method: str, workers: stage.Workers) -> dict[s
         stage.write_table(cache / "crop" / f"{split}.csv", COLUMNS, journal.rows)
         stage.record_rejected(cache, "crop", split, misnamed | journal.reasons)
         reasons |= misnamed | journal.reasons
+    if not outputs:
+        raise stage.InputError(f"{data}: no photographs in {' or '.join(f'{split}/' for split in eyes.SPLITS)}")
     stage.write_manifest(cache / "crop", "crop", parameters, {}, outputs)
     return reasons
 

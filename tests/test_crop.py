@@ -119,3 +119,8 @@ def test_sheet_shows_every_cropped_photograph_least_sure_first(drawn_folder, cac
     assert len(confidences) == 12
     assert confidences == sorted(confidences)
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (sheet.TILE_PX, 12 * sheet.TILE_PX, 3)
+
+
+def test_a_folder_without_photographs_is_refused(tmp_path, cache):
+    with pytest.raises(stage.InputError, match="no photographs in train/ or test/"):
+        crop.main([f"--data={tmp_path}", f"--cache={cache}"])
