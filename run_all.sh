@@ -95,7 +95,7 @@ while (($#)); do
     --python) set_up "$root/requirements.txt" "${@:2}"; exit ;;
     --allow-rejected) image_options+=("$1"); predict_options+=("$1"); shift; continue ;;
     --data | --cache | --name | --jobs | --size-px | --epochs | --views)
-      (($# > 1)) || fail "$1 needs a value; see ./run_all.sh --help" ;;
+      [[ -n ${2:-} && $2 != --* ]] || fail "$1 needs a value; see ./run_all.sh --help" ;;
     *)
       case $STAGES in *" $1 "*) stage_options=("$@"); break ;; esac
       fail "unknown option or stage $1; see ./run_all.sh --help" ;;

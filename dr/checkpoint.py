@@ -78,7 +78,10 @@ def read_figures(folder: Path) -> list[dict[str, Any]]:
     """Return the figures of the finished epochs 1, 2, ... as far as they go without a gap."""
     figures = []
     while (path := path_of(folder, len(figures) + 1, ".json")).exists():
-        figures.append(json.loads(path.read_text()))
+        try:
+            figures.append(json.loads(path.read_text()))
+        except ValueError:  # damaged: that epoch and those after it are done again
+            break
     return figures
 
 

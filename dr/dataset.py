@@ -181,7 +181,7 @@ def _decode(path: Path) -> np.ndarray:
     """Return a square picture, (size_px, size_px, 3) uint8 RGB. Raises InputError if it is none."""
     bgr = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)  # None for whatever it cannot read
     if bgr is None:
-        raise InputError(f"{path}: missing or unreadable")
+        raise InputError(f"{path}: missing or unreadable; remove it and run python -m preprocess.resize again")
     if bgr.shape[0] != bgr.shape[1]:
         raise InputError(f"{path}: {bgr.shape[1]}x{bgr.shape[0]} px, not a square")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)

@@ -6,6 +6,8 @@ import ctypes
 
 import torch
 
+from preprocess.stage import InputError
+
 PRECISIONS = ("float32", "bfloat16")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 AMPERE = (8, 0)  # the first CUDA capability whose tensor cores take bfloat16
@@ -14,7 +16,10 @@ AMPERE = (8, 0)  # the first CUDA capability whose tensor cores take bfloat16
 def choose_device(name: str) -> torch.device:
     """Return the named device, or for `auto` the best at hand: cuda, mps, cpu."""
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.zeros(1, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,8 +171,11 @@ def read_views(folder: Path, split: Split, epoch: int, key: str) -> np.ndarray |
     path = folder / f"{split.name}_{epoch:04}.npz"
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as file:
-        return file["scores"] if str(file["key"]) == key else None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["scores"] if str(file["key"]) == key else None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # damaged: scored again
+        return None
 
 
 def score_epochs(

@@ -104,8 +104,8 @@ def whole(lowest: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         value = int(text)
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"at least {lowest}")
+        if not lowest <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"at least {lowest}, and less than 2**63")
         return value
 
     return parse

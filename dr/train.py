@@ -50,14 +50,18 @@ def train(options: argparse.Namespace, wanted: Settings) -> None:
 
 
 def prepare(epochs: Path, wanted: Settings, digests: dict[str, str]) -> int:
-    """Remove what is no use to this run; return the number of epochs that need not be done again."""
+    """Return the number of epochs that need not be done again."""
     epochs.mkdir(parents=True, exist_ok=True)
     for folder in (epochs, epochs.parent):
         stage.remove_partials(folder)
     start = find_start(epochs, wanted, digests)
+    return wanted.epochs if has_stalled(checkpoint.read_figures(epochs)[:start], wanted.patience) else start
+
+
+def clear(epochs: Path, wanted: Settings, digests: dict[str, str], start: int) -> None:
+    """Remove what is no use to this run, once nothing but the training itself can fail."""
     checkpoint.remove_after(epochs, start)
     stage.write_manifest(epochs, "dr.train", dataclasses.asdict(wanted), digests, outputs={})
-    return wanted.epochs if has_stalled(checkpoint.read_figures(epochs), wanted.patience) else start
 
 
 def close(folder: Path, wanted: Settings, digests: dict[str, str], keep: int) -> None:
@@ -132,6 +136,8 @@ def train_epochs(
         )
         if start:
             learner = restore(learner, checkpoint.path_of(folder / "epochs", start, ".pt"))
+        if workers.rank() == 0:
+            clear(folder / "epochs", wanted, training_set.digests, start)
         for epoch in range(start + 1, wanted.epochs + 1):
             log_loss = passes.train_epoch(learner, material.photographs, material.levels, material.learning, epoch)
             is_over = False

@@ -39,6 +39,8 @@ def decode_once(data: Path, cache: Path, split: str, method: str, size_px: int, 
     due = [image for image in crops.due(keys) if image not in corrections]
     if not due:
         return
+    print(f"crop and resize: {split}: {len(due)} of {len(paths)} images are due", end="")
+    print(f" ({crops.change})" if crops.change else "", flush=True)
     folder = cache / "resize" / split
     folder.mkdir(parents=True, exist_ok=True)
     tasks = {image: (paths[image], method, size_px, folder / f"{image}.png") for image in due}

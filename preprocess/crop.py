@@ -18,6 +18,10 @@ DETECTION_PX = 512  # shorter side that a photograph is decoded at: what a 512 p
 ELLIPSE = ("center_x", "center_y", "semi_axis_x", "semi_axis_y")
 COLUMNS = ("image", "width", "height", *ELLIPSE, "confidence")
 METHODS = ("adaptive", "box")
+LEAST_SEMI_AXIS_PX, MOST_PX = (
+    8,
+    100_000,
+)  # of a correction: a smaller eye shows nothing, photographs are smaller than that
 
 
 def find_ellipse(rgb: np.ndarray, reduction: int, method: str) -> Disc:
@@ -58,9 +62,12 @@ def read_corrections(cache: Path) -> dict[str, list[float]]:
         return {}
     table = eyes.read_table(path, ["image", *ELLIPSE])
     numbers = eyes.read_numbers(path, table, ELLIPSE)
-    if (numbers[:, 2:] <= 0).any():
-        row = int(np.flatnonzero((numbers[:, 2:] <= 0).any(axis=1))[0])
-        raise stage.InputError(f"{path}, row {row + 2}: a semi-axis is not positive")
+    bad = (numbers[:, 2:] < LEAST_SEMI_AXIS_PX).any(axis=1) | (np.abs(numbers) > MOST_PX).any(axis=1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise stage.InputError(
+            f"{path}, row {row + 2}: a semi-axis is not positive, or the ellipse too small or too large"
+        )
     return dict(zip(table["image"], numbers.tolist(), strict=True))
 
 
@@ -79,8 +86,7 @@ def read_crops(cache: Path, split: str) -> dict[str, dict[str, Any]]:
 
     Raises InputError if the stage has not run on the split.
     """
-    stage.read_output(cache / "crop", split, "preprocess.crop")
-    return open_journal(cache, split).rows
+    return stage.read_rows(cache / "crop", split, "preprocess.crop")
 
 
 def list_cropped(data: Path, cache: Path) -> list[tuple[str, Path, dict[str, Any]]]:
@@ -93,14 +99,6 @@ def list_cropped(data: Path, cache: Path) -> list[tuple[str, Path, dict[str, Any
     return cropped
 
 
-def open_journal(cache: Path, split: str, parameters: dict[str, Any] | None = None) -> stage.Journal:
-    """Return the stage's journal of one split; without parameters, the last run's."""
-    if parameters is None:
-        manifest = stage.read_manifest(cache / "crop")
-        parameters = manifest["parameters"] if manifest else {}
-    return stage.Journal(cache / "crop", split, parameters)
-
-
 def describe_parameters(method: str) -> dict[str, Any]:
     """Return what the table depends on beside the photographs."""
     return {"version": VERSION, "method": method}
@@ -108,6 +106,8 @@ def describe_parameters(method: str) -> dict[str, Any]:
 
 def crop(data: Path, cache: Path, method: str, workers: stage.Workers) -> dict[str, str]:
     """Bring the crop tables of both splits up to date; return the rejected images and why."""
+    if not data.is_dir():
+        raise stage.InputError(f"{data}: no such folder")
     parameters = describe_parameters(method)
     corrections = read_corrections(cache)
     outputs, reasons = stage.kept_outputs(cache / "crop", parameters), {}
@@ -116,7 +116,7 @@ def crop(data: Path, cache: Path, method: str, workers: stage.Workers) -> dict[s
         if not paths:
             print(f"crop: {split}: no photographs in {data / split}")
             continue
-        journal = open_journal(cache, split, parameters)
+        journal = stage.Journal(cache / "crop", split, parameters)
         stage.map_images(measure, journal, list_tasks(paths, method, corrections), workers)
         outputs[split] = journal.digest
         stage.write_table(cache / "crop" / f"{split}.csv", COLUMNS, journal.rows)

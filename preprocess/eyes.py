@@ -84,8 +84,10 @@ def _sort_in(path: Path, found: dict[str, Path], misnamed: dict[str, str]) -> No
         return
     try:
         parse_image_id(path.stem)
-    except InputError:
-        misnamed[path.name] = "the file's name is not PATIENT_left or PATIENT_right"
+        path.name.encode()
+    except (InputError, UnicodeEncodeError):
+        shown = path.name.encode(errors="backslashreplace").decode()
+        misnamed[shown] = "the file's name is not PATIENT_left or PATIENT_right"
         return
     if path.stem in found:
         raise InputError(f"{path} and {found[path.stem].name} are both image {path.stem}; remove one")
@@ -109,7 +111,15 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(
+            path,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            skip_blank_lines=False,
+            compression="gzip" if path.suffix == ".gz" else None,
+        )
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (ValueError, EOFError, zlib.error) as error:  # pandas' own errors are ValueErrors; the others are gzip's

@@ -47,8 +47,10 @@ def read_tables(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
 
     Raises InputError if the stage has not run on the split.
     """
-    stage.read_output(cache / "normalize", f"{split}.npz", "preprocess.normalize")
-    with np.load(cache / "normalize" / f"{split}.npz", allow_pickle=False) as tables:
+    path = cache / "normalize" / f"{split}.npz"
+    if stage.hash_file(path) != stage.read_output(path.parent, path.name, "preprocess.normalize"):
+        raise stage.InputError(f"{path}: not what was written; run python -m preprocess.normalize again")
+    with np.load(path, allow_pickle=False) as tables:
         return tables["images"].tolist(), tables["luts"]
 
 

@@ -51,6 +51,8 @@ def cut_out(rgb: np.ndarray, ellipse: tuple[float, float, float, float], size_px
     interpolation = cv2.INTER_LINEAR if scale < 1 else cv2.INTER_CUBIC
     square = cv2.warpAffine(rgb, matrix, (size_px, size_px), flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
     inside = _draw_inside(rgb.shape[:2], matrix, (scale * semi_x, scale * semi_y), size_px)
+    if not inside.any():
+        raise photograph.UnreadablePhotograph("the ellipse lies outside the photograph")
     square[~inside] = 0
     return square, inside
 
@@ -59,7 +61,8 @@ def _crop_box(rgb: np.ndarray, center_x: float, center_y: float, half_px: float)
     """Return the part of a picture that a square around a point needs, and the point in it."""
     margin = half_px + 4  # what blur and interpolation look at beyond the square
     left, top = max(0, math.floor(center_x - margin)), max(0, math.floor(center_y - margin))
-    box = rgb[top : math.ceil(center_y + margin) + 1, left : math.ceil(center_x + margin) + 1]
+    bottom, right = max(0, math.ceil(center_y + margin) + 1), max(0, math.ceil(center_x + margin) + 1)
+    box = rgb[top:bottom, left:right]
     if box.size == 0:
         raise photograph.UnreadablePhotograph("the ellipse lies outside the photograph")
     return box, center_x - left, center_y - top
@@ -134,8 +137,9 @@ def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
 
     Raises InputError if the stage has not run on the split.
     """
-    stage.read_output(cache / "resize", split, "preprocess.resize")
-    rows = stage.Journal(cache / "resize", split, stage.read_manifest(cache / "resize")["parameters"]).rows
+    rows = stage.read_rows(cache / "resize", split, "preprocess.resize")
+    if not rows:
+        raise stage.InputError(f"{cache}/resize: every image of {split} is rejected; see {cache / 'rejected.csv'}")
     return list(rows), np.stack([decode_histogram(row["histogram"]) for row in rows.values()])
 
 

@@ -174,7 +174,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads((folder / "manifest.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
-    complete = isinstance(manifest, dict) and {"parameters", "inputs", "outputs"} <= manifest.keys()
+    complete = isinstance(manifest, dict) and all(
+        isinstance(manifest.get(key), dict) for key in ("parameters", "inputs", "outputs")
+    )
     return manifest if complete else None
 
 
@@ -343,6 +345,18 @@ def _encode_line(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":"), sort_keys=True).encode() + b"\n"
 
 
+def read_rows(folder: Path, split: str, made_by: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of an image stage's finished split: image -> row.
+
+    Raises InputError if the stage has not finished it, or its journal is no longer what was written.
+    """
+    digest = read_output(folder, split, made_by)
+    journal = Journal(folder, split, read_manifest(folder)["parameters"])
+    if journal.digest != digest:
+        raise InputError(f"{journal.path}: not what was written; run python -m {made_by} again")
+    return journal.rows
+
+
 def _decode_line(line: bytes) -> Any:
     try:
         return json.loads(line)
@@ -466,7 +480,13 @@ def read_rejected(cache: Path):
     path = cache / "rejected.csv"
     if not path.exists():
         return pd.DataFrame(columns=["image", "stage", "reason", "split"], dtype=str)
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError:  # pandas' own errors are ValueErrors
+        table = pd.DataFrame()
+    if list(table.columns) != ["image", "stage", "reason", "split"]:
+        raise InputError(f"{path}: damaged; remove it and run python -m preprocess again")
+    return table
 
 
 def check_rejected(cache: Path, reasons: Mapping[str, str], allow_rejected: bool) -> None:

@@ -159,3 +159,10 @@ def test_real_scores_end_at_the_optimum(real_data):
     annealed = anneal_levels(table[["p0", "p1", "p2", "p3", "p4"]].to_numpy(), rng=np.random.default_rng(0))
     assert len(annealed.levels) == 53_576
     assert annealed.gap <= 1e-6
+
+
+def test_images_all_alike_get_the_optimum():
+    """Where every labelling but one has the same proxy, no path leads to it."""
+    annealed = anneal_levels(np.tile([1.0, 0, 0, 0, 0], (50, 1)), rng=np.random.default_rng(0))
+    assert annealed.levels.tolist() == [0] * 50
+    assert (annealed.proxy, annealed.optimum, annealed.gap) == (1, 1, 0)

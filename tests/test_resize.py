@@ -138,3 +138,23 @@ def test_squares_of_removed_photographs_go(data, cache):
 def test_resize_without_crop_names_the_command(drawn_folder, cache):
     with pytest.raises(stage.InputError, match=r"run python -m preprocess\.crop first"):
         resize.main([f"--data={drawn_folder}", f"--cache={cache}", "--jobs=1"])
+
+
+def test_a_damaged_crop_journal_is_named_and_no_square_is_lost(data, cache):
+    squares = run(data, cache)
+    (cache / "crop" / "train.jsonl").write_bytes(b"")
+    with pytest.raises(
+        stage.InputError, match=r"train\.jsonl: not what was written; run python -m preprocess\.crop again"
+    ):
+        resize.main([f"--data={data}", f"--cache={cache}", "--jobs=1", "--size-px=64"])
+    assert run(data, cache) == squares
+
+
+@pytest.mark.parametrize("ellipse", ["-20,100,10,10", "5000,100,10,10", "150,110,1e6,1e6", "150,110,0.001,0.001"])
+def test_a_correction_that_shows_no_eye_is_refused_or_rejected(data, cache, ellipse):
+    image = next(iter(run(data, cache))).removesuffix(".png")
+    (cache / "crop" / "corrections.csv").write_text(
+        f"image,center_x,center_y,semi_axis_x,semi_axis_y\n{image},{ellipse}\n"
+    )
+    with pytest.raises(stage.InputError, match="too small or too large|outside the photograph"):
+        run(data, cache)

@@ -386,3 +386,13 @@ def test_batch_that_cannot_be_shared_evenly_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="8 images cannot be divided evenly among 3"):
         workers.take_share(np.arange(8))
+
+
+@pytest.mark.parametrize("options", [("--folds", 100), ("--crop-px", 9999), ("--device", "nowhere", "--seed", 3)])
+def test_a_refused_command_leaves_the_finished_epochs(run, cache, options):
+    run("--epochs", 1)
+    before = digest_files(cache / "dr" / "epochs")
+    with pytest.raises(InputError):
+        run("--epochs", 1, *options)
+    assert digest_files(cache / "dr" / "epochs") == before
+    assert "cached" in run("--epochs", 1)
