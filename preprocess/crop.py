@@ -18,10 +18,8 @@ DETECTION_PX = 512  # shorter side that a photograph is decoded at: what a 512 p
 ELLIPSE = ("center_x", "center_y", "semi_axis_x", "semi_axis_y")
 COLUMNS = ("image", "width", "height", *ELLIPSE, "confidence")
 METHODS = ("adaptive", "box")
-LEAST_SEMI_AXIS_PX, MOST_PX = (
-    8,
-    100_000,
-)  # of a correction: a smaller eye shows nothing, photographs are smaller than that
+LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
+MOST_PX = 100_000  # of a correction: no photograph is as large
 
 
 def find_ellipse(rgb: np.ndarray, reduction: int, method: str) -> Disc:

@@ -167,15 +167,14 @@ def forget_damaged(journal: stage.Journal, folder: Path) -> None:
 
 
 def resize_split(
-    data: Path, cache: Path, split: str, parameters: dict[str, Any], workers: stage.Workers
+    paths: dict[str, Path], cache: Path, split: str, parameters: dict[str, Any], workers: stage.Workers
 ) -> stage.Journal:
-    """Bring one split's squares up to date."""
+    """Bring the squares of one split's photographs, image id -> path, up to date."""
     folder = cache / "resize" / split
     folder.mkdir(parents=True, exist_ok=True)
     stage.remove_partials(folder)
     rows = crop.read_crops(cache, split)
-    paths = eyes.list_images(data, split)[0]
-    eyes.check_same_images(rows, set(paths) & set(rows), f"{cache}/crop/{split}.csv", data / split)
+    eyes.check_same_images(rows, set(paths) & set(rows), f"{cache}/crop/{split}.csv", f"the {split} photographs")
     journal = stage.Journal(cache / "resize", split, parameters)
     forget_damaged(journal, folder)
     for image in stage.map_images(
@@ -195,10 +194,11 @@ def resize(data: Path, cache: Path, size_px: int, workers: stage.Workers) -> dic
     parameters = describe_parameters(size_px)
     outputs, inputs, reasons = stage.kept_outputs(cache / "resize", parameters), {}, {}
     for split in eyes.SPLITS:
-        if not eyes.list_images(data, split)[0]:
+        paths, _ = eyes.list_images(data, split)
+        if not paths:
             print(f"resize: {split}: no photographs in {data / split}")
             continue
-        journal = resize_split(data, cache, split, parameters, workers)
+        journal = resize_split(paths, cache, split, parameters, workers)
         inputs[f"crop {split}"] = stage.read_output(cache / "crop", split, "preprocess.crop")
         outputs[split] = journal.digest
         stage.record_rejected(cache, "resize", split, journal.reasons)
