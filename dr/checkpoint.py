@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from dr.model import NineConvNet
 
 KEYS = {"epoch", "settings", "net", "momentum", "prior", "mean", "std"}
+# How the squares were made: `size_px`, their side, and `crop_method`, how the eyes were found (None: ready-made). A
+# checkpoint that does not tell is from before they were kept, and counts as trained with the defaults.
+CROP_SHARE = 7 / 8  # of the squares' side, the default of dr.train's crops: 448 of 512 px
+CROP_METHOD = "adaptive"
 
 
 def folder_of(cache: Path, run: str | None) -> Path:
@@ -55,19 +59,39 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a checkpoint, or a damaged one ({_shorten(error)})") from None
     if not isinstance(content, dict) or not content.keys() >= KEYS:
         raise InputError(f"{path}: not a checkpoint of dr.train")
-    return content
+    return describe_squares(content["settings"]) | content
+
+
+def describe_squares(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the squares were made that a net of these settings was trained on, if nobody says otherwise."""
+    method = None if settings["ready_made"] else CROP_METHOD
+    return {"size_px": round(settings["crop_px"] / CROP_SHARE), "crop_method": method}
 
 
 def make_net(content: Mapping[str, Any]) -> NineConvNet:
     """Return the net of a checkpoint's content, on the CPU. Raises InputError if the weights are another net's."""
-    from dr.model import NineConvNet
+    from dr import model
 
-    net = NineConvNet(content["settings"]["crop_px"], content["settings"]["dropout"])
+    settings = content["settings"]
+    net = model.make_net(settings["crop_px"], settings["dropout"], settings.get("pairs", False))
     try:
         net.load_state_dict(content["net"])
     except RuntimeError as error:
         raise InputError(f"the checkpoint's weights are not this net's ({_shorten(error)})") from None
     return net
+
+
+def start_net(net: NineConvNet, path: Path) -> None:
+    """Give a net the weights of a checkpoint; the correction of a paired net stays as it is if they have none.
+
+    Raises InputError if the weights are of another net, or of one for other sizes of crops.
+    """
+    weights = read(path)["net"]
+    own = {name: value for name, value in net.state_dict().items() if name.startswith("joint.")}
+    try:
+        net.load_state_dict(own | weights)
+    except RuntimeError as error:
+        raise InputError(f"{path}: the weights are not this net's ({_shorten(error)})") from None
 
 
 def _shorten(error: Exception) -> str:

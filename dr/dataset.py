@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from dr import draws
 from preprocess import stage
+from preprocess.eyes import parse_image_id
 from preprocess.stage import InputError
 
 MEMORY_SHARE = 0.7  # of the free memory may go to images; the rest is for the net
@@ -45,11 +46,13 @@ class Photographs:
     """The squares of a split in memory.
 
     images : n image ids
+    eyes : (n,) int64, whose eyes they show: 2 * patient + side, patients numbered as they come
     pixels : (n, size_px, size_px, 3) uint8 RGB, a numpy array on the host or a tensor on the device
     tables : (n, 256, 3) float32, what a pixel value of a channel becomes
     """
 
     images: list[str]
+    eyes: np.ndarray
     pixels: np.ndarray | torch.Tensor
     tables: np.ndarray | torch.Tensor
 
@@ -96,8 +99,15 @@ def make_photographs(
     """Return pixels and their tables together, on the pixels' device."""
     tables = compose_tables(luts, mean, std)
     if isinstance(pixels, torch.Tensor):
-        return Photographs(images, pixels, torch.from_numpy(tables).to(pixels.device))
-    return Photographs(images, pixels, tables)
+        tables = torch.from_numpy(tables).to(pixels.device)
+    return Photographs(images, number_eyes(images), pixels, tables)
+
+
+def number_eyes(images: Sequence[str]) -> np.ndarray:
+    """Return 2 * patient + side for each image, (n,) int64; the fellow's number differs in the last bit."""
+    shown = [parse_image_id(image) for image in images]
+    number_of = {patient: number for number, patient in enumerate(dict.fromkeys(eye.patient for eye in shown))}
+    return np.array([2 * number_of[eye.patient] + (eye.side == "right") for eye in shown])
 
 
 # --- decoding and storing ---------------------------------------------------------------------------------------------
@@ -259,6 +269,27 @@ def order_epoch(positions: np.ndarray, batch_size: int, seed: int, epoch: int) -
     shuffled = np.random.default_rng([seed, epoch]).permutation(positions)
     n_batches = max(1, len(shuffled) // batch_size)
     return np.split(shuffled[: n_batches * batch_size], range(batch_size, n_batches * batch_size, batch_size))
+
+
+def order_pairs(positions: np.ndarray, eyes: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return the batches of an epoch in which no patient is torn apart: the patients in random order.
+
+    A batch that is less than half full, or holds a lone image, is left out, unless there is no other.
+    """
+    patients = np.random.default_rng([seed, epoch]).permutation(np.unique(eyes[positions] // 2))
+    place_of = np.empty(patients.max() + 1, int)
+    place_of[patients] = np.arange(len(patients))
+    shuffled = positions[np.argsort(place_of[eyes[positions] // 2], kind="stable")]
+    batches = split_by_patient(shuffled, eyes, batch_size)
+    return [batch for batch in batches if len(batch) >= max(2, batch_size // 2)] or batches
+
+
+def split_by_patient(positions: np.ndarray, eyes: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Return the positions, in which a patient's lie together, in batches of about `batch_size` and whole patients."""
+    patients = eyes[positions] // 2
+    starts = np.flatnonzero(np.diff(patients, prepend=-1))  # of each patient
+    is_next = np.diff(starts // batch_size, prepend=0) > 0
+    return np.split(positions, starts[is_next])
 
 
 def iterate_batches(

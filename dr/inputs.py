@@ -92,6 +92,14 @@ def read_luts(cache: Path, split: str, images: Sequence[str], is_ready_made: boo
     return luts[[row_of[image] for image in images]]
 
 
+def read_crop_method(cache: Path, is_ready_made: bool) -> str | None:
+    """Return how the eyes in the training photographs were found; None where ready-made squares need no finding."""
+    if is_ready_made:
+        return None
+    stage.read_output(cache / "crop", "train", "preprocess.crop")
+    return stage.read_manifest(cache / "crop")["parameters"]["method"]
+
+
 def find_fold(training_set: TrainingSet, n_folds: int) -> np.ndarray:
     """Return the fold of each training image, (n,) int."""
     return eyes.assign_folds(list(training_set.paths), training_set.levels, n_folds, FOLD_SEED)

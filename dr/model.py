@@ -52,17 +52,62 @@ class NineConvNet(nn.Module):
             nn.Linear(HIDDEN, N_LEVELS),
         )
 
-    def forward(self, images: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, images: torch.Tensor, keys: torch.Tensor | None = None, eyes: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return logits, (n, 5).
 
         Parameters
         ----------
         images : (n, 3, image_px, image_px), standardized
         keys : (n,) int64, one per sample: decides what dropout drops; without keys torch's own generator does
+        eyes : (n,) int64, whose eyes these are, for the net that looks at both (PairedNet); this one does not ask
         """
-        features = self.blocks(images).flatten(1)
-        with torch.autocast(features.device.type, enabled=False):  # 0.1 % of the work, and probabilities need digits
-            return self.head(self.dropout(features.to(self.head[0].weight.dtype), keys))
+        maps = self.blocks(images).flatten(1)
+        with torch.autocast(maps.device.type, enabled=False):  # 0.1 % of the work, and probabilities need digits
+            features = self.head[:-1](self.dropout(maps.to(self.head[0].weight.dtype), keys))
+            return self.classify(features, eyes)
+
+    def classify(self, features: torch.Tensor, _eyes: torch.Tensor | None) -> torch.Tensor:
+        """Return logits (n, 5) of the images' features (n, 96)."""
+        return self.head[-1](features)
+
+
+class PairedNet(NineConvNet):
+    """The net with the blend built in: the features of a patient's other eye correct what an eye's own say.
+
+    The article names a single network for both as its untried idea. All of NineConvNet is shared by both eyes; what is
+    added starts at 0, so that an untrained correction changes nothing.
+    """
+
+    def __init__(self, image_px: int = IMAGE_PX, dropout: float = DROPOUT):
+        super().__init__(image_px, dropout)
+        self.joint = nn.Sequential(nn.Linear(2 * HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, N_LEVELS))
+
+    def classify(self, features: torch.Tensor, eyes: torch.Tensor | None) -> torch.Tensor:
+        """Return logits (n, 5) of the images' features (n, 96) and of their fellows among the same images."""
+        fellow = features if eyes is None else weigh_fellows(eyes) @ features
+        return super().classify(features, eyes) + self.joint(torch.cat([features, fellow], dim=1))
+
+
+def weigh_fellows(eyes: torch.Tensor) -> torch.Tensor:
+    """Return which images show each image's fellow eye, (n, n) float32 with rows that sum to 1.
+
+    Several pictures of the fellow count alike; an eye without a fellow is its own, as in blend.pairs.
+
+    Parameters
+    ----------
+    eyes : (n,) int64, 2 * patient + side
+    """
+    is_fellow = eyes[:, None] ^ 1 == eyes[None, :]
+    is_alone = ~is_fellow.any(dim=1, keepdim=True)
+    weights = torch.where(is_alone, torch.eye(len(eyes), device=eyes.device), is_fellow.float())
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def make_net(image_px: int, dropout: float, is_paired: bool) -> NineConvNet:
+    """Return a net whose weights are still to be drawn or loaded."""
+    return (PairedNet if is_paired else NineConvNet)(image_px, dropout)
 
 
 def make_block(channels_in: int, channels_out: int, is_pooled: bool) -> nn.Sequential:
@@ -103,7 +148,10 @@ class KeyedDropout(nn.Module):
 
 
 def initialize_weights(net: nn.Module, seed: int) -> None:
-    """Draw the weights anew: normal with variance 2 / fan-in (He et al. 2015, section 2.2), biases 0."""
+    """Draw the weights anew: normal with variance 2 / fan-in (He et al. 2015, section 2.2), biases 0.
+
+    The last layer of a paired net's correction is 0.
+    """
     generator = torch.Generator().manual_seed(seed)
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -112,6 +160,8 @@ def initialize_weights(net: nn.Module, seed: int) -> None:
             with torch.no_grad():
                 layer.weight.copy_(drawn)
                 layer.bias.zero_()
+    if isinstance(net, PairedNet):
+        nn.init.zeros_(net.joint[-1].weight)
 
 
 def split_parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -32,6 +32,15 @@ class Learner(NamedTuple):
     device: torch.device
 
 
+class Batch(NamedTuple):
+    """What one step learns from: n images, all on the device."""
+
+    images: torch.Tensor  # (n, 3, h, w)
+    targets: torch.Tensor  # (n,) int64, their levels
+    eyes: torch.Tensor  # (n,) int64, see Photographs
+    rows: torch.Tensor  # (n,) int64, their positions in the dataset
+
+
 def train_epoch(
     learner: Learner, photographs: Photographs, levels: np.ndarray, positions: np.ndarray, epoch: int
 ) -> float:
@@ -40,10 +49,10 @@ def train_epoch(
     Raises InputError, naming the step, if the loss is no longer a finite number.
     """
     settings = learner.settings
-    batches = dataset.order_epoch(positions, settings.batch_size, settings.seed, epoch)
-    batches = [workers.take_share(batch) for batch in batches]
+    batches = order_batches(photographs, positions, settings, epoch)
     crops = dataset.draw_crops(len(photographs.images), photographs.size_px - settings.crop_px, settings.seed, epoch)
     targets = torch.tensor(levels, device=learner.device)
+    eyes = torch.tensor(photographs.eyes, device=learner.device)
     losses = torch.full((len(batches),), torch.nan, device=learner.device)
     learner.net.train()
     images_of = dataset.iterate_batches(photographs, batches, crops, settings.crop_px, learner.device)
@@ -52,12 +61,20 @@ def train_epoch(
         for step, (chosen, images) in enumerate(images_of):
             set_rate(learner.optimizer, find_rate(settings, epoch, step / len(batches)))
             rows = torch.from_numpy(chosen).to(learner.device)
-            losses[step] = take_step(learner, images, targets[rows], rows, epoch)
+            losses[step] = take_step(learner, Batch(images, targets[rows], eyes[rows], rows), epoch)
             bar.update(workers.count() * len(chosen))
             if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == len(batches):
                 mean_loss = check_losses(workers.average(losses[: step + 1]), learner, epoch)
                 bar.set_postfix(loss=f"{mean_loss:.3f}", refresh=False)
     return mean_loss
+
+
+def order_batches(photographs: Photographs, positions: np.ndarray, settings: Settings, epoch: int) -> list[np.ndarray]:
+    """Return the batches of an epoch, positions in the dataset: this process's part of them."""
+    if settings.pairs:
+        return dataset.order_pairs(positions, photographs.eyes, settings.batch_size, settings.seed, epoch)
+    batches = dataset.order_epoch(positions, settings.batch_size, settings.seed, epoch)
+    return [workers.take_share(batch) for batch in batches]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -66,14 +83,12 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def take_step(
-    learner: Learner, images: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor, epoch: int
-) -> torch.Tensor:
+def take_step(learner: Learner, batch: Batch, epoch: int) -> torch.Tensor:
     """Take one step of gradient descent; return the batch's plain log loss, still on the device."""
-    settings = learner.settings
-    keys = draws.make_keys(settings.seed, draws.DROPOUT, epoch, rows)
+    settings, targets = learner.settings, batch.targets
+    keys = draws.make_keys(settings.seed, draws.DROPOUT, epoch, batch.rows)
     with autocast(learner.device, settings.precision):
-        logits = learner.forward(images, keys)
+        logits = learner.forward(batch.images, keys, batch.eyes)
     losses = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
     learner.optimizer.zero_grad(set_to_none=True)
     (losses * learner.level_weights[targets]).mean().backward()
@@ -106,15 +121,19 @@ def score(
     batch_size: int,
     bar: tqdm,
 ) -> np.ndarray:
-    """Return the probabilities of the levels for the photographs at `positions`, (n, 5) float64; move the bar on."""
+    """Return the probabilities of the levels for the photographs at `positions`, (n, 5) float64; move the bar on.
+
+    A patient's positions lie together.
+    """
     device = next(net.parameters()).device
-    batches = np.split(positions, range(batch_size, len(positions), batch_size))
+    batches = dataset.split_by_patient(positions, photographs.eyes, batch_size)
+    eyes = torch.tensor(photographs.eyes, device=device)
     scores = []
     net.eval()
     with torch.inference_mode():
         for chosen, images in dataset.iterate_batches(photographs, batches, crops, net.image_px, device):
             with autocast(device, precision):
-                logits = net(images)
+                logits = net(images, eyes=eyes[torch.from_numpy(chosen).to(device)])
             scores.append(logits.cpu().double().softmax(dim=1).numpy())
             bar.update(len(chosen))
     return np.concatenate(scores)

@@ -6,7 +6,9 @@ import argparse
 import dataclasses
 import re
 from collections.abc import Callable
+from pathlib import Path
 
+from preprocess import stage
 from preprocess.stage import InputError
 
 SCHEDULES = ("drops", "one-cycle", "cosine")
@@ -38,6 +40,8 @@ class Settings:
     patience: int | None = None
     crop_px: int | None = None
     ready_made: bool = False
+    pairs: bool = False
+    start_from: str | None = None  # digest of a checkpoint
     folds: int = 7
     fold: int = 0
     seed: int = 0
@@ -78,6 +82,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--crop-px", whole(32), "side of the random crops (7/8 of the images)")
     group.add_argument("--ready-made", action="store_true", help="the photographs in --data are squares, all of one "
                        "size and equalized: train on them as they are, without the preprocess stages")  # fmt: skip
+    group.add_argument("--pairs", action="store_true", help="one net for both eyes of a patient: each eye's features "
+                       "correct the other's scores")  # fmt: skip
+    group.add_argument("--start-from", type=Path, metavar="FILE", help="checkpoint whose weights to start from, such as "
+                       "CACHE/dr/epochs/0060.pt; for --pairs a single net's will do")  # fmt: skip
     add("--folds", whole(2), "parts that the patients are divided into")
     add("--fold", whole(0), "the part that is held out for validation")
     add("--seed", whole(0), "of weights, order, crops, flips and dropout")
@@ -132,11 +140,20 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[argp
     parser.set_defaults(**RECIPES[recipe])
     options = parser.parse_args(argv)
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
+    if options.start_from:
+        values["start_from"] = hash_start(options.start_from)
     if values["drop_epochs"] is not None:
         values["drop_epochs"] = sorted(values["drop_epochs"])
     settings = Settings(**values)
     check(settings)
     return options, settings
+
+
+def hash_start(path: Path) -> str:
+    """Return the digest of the checkpoint to start from. Raises InputError if there is none."""
+    if not path.is_file():
+        raise InputError(f"--start-from {path}: no such file; dr.train keeps its checkpoints in CACHE/dr/epochs")
+    return stage.hash_file(path)
 
 
 def check(settings: Settings) -> None:

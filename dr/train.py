@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from dr.passes import Learner
 
 KEPT_EPOCHS = 10  # checkpoints of 7.4 MB; prediction averages the last five
-CROP_SHARE = 7 / 8  # 448 of 512 px
 
 
 def train(options: argparse.Namespace, wanted: Settings) -> None:
@@ -116,6 +115,7 @@ class Material(NamedTuple):
     learning: np.ndarray  # positions of those learned from
     valid: np.ndarray  # positions of those held out
     channels: dict[str, list[float]]  # mean and std over those learned from, RGB, 0-255
+    squares: dict[str, Any]  # how they were made, see dr.checkpoint
 
 
 def train_epochs(
@@ -136,6 +136,8 @@ def train_epochs(
         )
         if start:
             learner = restore(learner, checkpoint.path_of(folder / "epochs", start, ".pt"))
+        elif options.start_from:
+            checkpoint.start_net(learner.net, options.start_from)
         if workers.rank() == 0:
             clear(folder / "epochs", wanted, training_set.digests, start)
         for epoch in range(start + 1, wanted.epochs + 1):
@@ -167,22 +169,29 @@ def load_material(
         mean, std = standardize.read_channels(options.cache, [images[position] for position in learning])
     luts = inputs.read_luts(options.cache, "train", images, wanted.ready_made)
     photographs = dataset.make_photographs(images, pixels, luts, mean, std)
+    squares = {
+        "size_px": photographs.size_px,
+        "crop_method": inputs.read_crop_method(options.cache, wanted.ready_made),
+    }
     if workers.rank() == 0:
         print(f"dr.train: {len(learning)} images, {len(valid)} held out, on {workers.count()} x {place}")
-    return Material(photographs, training_set.levels, learning, valid, {"mean": mean.tolist(), "std": std.tolist()})
+    channels = {"mean": mean.tolist(), "std": std.tolist()}
+    return Material(photographs, training_set.levels, learning, valid, channels, squares)
 
 
 def resolve(wanted: Settings, size_px: int, place: torch.device) -> Settings:
     """Return the settings with crop and precision decided."""
     from dr import device
 
+    if wanted.pairs and workers.count() > 1:
+        raise InputError("--pairs trains in one process: a patient's eyes have to meet in it")
     precision = device.choose_precision(wanted.precision, place)
     return dataclasses.replace(wanted, crop_px=choose_crop(wanted, size_px), precision=precision)
 
 
 def choose_crop(wanted: Settings, size_px: int) -> int:
     """Return the side of the crops. Raises InputError if the squares are smaller."""
-    crop_px = wanted.crop_px or round(CROP_SHARE * size_px)
+    crop_px = wanted.crop_px or round(checkpoint.CROP_SHARE * size_px)
     if crop_px > size_px:
         raise InputError(f"--crop-px {crop_px}: the squares are only {size_px} px wide")
     return crop_px
@@ -194,7 +203,7 @@ def make_learner(resolved: Settings, levels: np.ndarray, place: torch.device) ->
 
     from dr import model, passes
 
-    net = model.NineConvNet(resolved.crop_px, resolved.dropout)
+    net = model.make_net(resolved.crop_px, resolved.dropout, resolved.pairs)
     model.initialize_weights(net, resolved.seed)
     net = net.to(place, memory_format=passes.MEMORY_FORMAT)
     forward = workers.connect(net, place)
@@ -263,6 +272,7 @@ def save(learner: Learner, material: Material, folder: Path, epoch: int) -> str:
         "momentum": [learner.optimizer.state[parameter]["momentum_buffer"] for parameter in learner.net.parameters()],
         "prior": (counts / counts.sum()).tolist(),
         **material.channels,
+        **material.squares,
     }
     return checkpoint.write(checkpoint.path_of(folder, epoch, ".pt"), content)
 

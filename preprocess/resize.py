@@ -109,10 +109,7 @@ def resize_image(path: Path, row: dict[str, Any], size_px: int, target: Path) ->
 
 def write_square(rgb: np.ndarray, reduction: int, row: dict[str, Any], size_px: int, target: Path) -> dict[str, Any]:
     """Cut one eye out of a decoded photograph and write it; return its histogram and digest."""
-    full = [row[name] for name in crop.ELLIPSE]
-    found = crop.Disc(*full, confidence=row["confidence"]).scaled(1 / reduction, 1 / reduction)
-    ellipse = (found.center_x, found.center_y, found.semi_axis_x, found.semi_axis_y)
-    square, inside = cut_out(rgb, ellipse, size_px)
+    square, inside = cut_square(rgb, reduction, row, size_px)
     png = cv2.imencode(".png", cv2.cvtColor(square, cv2.COLOR_RGB2BGR), PNG_OPTIONS)[1].tobytes()
     stage.write_bytes(target, png)
     return {
@@ -120,6 +117,13 @@ def write_square(rgb: np.ndarray, reduction: int, row: dict[str, Any], size_px: 
         "png_bytes": len(png),
         "png_crc32": zlib.crc32(png),
     }
+
+
+def cut_square(rgb: np.ndarray, reduction: int, row: dict[str, Any], size_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return `cut_out`'s square of a photograph decoded at 1/reduction, whose row of the crop table is given."""
+    full = [row[name] for name in crop.ELLIPSE]
+    found = crop.Disc(*full, confidence=row["confidence"]).scaled(1 / reduction, 1 / reduction)
+    return cut_out(rgb, (found.center_x, found.center_y, found.semi_axis_x, found.semi_axis_y), size_px)
 
 
 def encode_histogram(counts: np.ndarray) -> str:

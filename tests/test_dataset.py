@@ -35,7 +35,8 @@ def folder(tmp_path):
 
 def on_device(photographs):
     """The same photographs the way a GPU has them."""
-    return Photographs(photographs.images, torch.from_numpy(photographs.pixels), torch.from_numpy(photographs.tables))
+    pixels, tables = torch.from_numpy(photographs.pixels), torch.from_numpy(photographs.tables)
+    return Photographs(photographs.images, photographs.eyes, pixels, tables)
 
 
 def test_table_is_lut_then_standardization():
@@ -144,6 +145,34 @@ def test_epoch_takes_every_position_once_in_whole_batches():
 def test_fewer_positions_than_a_batch_make_one():
     (batch,) = dataset.order_epoch(np.arange(3), 64, seed=0, epoch=1)
     assert sorted(batch) == [0, 1, 2]
+
+
+def test_eyes_are_numbered_by_patient_and_side():
+    images = ["7_left", "7_right", "10_right", "10_left_b", "8_left"]
+    assert dataset.number_eyes(images).tolist() == [0, 1, 3, 2, 4]
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 6])
+def test_paired_batches_hold_whole_patients(batch_size):
+    """40 patients of 1 to 4 pictures; some are held out."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(40), rng.integers(1, 5, 40))
+    eyes = 2 * patients + rng.integers(0, 2, len(patients))
+    positions = np.flatnonzero(patients % 7)
+    batches = dataset.order_pairs(positions, eyes, batch_size, seed=0, epoch=1)
+    taken = np.concatenate(batches)
+    assert len(np.unique(taken)) == len(taken) > 0.9 * len(positions)
+    assert set(taken) <= set(positions)
+    for batch in batches:
+        assert 2 <= len(batch) < batch_size + 4
+        assert sorted(batch) == [row for row in positions if patients[row] in set(patients[batch])]
+    later = np.concatenate(dataset.order_pairs(positions, eyes, batch_size, seed=0, epoch=2))
+    assert not np.array_equal(taken, later[: len(taken)])
+
+
+def test_pairs_fill_batches_exactly():
+    batches = dataset.order_pairs(np.arange(20), np.arange(20), 6, seed=0, epoch=1)
+    assert [len(batch) for batch in batches] == [6, 6, 6]
 
 
 @pytest.mark.parametrize("storage", ["memory", "file", "device", "auto"])

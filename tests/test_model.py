@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dr import draws, model
-from dr.model import NineConvNet
+from dr.model import NineConvNet, PairedNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -137,3 +137,54 @@ def test_net_can_learn_a_batch_by_heart(net):
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.1
+
+
+# --- both eyes --------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_add_the_joint_head_to_the_925013():
+    joint = 2 * 96 * 96 + 96 + 96 * 5 + 5  # own and fellow features -> 96 -> 5
+    assert sum(parameter.numel() for parameter in PairedNet().parameters()) == 925_013 + joint
+
+
+def test_untrained_correction_changes_nothing(net):
+    paired = PairedNet(image_px=32)
+    model.initialize_weights(paired, seed=1)
+    images, eyes = torch.randn(6, 3, 32, 32), torch.arange(6)
+    assert torch.equal(paired.eval()(images, eyes=eyes), net.eval()(images))
+
+
+@pytest.fixture
+def paired():
+    """A paired net whose correction says something."""
+    net = PairedNet(image_px=32)
+    model.initialize_weights(net, seed=1)
+    torch.nn.init.normal_(net.joint[-1].weight, generator=torch.Generator().manual_seed(0))
+    return net.eval()
+
+
+def test_fellow_eye_counts_and_other_patients_do_not(paired):
+    images, eyes = torch.randn(6, 3, 32, 32), torch.arange(6)
+    scores = paired(images, eyes=eyes)
+    changed = images.clone()
+    changed[1] = torch.randn(3, 32, 32)  # the right eye of patient 0
+    other = paired(changed, eyes=eyes)
+    assert not torch.allclose(other[0], scores[0], atol=1e-3)
+    torch.testing.assert_close(other[2:], scores[2:], rtol=0, atol=1e-5)
+
+
+def test_order_of_images_changes_no_paired_score(paired):
+    images, eyes = torch.randn(7, 3, 32, 32), torch.tensor([0, 1, 2, 3, 5, 6, 6])  # one alone, one with two pictures
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        paired(images[order], eyes=eyes[order]), paired(images, eyes=eyes)[order], atol=1e-5, rtol=0
+    )
+
+
+def test_fellow_is_the_mean_of_the_other_side_and_a_lone_eye_its_own():
+    """Patient 0: both eyes; 1: two pictures of the left, one of the right; 2: right only."""
+    weights = model.weigh_fellows(torch.tensor([0, 1, 2, 2, 3, 5]))
+    expected = torch.zeros(6, 6)
+    expected[0, 1] = expected[1, 0] = expected[2, 4] = expected[3, 4] = expected[5, 5] = 1
+    expected[4, 2] = expected[4, 3] = 0.5
+    assert torch.equal(weights, expected)

@@ -175,6 +175,60 @@ def test_changed_label_is_noticed(run, squares):
     assert "labels changed; starts over" in run("--epochs", 1)
 
 
+# --- both eyes --------------------------------------------------------------------------------------------------------
+
+
+def test_paired_net_starts_from_a_single_one(run, cache):
+    """With a rate of 0 it stays where it started: the single net's weights, a correction of 0, the same scores."""
+    run("--epochs", 1)
+    single = cache / "dr" / "epochs" / "0001.pt"
+    run("--run", "both", "--pairs", "--start-from", single, "--epochs", 1, "--learning-rate", 0)
+    first, both = (checkpoint.read(path) for path in (single, cache / "dr/runs/both/epochs/0001.pt"))
+    assert type(checkpoint.make_net(both)) is model.PairedNet
+    assert both["settings"]["start_from"] == stage.hash_file(single)
+    for name, value in first["net"].items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.equal(both["net"][name], value)
+
+
+def test_another_start_is_another_run(run, cache):
+    run("--epochs", 2)
+    start = [cache / "dr" / "epochs" / f"000{epoch}.pt" for epoch in (1, 2)]
+    run("--run", "next", "--epochs", 1, "--start-from", start[0])
+    assert "cached" in run("--run", "next", "--epochs", 1, "--start-from", start[0])
+    assert "start_from changed" in run("--run", "next", "--epochs", 1, "--start-from", start[1])
+
+
+@pytest.mark.parametrize("kind", ["missing", "no checkpoint", "another size"])
+def test_unfit_start_is_refused(run, cache, kind):
+    start = cache / "start.pt"
+    if kind == "no checkpoint":
+        cache.mkdir()
+        start.write_bytes(b"no checkpoint")
+    elif kind == "another size":
+        run("--epochs", 1, "--crop-px", 33, "--run", "other")
+        content = checkpoint.read(cache / "dr/runs/other/epochs/0001.pt")
+        content["net"]["head.0.weight"] = torch.zeros(96, 512)
+        checkpoint.write(start, content)
+    with pytest.raises(InputError, match="start.pt: "):
+        run("--epochs", 1, "--start-from", start)
+
+
+def test_killed_paired_run_ends_in_the_same_bytes(run, cache):
+    """The last epoch is thrown away and done again from the checkpoint before it."""
+    run("--epochs", 2, "--pairs")
+    whole = digest_files(cache / "dr")
+    (cache / "dr" / "epochs" / "0002.pt").unlink()
+    assert "goes on after epoch 1" in run("--epochs", 2, "--pairs")
+    assert digest_files(cache / "dr") == whole
+
+
+def test_pairs_under_torchrun_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="one process"):
+        train.resolve(Settings(pairs=True), 512, torch.device("cpu"))
+
+
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
@@ -183,8 +237,8 @@ def test_nan_stops_with_epoch_step_and_rate_and_keeps_the_last_good_checkpoint(r
     good = (cache / "dr" / "epochs" / "0001.pt").read_bytes()
     take_step = passes.take_step
 
-    def take_bad_step(learner, images, targets, rows, epoch):
-        return take_step(learner, images * torch.nan, targets, rows, epoch)
+    def take_bad_step(learner, batch, epoch):
+        return take_step(learner, batch._replace(images=batch.images * torch.nan), epoch)
 
     monkeypatch.setattr(passes, "take_step", take_bad_step)
     with pytest.raises(InputError, match=r"epoch 2, step 1, learning rate 0.05: the loss is nan; .*epoch 1 is kept"):
@@ -323,6 +377,13 @@ def test_balanced_weights_make_levels_count_alike():
     assert weights[3] == weights[4] == 0
 
 
+def make_batch(levels):
+    """A batch of noise, two eyes per patient."""
+    images = torch.randn(len(levels), 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    rows = torch.arange(len(levels))
+    return passes.Batch(images, torch.tensor(levels), rows, rows)
+
+
 def test_step_is_sgd_with_l2_on_weights_alone():
     """One step by hand: momentum's first step is the gradient, L2 adds its share of the weight to it."""
     wanted = Settings(crop_px=32, weight_decay=0.1, learning_rate=0.01, precision="float32", label_smoothing=0.1)
@@ -330,8 +391,7 @@ def test_step_is_sgd_with_l2_on_weights_alone():
     passes.set_rate(learner.optimizer, 0.01)
     before = {name: value.clone() for name, value in learner.net.named_parameters()}
     learner.net.train()
-    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    passes.take_step(learner, images, torch.arange(6) % 5, torch.arange(6), epoch=1)
+    passes.take_step(learner, make_batch([0, 1, 2, 3, 4, 0]), epoch=1)
     weights = {id(weight) for weight in model.split_parameters(learner.net)[0]}
     for name, value in learner.net.named_parameters():
         decay = 0.1 if id(value) in weights else 0
@@ -339,7 +399,6 @@ def test_step_is_sgd_with_l2_on_weights_alone():
 
 
 def test_label_smoothing_weights_and_clipping_change_the_step():
-    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     moved = []
     for change in (
         {},
@@ -351,7 +410,7 @@ def test_label_smoothing_weights_and_clipping_change_the_step():
         wanted = Settings(crop_px=32, precision="float32", **change)
         learner = train.make_learner(wanted, np.array([0, 0, 0, 1, 2]), torch.device("cpu"))
         learner.net.train()
-        passes.take_step(learner, images, torch.tensor([0, 0, 0, 1, 2, 2]), torch.arange(6), epoch=1)
+        passes.take_step(learner, make_batch([0, 0, 0, 1, 2, 2]), epoch=1)
         moved.append(learner.net.head[3].weight.detach())
     assert all(not torch.equal(moved[0], other) for other in moved[1:])
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from dr import dataset, device, model, passes, train
+from dr import checkpoint, dataset, device, model, passes, train
 from dr.dataset import Photographs
 from dr.settings import Settings
 
@@ -69,7 +69,7 @@ def make_plain_net(image_px: int) -> nn.Module:
 def draw_photographs(crop_px: int, n: int, place: torch.device) -> Photographs:
     """Return noise, where the project would keep its squares."""
     rng = np.random.default_rng(0)
-    size_px = round(crop_px / train.CROP_SHARE)
+    size_px = round(crop_px / checkpoint.CROP_SHARE)
     pixels = rng.integers(0, 256, (n, size_px, size_px, 3), dtype=np.uint8)
     pixels = torch.from_numpy(pixels).to(place) if place.type == "cuda" else pixels
     luts = rng.integers(0, 256, (n, 3, 256), dtype=np.uint8)
@@ -134,6 +134,7 @@ def measure_ours(task: str, crop_px: int, batch_size: int, place: torch.device) 
         batch for epoch in epochs for batch in dataset.iterate_batches(photographs, epoch, crops, crop_px, place)
     )
     targets = (torch.arange(n) % 5).to(place)
+    eyes = torch.from_numpy(photographs.eyes).to(place)
 
     def load() -> int:
         return len(next(batches)[1])
@@ -141,7 +142,7 @@ def measure_ours(task: str, crop_px: int, batch_size: int, place: torch.device) 
     def learn() -> int:
         chosen, images = next(batches)
         rows = torch.from_numpy(chosen).to(place)
-        passes.take_step(learner, images, targets[rows], rows, epoch=1)
+        passes.take_step(learner, passes.Batch(images, targets[rows], eyes[rows], rows), epoch=1)
         return len(chosen)
 
     def predict() -> int:
