@@ -21,7 +21,7 @@ import torch
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from dr import draws
+from dr import contrast, draws, inputs
 from preprocess import stage
 from preprocess.eyes import parse_image_id
 from preprocess.stage import InputError
@@ -113,13 +113,31 @@ def number_eyes(images: Sequence[str]) -> np.ndarray:
 # --- decoding and storing ---------------------------------------------------------------------------------------------
 
 
+def load_squares(
+    paths: dict[str, Path], luts: np.ndarray, is_local: bool, device: torch.device, storage: str, file: Path, key: str
+) -> tuple[np.ndarray | torch.Tensor, np.ndarray]:
+    """Return the pixels of the squares, (n, size_px, size_px, 3) uint8 RGB, and the lookup tables still to be applied.
+
+    Parameters
+    ----------
+    luts : (n, 3, 256) uint8
+    is_local : keep local contrast instead of the pixels, see dr.contrast; its tables have been applied then
+    storage, file, key : see load_pixels
+    """
+    if not is_local:
+        return load_pixels(paths, device, storage, file, key), luts
+    pixels = load_pixels(paths, device, storage, file, f"{key} local contrast", luts)
+    return pixels, inputs.keep_values(len(paths))
+
+
 def load_pixels(
-    paths: dict[str, Path], device: torch.device, storage: str, file: Path, key: str
+    paths: dict[str, Path], device: torch.device, storage: str, file: Path, key: str, luts: np.ndarray | None = None
 ) -> np.ndarray | torch.Tensor:
     """Decode the squares, once, with threads, to where they fit: (n, size_px, size_px, 3) uint8 RGB.
 
     Parameters
     ----------
+    luts : (n, 3, 256) uint8; if given, the squares are kept equalized by them and without their local means
     storage : device, memory, file or auto; "device" and "memory" are taken at their word
     file : where the memory-mapped array goes (.npy) if it comes to that
     key : what is decoded; a file of the same key is used again
@@ -130,13 +148,12 @@ def load_pixels(
     shape = (len(paths), size_px, size_px, 3)
     storage = choose_storage(int(np.prod(shape)), device) if storage == "auto" else storage
     if storage == "file":
-        return _map_pixels(paths, shape, file, key)
+        return _map_pixels(paths, shape, file, key, luts)
     if storage == "device" and device.type != "cpu":
         pixels = torch.empty(shape, dtype=torch.uint8, device=device)
-        _fill(pixels, paths)
-        return pixels
-    pixels = np.empty(shape, np.uint8)
-    _fill(pixels, paths)
+    else:
+        pixels = np.empty(shape, np.uint8)
+    _fill(pixels, paths, luts)
     return pixels
 
 
@@ -157,7 +174,7 @@ def measure_free_memory() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _map_pixels(paths: dict[str, Path], shape: tuple, file: Path, key: str) -> np.ndarray:
+def _map_pixels(paths: dict[str, Path], shape: tuple, file: Path, key: str, luts: np.ndarray | None) -> np.ndarray:
     key_file = file.with_suffix(".json")
     if not (file.exists() and key_file.exists() and json.loads(key_file.read_text()) == key):
         key_file.unlink(missing_ok=True)
@@ -165,13 +182,13 @@ def _map_pixels(paths: dict[str, Path], shape: tuple, file: Path, key: str) -> n
         stage.remove_partials(file.parent)
         with stage.replacing(file) as partial:
             pixels = open_memmap(partial, "w+", np.uint8, shape)
-            _fill(pixels, paths)
+            _fill(pixels, paths, luts)
             pixels.flush()
         stage.write_json(key_file, key)
     return np.load(file, mmap_mode="r")
 
 
-def _fill(pixels: np.ndarray | torch.Tensor, paths: dict[str, Path]) -> None:
+def _fill(pixels: np.ndarray | torch.Tensor, paths: dict[str, Path], luts: np.ndarray | None) -> None:
     """Decode every square into its row."""
     size_px = pixels.shape[1]
 
@@ -179,6 +196,7 @@ def _fill(pixels: np.ndarray | torch.Tensor, paths: dict[str, Path]) -> None:
         square = _decode(path)
         if len(square) != size_px:
             raise InputError(f"{path}: {len(square)} px wide, the others are {size_px}")
+        square = square if luts is None else contrast.finish(square, luts[row])
         pixels[row] = square if isinstance(pixels, np.ndarray) else torch.from_numpy(square)
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -86,10 +86,15 @@ def describe_photographs(cache: Path, split: str, paths: dict[str, Path], is_rea
 def read_luts(cache: Path, split: str, images: Sequence[str], is_ready_made: bool) -> np.ndarray:
     """Return the lookup tables that equalize each image, (n, 3, 256) uint8; ready-made ones stay as they are."""
     if is_ready_made:
-        return np.broadcast_to(np.arange(256, dtype=np.uint8), (len(images), 3, 256))
+        return keep_values(len(images))
     tabled, luts = normalize.read_tables(cache, split)
     row_of = {image: row for row, image in enumerate(tabled)}
     return luts[[row_of[image] for image in images]]
+
+
+def keep_values(n: int) -> np.ndarray:
+    """Return lookup tables that change nothing, (n, 3, 256) uint8."""
+    return np.broadcast_to(np.arange(256, dtype=np.uint8), (n, 3, 256))
 
 
 def read_crop_method(cache: Path, is_ready_made: bool) -> str | None:

@@ -84,6 +84,8 @@ def list_splits(options: argparse.Namespace, trained: Trained) -> list[Split]:
         print(f"dr.predict: no {options.data / 'trainLabels.csv'}, so the validation fold is not scored")
     is_ready_made = trained.parameters["ready_made"]
     if list_test_images(options, is_ready_made):
+        if not eyes.list_images(options.data, "test")[0]:
+            print(f"dr.predict: no photographs in {options.data / 'test'}: the test set is what {options.cache} holds")
         paths = inputs.list_photographs(options.data, options.cache, "test", is_ready_made)
         digests = inputs.describe_photographs(options.cache, "test", paths, is_ready_made)
         splits.append(Split("test", "test", paths, digests))
@@ -188,8 +190,15 @@ def score_epochs(
     place = device.choose_device(options.device)
     device.prepare(place)
     file = options.cache / "dr" / "pixels" / f"{split.name}.npy"
-    pixels = dataset.load_pixels(split.paths, place, options.storage, file, str(split.digests))
-    luts = inputs.read_luts(options.cache, split.source, list(split.paths), trained.parameters["ready_made"])
+    pixels, luts = dataset.load_squares(
+        split.paths,
+        inputs.read_luts(options.cache, split.source, list(split.paths), trained.parameters["ready_made"]),
+        trained.parameters["local_contrast"],
+        place,
+        options.storage,
+        file,
+        str(split.digests),
+    )
     scores = {}
     for epoch in epochs:
         content = read_checkpoint(trained, epoch)

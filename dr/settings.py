@@ -40,6 +40,7 @@ class Settings:
     patience: int | None = None
     crop_px: int | None = None
     ready_made: bool = False
+    local_contrast: bool = False
     pairs: bool = False
     start_from: str | None = None  # digest of a checkpoint
     folds: int = 7
@@ -82,9 +83,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--crop-px", whole(32), "side of the random crops (7/8 of the images)")
     group.add_argument("--ready-made", action="store_true", help="the photographs in --data are squares, all of one "
                        "size and equalized: train on them as they are, without the preprocess stages")  # fmt: skip
+    group.add_argument("--local-contrast", action="store_true", help="give the net each pixel's difference from the "
+                       "mean around it instead of the pixel")  # fmt: skip
     group.add_argument("--pairs", action="store_true", help="one net for both eyes of a patient: each eye's features "
                        "correct the other's scores")  # fmt: skip
-    group.add_argument("--start-from", type=Path, metavar="FILE", help="checkpoint whose weights to start from, such as "
+    group.add_argument("--start-from", type=Path, metavar="FILE", help="checkpoint whose weights to begin with, like "
                        "CACHE/dr/epochs/0060.pt; for --pairs a single net's will do")  # fmt: skip
     add("--folds", whole(2), "parts that the patients are divided into")
     add("--fold", whole(0), "the part that is held out for validation")

@@ -162,12 +162,19 @@ def load_material(
     images = list(training_set.paths)
     file = options.cache / "dr" / "pixels" / "train.npy"
     with workers.first_goes_ahead():
-        pixels = dataset.load_pixels(training_set.paths, place, options.storage, file, str(training_set.digests))
-    if wanted.ready_made:
+        pixels, luts = dataset.load_squares(
+            training_set.paths,
+            inputs.read_luts(options.cache, "train", images, wanted.ready_made),
+            wanted.local_contrast,
+            place,
+            options.storage,
+            file,
+            str(training_set.digests),
+        )
+    if wanted.ready_made or wanted.local_contrast:
         mean, std = dataset.measure_channels(pixels, learning)
     else:
         mean, std = standardize.read_channels(options.cache, [images[position] for position in learning])
-    luts = inputs.read_luts(options.cache, "train", images, wanted.ready_made)
     photographs = dataset.make_photographs(images, pixels, luts, mean, std)
     squares = {
         "size_px": photographs.size_px,

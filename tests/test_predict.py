@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from dr import checkpoint, dataset, draws, inputs, predict, train
+from dr import checkpoint, contrast, dataset, draws, inputs, predict, train
 from dr.scores import read_scores
 from preprocess import stage
 from preprocess.stage import InputError
@@ -70,6 +71,21 @@ def test_second_run_is_cached(places, folder, capsys):
     predict.main([*places, "--views", "2"])
     assert capsys.readouterr().out == "dr.predict: cached\n"
     assert digest_files(folder) == before
+
+
+def test_prediction_looks_at_local_contrast_if_training_did(places, folder):
+    """Against the net run on the middle of one square."""
+    train.main([*places, *TRAIN_OPTIONS, "--local-contrast", "--run", "local", "--epochs", "1"])
+    predict.main([*places, "--run", "local", "--views", "1"])
+    content = checkpoint.read(folder / "runs" / "local" / "epochs" / "0001.pt")
+    square = cv2.imread(str(folder.parents[1] / "squares" / "test" / "1_left.png"))[:, :, ::-1]
+    local = contrast.subtract_local_mean(square)[2:34, 2:34]
+    values = (local - np.array(content["mean"])) / np.array(content["std"])
+    with torch.inference_mode():
+        images = torch.from_numpy(values.transpose(2, 0, 1)[None].astype(np.float32))
+        expected = checkpoint.make_net(content).eval()(images).softmax(1)[0]
+    scores = read_scores(folder / "runs" / "local" / "single_test.csv").loc["1_left"]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 64])

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dr import checkpoint, model, passes, schedule, settings, threads, train, workers
+from dr import checkpoint, contrast, dataset, inputs, model, passes, schedule, settings, threads, train, workers
 from dr.settings import Settings
 from preprocess import stage
 from preprocess.stage import InputError
@@ -173,6 +173,22 @@ def test_changed_label_is_noticed(run, squares):
     labels = squares / "trainLabels.csv"
     labels.write_text(labels.read_text().replace("3_left,3", "3_left,4"))
     assert "labels changed; starts over" in run("--epochs", 1)
+
+
+# --- what the net is given --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("storage", ["memory", "file"])
+def test_local_contrast_is_kept_instead_of_the_pixels(run, squares, cache, storage):
+    run("--epochs", 1, "--local-contrast", "--storage", storage)
+    content = checkpoint.read(cache / "dr" / "epochs" / "0001.pt")
+    paths = inputs.list_photographs(squares, cache, "train", is_ready_made=True)
+    pixels = dataset.load_pixels(paths, torch.device("cpu"), "memory", cache / "unused.npy", "")
+    local = np.stack([contrast.subtract_local_mean(square) for square in pixels])
+    is_held_out = inputs.find_fold(inputs.read_training_set(squares, cache, is_ready_made=True), 4) == 0
+    np.testing.assert_allclose(content["mean"], local[~is_held_out].mean(axis=(0, 1, 2)))
+    assert "local_contrast changed" in run("--epochs", 1, "--storage", storage)
+    assert checkpoint.read(cache / "dr" / "epochs" / "0001.pt")["mean"] != content["mean"]
 
 
 # --- both eyes --------------------------------------------------------------------------------------------------------
