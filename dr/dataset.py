@@ -28,17 +28,21 @@ from preprocess.stage import InputError
 
 MEMORY_SHARE = 0.7  # of the free memory may go to images; the rest is for the net
 FLIP_CODES = {(True, True): -1, (True, False): 0, (False, True): 1}  # cv2.flip's, for (up-down, left-right)
+# How OpenCV turns a square: the matrix leads back from the crop, and the border is repeated outside.
+TURNING = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
 BATCHES_AHEAD = 2  # made while the device works on one
 THREADS = os.cpu_count() or 1
 
 
 class Crops(NamedTuple):
-    """Where each image is cut and how it is turned: four arrays of shape (n,), the last two bool."""
+    """Where each image is cut and how it is turned: arrays of shape (n,)."""
 
     top: np.ndarray
     left: np.ndarray
-    is_flipped_vertically: np.ndarray
+    is_flipped_vertically: np.ndarray  # bool, as the next
     is_flipped_horizontally: np.ndarray
+    angle: np.ndarray  # radians about the middle of the crop, before the flips
+    zoom: np.ndarray  # above 1: enlarged about the middle of the crop
 
 
 @dataclass
@@ -218,21 +222,31 @@ def _decode(path: Path) -> np.ndarray:
 # --- crops and flips --------------------------------------------------------------------------------------------------
 
 
-def draw_crops(n: int, margin_px: int, seed: int, epoch: int, stream: int = draws.CROPS) -> Crops:
+def draw_crops(
+    n: int,
+    margin_px: int,
+    seed: int,
+    epoch: int,
+    stream: int = draws.CROPS,
+    rotation_deg: float = 0.0,
+    zoom: float = 1.0,
+) -> Crops:
     """Return a random crop per position in the dataset: corners uniform over 0..margin_px, each flip with p = 0.5.
 
-    What a position gets is a function of the seed, the epoch and the position alone.
+    What a position gets is a function of the seed, the epoch and the position alone. Angles are uniform up to
+    `rotation_deg` to either side, zooms log-uniform from 1/zoom to zoom.
     """
-    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), 4).numpy()
+    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), 6).numpy()
     top, left = (numbers[:, :2] * (margin_px + 1) >> draws.BITS).T
-    is_flipped = numbers[:, 2:] >> (draws.BITS - 1) == 1
-    return Crops(top, left, is_flipped[:, 0], is_flipped[:, 1])
+    is_flipped = numbers[:, 2:4] >> (draws.BITS - 1) == 1
+    angle, log_zoom = (numbers[:, 4:] / 2 ** (draws.BITS - 1) - 1).T * [[np.deg2rad(rotation_deg)], [np.log(zoom)]]
+    return Crops(top, left, is_flipped[:, 0], is_flipped[:, 1], angle, np.exp(log_zoom))
 
 
 def center_crops(n: int, margin_px: int) -> Crops:
     """Return the middle crop, unflipped, for each of n images."""
     corners, unflipped = np.full(n, margin_px // 2), np.zeros(n, bool)
-    return Crops(corners, corners, unflipped, unflipped)
+    return Crops(corners, corners, unflipped, unflipped, np.zeros(n), np.ones(n))
 
 
 def cut_batch(photographs: Photographs, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
@@ -255,8 +269,12 @@ def _cut_on_host(photographs: Photographs, positions: np.ndarray, crops: Crops, 
     (one Zen 5 core, torch 2.13, OpenCV 5.0, best of 3).
     """
     batch = np.empty((len(positions), crop_px, crop_px, 3), np.float32)
-    for row, (position, top, left, *flips) in enumerate(zip(positions, *crops, strict=True)):
-        square = photographs.pixels[position, top : top + crop_px, left : left + crop_px]
+    turns = find_turns(crops, crop_px)
+    for row, (position, top, left, *flips, _, _) in enumerate(zip(positions, *crops, strict=True)):
+        if turns is None:
+            square = photographs.pixels[position, top : top + crop_px, left : left + crop_px]
+        else:
+            square = cv2.warpAffine(photographs.pixels[position], turns[row], (crop_px, crop_px), **TURNING)
         code = FLIP_CODES.get(tuple(map(bool, flips)))
         square = square if code is None else cv2.flip(square, code)
         cv2.LUT(square, photographs.tables[position][None], dst=batch[row])
@@ -264,16 +282,50 @@ def _cut_on_host(photographs: Photographs, positions: np.ndarray, crops: Crops, 
 
 
 def _cut_on_device(photographs: Photographs, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
-    """Cut the whole batch with two gathers."""
+    """Cut the whole batch with two gathers; five if the images are turned."""
     device = photographs.pixels.device
     rows = torch.from_numpy(positions).to(device)
-    top, left, is_flipped_vertically, is_flipped_horizontally = (torch.from_numpy(f).to(device)[:, None] for f in crops)
+    top, left, is_flipped_vertically, is_flipped_horizontally = (
+        torch.from_numpy(field).to(device)[:, None] for field in crops[:4]
+    )
     offsets = torch.arange(crop_px, device=device)
-    y = top + torch.where(is_flipped_vertically, crop_px - 1 - offsets, offsets)  # (b, crop_px)
-    x = left + torch.where(is_flipped_horizontally, crop_px - 1 - offsets, offsets)
-    squares = photographs.pixels[rows[:, None, None], y[:, :, None], x[:, None, :]]  # (b, crop_px, crop_px, 3)
+    y = torch.where(is_flipped_vertically, crop_px - 1 - offsets, offsets)  # (b, crop_px)
+    x = torch.where(is_flipped_horizontally, crop_px - 1 - offsets, offsets)
+    turns = find_turns(crops, crop_px)
+    if turns is None:
+        squares = photographs.pixels[rows[:, None, None], (top + y)[:, :, None], (left + x)[:, None, :]]
+    else:
+        squares = _turn(photographs.pixels, rows, y, x, torch.from_numpy(turns).to(device))
     channels = torch.arange(3, device=device)
     return photographs.tables[rows[:, None, None, None], squares.int(), channels]
+
+
+def find_turns(crops: Crops, crop_px: int) -> np.ndarray | None:
+    """Return what takes (x, y, 1) in a crop to (x, y) in its square, (b, 2, 3) float64; None if nothing is turned."""
+    if not crops.angle.any() and (crops.zoom == 1).all():
+        return None
+    cosine, sine = np.cos(crops.angle) / crops.zoom, np.sin(crops.angle) / crops.zoom
+    middle = (crop_px - 1) / 2
+    shift_x = crops.left + middle - (cosine - sine) * middle
+    shift_y = crops.top + middle - (sine + cosine) * middle
+    return np.stack([np.stack([cosine, -sine, shift_x], axis=1), np.stack([sine, cosine, shift_y], axis=1)], axis=1)
+
+
+def _turn(
+    pixels: torch.Tensor, rows: torch.Tensor, y: torch.Tensor, x: torch.Tensor, turns: torch.Tensor
+) -> torch.Tensor:
+    """Return crops interpolated between the four nearest pixels, (b, h, w, 3) uint8; the border is repeated outside."""
+    turns = turns[:, :, :, None, None].unbind(1)  # two of (b, 3, 1, 1)
+    x_of, y_of = (turn[:, 0] * x[:, None, :] + turn[:, 1] * y[:, :, None] + turn[:, 2] for turn in turns)  # (b, h, w)
+    total = 0
+    for is_lower in (0, 1):
+        for is_right in (0, 1):
+            y_near, x_near = y_of.floor() + is_lower, x_of.floor() + is_right
+            weights = (1 - (y_of - y_near).abs()) * (1 - (x_of - x_near).abs())
+            edge = pixels.shape[1] - 1
+            near = pixels[rows[:, None, None], y_near.long().clamp(0, edge), x_near.long().clamp(0, edge)]
+            total = total + weights[..., None].float() * near
+    return total.round().to(torch.uint8)
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------

@@ -50,7 +50,14 @@ def train_epoch(
     """
     settings = learner.settings
     batches = order_batches(photographs, positions, settings, epoch)
-    crops = dataset.draw_crops(len(photographs.images), photographs.size_px - settings.crop_px, settings.seed, epoch)
+    crops = dataset.draw_crops(
+        len(photographs.images),
+        photographs.size_px - settings.crop_px,
+        settings.seed,
+        epoch,
+        rotation_deg=settings.rotation_deg,
+        zoom=settings.zoom,
+    )
     targets = torch.tensor(levels, device=learner.device)
     eyes = torch.tensor(photographs.eyes, device=learner.device)
     losses = torch.full((len(batches),), torch.nan, device=learner.device)

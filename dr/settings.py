@@ -39,6 +39,8 @@ class Settings:
     clip_norm: float | None = None
     patience: int | None = None
     crop_px: int | None = None
+    rotation_deg: float = 0.0
+    zoom: float = 1.0
     ready_made: bool = False
     local_contrast: bool = False
     pairs: bool = False
@@ -81,6 +83,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--clip-norm", number(0), "longest gradient that is taken as it is")
     add("--patience", whole(1), "epochs without a better validation log loss after which to stop")
     add("--crop-px", whole(32), "side of the random crops (7/8 of the images)")
+    add("--rotation-deg", number(0, 180), "training images are turned by up to so many degrees to either side")
+    add("--zoom", number(1, 4), "training images are enlarged by up to this factor, or reduced by it")
     group.add_argument("--ready-made", action="store_true", help="the photographs in --data are squares, all of one "
                        "size and equalized: train on them as they are, without the preprocess stages")  # fmt: skip
     group.add_argument("--local-contrast", action="store_true", help="give the net each pixel's difference from the "

@@ -72,6 +72,54 @@ def test_device_cuts_the_same_bytes_as_host(photographs):
     assert device.is_contiguous(memory_format=torch.channels_last)
 
 
+def draw_smooth_photographs():
+    """Squares of 64 px that are ramps, two grey levels a px: channel 0 tells x, channel 1 tells y."""
+    y, x = np.mgrid[:64, :64] * 2
+    pixels = np.repeat(np.stack([x, y, (x + y) // 2], axis=2)[None].astype(np.uint8), 6, axis=0)
+    luts = np.broadcast_to(np.arange(256, dtype=np.uint8), (6, 3, 256))
+    return dataset.make_photographs([f"{patient}_left" for patient in range(6)], pixels, luts, np.zeros(3), np.ones(3))
+
+
+def test_turned_crop_shows_what_lies_at_the_turned_places():
+    """On ramps a pixel tells the place that it came from."""
+    photographs = draw_smooth_photographs()
+    crops = dataset.draw_crops(6, 24, seed=0, epoch=1, rotation_deg=20, zoom=1.1)
+    batch = dataset.cut_batch(photographs, np.arange(6), crops, 40).numpy()
+    offset = np.arange(40) - 19.5
+    for row in range(6):
+        dy, dx = np.meshgrid(offset, offset, indexing="ij")
+        dy = -dy if crops.is_flipped_vertically[row] else dy
+        dx = -dx if crops.is_flipped_horizontally[row] else dx
+        cosine, sine = np.cos(crops.angle[row]), np.sin(crops.angle[row])
+        x = crops.left[row] + 19.5 + (cosine * dx - sine * dy) / crops.zoom[row]
+        y = crops.top[row] + 19.5 + (sine * dx + cosine * dy) / crops.zoom[row]
+        is_inside = (x > 0) & (x < 63) & (y > 0) & (y < 63)
+        assert is_inside.mean() > 0.8
+        assert np.abs(batch[row, 0] - 2 * x)[is_inside].max() <= 0.6  # rounding
+        assert np.abs(batch[row, 1] - 2 * y)[is_inside].max() <= 0.6
+
+
+def test_device_turns_as_the_host_does():
+    """Within a grey level: interpolation rounds."""
+    photographs = draw_smooth_photographs()
+    crops = dataset.draw_crops(6, 24, seed=3, epoch=2, rotation_deg=180, zoom=1.3)
+    positions = np.array([5, 0, 5, 3])
+    host = dataset.cut_batch(photographs, positions, crops, 40)
+    device = dataset.cut_batch(on_device(photographs), positions, crops, 40)
+    assert (host - device).abs().max() <= 1
+    assert (host - device).abs().mean() < 0.05
+
+
+def test_angles_and_zooms_are_uniform_within_their_bounds():
+    crops = dataset.draw_crops(100_000, 64, seed=0, epoch=1, rotation_deg=90, zoom=1.2)
+    assert stats.kstest(crops.angle, stats.uniform(-np.pi / 2, np.pi).cdf).pvalue > 0.001
+    assert stats.kstest(np.log(crops.zoom) / np.log(1.2), stats.uniform(-1, 2).cdf).pvalue > 0.001
+    plain = dataset.draw_crops(100_000, 64, seed=0, epoch=1)
+    assert not plain.angle.any()
+    assert (plain.zoom == 1).all()
+    np.testing.assert_array_equal(plain.top, crops.top)
+
+
 def test_sample_does_not_depend_on_its_batch(photographs):
     crops = dataset.draw_crops(N, SIZE_PX - CROP_PX, seed=0, epoch=1)
     whole = dataset.cut_batch(photographs, np.arange(N), crops, CROP_PX)
@@ -90,6 +138,7 @@ def test_batches_cut_ahead_in_a_thread_are_the_same(photographs):
 
 def test_draws_do_not_depend_on_how_many_positions_there_are():
     few, many = (dataset.draw_crops(n, 64, seed=5, epoch=3) for n in (10, 1000))
+    assert len(few) == 6
     for one, other in zip(few, many, strict=True):
         np.testing.assert_array_equal(one, other[:10])
 
