@@ -4,15 +4,16 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 STAGES=" preprocess.synthetic preprocess dr.train dr.predict blend.train blend.predict kappa.assign submissions.write \
-submissions.score "
+submissions.score submissions.report "
 
 usage() {
   cat <<'END'
-usage: ./run_all.sh                                   the demo: drawn photographs, submissions/demo.csv
+usage: ./run_all.sh                                   the demo: drawn photographs, submissions/demo.csv and .html
        ./run_all.sh --data DIR [OPTIONS] [STAGE STAGE-OPTIONS]...
 
 From a folder in Kaggle's layout (train/*.jpeg, test/*.jpeg, trainLabels.csv, perhaps sampleSubmission.csv) to
-submissions/NAME.csv. Every stage keeps what it makes in the cache: a second run does only what is new or changed.
+submissions/NAME.csv, and NAME.html, a report on it. Every stage keeps what it makes in the cache: a second run does
+only what is new or changed.
 
   --data DIR          the folder of photographs (default: data/demo, which is drawn first)
   --cache DIR         where the stages keep what they make (default: cache, or cache/demo for the demo)
@@ -22,13 +23,14 @@ submissions/NAME.csv. Every stage keeps what it makes in the cache: a second run
   --size-px N         side of the cropped squares in pixels (default: 512, or 256 for the demo)
   --epochs N          epochs of training
   --views N           views per eye that are averaged in prediction
+  --dry-run           list the stages, what is cached and what will run, and do nothing
   --python [FILE...]  only set up, with the requirements in FILE too, and print the Python interpreter's path
   --help              this text
 
 A stage's name begins options for that stage alone; `python -m STAGE --help` lists them:
   ./run_all.sh --data data --jobs 8 dr.train --folds 8 --seed 1 blend.train --method linear kappa.assign --method exact
 The stages: preprocess (crop, resize, normalize, standardize), dr.train, dr.predict, blend.train, blend.predict,
-kappa.assign, submissions.write, submissions.score; for the demo preprocess.synthetic before them.
+kappa.assign, submissions.write, submissions.score, submissions.report; for the demo preprocess.synthetic before them.
 
 It is software for a competition and for research, not a medical device.
 END
@@ -38,6 +40,12 @@ fail() {
   echo "error: $1" >&2
   exit 2
 }
+
+on_interrupt() { # STATUS: of what Ctrl-C ended; with 130 a stage has said it already
+  (($1 == 130)) || echo "error: interrupted; the same command goes on where it stopped" >&2
+  exit 130
+}
+trap 'on_interrupt $?' INT
 
 # --- set up: an interpreter that has what requirements.txt asks for ---------------------------------------------------
 
@@ -87,12 +95,13 @@ set_up() { # FILE...: prints the interpreter's path
 
 # --- options ----------------------------------------------------------------------------------------------------------
 
-data="" cache="" name=""
-image_options=() preprocess_options=() train_options=() predict_options=() stage_options=()
+data="" cache="" name="" is_dry=""
+image_options=() preprocess_options=() train_options=() predict_options=() stage_options=() planned=()
 while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
     --python) set_up "$root/requirements.txt" "${@:2}"; exit ;;
+    --dry-run) is_dry=yes; shift; continue ;;
     --allow-rejected) image_options+=("$1"); predict_options+=("$1"); shift; continue ;;
     --data | --cache | --name | --jobs | --size-px | --epochs | --views)
       [[ -n ${2:-} && $2 != --* ]] || fail "$1 needs a value; see ./run_all.sh --help" ;;
@@ -120,8 +129,33 @@ run() { # STAGE OPTION...: with the options that the command line holds for this
     case $STAGES in *" $word "*) current=$word; continue ;; esac
     if [[ $current == "$stage" ]]; then own+=("$word"); fi
   done
+  if [[ $is_dry ]]; then
+    planned+=(-- "$stage" "$@" ${own[@]+"${own[@]}"})
+    return
+  fi
   printf '\n== %s\n' "$stage"
+  local before=$(sum_manifests) started=$SECONDS
   "$python" -P -m "$stage" "$@" ${own[@]+"${own[@]}"}
+  [[ $(sum_manifests) == "$before" ]] || keep_time "$stage" $((SECONDS - started))
+}
+
+sum_manifests() { # a checksum that changes when a stage has made something
+  cat "$cache"/{crop,resize,normalize,standardize,dr,dr/epochs,dr/runs/*,dr/runs/*/epochs,blend,blend/train,kappa}/manifest.json \
+    2>/dev/null | cksum || :
+}
+
+keep_time() { # STAGE SECONDS: for the report; a stage's last row counts
+  [[ -e $cache/times.csv ]] || echo stage,seconds >"$cache/times.csv"
+  echo "$1,$2" >>"$cache/times.csv"
+}
+
+hold() { # CACHE: from the first stage to the last; the kernel lets go when this script and its stages are gone
+  [[ -z $is_dry ]] || return 0
+  local problem
+  problem=$({ mkdir -p "$1" && : 9<>"$1/.lock"; } 2>&1) || fail "$1: ${problem##*: }"
+  exec 9<>"$1/.lock"
+  "$python" -P -m preprocess.lock --cache "$1" --descriptor 9 --pid $$
+  export CACHE_LOCK_DESCRIPTOR=9
 }
 
 python=$(set_up "$root/requirements.txt")
@@ -133,9 +167,13 @@ if [[ -z $data ]]; then
   data="$root/data/demo" cache=${cache:-$root/cache/demo} name=${name:-demo}
   preprocess_options=(--size-px 256 ${preprocess_options[@]+"${preprocess_options[@]}"})
   train_options=(--recipe nesterov-one-cycle --epochs 20 --batch-size 32 ${train_options[@]+"${train_options[@]}"})
+  hold "$cache"
   run preprocess.synthetic --data "$data" --width-px 1024 --levels balanced
+else
+  cache=${cache:-cache}
+  hold "$cache"
 fi
-at=(--data "$data" --cache "${cache:-cache}")
+at=(--data "$data" --cache "$cache")
 
 run preprocess "${at[@]}" ${image_options[@]+"${image_options[@]}"} ${preprocess_options[@]+"${preprocess_options[@]}"}
 run dr.train "${at[@]}" ${train_options[@]+"${train_options[@]}"}
@@ -145,3 +183,8 @@ run blend.predict "${at[@]}"
 run kappa.assign "${at[@]}"
 run submissions.write "${at[@]}" --name "${name:-submission}"
 run submissions.score "${at[@]}"
+run submissions.report "${at[@]}" --name "${name:-submission}"
+
+if [[ $is_dry ]]; then
+  "$python" -P -m submissions.dry_run "${planned[@]:1}"
+fi

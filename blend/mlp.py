@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-import pickle
-import zipfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,8 @@ from torch import nn
 
 from blend.linear import blend_linear, fit_fellow_weight
 from blend.pairs import Pairs
-from preprocess import stage
+from dr.checkpoint import UNREADABLE
+from preprocess import eyes, stage
 from preprocess.stage import InputError
 
 FORMAT = "blend 1"  # of the checkpoint
@@ -29,9 +29,6 @@ MOST_STEPS = 340  # 8 epochs of 10,906 images, the most that could be measured; 
 BATCH = 256
 LEARNING_RATE = 1e-3  # Adam's, falling to 0 along half a cosine
 N_SEEDS = 4  # networks whose scores are averaged
-
-# What torch.load raises, depending on where a file is torn or what else it is
-UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 Net = dict[str, torch.Tensor]  # weight0, bias0 .. weight2, bias2
 
@@ -162,9 +159,31 @@ def load_blend(path: Path) -> Blend:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run python -m blend.train first") from None
     try:
-        content = torch.load(io.BytesIO(whole), weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of odd pickles: they are refused below
+            content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
     except UNREADABLE:
         raise InputError(f"{path}: no checkpoint, or not a whole one; run python -m blend.train again") from None
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise InputError(f"{path}: not a checkpoint of blend.train")
-    return Blend(**content)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not _is_blend(content):
+        raise InputError(f"{path}: not a checkpoint of this version of blend.train; run python -m blend.train again")
+    return Blend(content["fellow_weight"], content["nets"])
+
+
+def _is_blend(content: dict) -> bool:
+    """Tell whether a checkpoint's content is a weight and networks of the right shapes, all finite numbers."""
+    weight, nets = content.get("fellow_weight"), content.get("nets")
+    shapes = {name: part.shape for name, part in make_net(2 * eyes.N_LEVELS, eyes.N_LEVELS, torch.Generator()).items()}
+    return (
+        isinstance(weight, float)
+        and 0 <= weight <= 1
+        and isinstance(nets, list)
+        and all(isinstance(net, dict) and net.keys() == shapes.keys() for net in nets)
+        and all(_is_part(net[name], shape) for net in nets for name, shape in shapes.items())
+    )
+
+
+def _is_part(part: object, shape: torch.Size) -> bool:
+    return (
+        isinstance(part, torch.Tensor)
+        and (part.dtype, part.layout, part.shape) == (torch.float32, torch.strided, shape)
+        and bool(torch.isfinite(part).all())
+    )

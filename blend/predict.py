@@ -14,9 +14,11 @@ from pathlib import Path
 
 from blend.pairs import pair_eyes
 from preprocess import stage
+from preprocess.stage import InputError
 
 VERSION = 1  # of what this stage computes
 VALID = {"scores_valid.csv": "out_of_fold.csv", "linear_valid.csv": "linear_out_of_fold.csv"}  # what blend.train made
+TEST = ("scores_test.csv", "linear_test.csv")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's options, checked for what must come together."""
-    parser = stage.make_parser("blend.predict", __doc__.splitlines()[0], "--data data --cache cache")
+    parser = stage.make_parser(
+        "blend.predict",
+        "Blend each eye's scores with those of the patient's other eye, by what blend.train has fitted. Reads "
+        "CACHE/dr/scores_*.csv, writes CACHE/blend/scores_*.csv and linear_*.csv, cross-fitted on the validation fold.",
+        "--data data --cache cache",
+    )
     explicit = parser.add_argument_group("explicit files, in place of --data and --cache")
     explicit.add_argument("--scores", type=Path, help="scores to blend")
     explicit.add_argument("--model", type=Path, help="checkpoint of blend.train")
@@ -50,6 +57,8 @@ def predict_cached(cache: Path) -> str:
     test = cache / "dr" / "scores_test.csv"  # missing where there is no test set
     if test.exists():
         inputs["scores_test"] = stage.hash_file(test)
+    elif stage.has_output(test.parent, test.name):
+        raise InputError(f"{test}: no such file; run python -m dr.predict again")
     change = stage.find_change(folder, {"version": VERSION}, inputs)
     if change is None:
         return "cached"
@@ -58,9 +67,12 @@ def predict_cached(cache: Path) -> str:
         stage.write_bytes(path, (fitted / VALID[path.name]).read_bytes())
     summary = "no test set; the validation fold's scores are cross-fitted"
     if test.exists():
-        blended, linear = folder / "scores_test.csv", folder / "linear_test.csv"
+        blended, linear = (folder / name for name in TEST)
         summary = predict_file(test, fitted / "model.pt", blended, linear)
         made += [blended, linear]
+    else:
+        for name in TEST:
+            (folder / name).unlink(missing_ok=True)  # of a test set that is no more
     outputs = {path.name: stage.hash_file(path) for path in made}
     stage.write_manifest(folder, "blend.predict", {"version": VERSION}, inputs, outputs)
     return f"{summary} ({change})"

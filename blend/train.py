@@ -37,8 +37,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's options, checked for what must come together."""
-    parser = stage.make_parser("blend.train", __doc__.splitlines()[0], "--data data --cache cache")
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="what to blend with")
+    parser = stage.make_parser(
+        "blend.train",
+        "Fit the blend of a patient's two eyes on the validation scores and their labels. Reads "
+        "CACHE/dr/scores_valid.csv and DATA/trainLabels.csv, writes CACHE/blend/train/, and tells what it is worth, "
+        "cross-fitted by patient.",
+        "--data data --cache cache",
+    )
+    parser.add_argument(
+        "--method", choices=METHODS, default=METHODS[0], help="what to blend with: small networks, or a fixed weight"
+    )
     parser.add_argument("--fellow-weight", type=parse_weight, help="the linear blend's, 0-1 (default: fitted)")
     explicit = parser.add_argument_group("explicit files, in place of --data and --cache")
     explicit.add_argument("--scores", type=Path, help="scores of labelled images")
@@ -52,9 +60,12 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def parse_weight(text: str) -> float:
     """Return a number in 0-1."""
-    weight = float(text)
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = float("nan")
     if not 0 <= weight <= 1:
-        raise argparse.ArgumentTypeError("from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return weight
 
 
@@ -94,6 +105,8 @@ def train_file(
     table = read_scores(scores_from)
     images, scores = list(table.index), table.to_numpy()
     levels = read_labels_of(table.index, scores_from, labels_from)
+    if len(set(eyes.patients_of(images))) < 2:
+        raise InputError(f"{scores_from}: one patient only; a blend is judged on other patients than it was fitted to")
     fitted = {name: cross_fit(images, scores, levels, name, fellow_weight) for name in ("linear", method)}
     if folder:
         for name, which in zip(OUT_OF_FOLD, (method, "linear"), strict=True):

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import math
 import pickle
+import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dr.settings import Settings
 from preprocess import stage
 from preprocess.stage import InputError
 
 if TYPE_CHECKING:
     from dr.model import NineConvNet
 
+NEEDED_SETTINGS = {"crop_px": (int,), "dropout": (float, int), "ready_made": (bool,), "seed": (int,)}
+LEAST_CROP_PX, MOST_CROP_PX = 32, 4096  # what dr.train and preprocess.resize allow; the net's size hangs on it
+# What torch.load raises, depending on where a file is torn or what else it is.
+UNREADABLE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, OSError, ValueError),
+    *(LookupError, AttributeError, TypeError, ArithmeticError, AssertionError, MemoryError),
+)
 KEYS = {"epoch", "settings", "net", "momentum", "prior", "mean", "std"}
 # How the squares were made: `size_px`, their side, and `crop_method`, how the eyes were found (None: ready-made). A
 # checkpoint that does not tell is from before they were kept, and counts as trained with the defaults.
@@ -55,11 +67,44 @@ def read(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; run python -m dr.train first") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: not a checkpoint, or a damaged one ({_shorten(error)})") from None
-    if not isinstance(content, dict) or not content.keys() >= KEYS:
-        raise InputError(f"{path}: not a checkpoint of dr.train")
+    fault = find_fault(content)
+    if fault:
+        raise InputError(f"{path}: {fault}")
     return describe_squares(content["settings"]) | content
+
+
+def find_fault(content: Any) -> str | None:
+    """Return why what was read is no checkpoint of dr.train that can be used here; None if it is one."""
+    import torch
+
+    if not isinstance(content, dict) or not content.keys() >= KEYS or not isinstance(content["settings"], dict):
+        return "not a checkpoint of dr.train"
+    kept, known = content["settings"], dataclasses.asdict(Settings())
+    unknown = [name for name in kept if name not in known]
+    if unknown:
+        return f"made by another version of dr.train, with a setting {stage.shorten(str(unknown[0]))}; train again here"
+    whole = (
+        all(name in kept and type(kept[name]) in kinds for name, kinds in NEEDED_SETTINGS.items())
+        and LEAST_CROP_PX <= kept["crop_px"] <= MOST_CROP_PX
+        and 0 <= kept["dropout"] < 1
+        and all(_are_numbers(content[name], length) for name, length in (("prior", 5), ("mean", 3), ("std", 3)))
+        and min(content["std"]) > 0
+        and isinstance(content["net"], dict)
+        and isinstance(content["momentum"], list)
+        and all(isinstance(part, torch.Tensor) for part in (*content["net"].values(), *content["momentum"]))
+    )
+    return None if whole else "a checkpoint of dr.train whose content makes no sense; train again"
+
+
+def _are_numbers(values: Any, length: int) -> bool:
+    """Tell whether a value is a list of so many finite numbers."""
+    return (
+        isinstance(values, list)
+        and len(values) == length
+        and all(isinstance(value, float) and math.isfinite(value) for value in values)
+    )
 
 
 def describe_squares(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def score_epochs(
     pixels, luts = dataset.load_squares(
         split.paths,
         inputs.read_luts(options.cache, split.source, list(split.paths), trained.parameters["ready_made"]),
-        trained.parameters["local_contrast"],
+        settings.Settings(**trained.parameters).local_contrast,
         place,
         options.storage,
         file,

@@ -44,8 +44,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's options, checked for what must come together."""
-    parser = stage.make_parser("kappa.assign", __doc__.splitlines()[0], "--data data --cache cache --method exact")
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="how to decide")
+    parser = stage.make_parser(
+        "kappa.assign",
+        "Turn blended scores into levels that promise the highest quadratic weighted kappa, and tell how near to the "
+        "proven optimum they are. Reads CACHE/blend/scores_test.csv, writes CACHE/kappa/levels_test.csv.",
+        "--data data --cache cache --method exact",
+    )
+    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="anneal the labels; take the "
+                        "exact optimum; round the mean level; the likeliest level; or thresholds on the mean level, "
+                        "fitted to validation scores")  # fmt: skip
     explicit = parser.add_argument_group("explicit files, in place of --data and --cache")
     explicit.add_argument("--scores", type=Path, help="scores to decide on")
     explicit.add_argument("--out", type=Path, help="levels to write")

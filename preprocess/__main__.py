@@ -54,7 +54,8 @@ def decode_once(data: Path, cache: Path, split: str, method: str, size_px: int, 
 def main(argv: list[str] | None = None) -> None:
     parser = stage.make_parser(
         "preprocess",
-        "Crop, resize, normalize and standardize: the four stages one after the other, each photograph decoded once.",
+        "Crop, resize, normalize and standardize: the four stages one after the other, each photograph decoded once. "
+        "Photographs that cannot be used are listed in CACHE/rejected.csv with the reason.",
         "--data data --cache cache --jobs 4",
     )
     crop.add_options(parser)
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     data, cache, workers = options.data, options.cache, stage.choose_workers(options)
     with stage.locked(cache):
+        crop.check_corrections(data, cache)
         for split in eyes.SPLITS:
             decode_once(data, cache, split, options.method, options.size_px, workers)
         reasons = crop.crop(data, cache, options.method, workers)

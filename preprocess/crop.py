@@ -69,6 +69,18 @@ def read_corrections(cache: Path) -> dict[str, list[float]]:
     return dict(zip(table["image"], numbers.tolist(), strict=True))
 
 
+def check_corrections(data: Path, cache: Path) -> None:
+    """Raise InputError for a correction of an image that is neither in the data folder nor in the crop tables."""
+    unknown = set(read_corrections(cache))
+    for split in eyes.SPLITS if unknown else ():
+        unknown -= set(eyes.list_images(data, split)[0])
+        if stage.has_output(cache / "crop", split):
+            unknown -= set(read_crops(cache, split))
+    if unknown:
+        path, image = cache / "crop" / "corrections.csv", min(unknown, key=eyes.order_of)
+        raise stage.InputError(f"{path}: no photograph in {data} is image {image}; mend or remove the row")
+
+
 def list_tasks(
     paths: dict[str, Path], method: str, corrections: dict[str, list[float]]
 ) -> dict[str, tuple[list, tuple]]:
@@ -108,6 +120,7 @@ def crop(data: Path, cache: Path, method: str, workers: stage.Workers) -> dict[s
         raise stage.InputError(f"{data}: no such folder")
     parameters = describe_parameters(method)
     corrections = read_corrections(cache)
+    check_corrections(data, cache)
     outputs, reasons = stage.kept_outputs(cache / "crop", parameters), {}
     for split in eyes.SPLITS:
         paths, misnamed = eyes.list_images(data, split)
@@ -148,7 +161,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def add_options(parser) -> None:
     """Add this stage's own options."""
-    parser.add_argument("--method", choices=METHODS, default="adaptive", help="how the eye is found")
+    parser.add_argument("--method", choices=METHODS, default="adaptive", help="how the eye is found: its "
+                        "round rim, or the box of all that is brighter than a threshold")  # fmt: skip
 
 
 if __name__ == "__main__":

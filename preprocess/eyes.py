@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from preprocess import stage
 from preprocess.stage import InputError
 
 if TYPE_CHECKING:
@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 N_LEVELS = 5  # 0 no retinopathy, 1 mild, 2 moderate, 3 severe, 4 proliferative
 SPLITS = ("train", "test")
 SUFFIXES = (".jpeg", ".jpg", ".png")  # Kaggle's files are .jpeg
-# A patient's name is a plain file name: no path, no leading dot (hidden and temporary files), no control character.
-IMAGE_ID = re.compile(r"(?P<patient>[^./\\\x00-\x1f][^/\\\x00-\x1f]*?)_(?P<side>left|right)(?:_(?P<repeat>\w+))?")
+# A patient's name is a plain file name: no path, no leading dot (hidden and temporary files), no control character, and
+# nothing a spreadsheet takes for the start of a formula, since submissions are opened in one.
+IMAGE_ID = re.compile(
+    r"(?P<patient>[^.=+@\-/\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*?)_(?P<side>left|right)(?:_(?P<repeat>\w+))?"
+)
+LONGEST_ID = 200  # bytes: file systems take 255, temporary names need some
+FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 class Eye(NamedTuple):
@@ -37,8 +42,8 @@ def parse_image_id(image: str) -> Eye:
     Raises InputError if the id is not PATIENT_left or PATIENT_right (or PATIENT_left_REPEAT), or no plain file name.
     """
     match = IMAGE_ID.fullmatch(image)
-    if not match or len(os.fsencode(image)) > 200:  # file systems take 255 bytes, temporary names need some
-        raise InputError(f"image id {image!r} is not of the form PATIENT_left or PATIENT_right")
+    if not match or not image.isprintable() or len(image.encode()) > LONGEST_ID:
+        raise InputError(f"image id {stage.shorten(image)!r} is not of the form PATIENT_left or PATIENT_right")
     return Eye(match["patient"], match["side"], match["repeat"] or "")
 
 
@@ -86,7 +91,9 @@ def _sort_in(path: Path, found: dict[str, Path], misnamed: dict[str, str]) -> No
         parse_image_id(path.stem)
         path.name.encode()
     except (InputError, UnicodeEncodeError):
-        shown = path.name.encode(errors="backslashreplace").decode()
+        shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in path.name)
+        shown = shown.encode(errors="backslashreplace").decode()
+        shown = f"./{shown}" if shown.startswith(FORMULA_STARTS) else shown
         misnamed[shown] = "the file's name is not PATIENT_left or PATIENT_right"
         return
     if path.stem in found:
@@ -105,31 +112,29 @@ def _named_images(data: Path, split: str) -> list[str]:
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return the named columns of a CSV as text, one row per image, indexed 0..n-1 in the file's order.
 
-    Raises InputError, naming file and row, for an unreadable file, missing columns, ids that are no image id and ids
-    that come twice. Further columns are left out.
+    Raises InputError, naming file and row, for an unreadable file, columns that are missing or come twice, rows that
+    have more or fewer fields than the header, ids that are no image id and ids that come twice. Further columns are
+    left out.
     """
     import pandas as pd
 
-    try:
-        table = pd.read_csv(
-            path,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            skip_blank_lines=False,
-            compression="gzip" if path.suffix == ".gz" else None,
-        )
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (ValueError, EOFError, zlib.error) as error:  # pandas' own errors are ValueErrors; the others are gzip's
-        raise InputError(f"{path}: not a CSV table ({' '.join(str(error).split())})") from None
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise InputError(f"{path}: no column {', '.join(missing)}; its columns are {', '.join(table.columns[:8])}")
+    header, *rows = stage.read_csv(path)
+    _check_columns(path, header, columns)
+    table = pd.DataFrame({column: [row[header.index(column)] for row in rows] for column in columns}, dtype=str)
     if "image" in columns:
         _check_images(path, table["image"])
-    return table[list(columns)]
+    return table
+
+
+def _check_columns(path: Path, header: list[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in header]
+    if missing:
+        shown = stage.shorten(", ".join(header))
+        hint = "; separate the columns by commas" if len(header) == 1 and re.search("[;\t]", header[0]) else ""
+        raise InputError(f"{path}: no column {', '.join(missing)}; its columns are {shown}{hint}")
+    repeated = [column for column in columns if header.count(column) > 1]
+    if repeated:
+        raise InputError(f"{path}: column {repeated[0]} comes {header.count(repeated[0])} times")
 
 
 def _check_images(path: Path, images: pd.Series) -> None:
@@ -154,7 +159,7 @@ def read_numbers(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> np.
     bad = ~np.isfinite(numbers)
     if bad.any():
         row, column = (int(position[0]) for position in np.nonzero(bad))
-        text = table[columns[column]].iloc[row]
+        text = stage.shorten(table[columns[column]].iloc[row])
         raise InputError(f"{path}, row {row + 2}: {columns[column]} is {text!r}, not a finite number")
     return numbers
 
@@ -171,7 +176,9 @@ def read_labels(path: Path) -> pd.Series:
     bad = ~np.isin(levels, range(N_LEVELS))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise InputError(f"{path}, row {row + 2}: level is {table['level'].iloc[row]}, not 0, 1, 2, 3 or 4")
+        raise InputError(
+            f"{path}, row {row + 2}: level is {stage.shorten(table['level'].iloc[row])}, not 0, 1, 2, 3 or 4"
+        )
     labels = pd.Series(levels.astype(np.int64), index=pd.Index(table["image"], name="image"), name="level")
     return labels[sorted(labels.index, key=order_of)]
 

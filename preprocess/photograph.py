@@ -105,7 +105,7 @@ def _check_file(path: Path) -> None:
     except FileNotFoundError as error:
         raise UnreadablePhotograph("no such file") from error
     except (OSError, ValueError) as error:
-        raise UnreadablePhotograph(f"cannot be opened: {error}") from error
+        raise UnreadablePhotograph(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(status.st_mode):
         raise UnreadablePhotograph("a folder, not a file")
     if not stat.S_ISREG(status.st_mode):

@@ -233,10 +233,9 @@ def add_options(parser) -> None:
 
 def parse_size(text: str) -> int:
     """Return a side in pixels that the pipeline can work with."""
-    size_px = int(text)
-    if not 32 <= size_px <= 4096:
-        raise argparse.ArgumentTypeError("32 to 4096 pixels")
-    return size_px
+    if not text.isdecimal() or not 32 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 32 to 4096")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,14 @@ LINE_RGB, TEXT_RGB = (0, 255, 0), (255, 255, 0)
 
 
 def draw_tile(path: Path, row: Mapping[str, Any], text: str) -> np.ndarray:
-    """Return a photograph with its ellipse, (TILE_PX, TILE_PX, 3) uint8 RGB; the confidence stands below the text."""
-    rgb, reduction = photograph.decode(path, TILE_PX)
+    """Return a photograph with its ellipse, (TILE_PX, TILE_PX, 3) uint8 RGB; the confidence stands below the text.
+
+    Of a photograph that cannot be read there is the text only: its ellipse is a correction, made without its pixels.
+    """
+    try:
+        rgb, reduction = photograph.decode(path, TILE_PX)
+    except photograph.UnreadablePhotograph:
+        return write_lines(np.zeros((TILE_PX, TILE_PX, 3), np.uint8), (text, "unreadable"))
     full = Disc(row["center_x"], row["center_y"], row["semi_axis_x"], row["semi_axis_y"], row["confidence"])
     scale = TILE_PX / max(rgb.shape[:2])
     size = [max(1, round(side * scale)) for side in rgb.shape[1::-1]]
@@ -30,7 +36,12 @@ def draw_tile(path: Path, row: Mapping[str, Any], text: str) -> np.ndarray:
     center = (round(found.center_x * fraction), round(found.center_y * fraction))
     axes = (round(found.semi_axis_x * fraction), round(found.semi_axis_y * fraction))
     cv2.ellipse(tile, center, axes, 0, 0, 360, LINE_RGB, 1, cv2.LINE_AA, shift=4)
-    for line, words in enumerate((text, f"{row['confidence']:.3f}")):
+    return write_lines(tile, (text, f"{row['confidence']:.3f}"))
+
+
+def write_lines(tile: np.ndarray, lines: tuple[str, str]) -> np.ndarray:
+    """Write two lines at the bottom of a tile, in place, and return it."""
+    for line, words in enumerate(lines):
         cv2.putText(tile, words, (3, TILE_PX - 18 + 14 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.4, TEXT_RGB, 1, cv2.LINE_AA)
     return tile
 
@@ -38,7 +49,7 @@ def draw_tile(path: Path, row: Mapping[str, Any], text: str) -> np.ndarray:
 def write_sheet(target: Path, photographs: list[tuple[str, Path, Mapping[str, Any]]]) -> int:
     """Write the sheet of (image, path, row of the crop table), least confidence first; return how many it shows.
 
-    Raises InputError if there is none, or a photograph cannot be read any more.
+    Raises InputError if there is none.
     """
     doubtful = sorted(photographs, key=lambda entry: entry[2]["confidence"])[: COLUMNS * ROWS]
     if not doubtful:

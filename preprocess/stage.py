@@ -6,21 +6,29 @@ import argparse
 import contextlib
 import csv
 import fcntl
+import gzip
 import hashlib
 import io
 import json
 import os
+import socket
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from preprocess import interrupt
+from preprocess.interrupt import EXIT_INTERRUPTED, PARTIAL
+
 LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "simplejpeg", "pillow", "pandas", "torch")
-PARTIAL = ".partial-"  # prefix of every temporary file: a name no image id may have
+SHOWN_CHARACTERS = 100  # of a file's content in a message: a hostile table may have a million columns
 EXIT_INPUT = 2  # the input must be mended
-EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
+LOCK_VARIABLE = "CACHE_LOCK_DESCRIPTOR"  # where run_all.sh says under which number it has CACHE/.lock open, locked
 CLUSTER_TIMEOUT_S = 20  # a scheduler that does not answer by then is not there
+# The options that joblib's helper process starts with: it tidies up after a killed run, and need not tell.
+IGNORE_TRACKER = "ignore:resource_tracker:UserWarning"
 CLUSTER_RETRIES = 3  # how often a task moves on when the worker it runs on dies
 
 Workers = int | str  # a number of processes here, or the address of a Dask scheduler
@@ -33,13 +41,21 @@ class InputError(ValueError):
 # --- command line ---------------------------------------------------------------------------------------------------
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that are values; what happens without an option that has none, its help tells."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_value = action.default is not None and action.default is not False
+        return super()._get_help_string(action) if has_value else action.help
+
+
 def make_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser with the two options all stages share, `--data` and `--cache`."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=description,
         epilog=f"example: python -m {module} {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder in Kaggle's layout")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make")
@@ -69,22 +85,22 @@ def add_rejected_option(parser: argparse.ArgumentParser) -> None:
 
 def parse_jobs(text: str) -> int:
     """Return a number of processes, at least 1."""
-    jobs = int(text)
-    if jobs < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return jobs
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`; end with one line and status 2 on bad input or an unusable disk, 130 on Ctrl-C."""
-    try:
-        main()
-    except InputError as error:
-        fail(str(error), EXIT_INPUT)
-    except OSError as error:
-        fail(f"{error.filename or 'input or output'}: {error.strerror or error}", EXIT_INPUT)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
+    with interrupt.answered():
+        try:
+            main()
+        except InputError as error:
+            fail(str(error), EXIT_INPUT)
+        except OSError as error:
+            fail(f"{error.filename or 'input or output'}: {error.strerror or error}", EXIT_INPUT)
+        except KeyboardInterrupt:  # in a thread that was there before SIGINT was blocked: a caller's
+            fail(interrupt.MESSAGE, EXIT_INTERRUPTED)
 
 
 def fail(message: str, status: int) -> None:
@@ -98,14 +114,28 @@ def fail(message: str, status: int) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with the same suffix; put it in `path`'s place if the block succeeds."""
+    """Yield a temporary path beside `path`, with the same suffix; put it in `path`'s place if the block succeeds.
+
+    Raises InputError if `path` is a folder.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; give the name of a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f"{PARTIAL}{os.getpid()}-{hash_text(path.name)[:12]}{path.suffix}"
-    try:
+    name = f"{PARTIAL}{os.getpid()}-{hash_text(path.name)[:12]}{path.suffix}"
+    with interrupt.begun(path.parent / name) as partial, naming(path, partial):
         yield partial
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Have an OSError of the block name `path` if it names no file (a full disk) or the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in {None, str(partial)}:
+            error.filename = str(path)
+        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -128,6 +158,37 @@ def write_table(path: Path, columns: Sequence[str], rows: Mapping[str, Mapping[s
     write_bytes(path, lines.getvalue().encode())
 
 
+def read_csv(path: Path) -> list[list[str]]:
+    """Return the fields of a CSV in UTF-8, with or without byte order mark, perhaps gzipped: the header, then the rows.
+
+    Raises InputError, naming file and row, if it is no table: as many fields in every row as in the header.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = content.decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a CSV table (no UTF-8 text from byte {error.start} on)") from None
+    except (csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a CSV table ({error})") from None
+    while rows and not rows[-1]:  # empty lines at the end
+        rows.pop()
+    if not rows or not rows[0]:
+        raise InputError(f"{path}: not a CSV table (no header)")
+    for position, row in enumerate(rows[1:]):
+        if len(row) != len(rows[0]):
+            raise InputError(f"{path}, row {position + 2}: {len(row)} fields, the header has {len(rows[0])}")
+    return rows
+
+
+def shorten(text: str) -> str:
+    """Return a text from a file as a message may show it: one line, printable, not too long."""
+    shown = text if text.isprintable() else ascii(text)[1:-1]
+    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}…"
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what a killed run left half-written in `folder`. Call it only with the cache locked."""
     with os.scandir(folder) as entries:
@@ -137,18 +198,51 @@ def remove_partials(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(cache: Path) -> Iterator[None]:
-    """Hold the cache for this process; the kernel lets go of it even if the process is killed.
+def locked(folder: Path, tree: Path | None = None) -> Iterator[None]:
+    """Hold a cache for this process; the kernel lets go of it even if the process is killed.
+
+    Parameters
+    ----------
+    folder : what is held; its file .lock names the holder
+    tree : the folder that workers write below, if it is another one
 
     Raises InputError if another run holds it.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / ".lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{cache}: another run is using this cache; wait for it or give another --cache") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as handle, interrupt.holding(tree or folder):
+        if not _is_held_by_script(handle.fileno()):
+            take_lock(handle.fileno(), folder, os.getpid())
         yield
+
+
+def _is_held_by_script(descriptor: int) -> bool:
+    """Tell whether the script that started this process holds the lock file that is open under `descriptor`."""
+    inherited = os.environ.get(LOCK_VARIABLE, "")
+    if not inherited.isdecimal():
+        return False
+    try:
+        if not os.path.samestat(os.fstat(int(inherited)), os.fstat(descriptor)):
+            return False
+        fcntl.flock(int(inherited), fcntl.LOCK_EX | fcntl.LOCK_NB)  # changes nothing if the script holds it
+    except OSError:
+        return False
+    return True
+
+
+def take_lock(descriptor: int, cache: Path, pid: int) -> None:
+    """Lock the file that is open under `descriptor`, and note in it that process `pid` holds the cache.
+
+    Raises InputError, with what the holder noted, if another run holds it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "it has just begun"
+        raise InputError(
+            f"{cache}: another run is using this cache ({holder}); wait for it or give another --cache"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {pid} on {socket.gethostname()}\n".encode(), 0)
 
 
 def hash_text(text: str) -> str:
@@ -287,7 +381,7 @@ class Journal:
         header = contents[0] if contents and isinstance(contents[0], dict) else {}
         self.change = describe_change(header, self.parameters)
         if self.change is None:
-            self.records = {line[0]: Record(*line[1:]) for line in contents[1:] if isinstance(line, list)}
+            self.records = {line[0]: Record(*line[1:]) for line in contents[1:] if _is_record(line)}
             self._is_compact = not torn and len(self.records) == len(lines) - 1
 
     def due(self, keys: Mapping[str, list]) -> list[str]:
@@ -299,7 +393,7 @@ class Journal:
         """Yield a function that records one image's key and row, on disk before it returns."""
         self._write()  # drops a torn line and what other parameters made
         self._is_compact = False
-        with open(self.path, "ab") as handle:
+        with naming(self.path), open(self.path, "ab") as handle:
 
             def append(image: str, key: list, row: dict[str, Any]) -> None:
                 self.records[image] = Record(json.loads(json.dumps(key)), row)
@@ -360,8 +454,14 @@ def read_rows(folder: Path, split: str, made_by: str) -> dict[str, dict[str, Any
 def _decode_line(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+
+
+def _is_record(line: Any) -> bool:
+    """Tell whether a line of a journal is [image, key, row]."""
+    kinds = (str, list, dict)
+    return isinstance(line, list) and len(line) == len(kinds) and all(map(isinstance, line, kinds))
 
 
 def describe_source(path: Path) -> list:
@@ -395,7 +495,16 @@ def map_parallel(
 def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: int) -> Iterator[tuple[str, Any]]:
     from joblib import Parallel, delayed
 
-    parallel = Parallel(n_jobs=min(jobs, len(tasks)), return_as="generator_unordered", batch_size=1)
+    if IGNORE_TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(IGNORE_TRACKER)
+    interrupt.shield_workers()
+    parallel = Parallel(
+        n_jobs=min(jobs, len(tasks)),
+        return_as="generator_unordered",
+        batch_size=1,
+        initializer=interrupt.follow_parent,
+        initargs=(os.getpid(),),
+    )
     return parallel(delayed(_call)(work, image, arguments) for image, arguments in tasks.items())
 
 
@@ -477,16 +586,16 @@ def read_rejected(cache: Path):
     """Return `CACHE/rejected.csv` as a table of image, stage, reason, split; an empty one if there is none."""
     import pandas as pd
 
-    path = cache / "rejected.csv"
+    path, columns = cache / "rejected.csv", ["image", "stage", "reason", "split"]
     if not path.exists():
-        return pd.DataFrame(columns=["image", "stage", "reason", "split"], dtype=str)
+        return pd.DataFrame(columns=columns, dtype=str)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError:  # pandas' own errors are ValueErrors
-        table = pd.DataFrame()
-    if list(table.columns) != ["image", "stage", "reason", "split"]:
+        header, *rows = read_csv(path)
+    except InputError as error:
+        raise InputError(f"{error}; remove it and run python -m preprocess again") from None
+    if header != columns:
         raise InputError(f"{path}: damaged; remove it and run python -m preprocess again")
-    return table
+    return pd.DataFrame(rows, columns=columns, dtype=str)
 
 
 def check_rejected(cache: Path, reasons: Mapping[str, str], allow_rejected: bool) -> None:

@@ -216,7 +216,7 @@ def draw_folder(data: Path, n_patients: dict[str, int], parameters: dict, jobs: 
     check_folder(data, planned)
     code = {path.name: stage.hash_file(path) for path in sorted((Path(__file__).parent / "fundus").glob("*.py"))}
     rows: dict[str, dict] = {}
-    with stage.locked(data / OWN_FOLDER):
+    with stage.locked(data / OWN_FOLDER, tree=data):
         for split in SPLITS:
             rows |= draw_split(data, split, planned[split], parameters | code, jobs)
         write_tables(data, planned, rows)
@@ -226,15 +226,21 @@ def main(argv: list[str] | None = None) -> None:
     """Run the stage from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m preprocess.synthetic",
-        description="Draw a data folder in Kaggle's layout from a seed.",
+        description="Draw a data folder in Kaggle's layout from a seed: photographs of both eyes with lesions by the "
+        "clinical scale, the labels, and the truth about discs and lesions. What is there already stays.",
         epilog="example: python -m preprocess.synthetic --data data/demo --width-px 1024 --levels balanced",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=stage.HelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="folder to draw")
     parser.add_argument("--patients-train", type=int, default=300, help="patients in train/, two photographs each")
     parser.add_argument("--patients-test", type=int, default=100, help="patients in test/")
-    parser.add_argument("--width-px", type=int, help="width of all photographs; without it, that of each camera")
-    parser.add_argument("--levels", choices=("real", "balanced"), default="real", help="how frequent each level is")
+    parser.add_argument("--width-px", type=int, help="width of all photographs in pixels (default: each camera's own)")
+    parser.add_argument(
+        "--levels",
+        choices=("real", "balanced"),
+        default="real",
+        help="how frequent each level is: as in the competition, or all alike",
+    )
     parser.add_argument("--seed", type=int, default=0, help="one seed, one folder, byte for byte")
     parser.add_argument("--jobs", type=stage.parse_jobs, default=os.cpu_count(), help="processes to work with")
     options = parser.parse_args(argv)

@@ -20,6 +20,25 @@ def drawn_folder(tmp_path_factory):
     return data
 
 
+@pytest.fixture(scope="session")
+def finished_cache(drawn_folder, tmp_path_factory):
+    """A cache in which every stage up to the blend has run on the drawn folder, with tiny squares; to be read only."""
+    import blend.predict
+    import blend.train
+    import dr.predict
+    import dr.train
+    import preprocess.__main__
+
+    cache = tmp_path_factory.mktemp("finished") / "cache"
+    places = [f"--data={drawn_folder}", f"--cache={cache}"]
+    preprocess.__main__.main([*places, *"--size-px 48 --jobs 1".split()])
+    dr.train.main([*places, *"--epochs 2 --batch-size 2 --folds 2 --crop-px 32 --device cpu".split()])
+    dr.predict.main([*places, *"--views 2 --device cpu".split()])
+    blend.train.main([*places, "--fellow-weight", "0.25", "--method", "linear"])
+    blend.predict.main(places)
+    return cache
+
+
 @pytest.fixture
 def data(drawn_folder, tmp_path):
     """A copy of the drawn folder that a test may change."""

@@ -20,8 +20,12 @@ def options(data, cache, jobs=1):
 
 
 def read_all(cache):
-    """Return the bytes of every file in a cache, by relative path."""
-    return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.rglob("*")) if path.is_file()}
+    """Return the bytes of every file in a cache but the lock, by relative path."""
+    return {
+        str(path.relative_to(cache)): path.read_bytes()
+        for path in sorted(cache.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def test_one_decode_gives_the_bytes_of_two(drawn_folder, cache, tmp_path, monkeypatch):

@@ -10,10 +10,16 @@ import pandas as pd
 import pytest
 
 from preprocess import synthetic
-from submissions import score
+from submissions import dry_run, score
 
 ROOT = Path(__file__).parents[1]
+DECIDING = ("dr.train", "dr.predict", "blend.train", "blend.predict", "kappa.assign", "submissions.report")
 SMALL = "--size-px 64 --epochs 2 --views 2 --jobs 1 dr.train --folds 2 --batch-size 4".split()
+
+
+def written_to(folder):
+    """Return the options that keep what a run writes for people out of the project's folder."""
+    return ["submissions.write", "--out", folder / "out.csv", "submissions.report", "--out", folder / "out.html"]
 
 
 def run_all(*arguments):
@@ -51,11 +57,11 @@ def test_the_environment_of_the_tests_is_used_as_it_is():
 def finished(tmp_path_factory):
     """A small data folder and what a whole run over it left: (data, cache, submission, output)."""
     folder = tmp_path_factory.mktemp("run_all")
-    data, cache, submission = folder / "data", folder / "cache", folder / "submission.csv"
+    data, cache, submission = folder / "data", folder / "cache", folder / "out.csv"
     synthetic.main(
         [f"--data={data}", *"--patients-train 8 --patients-test 3 --width-px 200 --levels balanced --jobs 1".split()]
     )
-    shown = run_all("--data", data, "--cache", cache, *SMALL, "submissions.write", "--out", submission)
+    shown = run_all("--data", data, "--cache", cache, *SMALL, *written_to(folder))
     assert shown.returncode == 0, shown.stderr
     return data, cache, submission, shown.stdout
 
@@ -74,11 +80,87 @@ def test_a_whole_run_ends_in_a_valid_submission_and_a_table(finished):
 
 def test_a_second_run_is_all_cached(finished, tmp_path):
     data, cache, submission, _ = finished
-    arguments = ("--data", data, "--cache", cache, *SMALL, "submissions.write", "--out", tmp_path / "again.csv")
+    arguments = ("--data", data, "--cache", cache, *SMALL, *written_to(tmp_path))
     again = run_all(*arguments)
-    for stage in ("normalize", "standardize", "dr.train", "dr.predict", "blend.train", "blend.predict", "kappa.assign"):
+    for stage in ("normalize", "standardize", *DECIDING):
         assert f"{stage}: cached" in again.stdout
-    assert (tmp_path / "again.csv").read_bytes() == submission.read_bytes()
+    assert (tmp_path / "out.csv").read_bytes() == submission.read_bytes()
+
+
+def test_a_run_ends_in_a_report_with_pictures_and_times(finished):
+    _, cache, submission, _ = finished
+    page = submission.with_suffix(".html").read_text()
+    assert 'alt="Heat map of level' in page
+    assert "<ellipse " in page
+    timed = pd.read_csv(cache / "times.csv")["stage"].tolist()
+    assert timed == ["preprocess", *DECIDING[:-1]]
+
+
+def list_files(*folders):
+    """Return name, size and time of all files below some folders."""
+    paths = sorted(path for folder in folders for path in folder.rglob("*"))
+    return [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def look_ahead(*arguments):
+    """Return what a dry run says of each stage: name -> state and reason."""
+    shown = run_all("--dry-run", *arguments)
+    rows = (line.split(maxsplit=1) for line in shown.stdout.splitlines())
+    return {first: outlook for first, outlook in rows if first in dry_run.STAGES}, shown
+
+
+def test_a_dry_run_of_a_finished_run_finds_all_cached_and_touches_nothing(finished, tmp_path):
+    data, cache, submission, _ = finished
+    before = list_files(data, cache, submission.parent)
+    outlook, shown = look_ahead("--data", data, "--cache", cache, *SMALL, *written_to(submission.parent))
+    assert shown.returncode == 0, shown.stderr
+    assert {stage for stage, state in outlook.items() if state == "cached"} == {
+        "preprocess",
+        "submissions.write",
+        *DECIDING,
+    }
+    assert outlook["submissions.score"] == "will run: prints its table"
+    assert list_files(data, cache, submission.parent) == before
+
+
+def test_a_dry_run_names_what_changed_and_what_hangs_on_it(finished):
+    data, cache, submission, _ = finished
+    before = list_files(data, cache)
+    options = [
+        "--data",
+        data,
+        "--cache",
+        cache,
+        *SMALL,
+        *written_to(submission.parent),
+        "blend.train",
+        "--method",
+        "linear",
+    ]
+    outlook, _ = look_ahead(*options)
+    assert outlook["dr.predict"] == "cached"
+    assert outlook["blend.train"] == "will run: method changed from mlp to linear"
+    for stage in ("blend.predict", "kappa.assign", "submissions.write", "submissions.score", "submissions.report"):
+        assert outlook[stage] == "will run after blend.train"
+    assert list_files(data, cache) == before
+
+
+def test_a_dry_run_without_a_cache_makes_none(data, tmp_path):
+    outlook, shown = look_ahead("--data", data, "--cache", tmp_path / "cache", "--size-px", "64")
+    assert shown.returncode == 0
+    assert outlook["preprocess"] == "will run: 8 of 8 images of train are due"
+    assert outlook["submissions.report"] == "will run after preprocess"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_dry_run_tells_where_a_run_would_stop(tmp_path):
+    outlook, shown = look_ahead("--data", tmp_path / "nowhere", "--cache", tmp_path / "cache")
+    assert shown.returncode == 2
+    assert outlook["preprocess"] == f"will stop: {tmp_path / 'nowhere'}: no such folder"
+    assert outlook["dr.train"] == "not reached after preprocess"
+    wrong = run_all("--dry-run", "--data", tmp_path, "kappa.assign", "--method", "guess")
+    assert wrong.returncode == 2
+    assert "invalid choice: 'guess'" in wrong.stderr
 
 
 def test_a_rejected_test_eye_is_still_in_the_submission(finished, tmp_path):
@@ -86,12 +168,12 @@ def test_a_rejected_test_eye_is_still_in_the_submission(finished, tmp_path):
     data = shutil.copytree(data, tmp_path / "data")
     cache = shutil.copytree(cache, tmp_path / "cache")
     next((data / "test").iterdir()).write_bytes(b"")
-    arguments = ("--data", data, "--cache", cache, *SMALL, "submissions.write", "--out", tmp_path / "again.csv")
+    arguments = ("--data", data, "--cache", cache, *SMALL, *written_to(tmp_path))
     assert run_all(*arguments).returncode == 2
     allowed = run_all("--allow-rejected", *arguments)
     assert allowed.returncode == 0, allowed.stderr
     assert "dr.train: cached" in allowed.stdout
-    assert list(pd.read_csv(tmp_path / "again.csv")["image"]) == list(pd.read_csv(submission)["image"])
+    assert list(pd.read_csv(tmp_path / "out.csv")["image"]) == list(pd.read_csv(submission)["image"])
 
 
 def test_without_a_test_set_the_net_and_the_blend_are_trained_and_the_run_says_what_is_missing(finished, tmp_path):

@@ -1,0 +1,116 @@
+"""The README's commands: every module and option exists; what is cheap runs as it is written."""
+
+import argparse
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dr.scores import write_scores
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+LAST_TWO_STAGES = "… use the last two stages"
+MAX_PICTURE_BYTES = 200_000
+
+
+def find_commands(text):
+    """Return the words of each command: lines of indented blocks, and code within lines."""
+    blocks = re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE)
+    inline = re.findall(r"`([^`]+)`", re.sub(r"^ {4}.*$", "", text, flags=re.MULTILINE))
+    lines = [" ".join(line.split()) for line in (*blocks, *inline)]
+    starts = ("python -m ", "torchrun ", "./run_all.sh")
+    return [shlex.split(line, comments=True) for line in dict.fromkeys(lines) if line.startswith(starts)]
+
+
+COMMANDS = find_commands(TEXT)
+OF_MODULES = [words[words.index("-m") + 1 :] for words in COMMANDS if "-m" in words]
+OF_THE_SCRIPT = [words[1:] for words in COMMANDS if words[0] == "./run_all.sh"]
+
+
+class Parsed(Exception):  # noqa: N818  not an error
+    """The command line was understood."""
+
+
+def test_the_readme_has_commands():
+    assert len(OF_MODULES) > 15
+    assert len(OF_THE_SCRIPT) > 4
+
+
+@pytest.mark.parametrize("words", OF_MODULES, ids=" ".join)
+def test_every_module_takes_its_options(words, monkeypatch):
+    understand = argparse.ArgumentParser.parse_args
+
+    def stop_after_parsing(parser, *arguments):
+        understand(parser, *arguments)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop_after_parsing)
+    module, *options = words
+    if not options:  # `python -m X` in the text; benchmarks without options would run
+        assert importlib.util.find_spec(module)
+        return
+    name = f"{module}.__main__" if module == "preprocess" else module
+    monkeypatch.setattr(sys, "argv", [module, *options])
+    with pytest.raises(Parsed):
+        importlib.import_module(name).main()
+
+
+@pytest.mark.parametrize("words", [words for words in OF_THE_SCRIPT if "--data" in words], ids=" ".join)
+def test_the_run_script_takes_its_options(words, data, tmp_path):
+    words = [str(data) if word == "data" else word for word in words if word != "--dry-run"]
+    shown = subprocess.run(
+        [ROOT / "run_all.sh", "--dry-run", "--cache", tmp_path / "cache", *words],
+        env=os.environ | {"VIRTUAL_ENV": sys.prefix},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "submissions.report" in shown.stdout
+
+
+def test_the_last_two_stages_run_as_written(tmp_path, monkeypatch, capsys):
+    """The recipe for the scores of another net, on a tiny table."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, first in (("valid.csv", 1), ("test.csv", 101)):
+        images = [f"{patient}_{side}" for patient in range(first, first + 20) for side in ("left", "right")]
+        write_scores(Path(name), images, rng.dirichlet(np.ones(5), len(images)))
+        labels = "trainLabels.csv" if first == 1 else "data/sampleSubmission.csv"
+        Path("data").mkdir(exist_ok=True)
+        pd.DataFrame({"image": images, "level": rng.integers(0, 5, len(images))}).to_csv(labels, index=False)
+    recipe = TEXT[TEXT.index(LAST_TWO_STAGES) :].split("\n\n")[1]
+    commands = find_commands(recipe)
+    assert [words[2] for words in commands] == ["blend.train", "blend.predict", "kappa.assign", "submissions.write"]
+    for _, _, module, *options in commands:
+        importlib.import_module(module).main(options)
+    assert len(pd.read_csv("submission.csv")) == 40
+    assert "submissions.write: 40 images -> submission.csv" in capsys.readouterr().out
+
+
+def test_pictures_are_there_and_small():
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", TEXT)
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / picture).stat().st_size < MAX_PICTURE_BYTES
+
+
+def test_every_file_of_the_tree_exists():
+    block = TEXT[TEXT.index("## The stages") :].split("Each stage is a script")[0]
+    folder, n_files = ROOT, 0
+    for indent, name in re.findall(r"^( {4,6})(\S+)", block, re.MULTILINE):
+        if len(indent) == 4:
+            folder = ROOT / name if name.endswith("/") else ROOT
+        path = ROOT / name if len(indent) == 4 else folder / name
+        assert path.exists(), path
+        n_files += 1
+    assert n_files > 40
