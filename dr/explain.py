@@ -137,7 +137,8 @@ def undo_crop(heat: np.ndarray, disc: Disc, size_px: int, shape: tuple[int, int]
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dr.explain",
-        description="Show which places of a photograph speak for a level (Grad-CAM): the hotter the colour, the more. "
+        description="Show which places of a photograph speak for a level (Grad-CAM): the hotter the colour, the more, "
+        "against the rest of the same photograph. "
         f"Writes OUT/NAME{SUFFIX}, in the photograph's size. Takes photographs as they come from the camera; the cache "
         f"need not know them. {prepare.NOTICE}",
         epilog="example: python -m dr.explain data/test/10_left.jpeg --checkpoint cache/dr/epochs/0060.pt --out heat",
@@ -147,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.train left the net: its last epoch")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
-    parser.add_argument("--level", type=int, choices=range(eyes.N_LEVELS), help="level to explain (the likeliest to the net)")
+    parser.add_argument("--level", type=int, choices=range(eyes.N_LEVELS), help="level to explain (the likeliest)")
     parser.add_argument("--layer", choices=LAYERS, default="fine", help="fine: an earlier convolution, which shows "
                         "single spots; last: the last one, coarse, Grad-CAM proper")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("heat"), help="folder for the pictures")

@@ -14,9 +14,12 @@ from preprocess.stage import InputError
 SCHEDULES = ("drops", "one-cycle", "cosine")
 STORAGES = ("auto", "device", "memory", "file")
 DROP_SHARES = (0.6, 0.8, 0.9)  # of the epochs; the article dropped the rate "a few times"
+NESTEROV_ONE_CYCLE = {"nesterov": True, "schedule": "one-cycle", "learning_rate": 0.05, "weight_decay": 1e-3}
 RECIPES = {
     "article": {},
-    "nesterov-one-cycle": {"nesterov": True, "schedule": "one-cycle", "learning_rate": 0.05, "weight_decay": 1e-3},
+    "nesterov-one-cycle": NESTEROV_ONE_CYCLE,
+    "few-photographs": NESTEROV_ONE_CYCLE
+    | {"learning_rate": 0.03, "local_contrast": True, "rotation_deg": 180.0, "zoom": 1.15},
 }
 
 
@@ -75,7 +78,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--drop-epochs", whole(1), "epochs after which the rate drops (60, 80 and 90 %% of all)", nargs="+")
     add("--drop-factor", number(0, 1), "what a drop multiplies the rate by")
     add("--momentum", number(0, 1), "share of the last step that is taken again")
-    group.add_argument("--nesterov", action="store_true", help="take the gradient where momentum leads")
+    switch = argparse.BooleanOptionalAction  # so that what a recipe turns on can be turned off
+    group.add_argument("--nesterov", action=switch, default=False, help="take the gradient where momentum leads")
     add("--weight-decay", number(0), "L2 on the weights of convolutions and linear layers")
     add("--dropout", number(0, 0.99), "share of the features dropped before the first linear layer")
     add("--class-weights", str, "balanced: every level counts as much as the others", choices=("none", "balanced"))
@@ -87,8 +91,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--zoom", number(1, 4), "training images are enlarged by up to this factor, or reduced by it")
     group.add_argument("--ready-made", action="store_true", help="the photographs in --data are squares, all of one "
                        "size and equalized: train on them as they are, without the preprocess stages")  # fmt: skip
-    group.add_argument("--local-contrast", action="store_true", help="give the net each pixel's difference from the "
-                       "mean around it instead of the pixel")  # fmt: skip
+    group.add_argument("--local-contrast", action=switch, default=False, help="give the net each pixel's difference "
+                       "from the mean around it instead of the pixel")  # fmt: skip
     group.add_argument("--pairs", action="store_true", help="one net for both eyes of a patient: each eye's features "
                        "correct the other's scores")  # fmt: skip
     group.add_argument("--start-from", type=Path, metavar="FILE", help="checkpoint whose weights to begin with, like "

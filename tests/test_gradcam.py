@@ -18,9 +18,12 @@ MAP_PX = (64, 64, 32, 32, 16, 16, 8, 4, 2)  # of the nine blocks before their po
 
 @pytest.fixture(scope="module")
 def net():
-    """A net whose BatchNorms have seen some images, so that they do something."""
+    """A net of normal weights whose BatchNorms have seen some images, so that they do something."""
     net = NineConvNet(IMAGE_PX, dropout=0.0)
-    model.initialize_weights(net, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5, generator=generator)
     net.train()
     with torch.no_grad():
         for _ in range(3):
@@ -76,11 +79,12 @@ def test_each_block_has_its_own_resolution(net):
 
 @pytest.mark.parametrize("layer", explain.LAYERS)
 def test_heat_is_from_0_to_1_and_as_large_as_the_image(net, layer):
-    heat = gradcam.map_heat(net, draw_images(3), np.array([0, 1, 2]), layer)
-    assert heat.shape == (3, IMAGE_PX, IMAGE_PX)
+    heat = gradcam.map_heat(net, draw_images(10), np.arange(10) % 5, layer)
+    assert heat.shape == (10, IMAGE_PX, IMAGE_PX)
     assert heat.dtype == np.float32
     assert heat.min() >= 0
-    np.testing.assert_allclose(heat.max(axis=(1, 2)), 1)
+    assert set(heat.max(axis=(1, 2)).round(6)) <= {0, 1}  # for some levels nothing may speak
+    assert heat.any(axis=(1, 2)).sum() >= 5
 
 
 def test_explain_offers_the_layers_there_are():
