@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 SIGMA_SHARE = 6 / 256  # of the side: the blur that counts as the local mean; lesions are smaller, shadows larger
-GAIN = 2.0  # contrast is that much stronger than before; at 4, vessels and bleedings are clipped to the same black
+GAIN = 4.0  # contrast is that much stronger than before; more would clip vessels
 GREY = 128  # what no difference becomes, and all that is no eye
 DARKEST = 12  # a pixel with no channel above this is background: black, or JPEG noise on it
 RIM_PX = 3  # kernel that takes the half-dark pixels at the rim away

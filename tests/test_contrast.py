@@ -35,10 +35,10 @@ def test_slow_change_of_light_goes_and_a_lesion_stays(square):
     one, other = (contrast.subtract_local_mean(given).astype(float) for given in (pixels, shaded))
     inner = radius < 45
     assert np.abs(shaded.astype(float) - pixels)[inner].mean() > 9
-    assert np.abs(one - other)[inner].mean() < 2  # gain 2: less than a grey level of the square
+    assert np.abs(one - other)[inner].mean() < 4  # gain 4: less than a grey level of the square
     spotted = shaded.copy()
     spotted[60:63, 60:63] -= 20
-    assert other[61, 61].mean() - contrast.subtract_local_mean(spotted)[61, 61].mean() > 30
+    assert other[61, 61].mean() - contrast.subtract_local_mean(spotted)[61, 61].mean() > 60
 
 
 def test_difference_is_that_from_a_gaussian_mean():
