@@ -135,14 +135,13 @@ def undo_crop(heat: np.ndarray, disc: Disc, size_px: int, shape: tuple[int, int]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dr.explain",
-        description="Show which places of a photograph speak for a level (Grad-CAM): the hotter the colour, the more, "
+    parser = stage.make_bare_parser(
+        "dr.explain",
+        "Show which places of a photograph speak for a level (Grad-CAM): the hotter the colour, the more, "
         "against the rest of the same photograph. "
         f"Writes OUT/NAME{SUFFIX}, in the photograph's size. Takes photographs as they come from the camera; the cache "
         f"need not know them. {prepare.NOTICE}",
-        epilog="example: python -m dr.explain data/test/10_left.jpeg --checkpoint cache/dr/epochs/0060.pt --out heat",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "data/test/10_left.jpeg --checkpoint cache/dr/epochs/0060.pt --out heat",
     )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, JPEG or PNG")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache")

@@ -334,13 +334,12 @@ def grade(options: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dr.grade",
-        description="Grade raw photographs, which the cache need not know: per eye the probabilities of levels 0 to 4 "
+    parser = stage.make_bare_parser(
+        "dr.grade",
+        "Grade raw photographs, which the cache need not know: per eye the probabilities of levels 0 to 4 "
         "by the net, the same blended with those of the patient's other eye, the level nearest to their mean, and how "
         f"sure the crop is (0-1). {prepare.NOTICE}",
-        epilog="example: python -m dr.grade data/test/10_left.jpeg data/test/10_right.jpeg --cache cache",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache",
     )
     parser.add_argument("photographs", type=Path, nargs="+", metavar="PHOTOGRAPH", help="the left and the right eye "
                         "of a patient, or one of them, or a folder of PATIENT_left and PATIENT_right")  # fmt: skip

@@ -49,14 +49,19 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action) if has_value else action.help
 
 
-def make_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
-    """Return a parser with the two options all stages share, `--data` and `--cache`."""
-    parser = argparse.ArgumentParser(
+def make_bare_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser without options, whose help ends with an example."""
+    return argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=description,
         epilog=f"example: python -m {module} {example}",
         formatter_class=HelpFormatter,
     )
+
+
+def make_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser with the two options all stages share, `--data` and `--cache`."""
+    parser = make_bare_parser(module, description, example)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder in Kaggle's layout")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make")
     return parser

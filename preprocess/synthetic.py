@@ -5,7 +5,6 @@ python -m preprocess.synthetic --data data/demo --width-px 1024 --levels balance
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -224,12 +223,11 @@ def draw_folder(data: Path, n_patients: dict[str, int], parameters: dict, jobs: 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m preprocess.synthetic",
-        description="Draw a data folder in Kaggle's layout from a seed: photographs of both eyes with lesions by the "
+    parser = stage.make_bare_parser(
+        "preprocess.synthetic",
+        "Draw a data folder in Kaggle's layout from a seed: photographs of both eyes with lesions by the "
         "clinical scale, the labels, and the truth about discs and lesions. What is there already stays.",
-        epilog="example: python -m preprocess.synthetic --data data/demo --width-px 1024 --levels balanced",
-        formatter_class=stage.HelpFormatter,
+        "--data data/demo --width-px 1024 --levels balanced",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder to draw")
     parser.add_argument("--patients-train", type=int, default=300, help="patients in train/, two photographs each")

@@ -9,7 +9,6 @@ stand-in raises Decided; what is as it should be goes on. A stage that reaches i
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import io
@@ -181,11 +180,10 @@ def split_commands(words: Sequence[str]) -> list[list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a line per stage; end with status 2 if a stage would stop."""
-    parser = argparse.ArgumentParser(
-        prog="python -m submissions.dry_run",
-        description="List what the given stages would do, each `cached` or `will run` and why, and change nothing.",
-        epilog="example: python -m submissions.dry_run preprocess --data data --cache cache -- "
-        "dr.train --data data --cache cache --epochs 60",
+    parser = stage.make_bare_parser(
+        "submissions.dry_run",
+        "List what the given stages would do, each `cached` or `will run` and why, and change nothing.",
+        "preprocess --data data --cache cache -- dr.train --data data --cache cache --epochs 60",
     )
     parser.add_argument("stage", nargs="*", help="a stage's name and its options; -- stands between two stages")
     words = list(sys.argv[1:] if argv is None else argv)
