@@ -68,7 +68,7 @@ def explain(options: argparse.Namespace) -> None:
         heat = map_square(net, square, content, level, options.layer)
         write_picture(target, path, heat, square.disc, content["size_px"])
         print(f"{prepare.show(path)}: {describe(scores, level, heat)} -> {prepare.show(target)}", flush=True)
-    print(prepare.NOTICE)
+    print(stage.NOTICE)
     prepare.report_refused(reasons, len(targets) - len(reasons))
 
 
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
         "Show which places of a photograph speak for a level (Grad-CAM): the hotter the colour, the more, "
         "against the rest of the same photograph. "
         f"Writes OUT/NAME{SUFFIX}, in the photograph's size. Takes photographs as they come from the camera; the cache "
-        f"need not know them. {prepare.NOTICE}",
+        f"need not know them. {stage.NOTICE}",
         "data/test/10_left.jpeg --checkpoint cache/dr/epochs/0060.pt --out heat",
     )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, JPEG or PNG")

@@ -288,7 +288,7 @@ def describe_doubts(grade: Grade) -> str:
 def write_json(grades: Mapping[str, Grade], reasons: Mapping[str, str]) -> str:
     """Return grades and refused files as JSON."""
     content = {
-        "notice": prepare.NOTICE,
+        "notice": stage.NOTICE,
         "eyes": [describe_eye(image, grade) for image, grade in grades.items()],
         "refused": [{"photograph": path, "reason": reason} for path, reason in reasons.items()],
     }
@@ -329,7 +329,7 @@ def grade(options: argparse.Namespace) -> None:
         print(write_json(grades, reasons))
     else:
         refused = [f"refused: {name}: {reason}" for name, reason in reasons.items()]
-        print("\n".join([*(write_table(grades) if grades else []), *refused, prepare.NOTICE]))
+        print("\n".join([*(write_table(grades) if grades else []), *refused, stage.NOTICE]))
     prepare.report_refused(reasons, len(grades))
 
 
@@ -338,7 +338,7 @@ def main(argv: list[str] | None = None) -> None:
         "dr.grade",
         "Grade raw photographs, which the cache need not know: per eye the probabilities of levels 0 to 4 "
         "by the net, the same blended with those of the patient's other eye, the level nearest to their mean, and how "
-        f"sure the crop is (0-1). {prepare.NOTICE}",
+        f"sure the crop is (0-1). {stage.NOTICE}",
         "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache",
     )
     parser.add_argument("photographs", type=Path, nargs="+", metavar="PHOTOGRAPH", help="the left and the right eye "

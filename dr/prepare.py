@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from dr.dataset import Photographs
 
 
-NOTICE = "For competition and research: not a medical device, no diagnosis."
-
-
 class Refused(ValueError):
     """A file that no net can grade; the message is the reason, for people, without the file's name."""
 

@@ -24,6 +24,7 @@ from preprocess.interrupt import EXIT_INTERRUPTED, PARTIAL
 
 LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "simplejpeg", "pillow", "pandas", "torch")
 SHOWN_CHARACTERS = 100  # of a file's content in a message: a hostile table may have a million columns
+NOTICE = "For competition and research: not a medical device, no diagnosis."  # beside all that grades an eye
 EXIT_INPUT = 2  # the input must be mended
 LOCK_VARIABLE = "CACHE_LOCK_DESCRIPTOR"  # where run_all.sh says under which number it has CACHE/.lock open, locked
 CLUSTER_TIMEOUT_S = 20  # a scheduler that does not answer by then is not there

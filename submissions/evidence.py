@@ -17,7 +17,6 @@ from dr.scores import read_scores
 from kappa import assign
 from preprocess import crop, eyes, stage
 from preprocess.stage import InputError
-from submissions.score import STEPS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +33,12 @@ FOLDERS = {  # of the stages' manifests, below the cache
     "kappa.assign": "kappa",
 }
 TIMED = ("preprocess", *FOLDERS)  # the stages whose time matters; run_all.sh runs the image stages as one
+STEPS = (
+    ("argmax of the net, one view of its last epoch", "dr/single_{split}.csv"),
+    ("argmax after averaging views and epochs", "dr/scores_{split}.csv"),
+    ("argmax after the linear blend of both eyes", "blend/linear_{split}.csv"),
+    ("argmax after the MLP blend", "blend/scores_{split}.csv"),
+)
 NET, BLEND = STEPS[1][0], STEPS[3][0]  # the scores before and after both eyes are blended
 SPLITS = ("valid", "test")
 PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solution were ignored

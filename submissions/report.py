@@ -16,7 +16,6 @@ import numpy as np
 from preprocess import eyes, stage
 from submissions import evidence, figures, measures
 from submissions.evidence import BLEND, NET, Group
-from submissions.score import DISCLAIMER
 from submissions.write import FOLDER, parse_name
 
 VERSION = 1  # raise it when the same inputs give another report
@@ -258,7 +257,7 @@ def collect(data: Path, cache: Path, name: str, labels: Path | None) -> dict[str
     kappas, hardest = measure_steps(groups), show_hardest(data, cache, main_group) if main_group else {}
     return {
         "name": name,
-        "disclaimer": DISCLAIMER,
+        "disclaimer": stage.NOTICE,
         "level_names": LEVEL_NAMES,
         "data": describe_data(data, cache),
         "stages": describe_stages(cache),
@@ -356,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with stage.locked(options.cache):
         summary = write_report(options.data, options.cache, options.name, options.labels, target)
     print(f"submissions.report: {summary}")
-    print(DISCLAIMER)
+    print(stage.NOTICE)
 
 
 if __name__ == "__main__":

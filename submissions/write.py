@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from preprocess import eyes, stage
-from submissions.score import DISCLAIMER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     levels = write_submission(options.levels or options.cache / "kappa" / "levels_test.csv", options.data, target)
     print(f"submissions.write: {len(levels)} images -> {target}")
     print(*describe_submission(levels, options.data, None if options.levels else options.cache), sep="\n")
-    print(f"  {DISCLAIMER}")
+    print(f"  {stage.NOTICE}")
 
 
 if __name__ == "__main__":

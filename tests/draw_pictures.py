@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     trained = read_trained(options.cache / "dr" / "epochs")
     picture = join(draw_stages(read_checkpoint(trained, max(trained.checkpoints))))
     stage.write_bytes(options.out, picture)
-    print(f"{options.out}: {len(picture) / 1000:.0f} kB. A drawn eye; {prepare.NOTICE[0].lower()}{prepare.NOTICE[1:]}")
+    print(f"{options.out}: {len(picture) / 1000:.0f} kB. A drawn eye; {stage.NOTICE[0].lower()}{stage.NOTICE[1:]}")
 
 
 if __name__ == "__main__":

@@ -221,8 +221,8 @@ def test_table_is_aligned_and_says_that_it_is_no_medical_device(finished_cache, 
     assert lines[2].index(confidence) + len(confidence) == lines[1].index("crop") + len("crop")
     assert lines[2].index(f" {level}  no") + 1 == lines[1].index("level") + len("level") - 1
     assert f"refused: {broken}: neither a JPEG nor a PNG image" in lines
-    assert lines[-1] == prepare.NOTICE
-    assert "not a medical device" in prepare.NOTICE
+    assert lines[-1] == stage.NOTICE
+    assert "not a medical device" in stage.NOTICE
 
 
 def test_without_a_blend_only_the_nets_scores_are_shown(finished_cache, pair, capsys):
@@ -236,7 +236,7 @@ def test_without_a_blend_only_the_nets_scores_are_shown(finished_cache, pair, ca
 
 def test_json_has_the_crop_and_the_notice(finished_cache, pair, drawn_folder, capsys):
     graded = run(capsys, *pair, "--cache", finished_cache)
-    assert graded["notice"] == prepare.NOTICE
+    assert graded["notice"] == stage.NOTICE
     crop = graded["eyes"][0]["crop"]
     assert set(crop) == {"center_x", "center_y", "semi_axis_x", "semi_axis_y", "confidence"}
     assert crop["confidence"] > 0.9
@@ -286,4 +286,4 @@ def test_all_refused_is_still_said(finished_cache, tmp_path, capsys):
     broken.write_bytes(b"")
     with pytest.raises(InputError, match="1 photograph is refused"):
         grade.main([str(broken), f"--cache={finished_cache}", "--device=cpu"])
-    assert capsys.readouterr().out.splitlines() == [f"refused: {broken}: the file is empty", prepare.NOTICE]
+    assert capsys.readouterr().out.splitlines() == [f"refused: {broken}: the file is empty", stage.NOTICE]

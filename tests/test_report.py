@@ -15,7 +15,7 @@ from dr.scores import write_scores
 from kappa.qwk import quadratic_weighted_kappa
 from preprocess import crop, stage
 from submissions import evidence, measures, report
-from submissions.score import STEPS
+from submissions.evidence import STEPS
 from tests import ready_made
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"  # a patient's name that is a plain file name
