@@ -87,7 +87,7 @@ set_up() { # FILE...: prints the interpreter's path
     echo "setting up $root/.venv (once; some minutes)" >&2
     "$own" -m pip --version >/dev/null 2>&1 || "$(find_python)" -m venv --clear "$root/.venv" >&2
     for file in "$@"; do wanted+=(-r "$file"); done
-    "$own" -m pip install --quiet --disable-pip-version-check "${wanted[@]}" >&2
+    "$own" -m pip install --quiet --disable-pip-version-check -c "$root/tests/requirements.lock" "${wanted[@]}" >&2
     has_requirements "$own" "$@" || fail "$root/.venv lacks a package of $* after installation"
   fi
   echo "$own"

@@ -67,8 +67,8 @@ def read(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; run python -m dr.train first") from None
-    except UNREADABLE as error:
-        raise InputError(f"{path}: not a checkpoint, or a damaged one ({_shorten(error)})") from None
+    except UNREADABLE:  # torch's own words advise to run what code the file holds
+        raise InputError(f"{path}: not a checkpoint of dr.train, or a damaged one; train again") from None
     fault = find_fault(content)
     if fault:
         raise InputError(f"{path}: {fault}")

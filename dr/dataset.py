@@ -186,10 +186,18 @@ def _map_pixels(paths: dict[str, Path], shape: tuple, file: Path, key: str, luts
         stage.remove_partials(file.parent)
         with stage.replacing(file) as partial:
             pixels = open_memmap(partial, "w+", np.uint8, shape)
+            _reserve(partial)
             _fill(pixels, paths, luts)
             pixels.flush()
         stage.write_json(key_file, key)
     return np.load(file, mmap_mode="r")
+
+
+def _reserve(path: Path) -> None:
+    """Take the room that a file's size promises: a disk that fills up under a memory map kills without a word."""
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with path.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
 
 def _fill(pixels: np.ndarray | torch.Tensor, paths: dict[str, Path], luts: np.ndarray | None) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import stat
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-# Six times the largest camera of the competition (16 megapixels), and at most 300 MB as RGB; a damaged or hostile
-# header may claim anything up to 65535 x 65535.
-MAX_PIXELS = 100_000_000
+# Four times the largest camera of the competition (16 megapixels). A damaged or hostile header may claim anything up to
+# 65535 x 65535; within these limits no file takes more than 500 MB of memory, however small it is. A progressive JPEG
+# takes 6 bytes a pixel; what cannot be decoded at reduced scale, PNG and CMYK, 14 to 18.
+MAX_PIXELS = 70_000_000
+MAX_WHOLE_PIXELS = 24_000_000
 MAX_BYTES = 256_000_000  # no photograph under MAX_PIXELS is this large; whatever is, is not read into memory
 REDUCTIONS = (8, 4, 2, 1)  # the scales 1/k that a JPEG can be decoded at for less than the price of the whole
 SIGNATURES = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG"}
@@ -32,6 +35,10 @@ TURNS = {
     8: lambda rgb: np.rot90(rgb),
 }
 SIDEWAYS = (5, 6, 7, 8)
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type (PNG specification, third edition, 11.2.1)
+# The seven passes of an interlaced PNG: first column, first row, steps (8.1).
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+UNPACKED_AT_ONCE = 1 << 20  # bytes
 
 
 class UnreadablePhotograph(ValueError):
@@ -68,7 +75,9 @@ def decode(path: Path | str, short_side_px: int) -> tuple[np.ndarray, int]:
         orientation = _orientation(header)
         if header.format == "PNG":
             _check_png(path)
-        if header.format == "PNG" or header.mode == "CMYK":  # libjpeg has no RGB for CMYK, which no camera writes
+        elif header.mode == "CMYK":  # Pillow paints grey where pixels are missing, and says nothing
+            _decode_jpeg(path.read_bytes(), _reduced(header.size, REDUCTIONS[0]), "CMYK")
+        if _is_whole(header):
             rgb, reduction = _load_pixels(header), 1
         else:
             reduction = choose_reduction(header.size, short_side_px)
@@ -92,10 +101,17 @@ def _open(path: Path) -> Image.Image:
         raise UnreadablePhotograph(f"absurdly large: more than {MAX_PIXELS // 10**6} megapixels") from error
     except (OSError, SyntaxError, ValueError, struct.error, IndexError) as error:
         raise UnreadablePhotograph(_header_fault(path)) from error
-    if header.width * header.height > MAX_PIXELS:
+    n_pixels = header.width * header.height
+    if n_pixels > MAX_PIXELS or (n_pixels > MAX_WHOLE_PIXELS and _is_whole(header)):
         header.close()
-        raise UnreadablePhotograph(f"absurdly large: {header.width} x {header.height} pixels")
+        hint = "" if n_pixels > MAX_PIXELS else "; as a JPEG in RGB it could be read"
+        raise UnreadablePhotograph(f"absurdly large: {header.width} x {header.height} pixels{hint}")
     return header
+
+
+def _is_whole(header: Image.Image) -> bool:
+    """Tell whether a picture is decoded by Pillow, and whole: libjpeg has no RGB for CMYK, which no camera writes."""
+    return header.format == "PNG" or header.mode == "CMYK"
 
 
 def _check_file(path: Path) -> None:
@@ -148,15 +164,15 @@ def _reduced(size: tuple[int, int], reduction: int) -> tuple[int, int]:
     return -(-size[0] // reduction), -(-size[1] // reduction)
 
 
-def _decode_jpeg(content: bytes, size: tuple[int, int]) -> np.ndarray:
-    """Decode JPEG bytes to (h, w, 3) uint8 RGB of exactly `size` (width, height), or say what is wrong with them."""
+def _decode_jpeg(content: bytes, size: tuple[int, int], colors: str = "RGB") -> np.ndarray:
+    """Decode JPEG bytes to (h, w, c) uint8 of exactly `size` (width, height), or say what is wrong with them."""
     width, height = size
     try:
-        return simplejpeg.decode_jpeg(content, "RGB", min_width=width, min_height=height, min_factor=1)
+        return simplejpeg.decode_jpeg(content, colors, min_width=width, min_height=height, min_factor=1)
     except ValueError as error:
         if HARMLESS_WARNING not in str(error):
             raise UnreadablePhotograph(_jpeg_fault(str(error))) from error
-    return simplejpeg.decode_jpeg(content, "RGB", min_width=width, min_height=height, min_factor=1, strict=False)
+    return simplejpeg.decode_jpeg(content, colors, min_width=width, min_height=height, min_factor=1, strict=False)
 
 
 def _jpeg_fault(message: str) -> str:
@@ -166,13 +182,48 @@ def _jpeg_fault(message: str) -> str:
 
 
 def _check_png(path: Path) -> None:
-    """Compare the checksums of a PNG file, which Pillow does not when it loads the pixels."""
+    """Compare the checksums of a PNG file and count its pixels, which Pillow does not when it loads them."""
     with _open(path) as header:
         try:
             header.verify()
         except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
             kind = "truncated" if "runcated" in str(error) else "corrupt"
             raise UnreadablePhotograph(f"{kind} PNG ({error})") from error
+    content = path.read_bytes()
+    if content[12:16] != b"IHDR":  # Pillow takes chunks in any order
+        raise UnreadablePhotograph("PNG with a corrupt header")
+    wanted = _measure_png(content)
+    found = _count_unpacked(content, wanted)
+    if found < wanted:
+        raise UnreadablePhotograph(f"truncated PNG ({100 * found // wanted} % of the pixels are there)")
+
+
+def _measure_png(content: bytes) -> int:
+    """Return how many bytes the pixels of a PNG file are before compression: a filter byte and the pixels per row."""
+    width, height, bits, color, _, _, is_interlaced = struct.unpack(">IIBBBBB", content[16:29])
+    bits_per_pixel = bits * PNG_CHANNELS[color]
+    total = 0
+    for left, top, step_x, step_y in ADAM7 if is_interlaced else [(0, 0, 1, 1)]:
+        columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + -(-columns * bits_per_pixel // 8))
+    return total
+
+
+def _count_unpacked(content: bytes, most: int) -> int:
+    """Return how many bytes the pixels of a PNG file with sound checksums are, up to `most` or a little more."""
+    unpacker, count, start = zlib.decompressobj(), 0, 8
+    while start + 12 <= len(content) and count < most:
+        length, kind = struct.unpack(">I4s", content[start : start + 8])
+        packed = content[start + 8 : start + 8 + length] if kind == b"IDAT" else b""
+        start += 12 + length
+        while packed and count < most:
+            try:
+                count += len(unpacker.decompress(packed, UNPACKED_AT_ONCE))
+            except zlib.error as error:
+                raise UnreadablePhotograph(f"corrupt PNG ({error})") from error
+            packed = unpacker.unconsumed_tail
+    return count
 
 
 def _load_pixels(header: Image.Image) -> np.ndarray:

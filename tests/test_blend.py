@@ -9,7 +9,7 @@ from blend import linear, mlp, predict, train
 from blend.pairs import Pairs, pair_eyes
 from dr.scores import measure_log_loss, read_scores, write_scores
 from preprocess import eyes
-from preprocess.stage import InputError
+from preprocess.stage import InputError, write_manifest
 
 IMAGES = [f"{patient}_{side}" for patient in range(1, 201) for side in ("left", "right")]
 
@@ -244,6 +244,30 @@ def test_without_test_scores_the_validation_fold_is_served(cached, tmp_path):
     run(predict, *cached)
     folder = tmp_path / "cache" / "blend"
     assert (folder / "scores_valid.csv").exists() and not (folder / "scores_test.csv").exists()
+
+
+def test_a_test_set_that_is_no_more_leaves_no_scores(cached, tmp_path):
+    run(train, *cached, "--method=linear")
+    run(predict, *cached)
+    (tmp_path / "cache" / "dr" / "scores_test.csv").unlink()
+    run(predict, *cached)
+    assert not list((tmp_path / "cache" / "blend").glob("*_test.csv"))
+
+
+def test_test_scores_that_were_made_and_are_gone_are_asked_for(cached, tmp_path):
+    folder = tmp_path / "cache" / "dr"
+    write_manifest(folder, "dr.predict", {}, {}, {"scores_test.csv": "0" * 64})
+    run(train, *cached, "--method=linear")
+    run(predict, *cached)
+    (folder / "scores_test.csv").unlink()
+    with pytest.raises(InputError, match=r"scores_test\.csv: no such file; run python -m dr\.predict again"):
+        run(predict, *cached)
+
+
+def test_one_patient_is_too_few_to_judge_a_blend_by(files):
+    write_scores(files / "scores.csv", IMAGES[:2], SCORES[:2])
+    with pytest.raises(InputError, match=r"scores\.csv: one patient only"):
+        run(train, "--scores", files / "scores.csv", "--labels", files / "labels.csv", "--out", files / "model.pt")
 
 
 @pytest.mark.parametrize(("stage", "before"), [(train, "dr.predict"), (predict, "blend.train")])

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from preprocess import crop, eyes, sheet, stage
+from preprocess.__main__ import main as preprocess
 
 
 def run(data, cache, *options):
@@ -79,6 +80,33 @@ def test_a_correction_without_size_is_refused(data, cache):
     (cache / "crop" / "corrections.csv").write_text("image,center_x,center_y,semi_axis_x,semi_axis_y\n1_left,1,1,0,9\n")
     with pytest.raises(stage.InputError, match=r"corrections\.csv, row 2: a semi-axis is not positive"):
         run(data, cache)
+
+
+def test_a_correction_of_an_unknown_image_is_refused_before_anything_is_done(data, cache):
+    run(data, cache)
+    image = eyes.list_images(data, "test")[0].popitem()[0]
+    text = "image,center_x,center_y,semi_axis_x,semi_axis_y\n{},100,90,80,80\n"
+    corrections = cache / "crop" / "corrections.csv"
+    corrections.write_text(text.format(image))
+    shutil.rmtree(data / "test")
+    run(data, cache)  # of a split that is gone, but was cropped once
+    corrections.write_text(text.format("99_left"))
+    for main in (crop.main, preprocess):
+        with pytest.raises(stage.InputError, match=r"corrections\.csv: no photograph in .* is image 99_left"):
+            main([f"--data={data}", f"--cache={cache}", "--jobs=1"])
+
+
+def test_the_sheet_shows_a_corrected_photograph_that_cannot_be_read_by_name_alone(data, cache, tmp_path):
+    image, path = next(iter(eyes.list_images(data, "train")[0].items()))
+    path.write_bytes(path.read_bytes()[:4000])
+    (cache / "crop").mkdir(parents=True)
+    columns = "image,center_x,center_y,semi_axis_x,semi_axis_y"
+    (cache / "crop" / "corrections.csv").write_text(f"{columns}\n{image},100,90,80,80\n")
+    run(data, cache, f"--sheet={tmp_path / 'sheet.png'}")
+    tile = sheet.draw_tile(path, crop.read_crops(cache, "train")[image], image)
+    assert cv2.imread(str(tmp_path / "sheet.png")) is not None
+    assert not tile[: sheet.TILE_PX // 2].any()
+    assert tile.any()
 
 
 def test_bad_photographs_are_listed_and_the_others_done(data, cache, capsys):

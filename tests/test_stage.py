@@ -19,6 +19,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert os.listdir(tmp_path) == ["table.csv"]
 
 
+def test_a_folder_in_a_files_place_is_one_line_that_names_it(tmp_path):
+    with pytest.raises(stage.InputError, match=f"^{tmp_path}: a folder; give the name of a file"):
+        stage.write_bytes(tmp_path, b"")
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "1.5", ""])
+def test_a_wrong_number_of_processes_is_shown_and_what_is_right(capsys, text):
+    parser = stage.make_parser("test", "", "")
+    stage.add_image_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--jobs={text}"])
+    assert f"argument --jobs: {text!r} is not a whole number from 1 on" in capsys.readouterr().err
+
+
 def test_temporary_files_keep_suffix_and_folder_and_are_no_image_id(tmp_path):
     with stage.replacing(tmp_path / "10_left.png") as partial:
         partial.touch()

@@ -5,7 +5,7 @@ python -m tests.benchmarks.recipe --data DIR --cache DIR [dr.train's options]
 DIR holds ready-made squares (see dr.train --ready-made). Options that this benchmark does not know go to dr.train, and
 the cache is that of a run: the same command goes on where it stopped, and prints the table again. Prints, for one view
 of the last epoch, ten views of it, ten views of the last five epochs, and these blended (cross-fitted by patient): log
-loss, and the kappa of the likeliest level, of the rounded expectation and of the proxy's optimum, with 95 % intervals of
+loss, and the kappa of the likeliest level, of the rounded expectation and of the optimum, with 95 % intervals of
 a bootstrap over patients.
 """
 
