@@ -22,7 +22,8 @@ PARTIAL = ".partial-"  # prefix of every temporary file: a name no image id may 
 FOLLOW_S = 0.5  # how often a worker looks whether the process that started it is still there
 KILLED_S = 1.0  # a worker that was killed and lives longer hangs in the kernel, in a dead disk
 
-_gate = threading.Lock()  # taken for good by an interruption: no temporary file is begun any more
+_ending = threading.Event()  # an interruption has come
+_gate = threading.Lock()  # taken for good by it: no temporary file is begun any more
 _partials: set[Path] = set()  # the temporary files that this process is writing
 _held: list[Path] = []  # the folders that this process has locked, in which its workers write
 
@@ -35,13 +36,15 @@ def answered() -> Iterator[None]:
         return
     was_held_back = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     handler = signal.signal(signal.SIGINT, lambda *_: threading.Thread(target=_end).start())  # if a library unblocks it
+    if signal.SIGINT in signal.sigpending():  # it came while the stage was imported
+        _end()
     is_over = threading.Event()
     watcher = threading.Thread(target=_wait, args=(is_over,), daemon=True)
     watcher.start()
     try:
         yield
     except BaseException:
-        if _gate.locked():  # it failed because its workers and files were taken away
+        if _ending.is_set():  # it failed because its workers and files were taken away
             threading.Event().wait()
         raise
     finally:
@@ -61,6 +64,7 @@ def _wait(is_over: threading.Event) -> None:
 
 def _end() -> None:
     """End the workers, remove temporary files, print one line, exit."""
+    _ending.set()
     _gate.acquire()
     _kill_children()
     for folder in _held:
@@ -89,6 +93,13 @@ def remove_partials_below(folder: Path) -> None:
         for name in names:
             if name.startswith(PARTIAL):
                 Path(place, name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep an interruption waiting while the block runs; once one has begun, never enter the block."""
+    with _gate:
+        yield
 
 
 @contextlib.contextmanager

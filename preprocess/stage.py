@@ -111,7 +111,8 @@ def run(main: Callable[[], None]) -> None:
 
 def fail(message: str, status: int) -> None:
     """Print one line to stderr and exit."""
-    print(f"error: {message}", file=sys.stderr)
+    with interrupt.undisturbed():
+        print(f"error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(status)
 
 

@@ -197,7 +197,8 @@ def check_end(stage: Stage, ended: Ended, number: int, cache: Path) -> None:
         if ended.status != -signal.SIGKILL:
             raise RuntimeError(f"{stage.module}: status {ended.status}: {ended.message}")
         return
-    if ended.status == -signal.SIGINT and "main(" not in ended.message:  # before a line of ours: Python's own answer
+    ours = ended.message.replace(f"{ROOT}/preprocess/__init__.py", "")  # which tells Python to leave SIGINT to us
+    if ended.status in {1, -signal.SIGINT} and str(ROOT) not in ours:  # while Python itself started: its own answer
         return
     lines = [line for line in ended.message.splitlines() if "error: " in line]
     is_right = ended.status == 130 and lines == ["error: interrupted; the same command goes on where it stopped"]
