@@ -56,6 +56,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return normalized.to(features.dtype)
 
     def _follow(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
         self.num_batches_tracked.add_(1)
+        share = self.momentum or 1 / self.num_batches_tracked.item()  # without momentum: the mean over all batches
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)

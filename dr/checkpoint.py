@@ -28,11 +28,8 @@ UNREADABLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, OSError, ValueError),
     *(LookupError, AttributeError, TypeError, ArithmeticError, AssertionError, MemoryError),
 )
-KEYS = {"epoch", "settings", "net", "momentum", "prior", "mean", "std"}
-# How the squares were made: `size_px`, their side, and `crop_method`, how the eyes were found (None: ready-made). A
-# checkpoint that does not tell is from before they were kept, and counts as trained with the defaults.
-CROP_SHARE = 7 / 8  # of the squares' side, the default of dr.train's crops: 448 of 512 px
-CROP_METHOD = "adaptive"
+# The last two tell how the squares were made: their side, and how the eyes were found, None if they were ready-made.
+KEYS = {"epoch", "settings", "net", "momentum", "prior", "mean", "std", "size_px", "crop_method"}
 
 
 def folder_of(cache: Path, run: str | None) -> Path:
@@ -72,12 +69,14 @@ def read(path: Path) -> dict[str, Any]:
     fault = find_fault(content)
     if fault:
         raise InputError(f"{path}: {fault}")
-    return describe_squares(content["settings"]) | content
+    return content
 
 
 def find_fault(content: Any) -> str | None:
     """Return why what was read is no checkpoint of dr.train that can be used here; None if it is one."""
     import torch
+
+    from preprocess.crop import METHODS
 
     if not isinstance(content, dict) or not content.keys() >= KEYS or not isinstance(content["settings"], dict):
         return "not a checkpoint of dr.train"
@@ -91,6 +90,9 @@ def find_fault(content: Any) -> str | None:
         and 0 <= kept["dropout"] < 1
         and all(_are_numbers(content[name], length) for name, length in (("prior", 5), ("mean", 3), ("std", 3)))
         and min(content["std"]) > 0
+        and isinstance(content["size_px"], int)
+        and kept["crop_px"] <= content["size_px"] <= MOST_CROP_PX
+        and content["crop_method"] in (None, *METHODS)
         and isinstance(content["net"], dict)
         and isinstance(content["momentum"], list)
         and all(isinstance(part, torch.Tensor) for part in (*content["net"].values(), *content["momentum"]))
@@ -105,12 +107,6 @@ def _are_numbers(values: Any, length: int) -> bool:
         and len(values) == length
         and all(isinstance(value, float) and math.isfinite(value) for value in values)
     )
-
-
-def describe_squares(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how the squares were made that a net of these settings was trained on, if nobody says otherwise."""
-    method = None if settings["ready_made"] else CROP_METHOD
-    return {"size_px": round(settings["crop_px"] / CROP_SHARE), "crop_method": method}
 
 
 def make_net(content: Mapping[str, Any]) -> NineConvNet:

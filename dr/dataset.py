@@ -35,7 +35,7 @@ THREADS = os.cpu_count() or 1
 
 
 class Crops(NamedTuple):
-    """Where each image is cut and how it is turned: arrays of shape (n,)."""
+    """Where each image is cut, how it is turned and how its colours are changed: arrays of shape (n,)."""
 
     top: np.ndarray
     left: np.ndarray
@@ -43,6 +43,8 @@ class Crops(NamedTuple):
     is_flipped_horizontally: np.ndarray
     angle: np.ndarray  # radians about the middle of the crop, before the flips
     zoom: np.ndarray  # above 1: enlarged about the middle of the crop
+    gain: np.ndarray  # (n, 3), what the standardized channels are multiplied by
+    shift: np.ndarray  # (n, 3), what is added to them then
 
 
 @dataclass
@@ -238,23 +240,28 @@ def draw_crops(
     stream: int = draws.CROPS,
     rotation_deg: float = 0.0,
     zoom: float = 1.0,
+    jitter: float = 0.0,
 ) -> Crops:
     """Return a random crop per position in the dataset: corners uniform over 0..margin_px, each flip with p = 0.5.
 
     What a position gets is a function of the seed, the epoch and the position alone. Angles are uniform up to
-    `rotation_deg` to either side, zooms log-uniform from 1/zoom to zoom.
+    `rotation_deg` to either side, zooms log-uniform from 1/zoom to zoom, gains log-uniform from 1/(1 + jitter) to
+    1 + jitter, shifts uniform up to `jitter` to either side.
     """
-    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), 6).numpy()
+    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), 12).numpy()
     top, left = (numbers[:, :2] * (margin_px + 1) >> draws.BITS).T
     is_flipped = numbers[:, 2:4] >> (draws.BITS - 1) == 1
-    angle, log_zoom = (numbers[:, 4:] / 2 ** (draws.BITS - 1) - 1).T * [[np.deg2rad(rotation_deg)], [np.log(zoom)]]
-    return Crops(top, left, is_flipped[:, 0], is_flipped[:, 1], angle, np.exp(log_zoom))
+    uniform = numbers[:, 4:] / 2 ** (draws.BITS - 1) - 1  # in [-1, 1)
+    angle, zooms = np.deg2rad(rotation_deg) * uniform[:, 0], zoom ** uniform[:, 1]
+    gain, shift = np.float32((1 + jitter) ** uniform[:, 2:5]), np.float32(jitter * uniform[:, 5:])
+    return Crops(top, left, is_flipped[:, 0], is_flipped[:, 1], angle, zooms, gain, shift)
 
 
 def center_crops(n: int, margin_px: int) -> Crops:
     """Return the middle crop, unflipped, for each of n images."""
     corners, unflipped = np.full(n, margin_px // 2), np.zeros(n, bool)
-    return Crops(corners, corners, unflipped, unflipped, np.zeros(n), np.ones(n))
+    gain, shift = np.ones((n, 3), np.float32), np.zeros((n, 3), np.float32)
+    return Crops(corners, corners, unflipped, unflipped, np.zeros(n), np.ones(n), gain, shift)
 
 
 def cut_batch(photographs: Photographs, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
@@ -278,14 +285,15 @@ def _cut_on_host(photographs: Photographs, positions: np.ndarray, crops: Crops, 
     """
     batch = np.empty((len(positions), crop_px, crop_px, 3), np.float32)
     turns = find_turns(crops, crop_px)
-    for row, (position, top, left, *flips, _, _) in enumerate(zip(positions, *crops, strict=True)):
+    tables = photographs.tables[positions] * crops.gain[:, None] + crops.shift[:, None]
+    for row, (position, top, left, *flips) in enumerate(zip(positions, *crops[:4], strict=True)):
         if turns is None:
             square = photographs.pixels[position, top : top + crop_px, left : left + crop_px]
         else:
             square = cv2.warpAffine(photographs.pixels[position], turns[row], (crop_px, crop_px), **TURNING)
         code = FLIP_CODES.get(tuple(map(bool, flips)))
         square = square if code is None else cv2.flip(square, code)
-        cv2.LUT(square, photographs.tables[position][None], dst=batch[row])
+        cv2.LUT(square, tables[row][None], dst=batch[row])
     return torch.from_numpy(batch)
 
 
@@ -303,9 +311,11 @@ def _cut_on_device(photographs: Photographs, positions: np.ndarray, crops: Crops
     if turns is None:
         squares = photographs.pixels[rows[:, None, None], (top + y)[:, :, None], (left + x)[:, None, :]]
     else:
-        squares = _turn(photographs.pixels, rows, y, x, torch.from_numpy(turns).to(device))
-    channels = torch.arange(3, device=device)
-    return photographs.tables[rows[:, None, None, None], squares.int(), channels]
+        squares = _turn(photographs.pixels, rows, y, x, torch.from_numpy(np.float32(turns)).to(device))
+    gain, shift = (torch.from_numpy(field).to(device)[:, None] for field in (crops.gain, crops.shift))
+    tables = photographs.tables[rows] * gain + shift
+    images, channels = (torch.arange(count, device=device) for count in (len(rows), 3))
+    return tables[images[:, None, None, None], squares.int(), channels]
 
 
 def find_turns(crops: Crops, crop_px: int) -> np.ndarray | None:

@@ -209,7 +209,7 @@ def score(voter: Voter, images: Sequence[str], squares: Mapping[str, dict[tuple,
     for view in range(voter.n_views):
         crops = dataset.draw_crops(1, margin_px, trained.seed, view, draws.VIEWS)
         crops = dataset.Crops(
-            *(np.repeat(field, n) for field in (crops if view else dataset.center_crops(1, margin_px)))
+            *(np.repeat(field, n, axis=0) for field in (crops if view else dataset.center_crops(1, margin_px)))
         )
         with tqdm(disable=True) as bar:
             total += passes.score(voter.net, photographs, np.arange(n), crops, trained.precision, EYES_AT_ONCE, bar)

@@ -44,6 +44,7 @@ class Settings:
     crop_px: int | None = None
     rotation_deg: float = 0.0
     zoom: float = 1.0
+    jitter: float = 0.0
     ready_made: bool = False
     local_contrast: bool = False
     pairs: bool = False
@@ -89,6 +90,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--crop-px", whole(32), "side of the random crops (7/8 of the images)")
     add("--rotation-deg", number(0, 180), "training images are turned by up to so many degrees to either side")
     add("--zoom", number(1, 4), "training images are enlarged by up to this factor, or reduced by it")
+    add("--jitter", number(0, 1), "each channel of a training image is stretched by up to this share, or compressed "
+        "by it, and shifted by up to as many standard deviations")  # fmt: skip
     group.add_argument("--ready-made", action="store_true", help="the photographs in --data are squares, all of one "
                        "size and equalized: train on them as they are, without the preprocess stages")  # fmt: skip
     group.add_argument("--local-contrast", action=switch, default=False, help="give the net each pixel's difference "

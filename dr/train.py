@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from dr.dataset import Photographs
     from dr.passes import Learner
 
+CROP_SHARE = 7 / 8  # of the squares' side is the side of a random crop: 448 of 512 px
+HISTORIES = ("history.csv", "history.png")
 KEPT_EPOCHS = 10  # checkpoints of 7.4 MB; prediction averages the last five
 
 
@@ -37,7 +39,7 @@ def train(options: argparse.Namespace, wanted: Settings) -> None:
     if workers.rank() > 0:
         train_epochs(options, wanted, folder, training_set, start=0)
         return
-    if is_finished(folder / "epochs", dataclasses.asdict(wanted), training_set.digests):
+    if is_finished(folder, dataclasses.asdict(wanted), training_set.digests):
         print("dr.train: cached")
         if workers.count() > 1:
             train_epochs(options, wanted, folder, training_set, start=wanted.epochs)  # lets the others go
@@ -66,16 +68,18 @@ def clear(epochs: Path, wanted: Settings, digests: dict[str, str], start: int) -
 def close(folder: Path, wanted: Settings, digests: dict[str, str], keep: int) -> None:
     """Write the history of a run that has come to its end, and the manifest that says so."""
     figures = checkpoint.read_figures(folder / "epochs")
-    history.write_table(folder / "history.csv", figures)
-    history.write_picture(folder / "history.png", figures)
+    table, picture = (folder / name for name in HISTORIES)
+    history.write_table(table, figures)
+    history.write_picture(picture, figures)
     kept = {f"{row['epoch']:04}.pt": row["checkpoint"] for row in figures[-keep:]}
     stage.write_manifest(folder / "epochs", "dr.train", dataclasses.asdict(wanted), digests, outputs=kept)
 
 
 def is_finished(folder: Path, parameters: dict[str, Any], sources: dict[str, str]) -> bool:
-    """Tell whether the run in `folder` has the same settings and inputs and came to its end."""
-    manifest = stage.read_manifest(folder)
-    return bool(manifest and manifest["outputs"]) and stage.find_change(folder, parameters, sources) is None
+    """Tell whether the run in `folder` has the same settings and inputs and came to its end, with all that it leaves."""
+    manifest = stage.read_manifest(folder / "epochs")
+    has_all = bool(manifest and manifest["outputs"]) and all((folder / name).exists() for name in HISTORIES)
+    return has_all and stage.find_change(folder / "epochs", parameters, sources) is None
 
 
 def find_start(folder: Path, wanted: Settings, sources: dict[str, str]) -> int:
@@ -142,6 +146,7 @@ def train_epochs(
             clear(folder / "epochs", wanted, training_set.digests, start)
         for epoch in range(start + 1, wanted.epochs + 1):
             log_loss = passes.train_epoch(learner, material.photographs, material.levels, material.learning, epoch)
+            passes.settle_batch_norm(learner, material.photographs, material.learning, epoch)
             is_over = False
             if workers.rank() == 0:
                 figures = validate(learner, material, epoch) | {"train_log_loss": log_loss}
@@ -198,7 +203,7 @@ def resolve(wanted: Settings, size_px: int, place: torch.device) -> Settings:
 
 def choose_crop(wanted: Settings, size_px: int) -> int:
     """Return the side of the crops. Raises InputError if the squares are smaller."""
-    crop_px = wanted.crop_px or round(checkpoint.CROP_SHARE * size_px)
+    crop_px = wanted.crop_px or round(CROP_SHARE * size_px)
     if crop_px > size_px:
         raise InputError(f"--crop-px {crop_px}: the squares are only {size_px} px wide")
     return crop_px
@@ -294,7 +299,7 @@ def finish_epoch(folder: Path, figures: dict[str, Any], keep: int, patience: int
     if epoch > keep:
         checkpoint.path_of(folder / "epochs", epoch - keep, ".pt").unlink(missing_ok=True)
     done = checkpoint.read_figures(folder / "epochs")
-    history.write_table(folder / "history.csv", done)
+    history.write_table(folder / HISTORIES[0], done)
     print(history.describe_epoch(figures), flush=True)
     is_over = has_stalled(done, patience)
     if is_over:

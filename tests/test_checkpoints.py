@@ -36,7 +36,8 @@ def net_content():
     settings = dataclasses.asdict(Settings(crop_px=32, precision="float32"))
     tensors = {"weight": torch.zeros(3)}
     shares = {"prior": [0.2] * 5, "mean": [127.0] * 3, "std": [60.0] * 3}
-    return {"epoch": 1, "settings": settings, "net": tensors, "momentum": [torch.zeros(3)], **shares}
+    squares = {"size_px": 36, "crop_method": None}
+    return {"epoch": 1, "settings": settings, "net": tensors, "momentum": [torch.zeros(3)], **shares, **squares}
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,9 @@ NET_DAMAGES = {
     "no prior": lambda content: content.update(prior=None),
     "no tensors": lambda content: content.update(net={"weight": 7}),
     "no net": lambda content: content.pop("net"),
+    "no size": lambda content: content.pop("size_px"),
+    "squares smaller than crops": lambda content: content.update(size_px=16),
+    "unknown crop": lambda content: content.update(crop_method="by hand"),
     "no momentum": lambda content: content.update(momentum={}),
 }
 

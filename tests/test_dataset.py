@@ -120,6 +120,20 @@ def test_angles_and_zooms_are_uniform_within_their_bounds():
     np.testing.assert_array_equal(plain.top, crops.top)
 
 
+def test_colours_are_stretched_and_shifted_per_channel(photographs):
+    """On the standardized values, the same on host and device; and evenly within the bounds."""
+    margin_px = SIZE_PX - CROP_PX
+    plain, changed = (dataset.draw_crops(N, margin_px, seed=3, epoch=1, jitter=jitter) for jitter in (0, 0.3))
+    before, after = (dataset.cut_batch(photographs, np.arange(N), crops, CROP_PX) for crops in (plain, changed))
+    expected = before.numpy() * changed.gain[:, :, None, None] + changed.shift[:, :, None, None]
+    np.testing.assert_allclose(after.numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(after, dataset.cut_batch(on_device(photographs), np.arange(N), changed, CROP_PX))
+    many = dataset.draw_crops(50_000, 64, seed=0, epoch=1, jitter=0.3)
+    for draws_of in (np.log(many.gain) / np.log(1.3), many.shift / 0.3):
+        assert stats.kstest(draws_of.ravel(), stats.uniform(-1, 2).cdf).pvalue > 0.001
+        assert np.abs(np.corrcoef(draws_of.T)[np.triu_indices(3, 1)]).max() < 0.02  # each channel its own
+
+
 def test_sample_does_not_depend_on_its_batch(photographs):
     crops = dataset.draw_crops(N, SIZE_PX - CROP_PX, seed=0, epoch=1)
     whole = dataset.cut_batch(photographs, np.arange(N), crops, CROP_PX)
@@ -138,7 +152,7 @@ def test_batches_cut_ahead_in_a_thread_are_the_same(photographs):
 
 def test_draws_do_not_depend_on_how_many_positions_there_are():
     few, many = (dataset.draw_crops(n, 64, seed=5, epoch=3) for n in (10, 1000))
-    assert len(few) == 6
+    assert len(few) == 8
     for one, other in zip(few, many, strict=True):
         np.testing.assert_array_equal(one, other[:10])
 

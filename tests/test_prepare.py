@@ -82,17 +82,6 @@ def test_net_of_local_contrast_is_given_local_contrast(content, paths):
     np.testing.assert_array_equal(local.lut, inputs.keep_values(1)[0])
 
 
-def test_old_checkpoint_counts_as_trained_with_the_defaults(content, tmp_path):
-    old = {name: value for name, value in content.items() if name not in ("size_px", "crop_method")}
-    checkpoint.write(tmp_path / "old.pt", old)
-    read = checkpoint.read(tmp_path / "old.pt")
-    assert (read["size_px"], read["crop_method"]) == (37, "adaptive")  # 32 is 7/8 of 36.6
-    old["settings"] = old["settings"] | {"crop_px": 448, "ready_made": True}
-    checkpoint.write(tmp_path / "old.pt", old)
-    read = checkpoint.read(tmp_path / "old.pt")
-    assert (read["size_px"], read["crop_method"]) == (512, None)
-
-
 # --- ready-made squares -----------------------------------------------------------------------------------------------
 
 

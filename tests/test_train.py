@@ -62,6 +62,14 @@ def test_same_command_twice_is_cached(run, cache):
     assert digest_files(cache) == before
 
 
+def test_removed_history_is_written_again(run, cache):
+    run("--epochs", 1)
+    before = digest_files(cache)
+    (cache / "dr" / "history.png").unlink()
+    assert "cached" not in run("--epochs", 1)
+    assert digest_files(cache) == before
+
+
 def test_cached_run_imports_no_torch(run, squares, cache):
     run("--epochs", 1)
     arguments = [f"--data={squares}", f"--cache={cache}", *TRAIN_OPTIONS, "--epochs", "1"]
@@ -414,6 +422,33 @@ def test_step_is_sgd_with_l2_on_weights_alone():
         torch.testing.assert_close(value, before[name] - 0.01 * (value.grad + decay * before[name]))
 
 
+@pytest.mark.parametrize("options", [{"rotation_deg": 90.0}, {"zoom": 1.2}, {"jitter": 0.3}, {}])
+def test_batch_norm_settles_on_images_as_prediction_shows_them(options):
+    """Only if training shows them otherwise; against the channels' mean and variance, summed up by hand."""
+    wanted = Settings(batch_size=4, crop_px=32, precision="float32", dropout=0.0, **options)
+    learner = train.make_learner(wanted, np.arange(5), torch.device("cpu"))
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)
+    images = [f"{patient}_left" for patient in range(8)]
+    photographs = dataset.make_photographs(images, pixels, inputs.keep_values(8), np.full(3, 128.0), np.full(3, 64.0))
+    before = {name: value.clone() for name, value in learner.net.state_dict().items()}
+    passes.settle_batch_norm(learner, photographs, np.arange(8), epoch=2)
+    after = learner.net.state_dict()
+    is_statistic = {name for name in before if "running" in name}
+    unchanged = {name for name in before if torch.equal(before[name], after[name])}
+    if not options:
+        assert unchanged == set(before)
+        return
+    assert unchanged & is_statistic == set()
+    assert set(learner.net.state_dict()) - unchanged <= is_statistic | {n for n in before if "num_batches" in n}
+    crops = dataset.draw_crops(8, 8, wanted.seed, 2)
+    means = []
+    for batch in dataset.order_epoch(np.arange(8), 4, wanted.seed, 2):
+        maps = learner.net.blocks[0][0](dataset.cut_batch(photographs, batch, crops, 32))
+        means.append(maps.mean(dim=(0, 2, 3)).detach())
+    torch.testing.assert_close(after["blocks.0.1.running_mean"], torch.stack(means).mean(dim=0))
+    assert all(layer.momentum == 0.1 for layer in learner.net.modules() if hasattr(layer, "running_mean"))
+
+
 def test_label_smoothing_weights_and_clipping_change_the_step():
     moved = []
     for change in (
@@ -439,7 +474,7 @@ def test_two_processes_train_the_same_net_as_one(run, squares, cache):
 
     The gradients agree to 1e-14 in float64. In float32 large steps let rounding grow: ReLUs flip.
     """
-    options = ["--epochs", "1", "--learning-rate", "0.001"]
+    options = ["--epochs", "1", "--learning-rate", "0.001", "--rotation-deg", "20"]
     run(*options)
     together = cache.parent / "together"
     arguments = [f"--data={squares}", f"--cache={together}", *TRAIN_OPTIONS, *options]

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from dr import checkpoint, dataset, device, model, passes, train
+from dr import dataset, device, model, passes, train
 from dr.dataset import Photographs
 from dr.settings import Settings
 
@@ -69,7 +69,7 @@ def make_plain_net(image_px: int) -> nn.Module:
 def draw_photographs(crop_px: int, n: int, place: torch.device) -> Photographs:
     """Return noise, where the project would keep its squares."""
     rng = np.random.default_rng(0)
-    size_px = round(crop_px / checkpoint.CROP_SHARE)
+    size_px = round(crop_px / train.CROP_SHARE)
     pixels = rng.integers(0, 256, (n, size_px, size_px, 3), dtype=np.uint8)
     pixels = torch.from_numpy(pixels).to(place) if place.type == "cuda" else pixels
     luts = rng.integers(0, 256, (n, 3, 256), dtype=np.uint8)
