@@ -449,6 +449,24 @@ def test_batch_norm_settles_on_images_as_prediction_shows_them(options):
     assert all(layer.momentum == 0.1 for layer in learner.net.modules() if hasattr(layer, "running_mean"))
 
 
+def test_squared_error_of_the_expected_level_is_added_to_the_loss():
+    """The gradient of the last bias, against that of the formula in float64."""
+    wanted = Settings(crop_px=32, precision="float32", dropout=0.0, weight_decay=0.0, squared_error=0.7)
+    learner = train.make_learner(wanted, np.arange(5), torch.device("cpu"))
+    learner.net.train()
+    batch = make_batch([0, 4, 2, 1])
+    with torch.no_grad():
+        logits = learner.net(batch.images).double()
+    logits.requires_grad_()
+    shares = logits.softmax(dim=1)
+    expected = sum(level * shares[:, level] for level in range(5))
+    own_shares = shares[torch.arange(4), batch.targets]
+    (-own_shares.log() + 0.7 * (expected - batch.targets) ** 2).mean().backward()
+    passes.take_step(learner, batch, epoch=1)
+    gradient = learner.net.head[3].bias.grad
+    torch.testing.assert_close(gradient.double(), logits.grad.sum(dim=0), rtol=1e-4, atol=1e-6)
+
+
 def test_label_smoothing_weights_and_clipping_change_the_step():
     moved = []
     for change in (
