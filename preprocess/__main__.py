@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from preprocess import crop, disc, eyes, normalize, photograph, resize, stage, standardize
+from preprocess import crop, disc, eyes, normalize, per_image, photograph, resize, stage, standardize
 
 
 def crop_and_resize(
@@ -29,11 +29,11 @@ def crop_and_resize(
         return row, {"reason": str(error)}
 
 
-def decode_once(data: Path, cache: Path, split: str, method: str, size_px: int, workers: stage.Workers) -> None:
+def decode_once(data: Path, cache: Path, split: str, method: str, size_px: int, workers: per_image.Workers) -> None:
     """Do both image stages for the photographs that the first has not seen; the stages themselves do what is left."""
     paths, _ = eyes.list_images(data, split)
-    crops = stage.Journal(cache / "crop", split, crop.describe_parameters(method))
-    squares = stage.Journal(cache / "resize", split, resize.describe_parameters(size_px))
+    crops = per_image.Journal(cache / "crop", split, crop.describe_parameters(method))
+    squares = per_image.Journal(cache / "resize", split, resize.describe_parameters(size_px))
     corrections = crop.read_corrections(cache)
     keys = {image: key for image, (key, _) in crop.list_tasks(paths, method, corrections).items()}
     due = [image for image in crops.due(keys) if image not in corrections]
@@ -45,7 +45,9 @@ def decode_once(data: Path, cache: Path, split: str, method: str, size_px: int, 
     folder.mkdir(parents=True, exist_ok=True)
     tasks = {image: (paths[image], method, size_px, folder / f"{image}.png") for image in due}
     with crops.appending() as append_crop, squares.appending() as append_square:
-        for image, (row, square) in stage.map_parallel(crop_and_resize, tasks, workers, f"crop and resize: {split}"):
+        for image, (row, square) in per_image.map_parallel(
+            crop_and_resize, tasks, workers, f"crop and resize: {split}"
+        ):
             if square is not None:
                 append_square(image, resize.describe_task(paths[image], row), square)
             append_crop(image, keys[image], row)
@@ -60,9 +62,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     crop.add_options(parser)
     resize.add_options(parser)
-    stage.add_image_options(parser)
+    per_image.add_image_options(parser)
     options = parser.parse_args(argv)
-    data, cache, workers = options.data, options.cache, stage.choose_workers(options)
+    data, cache, workers = options.data, options.cache, per_image.choose_workers(options)
     with stage.locked(cache):
         crop.check_corrections(data, cache)
         for split in eyes.SPLITS:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from preprocess import disc, eyes, photograph, sheet, stage
+from preprocess import disc, eyes, per_image, photograph, sheet, stage
 from preprocess.disc import Disc
 
 VERSION = 1  # raise it when the same photograph gets another ellipse
@@ -96,7 +96,7 @@ def read_crops(cache: Path, split: str) -> dict[str, dict[str, Any]]:
 
     Raises InputError if the stage has not run on the split.
     """
-    return stage.read_rows(cache / "crop", split, "preprocess.crop")
+    return per_image.read_rows(cache / "crop", split, "preprocess.crop")
 
 
 def list_cropped(data: Path, cache: Path) -> list[tuple[str, Path, dict[str, Any]]]:
@@ -114,7 +114,7 @@ def describe_parameters(method: str) -> dict[str, Any]:
     return {"version": VERSION, "method": method}
 
 
-def crop(data: Path, cache: Path, method: str, workers: stage.Workers) -> dict[str, str]:
+def crop(data: Path, cache: Path, method: str, workers: per_image.Workers) -> dict[str, str]:
     """Bring the crop tables of both splits up to date; return the rejected images and why."""
     if not data.is_dir():
         raise stage.InputError(f"{data}: no such folder")
@@ -127,8 +127,8 @@ def crop(data: Path, cache: Path, method: str, workers: stage.Workers) -> dict[s
         if not paths:
             print(f"crop: {split}: no photographs in {data / split}")
             continue
-        journal = stage.Journal(cache / "crop", split, parameters)
-        stage.map_images(measure, journal, list_tasks(paths, method, corrections), workers)
+        journal = per_image.Journal(cache / "crop", split, parameters)
+        per_image.map_images(measure, journal, list_tasks(paths, method, corrections), workers)
         outputs[split] = journal.digest
         stage.write_table(cache / "crop" / f"{split}.csv", COLUMNS, journal.rows)
         stage.record_rejected(cache, "crop", split, misnamed | journal.reasons)
@@ -149,10 +149,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     add_options(parser)
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the ellipses, the least sure first")
-    stage.add_image_options(parser)
+    per_image.add_image_options(parser)
     options = parser.parse_args(argv)
     with stage.locked(options.cache):
-        reasons = crop(options.data, options.cache, options.method, stage.choose_workers(options))
+        reasons = crop(options.data, options.cache, options.method, per_image.choose_workers(options))
         if options.sheet:
             n_shown = sheet.write_sheet(options.sheet, list_cropped(options.data, options.cache))
             print(f"crop: the {n_shown} least sure ellipses -> {options.sheet}")

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from preprocess import crop, eyes, photograph, stage
+from preprocess import crop, eyes, per_image, photograph, stage
 
 VERSION = 1  # raise it when the same ellipse gives other pixels
 SIZE_PX = 512  # the article's
@@ -141,7 +141,7 @@ def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
 
     Raises InputError if the stage has not run on the split.
     """
-    rows = stage.read_rows(cache / "resize", split, "preprocess.resize")
+    rows = per_image.read_rows(cache / "resize", split, "preprocess.resize")
     if not rows:
         raise stage.InputError(f"{cache}/resize: every image of {split} is rejected; see {cache / 'rejected.csv'}")
     return list(rows), np.stack([decode_histogram(row["histogram"]) for row in rows.values()])
@@ -162,7 +162,7 @@ def describe_task(path: Path, row: dict[str, Any]) -> list:
     return [stage.describe_source(path), [row[name] for name in crop.ELLIPSE]]
 
 
-def forget_damaged(journal: stage.Journal, folder: Path) -> None:
+def forget_damaged(journal: per_image.Journal, folder: Path) -> None:
     """Drop the records whose PNG is gone or has another size than was written."""
     for image, row in journal.rows.items():
         path = folder / f"{image}.png"
@@ -171,17 +171,17 @@ def forget_damaged(journal: stage.Journal, folder: Path) -> None:
 
 
 def resize_split(
-    paths: dict[str, Path], cache: Path, split: str, parameters: dict[str, Any], workers: stage.Workers
-) -> stage.Journal:
+    paths: dict[str, Path], cache: Path, split: str, parameters: dict[str, Any], workers: per_image.Workers
+) -> per_image.Journal:
     """Bring the squares of one split's photographs, image id -> path, up to date."""
     folder = cache / "resize" / split
     folder.mkdir(parents=True, exist_ok=True)
     stage.remove_partials(folder)
     rows = crop.read_crops(cache, split)
     eyes.check_same_images(rows, set(paths) & set(rows), f"{cache}/crop/{split}.csv", f"the {split} photographs")
-    journal = stage.Journal(cache / "resize", split, parameters)
+    journal = per_image.Journal(cache / "resize", split, parameters)
     forget_damaged(journal, folder)
-    for image in stage.map_images(
+    for image in per_image.map_images(
         resize_image, journal, list_tasks(paths, rows, parameters["size_px"], folder), workers
     ):
         (folder / f"{image}.png").unlink(missing_ok=True)
@@ -193,7 +193,7 @@ def describe_parameters(size_px: int) -> dict[str, Any]:
     return {"version": VERSION, "size_px": size_px}
 
 
-def resize(data: Path, cache: Path, size_px: int, workers: stage.Workers) -> dict[str, str]:
+def resize(data: Path, cache: Path, size_px: int, workers: per_image.Workers) -> dict[str, str]:
     """Bring the squares of both splits up to date; return the rejected images and why."""
     parameters = describe_parameters(size_px)
     outputs, inputs, reasons = stage.kept_outputs(cache / "resize", parameters), {}, {}
@@ -219,10 +219,10 @@ def main(argv: list[str] | None = None) -> None:
         "--data data --cache cache --size-px 512 --jobs 4",
     )
     add_options(parser)
-    stage.add_image_options(parser)
+    per_image.add_image_options(parser)
     options = parser.parse_args(argv)
     with stage.locked(options.cache):
-        reasons = resize(options.data, options.cache, options.size_px, stage.choose_workers(options))
+        reasons = resize(options.data, options.cache, options.size_px, per_image.choose_workers(options))
     stage.check_rejected(options.cache, reasons, options.allow_rejected)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from preprocess import stage
+from preprocess import per_image, stage
 from preprocess.eyes import SPLITS, list_images
 
 if TYPE_CHECKING:
@@ -158,12 +158,12 @@ def draw_split(data: Path, split: str, plans: list[Plan], parameters: dict, jobs
     paths = {plan.image: data / split / f"{plan.image}.jpeg" for plan in plans}
     by_image = {plan.image: plan for plan in plans}
     (data / split).mkdir(exist_ok=True)
-    journal = stage.Journal(data / OWN_FOLDER, split, parameters)
+    journal = per_image.Journal(data / OWN_FOLDER, split, parameters)
     due = journal.due({image: describe(plan, paths[image]) for image, plan in by_image.items()})
     stage.remove_partials(data / split)
     tasks = {image: (paths[image], parameters["seed"], by_image[image], parameters["width_px"]) for image in due}
     with journal.appending() as append:
-        for image, row in stage.map_parallel(write_eye, tasks, jobs, f"draw {split}"):
+        for image, row in per_image.map_parallel(write_eye, tasks, jobs, f"draw {split}"):
             append(image, describe(by_image[image], paths[image]), row)
     journal.finish(list(paths))
     return journal.rows
@@ -240,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
         help="how frequent each level is: as in the competition, or all alike",
     )
     parser.add_argument("--seed", type=int, default=0, help="one seed, one folder, byte for byte")
-    parser.add_argument("--jobs", type=stage.parse_jobs, default=os.cpu_count(), help="processes to work with")
+    parser.add_argument("--jobs", type=per_image.parse_jobs, default=os.cpu_count(), help="processes to work with")
     options = parser.parse_args(argv)
     n_patients = {"train": options.patients_train, "test": options.patients_test}
     if min(*n_patients.values(), options.seed) < 0:

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dr import train
-from preprocess import stage
+from preprocess import per_image, stage
 
 STAGES = ("preprocess.synthetic", "preprocess", "dr.train", "dr.predict", "blend.train", "blend.predict",
           "kappa.assign", "submissions.write", "submissions.score", "submissions.report")  # fmt: skip
 SPEAKER = "submissions.score"  # keeps nothing: it has its say every time
 FOOTNOTE = "What runs after another stage stays cached if that one ends in the same bytes as before."
-FIND_CHANGE, DUE = stage.find_change, stage.Journal.due  # the decisions themselves
+FIND_CHANGE, DUE = stage.find_change, per_image.Journal.due  # the decisions themselves
 
 
 class Decided(Exception):  # noqa: N818  not an error
@@ -54,7 +54,7 @@ def find_change(folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str
         raise Decided(change)
 
 
-def find_due(journal: stage.Journal, keys: Mapping[str, list]) -> list[str]:
+def find_due(journal: per_image.Journal, keys: Mapping[str, list]) -> list[str]:
     """Raise Decided if images are due."""
     due = DUE(journal, keys)
     if due:
@@ -100,7 +100,7 @@ def train_nothing(options: Any, wanted: Any, folder: Path, training_set: Any, st
 STAND_INS: tuple[tuple[Any, str, Callable], ...] = (
     (stage, "locked", lock_nothing),
     (stage, "find_change", find_change),
-    (stage.Journal, "due", find_due),
+    (per_image.Journal, "due", find_due),
     (stage, "replacing", compare_file),
     (stage, "write_manifest", compare_manifest),
     (stage, "remove_partials", lambda folder: None),

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from preprocess import stage
+from preprocess import per_image, stage
 from preprocess.__main__ import main as preprocess
 from tests.test_preprocess import read_all
 
@@ -24,20 +24,20 @@ def cluster():
 def test_a_cluster_with_a_killed_worker_ends_in_the_same_bytes(drawn_folder, cache, tmp_path, cluster, monkeypatch):
     preprocess([f"--data={drawn_folder}", f"--cache={cache}", "--jobs=1"])
     victims = [next(iter(cluster.workers.values())).pid]
-    encode_line = stage._encode_line
+    encode_line = per_image._encode_line
 
     def encode_and_kill(content):
         if victims and isinstance(content, list):  # the first finished image
             os.kill(victims.pop(), signal.SIGKILL)
         return encode_line(content)
 
-    monkeypatch.setattr(stage, "_encode_line", encode_and_kill)
+    monkeypatch.setattr(per_image, "_encode_line", encode_and_kill)
     preprocess([f"--data={drawn_folder}", f"--cache={tmp_path / 'other'}", f"--dask={cluster.scheduler_address}"])
     assert not victims
     assert read_all(tmp_path / "other") == read_all(cache)
 
 
 def test_no_scheduler_is_one_line(drawn_folder, cache, monkeypatch):
-    monkeypatch.setattr(stage, "CLUSTER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(per_image, "CLUSTER_TIMEOUT_S", 0.5)
     with pytest.raises(stage.InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         preprocess([f"--data={drawn_folder}", f"--cache={cache}", "--dask=tcp://127.0.0.1:1"])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from preprocess import stage
+from preprocess import per_image, stage
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -27,7 +27,7 @@ def test_a_folder_in_a_files_place_is_one_line_that_names_it(tmp_path):
 @pytest.mark.parametrize("text", ["x", "0", "-1", "1.5", ""])
 def test_a_wrong_number_of_processes_is_shown_and_what_is_right(capsys, text):
     parser = stage.make_parser("test", "", "")
-    stage.add_image_options(parser)
+    per_image.add_image_options(parser)
     with pytest.raises(SystemExit):
         parser.parse_args([f"--jobs={text}"])
     assert f"argument --jobs: {text!r} is not a whole number from 1 on" in capsys.readouterr().err
@@ -77,27 +77,27 @@ def fill(journal, images):
 
 
 def test_a_torn_line_loses_only_its_image(tmp_path):
-    fill(stage.Journal(tmp_path, "train", {"a": 1}), ["1_left", "2_left", "3_left"])
+    fill(per_image.Journal(tmp_path, "train", {"a": 1}), ["1_left", "2_left", "3_left"])
     path = tmp_path / "train.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
-    journal = stage.Journal(tmp_path, "train", {"a": 1})
+    journal = per_image.Journal(tmp_path, "train", {"a": 1})
     keys = {image: [image] for image in ("1_left", "2_left", "3_left")}
     assert journal.due(keys) == ["3_left"]
     fill(journal, ["3_left"])
     journal.finish(list(keys))
-    whole = stage.Journal(tmp_path / "whole", "train", {"a": 1})
+    whole = per_image.Journal(tmp_path / "whole", "train", {"a": 1})
     fill(whole, list(keys))
     whole.finish(list(keys))
     assert path.read_bytes() == (tmp_path / "whole" / "train.jsonl").read_bytes()
 
 
 def test_every_cut_of_a_journal_can_be_read(tmp_path):
-    fill(stage.Journal(tmp_path, "train", {"a": 1}), ["1_left", "2_left"])
+    fill(per_image.Journal(tmp_path, "train", {"a": 1}), ["1_left", "2_left"])
     path = tmp_path / "train.jsonl"
     content = path.read_bytes()
     for length in range(len(content) + 1):
         path.write_bytes(content[:length])
-        found = stage.Journal(tmp_path, "train", {"a": 1}).records
+        found = per_image.Journal(tmp_path, "train", {"a": 1}).records
         assert list(found) == ["1_left", "2_left"][: max(0, content[:length].count(b"\n") - 1)]
 
 
@@ -105,7 +105,7 @@ def test_order_of_completion_does_not_show_in_the_bytes(tmp_path):
     images = ["1_left", "1_right", "2_left"]
     contents = []
     for order in (images, images[::-1]):
-        journal = stage.Journal(tmp_path, "train", {})
+        journal = per_image.Journal(tmp_path, "train", {})
         fill(journal, order)
         journal.finish(images)
         contents.append((journal.digest, journal.path.read_bytes()))
@@ -113,8 +113,8 @@ def test_order_of_completion_does_not_show_in_the_bytes(tmp_path):
 
 
 def test_changed_parameters_make_every_image_due_and_say_so(tmp_path):
-    fill(stage.Journal(tmp_path, "train", {"size_px": 512}), ["1_left"])
-    journal = stage.Journal(tmp_path, "train", {"size_px": 256})
+    fill(per_image.Journal(tmp_path, "train", {"size_px": 512}), ["1_left"])
+    journal = per_image.Journal(tmp_path, "train", {"size_px": 256})
     assert journal.due({"1_left": ["1_left"]}) == ["1_left"]
     assert journal.change == "size_px changed from 512 to 256"
 
@@ -122,7 +122,7 @@ def test_changed_parameters_make_every_image_due_and_say_so(tmp_path):
 def test_digest_does_not_depend_on_keys(tmp_path):
     digests = []
     for key in (["size", 1], ["size", 2]):
-        journal = stage.Journal(tmp_path / str(key[1]), "train", {})
+        journal = per_image.Journal(tmp_path / str(key[1]), "train", {})
         with journal.appending() as append:
             append("1_left", key, {"value": 1})
         digests.append(journal.digest)
@@ -136,12 +136,12 @@ def double(number):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_map_works_on_due_images_only_and_drops_the_gone(tmp_path, capsys, jobs):
     for numbers, counted in ([1, 2], "2 of 2 images are due"), ([2, 3], "1 of 2 images are due"):
-        journal = stage.Journal(tmp_path, "train", {})
+        journal = per_image.Journal(tmp_path, "train", {})
         tasks = {f"{number}_left": ([number], (number,)) for number in numbers}
-        dropped = stage.map_images(double, journal, tasks, jobs)
+        dropped = per_image.map_images(double, journal, tasks, jobs)
         assert counted in capsys.readouterr().out
     assert dropped == ["1_left"]
-    assert stage.Journal(tmp_path, "train", {}).rows == {"2_left": {"value": 4}, "3_left": {"value": 6}}
+    assert per_image.Journal(tmp_path, "train", {}).rows == {"2_left": {"value": 4}, "3_left": {"value": 6}}
 
 
 def test_a_second_run_is_told_that_the_cache_is_in_use(tmp_path):

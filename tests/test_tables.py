@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dr import scores
-from preprocess import crop, eyes, stage
+from preprocess import crop, eyes, per_image, stage
 from submissions import write
 
 COLUMNS = {
@@ -170,14 +170,14 @@ def test_any_fields_give_distributions_or_one_line(tmp_path_factory, fields):
 def test_a_damaged_journal_loses_only_what_is_damaged(tmp_path_factory, new, place, n_old):
     folder = tmp_path_factory.getbasetemp() / "journal"
     (folder / "train.jsonl").unlink(missing_ok=True)
-    journal = stage.Journal(folder, "train", {"a": 1})
+    journal = per_image.Journal(folder, "train", {"a": 1})
     with journal.appending() as append:
         for number in range(4):
             append(f"{number}_left", [number], {"value": number})
     content = journal.path.read_bytes()
     start = int(place * len(content))
     journal.path.write_bytes(content[:start] + new + content[start + n_old :])
-    again = stage.Journal(folder, "train", {"a": 1})
+    again = per_image.Journal(folder, "train", {"a": 1})
     keys = {f"{number}_left": [number] for number in range(4)}
     due = again.due(keys)
     assert again.digest
@@ -186,5 +186,5 @@ def test_a_damaged_journal_loses_only_what_is_damaged(tmp_path_factory, new, pla
         for image in due:
             append(image, keys[image], {"value": keys[image][0]})
     again.finish(list(keys))
-    assert list(stage.Journal(folder, "train", {"a": 1}).records) == list(keys)
+    assert list(per_image.Journal(folder, "train", {"a": 1}).records) == list(keys)
     assert json.loads(again.path.read_bytes().splitlines()[0]) == {"a": 1}

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from preprocess import crop, photograph, resize, stage
+from preprocess import crop, per_image, photograph, resize
 from preprocess.__main__ import crop_and_resize
 from preprocess.disc import NoEye, find_box_disc, find_disc
 from preprocess.photograph import decode
@@ -155,7 +155,7 @@ def print_processes(paths):
 
     def time_jobs(jobs):
         start = time.perf_counter()
-        memory_mb = [memory for _, memory in stage.map_parallel(crop_and_weigh, tasks, jobs, f"{jobs} processes")]
+        memory_mb = [memory for _, memory in per_image.map_parallel(crop_and_weigh, tasks, jobs, f"{jobs} processes")]
         return time.perf_counter() - start, memory_mb
 
     time_jobs(2)  # starts the processes
