@@ -113,13 +113,24 @@ def measure_kappas(images: Sequence[str], levels: np.ndarray, predicted: Mapping
     patients = number_patients(images)
     draws, kappas, before = draw_patients(patients.max() + 1), {}, None
     for step, guessed in predicted.items():
-        counts = _count_by_patient(patients, levels, guessed)
-        drawn = kappa_of_counts(sum_draws(draws, counts).reshape(-1, eyes.N_LEVELS, eyes.N_LEVELS))
+        drawn = draw_kappas(draws, patients, levels, guessed)
         value = float(kappa_of_counts(count_pairs(levels, guessed)))
         gain = None if before is None else estimate(value - before[0], drawn - before[1])
         kappas[step] = Kappa(estimate(value, drawn), gain)
         before = value, drawn
     return kappas
+
+
+def draw_kappas(draws: np.ndarray, patients: np.ndarray, levels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return each draw's kappa, (n_draws,).
+
+    Parameters
+    ----------
+    draws : (n_draws, n_patients), how often each patient is taken
+    patients, levels, predicted : (n,) of the images
+    """
+    counts = _count_by_patient(patients, levels, predicted)
+    return kappa_of_counts(sum_draws(draws, counts).reshape(-1, eyes.N_LEVELS, eyes.N_LEVELS))
 
 
 def _count_by_patient(patients: np.ndarray, levels: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -28,9 +28,9 @@ from kappa.assign import apply_thresholds, decide, fit_thresholds
 from kappa.exact import find_optimum
 from kappa.qwk import Errors, expected_errors, expected_kappa, quadratic_weighted_kappa, square_distances
 from preprocess import eyes, stage
+from submissions import measures
 
 N_FOLDS = 5
-N_DRAWS = 1000  # of the bootstrap
 N_LABEL_SETS = 300  # drawn to estimate an expected kappa
 FLOOR = 1e-4  # under logarithms
 SEED = 0
@@ -235,19 +235,13 @@ class Bootstrap:
     """The same draws of patients for everything that is measured."""
 
     def __init__(self, table: Table):
-        names, self.patients = np.unique(eyes.patients_of(table.images).astype(str), return_inverse=True)
-        rng = np.random.default_rng(SEED)
-        self.draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), N_DRAWS).astype(float)
+        self.patients = measures.number_patients(table.images)
+        self.draws = measures.draw_patients(self.patients.max() + 1)
         self.levels = table.levels
 
     def draw_kappas(self, decided: np.ndarray) -> np.ndarray:
         """Return the kappa of each draw."""
-        counts = np.zeros((self.draws.shape[1], eyes.N_LEVELS**2))
-        np.add.at(counts, (self.patients, self.levels * eyes.N_LEVELS + decided), 1)
-        tables = (self.draws @ counts).reshape(-1, eyes.N_LEVELS, eyes.N_LEVELS)
-        weights = square_distances(eyes.N_LEVELS)
-        chance = np.einsum("dl,lm,dm->d", tables.sum(axis=2), weights, tables.sum(axis=1))
-        return 1 - (tables * weights).sum(axis=(1, 2)) * tables.sum(axis=(1, 2)) / chance
+        return measures.draw_kappas(self.draws, self.patients, self.levels, decided)
 
     def draw_means(self, values: np.ndarray) -> np.ndarray:
         """Return each draw's mean over images."""
@@ -317,7 +311,7 @@ def main(argv: list[str] | None = None) -> None:
     table = read_labelled(options.scores, options.labels, options.patients, options.seed)
     scores = {name: cross_fit(table, fit) for name, fit in SCORES.items()}
     bootstrap = Bootstrap(table)
-    print(f"{len(table.images)} images, {N_FOLDS} folds of patients, {N_DRAWS} draws of patients")
+    print(f"{len(table.images)} images, {N_FOLDS} folds of patients, {measures.N_DRAWS} draws of patients")
     print_scores(table, scores, bootstrap)
     print_decisions(table, decide_all(table, scores), bootstrap)
 

@@ -16,8 +16,8 @@ import numpy as np
 from kappa.assign import decide
 from kappa.qwk import quadratic_weighted_kappa
 from preprocess import eyes, stage
+from submissions.measures import N_DRAWS
 from tests.benchmarks.decision import (
-    N_DRAWS,
     N_FOLDS,
     Bootstrap,
     cross_fit,

@@ -21,7 +21,8 @@ from blend.pairs import pair_eyes
 from dr import predict, train
 from dr.scores import read_scores
 from preprocess import eyes, stage
-from tests.benchmarks.decision import N_DRAWS, N_FOLDS, SEED, Bootstrap, Table, cross_fit, fit_linear, fit_network
+from submissions.measures import N_DRAWS
+from tests.benchmarks.decision import N_FOLDS, SEED, Bootstrap, Table, cross_fit, fit_linear, fit_network
 from tests.benchmarks.pairs import METHODS, draw_figures
 
 N_VIEWS, N_EPOCHS = 10, 5
