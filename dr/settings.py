@@ -19,7 +19,8 @@ RECIPES = {
     "article": {},
     "nesterov-one-cycle": NESTEROV_ONE_CYCLE,
     "few-photographs": NESTEROV_ONE_CYCLE
-    | {"learning_rate": 0.03, "local_contrast": True, "rotation_deg": 180.0, "zoom": 1.15},
+    | {"learning_rate": 0.03, "squared_error": 0.5, "local_contrast": True}
+    | {"rotation_deg": 180.0, "zoom": 1.15, "jitter": 0.2},
 }
 
 
