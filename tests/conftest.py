@@ -1,6 +1,7 @@
 """Fixtures the tests share: a small drawn data folder, and the real photographs where they are at hand."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n_threads)
+
+
+@pytest.fixture
+def hear_ctrl_c():
+    """Let the processes that a test starts hear Ctrl-C, though the suite may run in the background, which does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

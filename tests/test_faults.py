@@ -19,6 +19,8 @@ from preprocess.__main__ import main as preprocess
 from submissions import write
 from tests.benchmarks import crash
 
+pytestmark = pytest.mark.usefixtures("hear_ctrl_c")
+
 ROOT = Path(__file__).parents[1]
 MESSAGE = "error: interrupted; the same command goes on where it stopped\n"
 

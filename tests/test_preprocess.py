@@ -79,6 +79,7 @@ def test_killed_runs_end_in_the_bytes_of_an_undisturbed_one(drawn_folder, cache,
     assert read_all(disturbed) == read_all(cache)
 
 
+@pytest.mark.usefixtures("hear_ctrl_c")
 def test_interrupt_ends_in_one_line_and_leaves_no_temporary_file(drawn_folder, cache):
     command = [sys.executable, "-m", "preprocess", *options(drawn_folder, cache, jobs=1)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

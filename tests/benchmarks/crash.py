@@ -273,6 +273,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     rng, number = random.Random(options.seed), getattr(signal, f"SIG{options.signal}")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children would not hear it
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         data, whole, hurt, at_once = (folder / name for name in ("data", "whole", "hurt", "at_once"))
