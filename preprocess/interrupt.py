@@ -63,23 +63,30 @@ def _wait(is_over: threading.Event) -> None:
 
 
 def _end() -> None:
-    """End the workers, remove temporary files, print one line, exit."""
+    """End the workers, remove temporary files, print one line, exit: whatever happens meanwhile."""
     _ending.set()
     _gate.acquire()
+    message = MESSAGE
+    try:
+        _tidy_up()
+    except Exception as error:
+        message = f"{MESSAGE} (it could not be tidied up here: {error})"
+    is_bar_open = bool(getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", None))
+    os.write(2, f"{'' if not is_bar_open else chr(10)}error: {message}\n".encode())
+    os._exit(EXIT_INTERRUPTED)
+
+
+def _tidy_up() -> None:
     _kill_children()
     for folder in _held:
         remove_partials_below(folder)
     for path in list(_partials):
         path.unlink(missing_ok=True)
-    is_bar_open = bool(getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", None))
-    os.write(2, f"{'' if not is_bar_open else chr(10)}error: {MESSAGE}\n".encode())
-    os._exit(EXIT_INTERRUPTED)
 
 
 def _kill_children() -> None:
-    if "multiprocessing" not in sys.modules:
-        return
-    children = sys.modules["multiprocessing"].active_children()
+    # The main thread may be importing multiprocessing at this moment; then it has started no process.
+    children = getattr(sys.modules.get("multiprocessing"), "active_children", list)()
     for child in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)

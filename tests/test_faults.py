@@ -200,6 +200,25 @@ def test_ctrl_c_while_a_stage_is_imported_is_one_line(tmp_path):
     assert process.returncode == 130
 
 
+HALF_IMPORTED = """
+import sys, time, types
+from preprocess import stage
+def main():
+    sys.modules["multiprocessing"] = types.ModuleType("multiprocessing")  # as it is while it is being imported
+    print(flush=True)
+    time.sleep(10)
+stage.run(main)
+"""
+
+
+def test_ctrl_c_while_a_library_is_imported_is_one_line():
+    process = start([sys.executable, "-c", HALF_IMPORTED], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == MESSAGE
+    assert process.returncode == 130
+
+
 def test_a_background_job_does_not_hear_ctrl_c(tmp_path):
     code = f"import signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{HOLD}"
     code = code.replace("with stage", "def main():\n  with stage").replace("\n    ", "\n      ") + "stage.run(main)\n"
