@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dr import checkpoint, contrast, dataset, inputs, model, passes, schedule, settings, threads, train, workers
+from dr.batch_norm import SharedBatchNorm
 from dr.settings import Settings
 from preprocess import stage
 from preprocess.stage import InputError
@@ -492,7 +493,7 @@ def test_two_processes_train_the_same_net_as_one(run, squares, cache):
 
     The gradients agree to 1e-14 in float64. In float32 large steps let rounding grow: ReLUs flip.
     """
-    options = ["--epochs", "1", "--learning-rate", "0.001", "--rotation-deg", "20"]
+    options = ["--epochs", "1", "--learning-rate", "0.001"]
     run(*options)
     together = cache.parent / "together"
     arguments = [f"--data={squares}", f"--cache={together}", *TRAIN_OPTIONS, *options]
@@ -508,6 +509,19 @@ def test_two_processes_train_the_same_net_as_one(run, squares, cache):
     np.testing.assert_allclose(second["train_log_loss"], first["train_log_loss"], atol=1e-4)
     again = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (again.returncode, again.stdout) == (0, "dr.train: cached\n")
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_shared_batch_norm_is_torchs_in_a_group_of_one(tmp_path, momentum):
+    """With momentum, and without it: then the statistics are the mean over the batches."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        shared, own = SharedBatchNorm(3, momentum=momentum), torch.nn.BatchNorm2d(3, momentum=momentum)
+        for batch in torch.randn(4, 2, 3, 5, 5, generator=torch.Generator().manual_seed(0)):
+            torch.testing.assert_close(shared(batch), own(batch))
+        torch.testing.assert_close(shared.state_dict(), own.state_dict())
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_batch_that_cannot_be_shared_evenly_is_refused(monkeypatch):
