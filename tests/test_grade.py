@@ -154,16 +154,17 @@ def test_fellow_counts_in_the_blend(finished_cache, pair, tmp_path, capsys):
     np.testing.assert_allclose(scores_of(graded, "blended"), scores_of(graded)[::-1], atol=2e-6)
 
 
-def make_paired(content, photographs):
-    """Return an untrained net for both eyes, its BatchNorms fitted to some photographs, so that no score is 0 or 1."""
+def make_paired(content):
+    """Return an untrained net for both eyes, its BatchNorms fitted to many images, so that no score is 0 or 1."""
     net = model.make_net(32, 0.0, is_paired=True)
     model.initialize_weights(net, seed=1)
-    torch.nn.init.normal_(net.joint[-1].weight, std=0.2, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(net.joint[-1].weight, std=0.2, generator=generator)
     for layer in net.modules():
         if isinstance(layer, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             layer.momentum = 1.0
     with torch.no_grad():
-        net.train()(prepare.cut_centers(photographs, 32))
+        net.train()(torch.randn(256, 3, 32, 32, generator=generator))
     return content | {"settings": content["settings"] | {"pairs": True}, "net": net.state_dict()}
 
 
@@ -171,7 +172,7 @@ def test_net_for_both_eyes_is_shown_both(finished_cache, pair, tmp_path, capsys)
     content = checkpoint.read(finished_cache / "dr" / "epochs" / "0002.pt")
     squares = [prepare.prepare(path, content) for path in pair]
     photographs = prepare.gather(["1_left", "1_right"], squares, content)
-    content = make_paired(content, photographs)
+    content = make_paired(content)
     checkpoint.write(tmp_path / "paired.pt", content)
     both = scores_of(run(capsys, *pair, "--checkpoint", tmp_path / "paired.pt", "--views=1"))
     alone = scores_of(run(capsys, pair[0], "--checkpoint", tmp_path / "paired.pt", "--views=1"))
