@@ -87,8 +87,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--dropout", number(0, 0.99), "share of the features dropped before the first linear layer")
     add("--class-weights", str, "balanced: every level counts as much as the others", choices=("none", "balanced"))
     add("--label-smoothing", number(0, 0.99), "share of the target spread over all levels")
-    add("--squared-error", number(0), "weight of the squared error of the expected level, added to the log loss: a level "
-        "counts as near to its neighbours, which are grades of one disease")  # fmt: skip
+    add("--squared-error", number(0), "weight of the squared error of the expected level, added to the log loss: a "
+        "level counts as near to its neighbours, which are grades of one disease")  # fmt: skip
     add("--clip-norm", number(0), "longest gradient that is taken as it is")
     add("--patience", whole(1), "epochs without a better validation log loss after which to stop")
     add("--crop-px", whole(32), "side of the random crops (7/8 of the images)")

@@ -76,7 +76,7 @@ def close(folder: Path, wanted: Settings, digests: dict[str, str], keep: int) ->
 
 
 def is_finished(folder: Path, parameters: dict[str, Any], sources: dict[str, str]) -> bool:
-    """Tell whether the run in `folder` has the same settings and inputs and came to its end, with all that it leaves."""
+    """Tell whether the run in `folder` has the same settings and inputs and ended, with all that it leaves."""
     manifest = stage.read_manifest(folder / "epochs")
     has_all = bool(manifest and manifest["outputs"]) and all((folder / name).exists() for name in HISTORIES)
     return has_all and stage.find_change(folder / "epochs", parameters, sources) is None

@@ -32,7 +32,7 @@ TURNS = {
     5: lambda rgb: rgb.transpose(1, 0, 2),
     6: lambda rgb: np.rot90(rgb, -1),
     7: lambda rgb: rgb[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda rgb: np.rot90(rgb),
+    8: np.rot90,
 }
 SIDEWAYS = (5, 6, 7, 8)
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type (PNG specification, third edition, 11.2.1)

@@ -1,4 +1,4 @@
-"""The cache contract every stage keeps: command line, atomic writes, locks, manifests, rejected images, one-line errors."""
+"""The cache contract every stage keeps: options, atomic writes, locks, manifests, rejected images, one-line errors."""
 
 from __future__ import annotations
 
