@@ -36,8 +36,8 @@ TIMED = ("preprocess", *FOLDERS)  # the stages whose time matters; run_all.sh ru
 STEPS = (
     ("argmax of the net, one view of its last epoch", "dr/single_{split}.csv"),
     ("argmax after averaging views and epochs", "dr/scores_{split}.csv"),
-    ("argmax after the linear blend of both eyes", "blend/linear_{split}.csv"),
-    ("argmax after the MLP blend", "blend/scores_{split}.csv"),
+    ("argmax after a linear blend, to compare", "blend/linear_{split}.csv"),
+    ("argmax after the blend of both eyes", "blend/scores_{split}.csv"),
 )
 NET, BLEND = STEPS[1][0], STEPS[3][0]  # the scores before and after both eyes are blended
 SPLITS = ("valid", "test")
