@@ -72,8 +72,18 @@ def _end() -> None:
     except Exception as error:
         message = f"{MESSAGE} (it could not be tidied up here: {error})"
     is_bar_open = bool(getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", None))
-    os.write(2, f"{'' if not is_bar_open else chr(10)}error: {message}\n".encode())
+    os.write(_take_stderr(), f"{'' if not is_bar_open else chr(10)}error: {message}\n".encode())
     os._exit(EXIT_INTERRUPTED)
+
+
+def _take_stderr() -> int:
+    """Return a descriptor that writes where stderr did; what other threads write from now on, of a bar say, is lost."""
+    try:
+        own = os.dup(2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    except OSError:  # no descriptor is left: then others may have the last word
+        return 2
+    return own
 
 
 def _tidy_up() -> None:

@@ -219,6 +219,26 @@ def test_ctrl_c_while_a_library_is_imported_is_one_line():
     assert process.returncode == 130
 
 
+BAR = """
+from tqdm import tqdm
+from preprocess import stage
+def main():
+    with tqdm(total=10**9, mininterval=0, miniters=1) as bar:
+        while True:
+            bar.update()
+stage.run(main)
+"""
+
+
+def test_ctrl_cs_line_is_the_last_even_while_a_bar_moves():
+    for _ in range(5):
+        process = start([sys.executable, "-c", BAR])
+        process.stderr.read(1000)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1].endswith(f"\n{MESSAGE}")
+        assert process.returncode == 130
+
+
 def test_a_background_job_does_not_hear_ctrl_c(tmp_path):
     code = f"import signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{HOLD}"
     code = code.replace("with stage", "def main():\n  with stage").replace("\n    ", "\n      ") + "stage.run(main)\n"

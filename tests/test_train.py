@@ -508,7 +508,8 @@ def test_two_processes_train_the_same_net_as_one(run, squares, cache):
     first, second = (pd.read_csv(path / "dr" / "history.csv") for path in (cache, together))
     np.testing.assert_allclose(second["train_log_loss"], first["train_log_loss"], atol=1e-4)
     again = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert (again.returncode, again.stdout) == (0, "dr.train: cached\n")
+    told = [line for line in again.stdout.splitlines() if not line.startswith("[Gloo]")]  # torch 2.10 greets
+    assert (again.returncode, told) == (0, ["dr.train: cached"])
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
