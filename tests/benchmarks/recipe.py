@@ -30,7 +30,9 @@ N_VIEWS, N_EPOCHS = 10, 5
 
 def main(argv: list[str] | None = None) -> None:
     """Train, predict, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recipe", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.recipe", description=__doc__.splitlines()[0], allow_abbrev=False
+    )  # or it would take --fold for --fold-seed
     parser.add_argument("--data", type=Path, required=True, help="folder of ready-made squares with trainLabels.csv")
     parser.add_argument("--cache", type=Path, required=True, help="where the net is kept")
     parser.add_argument("--fold-seed", type=int, default=SEED, help="of the folds in which the blend is cross-fitted")
