@@ -3,39 +3,56 @@
 python -m dr.explain IMAGE... [--checkpoint FILE.pt | --cache DIR [--run NAME]] [--level N] [--layer last|fine]
 """
 
-from __future__ import annotations
-
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from dr import checkpoint, predict, prepare, settings, threads
-from dr.prepare import Square
-from preprocess import eyes, photograph, stage
-from preprocess.disc import Disc
-from preprocess.stage import InputError
+from dr.machine import workers
+from dr.training import checkpoint, runs, settings
+from dr.training.checkpoint import Checkpoint
+from preprocess.cache import files, progress, stage
+from preprocess.cache.errors import InputError
+from preprocess.picture import outline, photograph, square
+from preprocess.picture.disc import Disc
+from preprocess.samples.layout import Owner
 
-if TYPE_CHECKING:
-    import torch
-
-    from dr.model import NineConvNet
-
-LAYERS = ("fine", "last")  # those of dr.gradcam, which needs torch
-JPEG_QUALITY = 92
+LAYERS = ("fine", "last")  # those of dr.nets.heat, which needs torch
+JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 92)
 SUFFIX = "_heat.jpeg"
-ALONE = "0_left"  # whose eye a photograph shows does not matter where its fellow is not asked
+NOBODY = Owner("")  # whose eye a photograph shows does not matter where its fellow is not asked
 
 
-def read_net(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the content of the checkpoint that is named, or of the last epoch in the cache."""
+def show(path: Path) -> str:
+    """Return a path that can be printed, whatever bytes the file system holds."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def check_refused(reasons: Mapping[str, str], n_done: int) -> None:
+    """Raise InputError if photographs were refused, name -> reason; all others, so many, have been dealt with."""
+    if reasons:
+        name, reason = next(iter(reasons.items()))
+        counted = f"{len(reasons)} photograph{'s are' if len(reasons) > 1 else ' is'} refused"
+        raise InputError(f"{counted} ({name}: {reason})" + f"; {n_done} done" * (n_done > 0))
+
+
+def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
+    """Return the checkpoint that is named, or that of the last epoch in the cache.
+
+    Raises InputError if there is none, or its net does not know the level to explain.
+    """
     if options.checkpoint:
-        return checkpoint.read(options.checkpoint)
-    trained = predict.read_trained(checkpoint.folder_of(options.cache, options.run) / "epochs")
-    return predict.read_checkpoint(trained, max(trained.checkpoints))
+        of = checkpoint.read(options.checkpoint)
+    else:
+        trained = runs.read_trained(options.cache, options.run)
+        of = runs.read_checkpoint(trained, trained.newest)
+    last = len(of.task.names) - 1
+    if options.level is not None and options.level > last:
+        raise InputError(f"--level {options.level}: the net's last level is {last}")
+    return of
 
 
 def choose_targets(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -49,109 +66,79 @@ def choose_targets(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
 def explain(options: argparse.Namespace) -> None:
     """Write the picture of each photograph, say what the net thinks of it, and name at last those that are refused."""
     targets = choose_targets(options.images, options.out)
-    content = read_net(options)
-    threads.let_waiting_threads_sleep()
-    from dr import device
+    of = read_checkpoint(options)
+    workers.let_waiting_threads_sleep()
+    # Torch takes a second and a half: whoever has mistyped something does not wait for it.
+    from dr.machine.device import choose_device
+    from dr.nets import heat
+    from dr.squares import crops, store
+    from dr.training import views
 
-    place = device.choose_device(options.device)
-    net = checkpoint.make_net(content).to(place)
-    reasons = {}
+    on = choose_device(options.device)
+    net, reasons = views.put_net(of, on), {}
     for path, target in targets.items():
         try:
-            square = prepare.prepare(path, content)
-        except prepare.Refused as refusal:
-            reasons[prepare.show(path)] = str(refusal)
-            print(f"{prepare.show(path)}: refused: {refusal}", flush=True)
+            made = square.make_square(path, of.making)
+        except square.Unusable as error:
+            reasons[show(path)] = str(error)
+            print(f"{show(path)}: refused: {error}", flush=True)
             continue
-        scores = score_center(net, square, content)
+        squares = store.gather([NOBODY], [made], of.mean, of.std)
+        with progress.tracking(1, "scoring", is_shown=False) as bar:
+            scores = views.score_views(net, of, squares, 1, 1, bar)[0, 0]
         level = int(scores.argmax()) if options.level is None else options.level
-        heat = map_square(net, square, content, level, options.layer)
-        write_picture(target, path, heat, square.disc, content["size_px"])
-        print(f"{prepare.show(path)}: {describe(scores, level, heat)} -> {prepare.show(target)}", flush=True)
+        centers = crops.cut_centers(squares, net.image_px).to(on)
+        (seen,) = heat.map_heat(net, centers, np.array([level]), options.layer)
+        rgb, _ = photograph.decode(path, photograph.MAX_PIXELS)  # never reduced
+        placed = undo_crop(seen, made.disc, of.making, rgb.shape[:2])
+        done, jpeg = cv2.imencode(".jpeg", cv2.cvtColor(heat.blend_heat(rgb, placed), cv2.COLOR_RGB2BGR), JPEG_OPTIONS)
+        if not done:
+            raise RuntimeError(f"{target}: OpenCV cannot encode it")
+        files.write_bytes(target, jpeg.tobytes())
+        thought = f"level {level} ({scores[level]:.0%} by this net)"
+        if level != scores.argmax():
+            thought += f", likeliest {scores.argmax()} ({scores.max():.0%})"
+        thought += "" if seen.any() else ", for which nothing speaks"
+        print(f"{show(path)}: {thought} -> {show(target)}", flush=True)
     print(stage.NOTICE)
-    prepare.report_refused(reasons, len(targets) - len(reasons))
+    check_refused(reasons, len(targets) - len(reasons))
 
 
-def describe(scores: np.ndarray, level: int, heat: np.ndarray) -> str:
-    """Return what the net thinks, and which level the heat is for."""
-    thought = f"level {level} ({scores[level]:.0%} by this net)"
-    if level != scores.argmax():
-        thought += f", likeliest {scores.argmax()} ({scores.max():.0%})"
-    return thought if heat.any() else f"{thought}, for which nothing speaks"
-
-
-def score_center(net: NineConvNet, square: Square, content: dict[str, Any]) -> np.ndarray:
-    """Return the net's scores of the middle of the square, (5,)."""
-    from tqdm import tqdm
-
-    from dr import dataset, passes
-
-    photographs = prepare.gather([ALONE], [square], content)
-    crops = dataset.center_crops(1, content["size_px"] - net.image_px)
-    with tqdm(disable=True) as bar:
-        (scores,) = passes.score(net, photographs, np.arange(1), crops, content["settings"]["precision"], 1, bar)
-    return scores
-
-
-def map_square(net: NineConvNet, square: Square, content: dict[str, Any], level: int, layer: str) -> np.ndarray:
-    """Return the heat of the middle of the square, (image_px, image_px) float32, 0-1."""
-    from dr import gradcam
-
-    images: torch.Tensor = prepare.cut_centers(prepare.gather([ALONE], [square], content), net.image_px)
-    (heat,) = gradcam.map_heat(net, images.to(next(net.parameters()).device), np.array([level]), layer)
-    return heat
-
-
-def write_picture(target: Path, source: Path, heat: np.ndarray, disc: Disc, size_px: int) -> None:
-    """Write a photograph with heat over it, in the photograph's own size."""
-    from dr import gradcam
-
-    rgb, _ = photograph.decode(source, photograph.MAX_PIXELS)  # never reduced
-    blended = gradcam.blend_heat(rgb, undo_crop(heat, disc, size_px, rgb.shape[:2]))
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    done, jpeg = cv2.imencode(".jpeg", cv2.cvtColor(blended, cv2.COLOR_RGB2BGR), options)
-    if not done:
-        raise RuntimeError(f"{target}: OpenCV cannot encode it")
-    stage.write_bytes(target, jpeg.tobytes())
-
-
-def undo_crop(heat: np.ndarray, disc: Disc, size_px: int, shape: tuple[int, int]) -> np.ndarray:
+def undo_crop(heat: np.ndarray, disc: Disc, making: square.Making, shape: tuple[int, int]) -> np.ndarray:
     """Return the heat of a square's middle where it lies in the photograph, (h, w) float32; 0 where no net looked.
 
-    Parameters
-    ----------
-    heat : (crop_px, crop_px) of the middle of a square of `size_px` that the disc fills
-    disc : in pixels of the photograph
-    shape : (h, w) of the photograph
+    The heat, (crop_px, crop_px), is of the middle of a square, which the disc, in pixels of the photograph, fills;
+    `shape` is (h, w) of the photograph.
     """
-    step = 2 * max(disc.semi_axis_x, disc.semi_axis_y) / size_px  # pixels of the photograph per pixel of the square
-    margin = (size_px - len(heat)) // 2
-    corner = margin - (size_px - 1) / 2  # of the heat, from the middle of the square
+    step = 2 * max(disc.semi_axis_x, disc.semi_axis_y) / making.size_px  # pixels of the photograph per square's pixel
+    corner = (making.size_px - len(heat)) // 2 - (making.size_px - 1) / 2  # of the heat, from the square's middle
     matrix = np.array([[step, 0, disc.center_x + step * corner], [0, step, disc.center_y + step * corner]])
     placed = cv2.warpAffine(heat, matrix, shape[::-1], flags=cv2.INTER_LINEAR)
+    if outline.SHAPES[making.crop] != "ellipse":
+        return placed
     columns = (np.arange(shape[1], dtype=np.float32) - disc.center_x) / disc.semi_axis_x
     rows = (np.arange(shape[0], dtype=np.float32) - disc.center_y) / disc.semi_axis_y
     return np.where(columns**2 + rows[:, None] ** 2 <= 1, placed, 0)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     parser = stage.make_bare_parser(
         "dr.explain",
-        "Show which places of a photograph speak for a level (Grad-CAM): the hotter the colour, the more, "
-        "against the rest of the same photograph. "
-        f"Writes OUT/NAME{SUFFIX}, in the photograph's size. Takes photographs as they come from the camera; the cache "
-        f"need not know them. {stage.NOTICE}",
+        "Show which places of a photograph speak for a level (Grad-CAM): the hotter the colour, the more, against the "
+        f"rest of the same photograph. Writes OUT/NAME{SUFFIX}, in the photograph's size. Takes photographs as they "
+        f"come from the camera; the cache need not know them. {stage.NOTICE}",
         "data/test/10_left.jpeg --checkpoint cache/dr/epochs/0060.pt --out heat",
     )
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, JPEG or PNG")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.train left the net: its last epoch")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
-    parser.add_argument("--level", type=int, choices=range(eyes.N_LEVELS), help="level to explain (the likeliest)")
+    parser.add_argument("--level", type=stage.whole(0), help="level to explain (the likeliest)")
     parser.add_argument("--layer", choices=LAYERS, default="fine", help="fine: an earlier convolution, which shows "
                         "single spots; last: the last one, coarse, Grad-CAM proper")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("heat"), help="folder for the pictures")
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the first of them at hand")
+    settings.add_device_option(parser)
     explain(parser.parse_args(argv))
 
 

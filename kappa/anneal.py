@@ -1,14 +1,12 @@
 """Simulated annealing of whatever has an energy and moves, and of labels, whose energy is a ratio of sums."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from kappa.exact import find_optimum
-from kappa.qwk import Errors, expected_errors, proxy_of, sum_errors
+from kappa.proxy import Errors, expected_errors, proxy_of, sum_errors
 
 SWEEPS = 120  # proposals per image; with 60, one of ten seeds ended 2e-6 below the optimum of 53,576 images
 BLOCKS_PER_SWEEP = 64  # moves judged at once: few enough that they do not disturb each other, many enough for numpy
@@ -20,16 +18,11 @@ COLDEST = 1e-5  # no worsening that matters is accepted
 class Problem(Protocol):
     """What can be annealed: moves come in blocks, any of which may be taken without the others."""
 
-    energy: float
-
-    def propose(self, rng: np.random.Generator) -> Any:
-        """Return a block of moves."""
-
-    def measure(self, moves: Any) -> np.ndarray:
-        """Return the exact energy change of each move of a block, were it the only one taken."""
+    def propose(self, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
+        """Return a block of moves, and the exact energy change of each, were it the only one taken."""
 
     def take(self, moves: Any, accepted: np.ndarray) -> None:
-        """Make the accepted moves of a block and update `energy`."""
+        """Make the accepted moves of a block."""
 
 
 class Annealed(NamedTuple):
@@ -57,8 +50,7 @@ def anneal(problem: Problem, temperatures: Iterable[float], rng: np.random.Gener
     """
     proposed = taken = 0
     for temperature in temperatures:
-        moves = problem.propose(rng)
-        changes = problem.measure(moves)
+        moves, changes = problem.propose(rng)
         accepted = changes <= temperature * rng.standard_exponential(len(changes))  # −log of a uniform number
         problem.take(moves, accepted)
         proposed += len(changes)
@@ -66,13 +58,8 @@ def anneal(problem: Problem, temperatures: Iterable[float], rng: np.random.Gener
     return taken / proposed
 
 
-def geometric_schedule(hottest: float, coldest: float, n_steps: int) -> np.ndarray:
-    """Return n_steps temperatures from the hottest to the coldest, each the same fraction of the one before."""
-    return np.geomspace(hottest, coldest, n_steps)
-
-
 class Ratio:
-    """Labels whose energy is Σ own[i, l_i] / Σ chance[l_i]; a move gives one image another level.
+    """Labels whose energy is Σ own[i, l_i] / Σ chance[l_i], 0 where that is 0/0; a move gives one image another level.
 
     A block holds each image at most once. Both sums are kept, so that a move's energy change costs O(1).
     """
@@ -82,58 +69,43 @@ class Ratio:
         self.levels = levels.copy()
         self.block = block
         self.own, self.chance = sum_errors(errors, levels)
-        self.rows = np.arange(0)  # what is left of the sweep through all images
+        self.rows = np.arange(0)  # what is left of the sweep through all images, which come in random order
 
-    @property
-    def energy(self) -> float:
-        """The ratio; 0 where it is 0/0, as in the proxy."""
-        return self.own / self.chance if self.chance else 0.0
-
-    def propose(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return (images, other levels) for the next block of the sweep, the images of a sweep in random order."""
+    def propose(self, rng: np.random.Generator) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Return (images, other levels, and what these add to both sums), and how much each alone changes the ratio."""
         if not len(self.rows):
             self.rows = rng.permutation(len(self.levels))
         rows, self.rows = self.rows[: self.block], self.rows[self.block :]
-        n_levels = len(self.errors.chance)
-        return rows, (self.levels[rows] + rng.integers(1, n_levels, len(rows))) % n_levels
+        before, n_levels = self.levels[rows], len(self.errors.chance)
+        levels = (before + rng.integers(1, n_levels, len(rows))) % n_levels
+        more_own = self.errors.own[rows, levels] - self.errors.own[rows, before]
+        more_chance = self.errors.chance[levels] - self.errors.chance[before]
+        own, chance = self.own + more_own, self.chance + more_chance
+        ratios = np.divide(own, chance, out=np.zeros_like(own), where=chance > 0)
+        energy = self.own / self.chance if self.chance else 0.0
+        return (rows, levels, more_own, more_chance), ratios - energy
 
-    def measure(self, moves: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """Return how much each move alone changes the ratio."""
-        own, chance = self._differences(moves)
-        own, chance = self.own + own, self.chance + chance
-        return np.divide(own, chance, out=np.zeros_like(own), where=chance > 0) - self.energy
-
-    def take(self, moves: tuple[np.ndarray, np.ndarray], accepted: np.ndarray) -> None:
+    def take(self, moves: tuple[np.ndarray, ...], accepted: np.ndarray) -> None:
         """Make the accepted moves."""
-        rows, levels = (part[accepted] for part in moves)
-        own, chance = self._differences((rows, levels))
-        self.own += float(own.sum())
-        self.chance += float(chance.sum())
+        rows, levels, more_own, more_chance = (part[accepted] for part in moves)
         self.levels[rows] = levels
-
-    def _differences(self, moves: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        rows, levels = moves
-        before = self.levels[rows]
-        own = self.errors.own[rows, levels] - self.errors.own[rows, before]
-        return own, self.errors.chance[levels] - self.errors.chance[before]
+        self.own += float(more_own.sum())
+        self.chance += float(more_chance.sum())
 
 
 def anneal_levels(scores: np.ndarray, rng: np.random.Generator | None = None) -> Annealed:
     """Return levels of the highest proxy that annealing finds, with the proven optimum to compare it with.
 
-    Parameters
-    ----------
-    scores : (n, k), rows are distributions; anything else raises InputError
-    rng : where all randomness comes from; None is np.random.default_rng(0)
+    Rows of `scores`, (n, k), are distributions; anything else raises InputError. No rng is np.random.default_rng(0).
     """
     rng = rng or np.random.default_rng(0)
     errors = expected_errors(scores)
     n_images, n_levels = errors.own.shape
-    start = rng.integers(0, n_levels, n_images)
+    start = rng.integers(0, n_levels, (n_images,))
     problem = Ratio(errors, start, block=max(1, n_images // BLOCKS_PER_SWEEP))
-    typical = float(np.abs(problem.measure(problem.propose(rng))).mean()) or 1.0  # 0: all images the same
+    typical = float(np.abs(problem.propose(rng)[1]).mean()) or 1.0  # 0: all images the same
     n_steps = SWEEPS * -(-n_images // problem.block)
-    acceptance = anneal(problem, geometric_schedule(HOTTEST * typical, COLDEST * typical, n_steps), rng)
+    acceptance = anneal(problem, np.geomspace(HOTTEST * typical, COLDEST * typical, n_steps), rng)
     best, proxy = find_optimum(errors), proxy_of(errors, problem.levels)
     if best.proxy - proxy > MOST_GAP:
         return Annealed(best.levels, best.proxy, best.proxy, 0.0, acceptance)

@@ -1,12 +1,10 @@
 """The labels with the highest proxy there is, proven by Dinkelbach's iteration."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 
-from kappa.qwk import Errors, expected_errors, proxy_of, sum_errors
+from kappa.proxy import Errors, expected_errors, proxy_of, sum_errors
 
 
 class Optimum(NamedTuple):
@@ -17,11 +15,7 @@ class Optimum(NamedTuple):
 
 
 def optimal_levels(scores: np.ndarray) -> np.ndarray:
-    """Return levels, (n,) int64, that no other levels exceed in `kappa.qwk.expected_kappa`.
-
-    Parameters
-    ----------
-    scores : (n, k), rows are distributions; anything else raises InputError
+    """Return levels, (n,) int64, that no other levels exceed in `kappa.proxy.expected_kappa`; scores (n, k).
 
     Source: W. Dinkelbach, On Nonlinear Fractional Programming, Management Science 13(7), 1967. The ratio own / chance
     of two sums falls below a value r only if Σ (own − r·chance) falls below 0, and that sum is minimized image by

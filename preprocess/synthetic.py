@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from preprocess import per_image, stage
-from preprocess.eyes import SPLITS, list_images
+from preprocess.cache import files, parallel, stage
+from preprocess.cache.errors import InputError
+from preprocess.cache.journal import Journal
+from preprocess.recipes import recipe
+from preprocess.samples.layout import SPLITS
+from preprocess.samples.retina import list_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +27,6 @@ PATIENT_GAP = 3  # patient numbers rise by 1 to 3, as Kaggle's have gaps
 TRAITS_STREAM, LEVELS_STREAM = 2, 3  # every patient has four generators, (seed, patient, 0 left | 1 right | 2 | 3)
 DRAWN_WIDTH_PX = 1500  # a wider photograph is drawn at a half or a third and enlarged: focus was no better than that
 PUBLIC_SHARE = 0.2  # of the test set was scored on the public leaderboard
-LEAST_WIDTH_PX, MOST_WIDTH_PX = 128, 8192
 OWN_FOLDER = "synthetic"  # in the data folder: which photographs were drawn here
 TABLES = ("trainLabels.csv", "testLabels.csv", "sampleSubmission.csv", "discs.csv", "lesions.csv")
 
@@ -81,12 +84,7 @@ def balance_pairs(pairs: np.ndarray) -> np.ndarray:
 
 
 def plan_eyes(n_patients: int, levels: str, seed: int) -> list[Plan]:
-    """Return both eyes of `n_patients` patients, whose numbers rise with gaps.
-
-    Parameters
-    ----------
-    levels : "real", as frequent as in the competition, or "balanced"
-    """
+    """Return both eyes of patients whose numbers rise with gaps; `levels` is "real" or "balanced", see the options."""
     pairs = balance_pairs(LEVEL_PAIRS) if levels == "balanced" else LEVEL_PAIRS / LEVEL_PAIRS.sum()
     gaps = np.random.default_rng(seed).integers(1, PATIENT_GAP + 1, n_patients)
     plans = []
@@ -102,14 +100,7 @@ def plan_eyes(n_patients: int, levels: str, seed: int) -> list[Plan]:
 
 
 def draw_eye(seed: int, patient: int, side: str, level: int, width_px: int | None = None) -> DrawnEye:
-    """Draw one photograph, a function of its arguments alone.
-
-    Parameters
-    ----------
-    side : "left" or "right"
-    level : 0-4
-    width_px : width of the photograph; by default that of the patient's camera
-    """
+    """Draw one photograph, a function of its arguments alone; its width is by default the patient's camera's own."""
     from preprocess.fundus import camera, retina
 
     shared = np.random.default_rng([seed, patient, TRAITS_STREAM])
@@ -140,11 +131,8 @@ def write_eye(path: Path, seed: int, plan: Plan, width_px: int | None) -> dict:
     import cv2
 
     eye = draw_eye(seed, plan.patient, plan.side, plan.level, width_px)
-    options = [cv2.IMWRITE_JPEG_QUALITY, eye.jpeg_quality]
-    done, encoded = cv2.imencode(".jpeg", eye.photograph[..., ::-1], options)
-    if not done:
-        raise RuntimeError(f"{path}: OpenCV cannot encode it")
-    stage.write_bytes(path, encoded.tobytes())
+    jpeg = cv2.imencode(".jpeg", eye.photograph[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, eye.jpeg_quality])[1]
+    files.write_bytes(path, jpeg.tobytes())
     height, width = eye.photograph.shape[:2]
     disc = [round(value, 2) for value in eye.disc]
     return {"size": [width, height], "disc": disc, "lesions": eye.lesions.round(2).to_numpy().tolist()}
@@ -155,37 +143,24 @@ def write_eye(path: Path, seed: int, plan: Plan, width_px: int | None) -> dict:
 
 def draw_split(data: Path, split: str, plans: list[Plan], parameters: dict, jobs: int) -> dict[str, dict]:
     """Draw the photographs of one split that are not there yet; return image -> row."""
-    paths = {plan.image: data / split / f"{plan.image}.jpeg" for plan in plans}
-    by_image = {plan.image: plan for plan in plans}
+    planned = {plan.image: (data / split / f"{plan.image}.jpeg", plan) for plan in plans}
     (data / split).mkdir(exist_ok=True)
-    journal = per_image.Journal(data / OWN_FOLDER, split, parameters)
-    due = journal.due({image: describe(plan, paths[image]) for image, plan in by_image.items()})
-    stage.remove_partials(data / split)
-    tasks = {image: (paths[image], parameters["seed"], by_image[image], parameters["width_px"]) for image in due}
+    files.remove_partials(data / split)
+    journal = Journal(data / OWN_FOLDER, split, parameters)
+
+    def describe(image: str) -> list:
+        path, plan = planned[image]
+        return [plan.level, *files.describe_source(path)]
+
+    tasks = {}
+    for image in journal.due({image: describe(image) for image in planned}):
+        path, plan = planned[image]
+        tasks[image] = path, parameters["seed"], plan, parameters["width_px"]
     with journal.appending() as append:
-        for image, row in per_image.map_parallel(write_eye, tasks, jobs, f"draw {split}"):
-            append(image, describe(by_image[image], paths[image]), row)
-    journal.finish(list(paths))
+        for image, row in parallel.map_parallel(write_eye, tasks, jobs, f"draw {split}"):
+            append(image, describe(image), row)
+    journal.finish(list(planned))
     return journal.rows
-
-
-def describe(plan: Plan, path: Path) -> list:
-    """Return what tells whether a file is the eye that is planned."""
-    return [plan.level, *stage.describe_source(path)]
-
-
-def check_folder(data: Path, plans: dict[str, list[Plan]]) -> None:
-    """Raise InputError if the folder holds what was not drawn here, rather than overwrite it or mix with it."""
-    is_own = (data / OWN_FOLDER).is_dir()
-    foreign = [] if is_own else [name for name in TABLES if (data / name).exists()]
-    for split in SPLITS:
-        planned = {plan.image for plan in plans[split]}
-        foreign += [f"{split}/{image}" for image in list_images(data, split)[0] if not is_own or image not in planned]
-    if foreign:
-        raise stage.InputError(
-            f"{data}: holds {foreign[0]} and {len(foreign) - 1} more files that this command would not draw;"
-            " remove them, or give another --data"
-        )
 
 
 def write_tables(data: Path, plans: dict[str, list[Plan]], rows: dict[str, dict]) -> None:
@@ -204,25 +179,36 @@ def write_tables(data: Path, plans: dict[str, list[Plan]], rows: dict[str, dict]
         "lesions.csv": pd.DataFrame(lesions, columns=["image", "kind", "x", "y", "radius"]),
     }
     for name, table in tables.items():
-        stage.write_bytes(data / name, table.to_csv(index=False, lineterminator="\n").encode())
+        files.write_bytes(data / name, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def draw_folder(data: Path, n_patients: dict[str, int], parameters: dict, jobs: int) -> None:
-    """Draw a whole data folder; what is there already, drawn with the same parameters, stays."""
+    """Draw a whole data folder; what is there already, drawn with the same parameters, stays.
+
+    Raises InputError if it holds what was not drawn here, rather than overwrite it or mix with it.
+    """
     plans = plan_eyes(sum(n_patients.values()), parameters["levels"], parameters["seed"])
     split_at = n_patients["train"] * len(SIDES)
     planned = {"train": plans[:split_at], "test": plans[split_at:]}
-    check_folder(data, planned)
-    code = {path.name: stage.hash_file(path) for path in sorted((Path(__file__).parent / "fundus").glob("*.py"))}
+    is_own = (data / OWN_FOLDER).is_dir()
+    foreign = [] if is_own else [name for name in TABLES if (data / name).exists()]
+    for split in SPLITS:
+        own = {plan.image for plan in planned[split]} if is_own else set()
+        foreign += [f"{split}/{image}" for image in list_images(data, split).paths if image not in own]
+    if foreign:
+        raise InputError(
+            f"{data}: holds {foreign[0]} and {len(foreign) - 1} more files that this command would not draw;"
+            " remove them, or give another --data"
+        )
+    code = {path.name: files.hash_file(path) for path in sorted((Path(__file__).parent / "fundus").glob("*.py"))}
     rows: dict[str, dict] = {}
-    with stage.locked(data / OWN_FOLDER, tree=data):
+    with files.locked(data / OWN_FOLDER):
         for split in SPLITS:
             rows |= draw_split(data, split, planned[split], parameters | code, jobs)
         write_tables(data, planned, rows)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the stage from the command line."""
     parser = stage.make_bare_parser(
         "preprocess.synthetic",
         "Draw a data folder in Kaggle's layout from a seed: photographs of both eyes with lesions by the "
@@ -230,23 +216,17 @@ def main(argv: list[str] | None = None) -> None:
         "--data data/demo --width-px 1024 --levels balanced",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder to draw")
-    parser.add_argument("--patients-train", type=int, default=300, help="patients in train/, two photographs each")
-    parser.add_argument("--patients-test", type=int, default=100, help="patients in test/")
-    parser.add_argument("--width-px", type=int, help="width of all photographs in pixels (default: each camera's own)")
-    parser.add_argument(
-        "--levels",
-        choices=("real", "balanced"),
-        default="real",
-        help="how frequent each level is: as in the competition, or all alike",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="one seed, one folder, byte for byte")
-    parser.add_argument("--jobs", type=per_image.parse_jobs, default=os.cpu_count(), help="processes to work with")
-    options = parser.parse_args(argv)
+    parser.add_argument("--patients-train", type=stage.whole(0), help="patients in train/, two photographs each")
+    parser.add_argument("--patients-test", type=stage.whole(0), help="patients in test/")
+    width_help = "width of all photographs in pixels (default: each camera's own)"
+    parser.add_argument("--width-px", type=stage.whole(128, 8192), help=width_help)
+    levels_help = "how frequent each level is: as in the competition, or all alike"
+    parser.add_argument("--levels", choices=("real", "balanced"), help=levels_help)
+    parser.add_argument("--seed", type=stage.whole(0), help="one seed, one folder, byte for byte")
+    parser.add_argument("--jobs", type=stage.whole(1), default=os.cpu_count(), help="processes to work with")
+    recipe.add_option(parser)
+    options = recipe.parse(parser, argv, "preprocess.synthetic")
     n_patients = {"train": options.patients_train, "test": options.patients_test}
-    if min(*n_patients.values(), options.seed) < 0:
-        raise stage.InputError("--patients-train, --patients-test and --seed must not be negative")
-    if options.width_px is not None and not LEAST_WIDTH_PX <= options.width_px <= MOST_WIDTH_PX:
-        raise stage.InputError(f"--width-px must be {LEAST_WIDTH_PX} to {MOST_WIDTH_PX}")
     parameters = {"levels": options.levels, "seed": options.seed, "width_px": options.width_px}
     draw_folder(options.data, n_patients, parameters, options.jobs)
 

@@ -6,17 +6,18 @@ With DATA/testLabels.csv it is the test set that is scored; without it, as with 
 where the blend is cross-fitted.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
 
-from kappa.qwk import quadratic_weighted_kappa
-from preprocess import stage
-from preprocess.stage import InputError
-from submissions import evidence
+from dr.measures import quadratic_weighted_kappa
+from preprocess.cache import stage
+from preprocess.cache.errors import InputError
+from preprocess.recipes import recipe
+from submissions.report import evidence
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
     parser = stage.make_parser(
         "submissions.score",
         "Print the quadratic weighted kappa after each step: on the test set if DATA/testLabels.csv (image, level) or "
@@ -24,14 +25,14 @@ def main(argv: list[str] | None = None) -> None:
         "--data data --cache cache",
     )
     parser.add_argument("--labels", type=Path, help="true levels of the test set (default: DATA/testLabels.csv)")
-    options = parser.parse_args(argv)
-    groups = evidence.read_groups(options.data, options.cache, options.labels)
+    options = recipe.parse(parser, argv, "submissions.score")
+    groups = evidence.read_groups(evidence.find_source(options.data, options.cache, options.labels))
     if not groups:
         raise InputError(f"{options.cache}: no scores of images whose level is known; run python -m dr.predict first")
     group = groups[0]
     print(f"quadratic weighted kappa on the {group.title} ({len(group.images)} images)")
-    for name, step in group.steps.items():
-        print(f"  {name:<46} {quadratic_weighted_kappa(group.levels, step.levels):7.4f}")
+    for step, given in group.given.items():
+        print(f"  {step:<46} {quadratic_weighted_kappa(group.levels, given, group.n_levels):7.4f}")
     print(stage.NOTICE)
 
 

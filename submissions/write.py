@@ -6,12 +6,20 @@ python -m submissions.write --data DIR --cache DIR [--name NAME | --out FILE] [-
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from preprocess import eyes, stage
+from dr.measures import share_levels
+from dr.scores import read_scores
+from kappa.proxy import expected_kappa
+from preprocess.cache import files, manifest, rejected, stage, tables
+from preprocess.cache.errors import InputError
+from preprocess.recipes import recipe
+from preprocess.samples import readers
+from preprocess.samples.layout import Layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,76 +27,56 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 
 
-def list_expected(data: Path) -> tuple[list[str], Path]:
+def list_expected(data: Path, layout: Layout) -> tuple[list[str], Path]:
     """Return the images that a submission must have, in its order, and the file or folder that says so.
 
-    That is `sampleSubmission.csv`, where there is one, else the test folder.
+    That is the sample of a submission, where there is one, else the test folder.
     """
-    sample = data / "sampleSubmission.csv"
+    sample = data / layout.sample
     if sample.exists():
-        return list(eyes.read_table(sample, ["image"])["image"]), sample
-    paths, _ = eyes.list_images(data, "test")
+        return list(tables.read_table(sample, ["image"])["image"]), sample
+    paths = layout.list_images(data, "test").paths
     if not paths:
-        raise stage.InputError(f"{data}: neither sampleSubmission.csv nor photographs in test/: no image to submit")
+        raise InputError(f"{data}: neither {layout.sample} nor photographs in test/: no image to submit")
     return list(paths), data / "test"
 
 
-def write_submission(levels_path: Path, data: Path, target: Path) -> pd.Series:
+def write_submission(levels_path: Path, data: Path, layout: Layout, target: Path) -> pd.Series:
     """Write the levels of exactly the expected images and return them, indexed by image.
 
-    Raises InputError for missing, unknown or repeated images and for levels other than 0, 1, 2, 3, 4.
+    Raises InputError for missing, unknown or repeated images and for levels that the task does not know.
     """
-    levels = eyes.read_labels(levels_path)
-    images, source = list_expected(data)
-    eyes.check_same_images(images, levels.index, source, levels_path)
-    stage.write_table(target, ("image", "level"), {image: {"level": levels[image]} for image in images})
+    levels = layout.read_labels(levels_path)
+    images, source = list_expected(data, layout)
+    tables.check_same_images(images, levels.index, source, levels_path)
+    tables.write_table(target, ("image", "level"), {image: {"level": levels[image]} for image in images})
     return levels[images]
 
 
-def describe_levels(levels: np.ndarray, training: np.ndarray | None) -> list[str]:
+def describe_levels(levels: pd.Series, data: Path, layout: Layout) -> list[str]:
     """Return a table of how many images have each level, beside the training labels where there are any."""
-    counts = np.bincount(levels, minlength=eyes.N_LEVELS)
-    lines = [f"  {'level':<22}" + "".join(f"{level:9d}" for level in range(eyes.N_LEVELS))]
-    lines.append(f"  {'images':<22}" + "".join(f"{count:9,d}" for count in counts))
-    lines.append(_describe_shares("% of them", counts))
-    if training is not None:
-        lines.append(_describe_shares("% of training labels", np.bincount(training, minlength=eyes.N_LEVELS)))
-    return lines
+    n_levels, path = len(layout.task.names), data / layout.labels["train"]
+    shared = {"% of them": levels} | ({"% of training labels": layout.read_labels(path)} if path.exists() else {})
+    rows: dict[str, Iterable] = {"level": range(n_levels)}
+    rows["images"] = [f"{count:,d}" for count in np.bincount(levels, minlength=n_levels)]
+    rows |= {
+        name: [f"{100 * share:.1f}" for share in share_levels(of.to_numpy(), n_levels)] for name, of in shared.items()
+    }
+    return [f"  {name:<22}" + "".join(f"{cell:>9}" for cell in cells) for name, cells in rows.items()]
 
 
-def _describe_shares(name: str, counts: np.ndarray) -> str:
-    return f"  {name:<22}" + "".join(f"{100 * share:9.1f}" for share in counts / counts.sum())
-
-
-def describe_promise(cache: Path) -> str:
+def describe_promise(cache: Path, layout: Layout) -> str:
     """Return the kappa that the blended scores promise the levels in the cache, or why nobody knows."""
-    from dr.scores import read_scores
-    from kappa.qwk import expected_kappa
-
-    scores_path, folder = cache / "blend" / "scores_test.csv", cache / "kappa"
-    manifest = stage.read_manifest(folder)
-    if manifest is None or not scores_path.exists():
+    scores_path, levels_path = cache / "blend" / "scores_test.csv", cache / "kappa" / "levels_test.csv"
+    written = manifest.read_manifest(cache / "kappa")
+    if written is None or not scores_path.exists():
         return "expected QWK: not known without the blended scores"
-    if manifest["inputs"].get("scores_test") != stage.hash_file(scores_path):
+    if written["inputs"].get("scores_test") != files.hash_file(scores_path):
         return "expected QWK: not known, the scores are newer than the levels; run python -m kappa.assign"
-    scores, levels = read_scores(scores_path), eyes.read_labels(folder / "levels_test.csv")
-    eyes.check_same_images(scores.index, levels.index, scores_path, folder / "levels_test.csv")
+    scores, levels = read_scores(scores_path, layout.task), layout.read_labels(levels_path)
+    tables.check_same_images(scores.index, levels.index, scores_path, levels_path)
     promised = expected_kappa(scores.to_numpy(), levels[scores.index].to_numpy())
     return f"expected QWK {promised:.4f}: what the blended scores promise, if they mean what they say"
-
-
-def describe_submission(levels: pd.Series, data: Path, cache: Path | None) -> list[str]:
-    """Return what is worth knowing before submitting; `cache` is None if the levels come from elsewhere."""
-    training = data / "trainLabels.csv"
-    lines = describe_levels(levels.to_numpy(), eyes.read_labels(training).to_numpy() if training.exists() else None)
-    if cache is None:
-        return [*lines, "  expected QWK: not known, the levels were not made in the cache"]
-    rejected = set(stage.read_rejected(cache).query("split == 'test'")["image"]) & set(levels.index)
-    if rejected:
-        lines.append(
-            f"  {len(rejected)} of them rejected photographs, graded by the fellow's scores or the training prior"
-        )
-    return [*lines, f"  {describe_promise(cache)}"]
 
 
 def parse_name(text: str) -> str:
@@ -98,7 +86,8 @@ def parse_name(text: str) -> str:
     return text
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
     parser = stage.make_parser(
         "submissions.write",
         "Write submissions/NAME.csv, ready for Kaggle: header image,level, a level 0-4 for exactly the images of "
@@ -109,11 +98,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--name", type=parse_name, default="submission", help="name of the file in submissions/")
     parser.add_argument("--out", type=Path, help="write to this file instead")
     parser.add_argument("--levels", type=Path, help="read the levels from this CSV instead of the cache")
-    options = parser.parse_args(argv)
-    target = options.out or FOLDER / f"{options.name}.csv"
-    levels = write_submission(options.levels or options.cache / "kappa" / "levels_test.csv", options.data, target)
+    options = recipe.parse(parser, argv, "submissions.write")
+    layout, target = readers.find_layout(options.data), options.out or FOLDER / f"{options.name}.csv"
+    levels_path = options.levels or options.cache / "kappa" / "levels_test.csv"
+    levels = write_submission(levels_path, options.data, layout, target)
     print(f"submissions.write: {len(levels)} images -> {target}")
-    print(*describe_submission(levels, options.data, None if options.levels else options.cache), sep="\n")
+    print(*describe_levels(levels, options.data, layout), sep="\n")
+    if options.levels:
+        print("  expected QWK: not known, the levels were not made in the cache")
+    else:
+        unusable = rejected.read_reasons(options.cache, "test").keys() & set(levels.index)
+        if unusable:
+            many = f"{len(unusable)} of them rejected photographs"
+            print(f"  {many}, graded by the fellow's scores or the training prior")
+        print(f"  {describe_promise(options.cache, layout)}")
     print(f"  {stage.NOTICE}")
 
 

@@ -35,7 +35,7 @@ def finished_cache(drawn_folder, tmp_path_factory):
     preprocess.__main__.main([*places, *"--size-px 48 --jobs 1".split()])
     dr.train.main([*places, *"--epochs 2 --batch-size 2 --folds 2 --crop-px 32 --device cpu".split()])
     dr.predict.main([*places, *"--views 2 --device cpu".split()])
-    blend.train.main([*places, "--fellow-weight", "0.25", "--method", "linear"])
+    blend.train.main([*places, "--method=linear"])
     blend.predict.main(places)
     return cache
 

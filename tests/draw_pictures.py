@@ -2,8 +2,8 @@
 
 python -m tests.draw_pictures --cache cache/demo
 
-The heat is that of the net which the demo trained. The script lies with the tests because no run of the pipeline needs
-it, and is committed so that the picture can be drawn anew when a stage changes. The eye is drawn, no person's.
+The heat is that of the net which the demo trained. No run of the pipeline needs the script; it is kept so that the
+picture can be drawn anew when a stage changes. The eye is drawn, no person's.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dr import checkpoint, gradcam, prepare
-from dr.predict import read_checkpoint, read_trained
-from preprocess import stage, synthetic
+from dr.explain import NOBODY
+from dr.nets import heat
+from dr.squares import crops, store
+from dr.training import runs
+from dr.training.checkpoint import Checkpoint
+from dr.training.learner import load_net
+from preprocess import synthetic
+from preprocess.cache import files, stage
+from preprocess.picture import square
+from preprocess.picture.square import Square
 
 TARGET = Path(__file__).parent / "pictures" / "stages.jpg"
 SEED = 1  # not the demo's: the net has never seen this eye
@@ -27,37 +34,30 @@ SIZE_IN, DPI, QUALITY = (11.6, 2.45), 130, 82
 ELLIPSE_RGB = (60, 230, 90)
 
 
-def draw_ellipse(rgb: np.ndarray, disc) -> np.ndarray:
-    """Return a photograph (h, w, 3) with the disc that was found in it."""
-    center, axes = (round(disc.center_x), round(disc.center_y)), (round(disc.semi_axis_x), round(disc.semi_axis_y))
-    return cv2.ellipse(rgb.copy(), center, axes, 0, 0, 360, ELLIPSE_RGB, 8, cv2.LINE_AA)
-
-
-def draw_heat(rgb: np.ndarray, square: prepare.Square, content: dict) -> np.ndarray:
+def draw_heat(made: Square, of: Checkpoint) -> np.ndarray:
     """Return the square (h, w, 3), grey, with the places over it that speak for the eye's level."""
-    net = checkpoint.make_net(content)
-    batch = prepare.cut_centers(prepare.gather([f"{PATIENT}_{SIDE}"], [square], content), net.image_px)
-    heat = np.zeros(rgb.shape[:2], np.float32)
-    start = (len(rgb) - net.image_px) // 2
-    middle = slice(start, start + net.image_px)
-    (heat[middle, middle],) = gradcam.map_heat(net, batch, np.array([LEVEL]), "fine")
-    return gradcam.blend_heat(np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2), heat)
+    net = load_net(of)
+    batch = crops.cut_centers(store.gather([NOBODY], [made], of.mean, of.std), net.image_px)
+    (seen,), margin = heat.map_heat(net, batch, np.array([LEVEL]), "fine"), (len(made.pixels) - net.image_px) // 2
+    grey = cv2.cvtColor(made.pixels, cv2.COLOR_RGB2GRAY)[..., None]
+    return heat.blend_heat(np.repeat(grey, 3, axis=2), np.pad(seen, (margin, len(grey) - net.image_px - margin)))
 
 
-def draw_stages(content: dict) -> dict[str, np.ndarray]:
-    """Return the eye after each stage, caption -> (h, w, 3) uint8 RGB; `content` is that of a checkpoint."""
+def draw_stages(of: Checkpoint) -> dict[str, np.ndarray]:
+    """Return the eye after each stage, caption -> (h, w, 3) uint8 RGB."""
     eye = synthetic.draw_eye(SEED, PATIENT, SIDE, LEVEL, WIDTH_PX)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "eye.png"
         cv2.imwrite(str(path), eye.photograph[..., ::-1])
-        square = prepare.prepare(path, content)
-    flattened = np.ascontiguousarray(cv2.LUT(square.pixels, np.ascontiguousarray(square.lut.T[None])))
+        made = square.make_square(path, of.making)
+    disc = made.disc
+    center, axes = (round(disc.center_x), round(disc.center_y)), (round(disc.semi_axis_x), round(disc.semi_axis_y))
     return {
         "photograph": eye.photograph,
-        "crop: the ellipse": draw_ellipse(eye.photograph, square.disc),
-        "resize: a square": square.pixels,
-        "normalize: flat histograms": flattened,
-        f"where the net sees level {LEVEL}": draw_heat(square.pixels, square, content),
+        "crop: the ellipse": cv2.ellipse(eye.photograph.copy(), center, axes, 0, 0, 360, ELLIPSE_RGB, 8, cv2.LINE_AA),
+        "resize: a square": made.pixels,
+        "normalize: flat histograms": cv2.LUT(made.pixels, np.ascontiguousarray(made.lut.T[None])),
+        f"where the net sees level {LEVEL}": draw_heat(made, of),
     }
 
 
@@ -67,21 +67,13 @@ def join(pictures: dict[str, np.ndarray]) -> bytes:
 
     figure = Figure(figsize=SIZE_IN, layout="constrained", facecolor="white")
     widths = [picture.shape[1] / picture.shape[0] for picture in pictures.values()]
-    for axes, (caption, picture) in zip(
-        figure.subplots(1, len(pictures), width_ratios=widths), pictures.items(), strict=True
-    ):
+    row = figure.subplots(1, len(pictures), width_ratios=widths)
+    for axes, (caption, picture) in zip(row, pictures.items(), strict=True):
         axes.imshow(picture, interpolation="antialiased")
         axes.set_title(caption, fontsize=10)
         axes.set_axis_off()
-    content = io.BytesIO()
-    figure.savefig(
-        content,
-        format="jpeg",
-        dpi=DPI,
-        bbox_inches="tight",
-        pad_inches=0.05,
-        pil_kwargs={"quality": QUALITY, "optimize": True},
-    )
+    content, options = io.BytesIO(), {"quality": QUALITY, "optimize": True}
+    figure.savefig(content, format="jpeg", dpi=DPI, bbox_inches="tight", pad_inches=0.05, pil_kwargs=options)
     return content.getvalue()
 
 
@@ -91,9 +83,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path("cache/demo"), help="where the demo has trained its net")
     parser.add_argument("--out", type=Path, default=TARGET)
     options = parser.parse_args(argv)
-    trained = read_trained(options.cache / "dr" / "epochs")
-    picture = join(draw_stages(read_checkpoint(trained, max(trained.checkpoints))))
-    stage.write_bytes(options.out, picture)
+    trained = runs.read_trained(options.cache, None)
+    picture = join(draw_stages(runs.read_checkpoint(trained, trained.newest)))
+    files.write_bytes(options.out, picture)
     print(f"{options.out}: {len(picture) / 1000:.0f} kB. A drawn eye; {stage.NOTICE[0].lower()}{stage.NOTICE[1:]}")
 
 

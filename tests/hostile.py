@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from preprocess import photograph
+from preprocess.picture import photograph
 
 TAKEN, IGNORED = "taken", "ignored"
 NO_IMAGE = "neither a JPEG nor a PNG image"

@@ -7,12 +7,22 @@ returns the spoilt picture with the circle in the pixels of that picture.
 import cv2
 import numpy as np
 
+STRESSES = {}
 
+
+def stress(function):
+    """Put a function into STRESSES by its name."""
+    STRESSES[function.__name__] = function
+    return function
+
+
+@stress
 def add_noise(rgb, circle, rng):
     """Put uniform grey noise up to level 60 outside the disc, as the article's worst photographs have it."""
     return _lighten_outside(rgb, circle, rng.integers(0, 61, rgb.shape[:2])), circle
 
 
+@stress
 def add_noise_band(rgb, circle, rng):
     """Put grey noise up to level 120 over the top third, outside the disc."""
     noise = rng.integers(0, 121, rgb.shape[:2])
@@ -20,19 +30,22 @@ def add_noise_band(rgb, circle, rng):
     return _lighten_outside(rgb, circle, noise), circle
 
 
+@stress
 def add_haze(rgb, circle, rng):
     """Put a whitish glow around the disc that fades outwards."""
     fade = rng.uniform(0.1, 0.4)  # radii until a third is left
-    glow = rng.uniform(40, 100) * np.exp(-(_distance(rgb, circle) - 1) / fade)
+    glow = rng.uniform(40, 100) * np.exp(-(np.hypot(*_grid(rgb, circle)) - 1) / fade)
     return _lighten_outside(rgb, circle, np.clip(glow, 0, 100).astype(int)), circle
 
 
+@stress
 def add_jpeg_blocks(rgb, circle, rng):
     """Compress to JPEG quality 8: blocks of 8 pixels, and ringing around the rim."""
     coded = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 8])[1]
     return np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]), circle
 
 
+@stress
 def add_stamps(rgb, circle, rng):
     """Write a date in one corner and a name in another, over the disc where they meet it."""
     height, width = rgb.shape[:2]
@@ -44,6 +57,7 @@ def add_stamps(rgb, circle, rng):
     return spoilt, circle
 
 
+@stress
 def add_frame(rgb, circle, rng):
     """Draw a thin bright frame around the picture."""
     spoilt, thick = rgb.copy(), int(rng.integers(2, 7))
@@ -51,21 +65,13 @@ def add_frame(rgb, circle, rng):
     return spoilt, circle
 
 
-def cut_one_side(rgb, circle, rng):
-    """Cut the picture so that one side takes away 8 to 20 % of the disc's diameter."""
-    return _cut(rgb, circle, rng, 1)
+# Cut the picture so that so many sides each take away 8 to 20 % of the disc's diameter, but not all: of the others one
+# is where the rim shows, if there is any.
+for _number, _name in ((1, "one_side"), (2, "two_sides"), (3, "three_sides")):
+    STRESSES[f"cut_{_name}"] = lambda rgb, circle, rng, n_sides=_number: _cut(rgb, circle, rng, n_sides)
 
 
-def cut_two_sides(rgb, circle, rng):
-    """Cut off the disc at two sides, opposite or neighbours."""
-    return _cut(rgb, circle, rng, 2)
-
-
-def cut_three_sides(rgb, circle, rng):
-    """Cut off the disc at three sides; the fourth is one where the rim shows, if there is any."""
-    return _cut(rgb, circle, rng, 3)
-
-
+@stress
 def blacken_bottom(rgb, circle, rng):
     """Cut the disc off flat, a tenth to a fifth of the diameter above its bottom, in the middle of the picture."""
     spoilt = rgb.copy()
@@ -73,6 +79,7 @@ def blacken_bottom(rgb, circle, rng):
     return spoilt, circle
 
 
+@stress
 def fill_picture(rgb, circle, rng):
     """Cut the picture down to a rectangle inscribed in the disc: no background shows, the corners touch the rim."""
     angle = np.arctan2(*rgb.shape[:2])
@@ -82,6 +89,7 @@ def fill_picture(rgb, circle, rng):
     return _crop(rgb, circle, left, top, right, bottom)
 
 
+@stress
 def shade(rgb, circle, rng):
     """Leave light on a tenth of the disc only; the rest gets 5 to 10 % of it."""
     angle, darkness = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.1)
@@ -91,35 +99,16 @@ def shade(rgb, circle, rng):
     return (rgb * (darkness + (1 - darkness) * lit)[..., None]).astype(np.uint8), circle
 
 
+@stress
 def darken(rgb, circle, rng):
     """Take 85 % of the light away."""
     return (rgb * 0.15).astype(np.uint8), circle
 
 
+@stress
 def overexpose(rgb, circle, rng):
     """Give three times the light, and clip."""
     return np.minimum(rgb.astype(int) * 3, 255).astype(np.uint8), circle
-
-
-STRESSES = {
-    stress.__name__: stress
-    for stress in (
-        add_noise,
-        add_noise_band,
-        add_haze,
-        add_jpeg_blocks,
-        add_stamps,
-        add_frame,
-        cut_one_side,
-        cut_two_sides,
-        cut_three_sides,
-        blacken_bottom,
-        fill_picture,
-        shade,
-        darken,
-        overexpose,
-    )
-}
 
 
 def measure_overlap(disc, circle):
@@ -143,31 +132,21 @@ def _grid(rgb, circle):
     return (x - circle[0]) / circle[2], (y - circle[1]) / circle[2]
 
 
-def _distance(rgb, circle):
-    return np.hypot(*_grid(rgb, circle))
-
-
 def _lighten_outside(rgb, circle, light):
     """Add grey `light` (h, w) to all that lies outside the disc."""
-    light = np.where(_distance(rgb, circle) > 1, light, 0)
+    light = np.where(np.hypot(*_grid(rgb, circle)) > 1, light, 0)
     return np.minimum(rgb + light[..., None], 255).astype(np.uint8)
 
 
 def _cut(rgb, circle, rng, n_sides):
-    edges = [0, 0, rgb.shape[1], rgb.shape[0]]  # left, top, right, bottom
-    kept = max(range(4), key=lambda side: _background_px(edges, circle, side) + rng.random())
-    sides = [side for side in rng.permutation(4) if side != kept][:n_sides]
-    for side in sides:
-        reach = circle[2] * (1 - 2 * rng.uniform(0.08, 0.2))
-        cut = circle[side % 2] + (reach if side >= 2 else -reach)
+    edges, outwards = [0, 0, rgb.shape[1], rgb.shape[0]], (-1, -1, 1, 1)  # left, top, right, bottom
+    # How much background lies between the disc and each side; negative where that side cuts it off already.
+    background_px = [out * (edges[side] - circle[side % 2]) - circle[2] for side, out in enumerate(outwards)]
+    kept = max(range(4), key=lambda side: background_px[side] + rng.random())
+    for side in [side for side in rng.permutation(4) if side != kept][:n_sides]:
+        cut = circle[side % 2] + outwards[side] * circle[2] * (1 - 2 * rng.uniform(0.08, 0.2))
         edges[side] = int(min(edges[side], cut) if side >= 2 else max(edges[side], cut))
     return _crop(rgb, circle, *edges)
-
-
-def _background_px(edges, circle, side):
-    """Return how much background lies between the disc and one side; negative where that side cuts it off already."""
-    outwards = 1 if side >= 2 else -1
-    return outwards * (edges[side] - circle[side % 2]) - circle[2]
 
 
 def _crop(rgb, circle, left, top, right, bottom):

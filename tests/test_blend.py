@@ -1,21 +1,31 @@
 """The blends: what they compute, that they learn, do no harm on few patients, leak nothing, and keep their files."""
 
+import re
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from blend import linear, mlp, predict, train
-from blend.pairs import Pairs, pair_eyes
-from dr.scores import measure_log_loss, read_scores, write_scores
-from preprocess import eyes
-from preprocess.stage import InputError, write_manifest
+from blend import mlp, predict, train
+from blend import pairs as blending
+from blend.pairs import SEED, Pairs, cross_fit, pair_eyes
+from dr.measures import measure_log_loss
+from dr.scores import read_scores, write_scores
+from preprocess.cache import manifest
+from preprocess.cache.errors import InputError
+from preprocess.samples.folds import assign_folds
+from preprocess.samples.retina import TASK, find_owner
 
 IMAGES = [f"{patient}_{side}" for patient in range(1, 201) for side in ("left", "right")]
+OWNERS = [find_owner(image) for image in IMAGES]
+GROUPS = [owner.group for owner in OWNERS]
 
 
-def draw_scores(n_images, rng):
+def draw_scores(n_images, seed):
     """Return (levels, scores): fellows alike, each image's scores far too sure of what they saw."""
+    rng = np.random.default_rng(seed)
     levels = np.repeat(rng.choice(5, n_images // 2, p=[0.5, 0.15, 0.2, 0.1, 0.05]), 2)
     seen = levels + rng.normal(0, 0.8, n_images)
     logits = -3.0 * (seen[:, None] - np.arange(5)) ** 2
@@ -23,27 +33,25 @@ def draw_scores(n_images, rng):
     return levels, scores / scores.sum(axis=1, keepdims=True)
 
 
-LEVELS, SCORES = draw_scores(len(IMAGES), np.random.default_rng(0))
-PAIRS = pair_eyes(IMAGES, SCORES)
+LEVELS, SCORES = draw_scores(len(IMAGES), seed=0)
+PAIRS = pair_eyes(OWNERS, SCORES)
 
 
 @pytest.fixture
 def files(tmp_path):
     """Scores and labels as explicit files."""
-    write_scores(tmp_path / "scores.csv", IMAGES, SCORES)
+    write_scores(tmp_path / "scores.csv", IMAGES, SCORES, TASK)
     pd.DataFrame({"image": IMAGES, "level": LEVELS}).to_csv(tmp_path / "labels.csv", index=False)
     return tmp_path
 
 
 @pytest.fixture
 def cached(tmp_path):
-    """Options of a data folder and a cache in which the net's scores are there: 100 patients each."""
-    data, cache = tmp_path / "data", tmp_path / "cache"
-    data.mkdir()
-    pd.DataFrame({"image": IMAGES[:200], "level": LEVELS[:200]}).to_csv(data / "trainLabels.csv", index=False)
-    write_scores(cache / "dr" / "scores_valid.csv", IMAGES[:200], SCORES[:200])
-    write_scores(cache / "dr" / "scores_test.csv", IMAGES[200:], SCORES[200:])
-    return [f"--data={data}", f"--cache={cache}"]
+    """Options of a folder, data and cache, in which the net's scores are there: 100 patients each."""
+    pd.DataFrame({"image": IMAGES[:200], "level": LEVELS[:200]}).to_csv(tmp_path / "trainLabels.csv", index=False)
+    write_scores(tmp_path / "dr" / "scores_valid.csv", IMAGES[:200], SCORES[:200], TASK)
+    write_scores(tmp_path / "dr" / "scores_test.csv", IMAGES[200:], SCORES[200:], TASK)
+    return [f"--data={tmp_path}", f"--cache={tmp_path}"]
 
 
 @pytest.fixture
@@ -53,45 +61,40 @@ def quick(monkeypatch):
     monkeypatch.setattr(mlp, "N_SEEDS", 2)
 
 
-def run(stage, *arguments):
-    stage.main([str(argument) for argument in arguments])
+def cross_fit_by(method, levels=LEVELS, n_images=400):
+    """Return the scores of the first images, cross-fitted."""
+    fit = partial(mlp.fit_predictor, method=method, seed=SEED)
+    return cross_fit(PAIRS.select(slice(n_images)), GROUPS[:n_images], levels[:n_images], fit)
 
 
-# --- linear -----------------------------------------------------------------------------------------------------------
+def train_on(files, *more):
+    """Fit a blend to the explicit files."""
+    train.main([f"--scores={files}/scores.csv", f"--labels={files}/labels.csv", f"--out={files}/model.pt", *more])
 
 
-def test_linear_is_the_weighted_mean():
-    pairs = Pairs(np.array([[1.0, 0, 0, 0, 0]]), np.array([[0, 0, 1.0, 0, 0]]))
-    assert linear.blend_linear(pairs, 0.25).tolist() == [[0.75, 0, 0.25, 0, 0]]
+def predict_by(model, scores):
+    """Return the blended scores of an explicit file."""
+    out = scores.parent / "blended.csv"
+    predict.main([f"--scores={scores}", f"--model={model}", f"--out={out}"])
+    return read_scores(out, TASK)
 
 
 def test_the_fellow_weight_is_the_best_of_a_grid_but_for_the_prior():
-    losses = [measure_log_loss(linear.blend_linear(PAIRS, c), LEVELS) for c in np.linspace(0, 1, 1001)]
+    assert blending.blend_linear(Pairs(*np.eye(5)[[0, 2]]), 0.25).tolist() == [0.75, 0, 0.25, 0, 0]
+    losses = [measure_log_loss(blending.blend_linear(PAIRS, c), LEVELS) for c in np.linspace(0, 1, 1001)]
     best = np.argmin(losses) / 1000
     assert 0.2 < best < 0.6
-    assert linear.fit_fellow_weight(PAIRS, LEVELS) == pytest.approx(best * 400 / 450, abs=0.002)
-
-
-def test_a_useless_fellow_gets_no_weight():
+    assert blending.fit_fellow_weight(PAIRS, LEVELS) == pytest.approx(best * 400 / 450, abs=0.002)
     noise = np.random.default_rng(1).dirichlet(np.ones(5), len(IMAGES))
-    own = np.eye(5)[LEVELS] * 0.9 + 0.02
-    assert linear.fit_fellow_weight(Pairs(own, noise), LEVELS) < 0.001
+    assert blending.fit_fellow_weight(Pairs(np.eye(5)[LEVELS] * 0.9 + 0.02, noise), LEVELS) < 0.001
 
 
-# --- mlp --------------------------------------------------------------------------------------------------------------
-
-
-def test_the_network_has_the_articles_layers():
-    net = mlp.make_net(mlp.make_features(PAIRS).shape[1], 5, torch.Generator())
-    shapes = [tuple(net[f"weight{layer}"].shape) for layer in range(3)]
-    assert shapes == [(500, 10), (500, 500), (5, 500)]
-
-
-def test_an_untrained_network_is_the_linear_blend():
+def test_an_untrained_network_has_the_articles_layers_and_is_the_linear_blend():
+    pairs = Pairs(*np.random.default_rng(0).dirichlet(np.full(5, 5.0), (2, 30)))  # none below the logarithms' floor
     net = mlp.make_net(10, 5, torch.Generator().manual_seed(0))
-    scores = np.random.default_rng(0).dirichlet(np.full(5, 5.0), (2, 30))  # none below the floor of the logarithms
-    pairs = Pairs(*scores)
-    assert mlp.predict_mlp([net], pairs, 0.3) == pytest.approx(linear.blend_linear(pairs, 0.3), abs=1e-6)
+    assert [tuple(net[f"weight{layer}"].shape) for layer in range(3)] == [(500, 10), (500, 500), (5, 500)]
+    expected = blending.blend_linear(pairs, 0.3)
+    assert mlp.apply_blend(mlp.Blend(0.3, [net]), pairs) == pytest.approx(expected, abs=1e-6)
 
 
 def test_dropout_keeps_half_of_the_units_and_the_mean():
@@ -104,187 +107,113 @@ def test_dropout_keeps_half_of_the_units_and_the_mean():
 
 
 def test_the_blend_is_better_than_the_linear_one_and_that_than_none():
-    losses = {
-        method: measure_log_loss(train.cross_fit(IMAGES, SCORES, LEVELS, method), LEVELS) for method in train.METHODS
-    }
-    assert losses["mlp"] < losses["linear"] - 0.01 < measure_log_loss(SCORES, LEVELS) - 0.1
+    mlp_loss, linear_loss = (measure_log_loss(cross_fit_by(method), LEVELS) for method in ("mlp", "linear"))
+    assert mlp_loss < linear_loss - 0.01 < measure_log_loss(SCORES, LEVELS) - 0.1
 
 
 def test_few_patients_do_no_harm():
-    rng = np.random.default_rng(4)
-    levels, scores = draw_scores(4000, rng)
+    levels, scores = draw_scores(4000, seed=4)
     test = Pairs(scores, scores.reshape(-1, 2, 5)[:, ::-1].reshape(-1, 5))
     for first in range(0, 600, 120):
-        few = slice(first, first + 120)  # 60 patients
-        blend = mlp.fit_blend(test.select(few), levels[few], "mlp", None, 0)
-        rest = np.r_[0:first, first + 120 : 4000]
-        blended = mlp.apply_blend(blend, test.select(rest))
+        few, rest = np.r_[first : first + 120], np.r_[0:first, first + 120 : 4000]  # 60 patients
+        blended = mlp.fit_predictor(test.select(few), levels[few], "mlp", 0)(test.select(rest))
         assert measure_log_loss(blended, levels[rest]) < measure_log_loss(scores[rest], levels[rest])
 
 
 def test_the_fit_is_deterministic_and_leaves_torch_as_it_was():
-    torch.manual_seed(1)
     before, n_threads = torch.get_rng_state(), torch.get_num_threads()
-    first, again = (mlp.fit_blend(PAIRS, LEVELS, "mlp", None, 0) for _ in range(2))
+    first, again, other = (mlp.fit_blend(PAIRS, LEVELS, "mlp", seed) for seed in (0, 0, 1))
     assert (mlp.apply_blend(first, PAIRS) == mlp.apply_blend(again, PAIRS)).all()
     assert (torch.get_rng_state() == before).all() and torch.get_num_threads() == n_threads
-    other = mlp.fit_blend(PAIRS, LEVELS, "mlp", None, 1)
     assert (mlp.apply_blend(first, PAIRS) != mlp.apply_blend(other, PAIRS)).any()
-
-
-def test_networks_of_one_blend_differ():
-    nets = mlp.fit_blend(PAIRS.select(slice(50)), LEVELS[:50], "mlp", None, 0).nets
-    assert len(nets) == mlp.N_SEEDS
-    assert (nets[0]["weight0"] != nets[1]["weight0"]).any()
+    assert len(first.nets) == mlp.N_SEEDS and (first.nets[0]["weight0"] != first.nets[1]["weight0"]).any()
 
 
 @pytest.mark.parametrize("method", train.METHODS)
 def test_a_patients_out_of_fold_scores_do_not_know_its_levels(method, quick):
-    folds = eyes.assign_folds(IMAGES, LEVELS, 5, train.SEED)
-    held = folds == folds[0]
-    changed = LEVELS.copy()
+    folds = assign_folds(GROUPS, LEVELS, 5, SEED)
+    held, changed = folds == folds[0], LEVELS.copy()
     changed[held & np.array([image.endswith("left") for image in IMAGES])] = 0  # the worse eye, hence the fold, stays
-    assert (eyes.assign_folds(IMAGES, changed, 5, train.SEED) == folds).all()
-    before, after = (train.cross_fit(IMAGES, SCORES, levels, method) for levels in (LEVELS, changed))
+    assert (assign_folds(GROUPS, changed, 5, SEED) == folds).all()
+    before, after = (cross_fit_by(method, levels) for levels in (LEVELS, changed))
     assert (before[held] == after[held]).all() and (before[~held] != after[~held]).any()
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def test_explicit_files_need_no_cache_and_keep_the_ids(files, quick, capsys):
-    run(train, "--scores", files / "scores.csv", "--labels", files / "labels.csv", "--out", files / "model.pt")
-    shown = capsys.readouterr().out
-    assert shown.startswith("blend.train: 400 images") and shown.count("\n") == 1
-    assert all(name in shown for name in ("raw", "linear", "mlp"))
-    table = pd.read_csv(files / "scores.csv")
-    shuffled = table.drop(index=[0, 7]).sample(frac=1, random_state=0)
+def test_explicit_files_need_no_cache_keep_the_ids_and_come_out_alike_again(files, quick, capsys):
+    train_on(files)
+    shown, model = capsys.readouterr().out, (files / "model.pt").read_bytes()
+    assert re.fullmatch("blend.train: 400 images.* raw .* linear .* mlp .*\n", shown)
+    train_on(files)
+    assert (files / "model.pt").read_bytes() == model
+    shuffled = pd.read_csv(files / "scores.csv").drop(index=[0, 7]).sample(frac=1, random_state=0)
     shuffled.to_csv(files / "shuffled.csv", index=False)
-    run(predict, "--scores", files / "shuffled.csv", "--model", files / "model.pt", "--out", files / "blended.csv")
-    blended = read_scores(files / "blended.csv")
+    blended = predict_by(files / "model.pt", files / "shuffled.csv")
     assert sorted(blended.index) == sorted(shuffled["image"])
     whole = mlp.apply_blend(mlp.load_blend(files / "model.pt"), PAIRS)
     for image in ("57_left", "200_right", "3_left"):
         assert blended.loc[image].to_numpy() == pytest.approx(whole[IMAGES.index(image)], abs=1e-6)
 
 
-def test_the_same_command_writes_the_same_bytes(files, quick):
-    for out in ("one.pt", "two.pt"):
-        run(train, "--scores", files / "scores.csv", "--labels", files / "labels.csv", "--out", files / out)
-        run(predict, "--scores", files / "scores.csv", "--model", files / out, "--out", files / f"{out}.csv")
-    assert (files / "one.pt.csv").read_bytes() == (files / "two.pt.csv").read_bytes()
-    assert (files / "one.pt").read_bytes() == (files / "two.pt").read_bytes()
+def test_the_checkpoint_of_the_linear_blend_is_its_weight(files):
+    train_on(files, "--method", "linear")
+    expected = blending.blend_linear(PAIRS, blending.fit_fellow_weight(PAIRS, LEVELS))
+    blended = predict_by(files / "model.pt", files / "scores.csv")
+    assert blended.to_numpy() == pytest.approx(expected, abs=1e-8)
 
 
-def test_a_given_weight_is_the_linear_blends(files):
-    arguments = ("--scores", files / "scores.csv", "--labels", files / "labels.csv", "--out", files / "model.pt")
-    run(train, *arguments, "--method", "linear", "--fellow-weight", "0.25")
-    run(predict, "--scores", files / "scores.csv", "--model", files / "model.pt", "--out", files / "blended.csv")
-    assert read_scores(files / "blended.csv").to_numpy() == pytest.approx(linear.blend_linear(PAIRS, 0.25), abs=1e-8)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "another's", "missing"])
-def test_what_is_no_checkpoint_is_one_line(files, damage):
-    path = files / "model.pt"
-    mlp.save_blend(path, mlp.Blend(0.2, []))
-    whole = path.read_bytes()
-    if damage == "another's":
-        torch.save({"state": torch.zeros(3)}, path)
-    elif damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"image,p0\n" * 50}[damage])
-    with pytest.raises(InputError, match="model.pt: ") as error:
-        run(predict, "--scores", files / "scores.csv", "--model", path, "--out", files / "blended.csv")
-    assert "\n" not in str(error.value)
-    assert not (files / "blended.csv").exists()
-
-
-def test_a_score_without_label_is_named(files):
-    pd.DataFrame({"image": IMAGES[1:], "level": LEVELS[1:]}).to_csv(files / "labels.csv", index=False)
-    with pytest.raises(InputError, match="1_left"):
-        run(train, "--scores", files / "scores.csv", "--labels", files / "labels.csv", "--out", files / "model.pt")
-    assert not (files / "model.pt").exists()
+def test_what_cannot_be_fitted_or_applied_is_said_and_leaves_no_file(files, tmp_path):
+    model = files / "model.pt"
+    with pytest.raises(InputError, match=r"model\.pt: no such checkpoint; run python -m blend\.train first"):
+        predict_by(model, files / "scores.csv")
+    write_scores(files / "scores.csv", IMAGES[:2], SCORES[:2], TASK)
+    with pytest.raises(InputError, match=r"scores\.csv: one patient only"):
+        train_on(files)
+    write_scores(files / "scores.csv", ["999_left", *IMAGES[:4]], SCORES[:5], TASK)
+    with pytest.raises(InputError, match=r"1 images of .*scores\.csv are not in .*labels\.csv: 999_left"):
+        train_on(files)
+    assert sorted(path.name for path in files.iterdir()) == ["labels.csv", "scores.csv"]
 
 
 def test_the_cache_is_used_and_a_change_is_named(cached, quick, tmp_path, capsys):
-    folder = tmp_path / "cache" / "blend"
-    for stage in (train, predict):
-        run(stage, *cached)
+    folder = tmp_path / "blend"
+    train.main(cached)
+    predict.main(cached)
     assert capsys.readouterr().out.count("(not made yet)") == 2
     for name, images in (("scores_valid", IMAGES[:200]), ("scores_test", IMAGES[200:]), ("linear_test", IMAGES[200:])):
-        assert list(read_scores(folder / f"{name}.csv").index) == images
-    out_of_fold = train.cross_fit(IMAGES[:200], SCORES[:200], LEVELS[:200], "mlp")
-    assert read_scores(folder / "scores_valid.csv").to_numpy() == pytest.approx(out_of_fold, abs=1e-6)
-    for stage in (train, predict):
-        run(stage, *cached)
+        assert list(read_scores(folder / f"{name}.csv", TASK).index) == images
+    out_of_fold = cross_fit_by("mlp", n_images=200)
+    assert read_scores(folder / "scores_valid.csv", TASK).to_numpy() == pytest.approx(out_of_fold, abs=1e-6)
+    train.main(cached)
+    predict.main(cached)
     assert capsys.readouterr().out == "blend.train: cached\nblend.predict: cached\n"
-    run(train, *cached, "--method=linear")
+    train.main([*cached, "--method=linear"])
     assert "(method changed from mlp to linear)" in capsys.readouterr().out
-    run(predict, *cached)
+    predict.main(cached)
     assert "(model.pt changed, out_of_fold.csv changed)" in capsys.readouterr().out
-    same = [(folder / f"{name}_test.csv").read_bytes() for name in ("scores", "linear")]
-    assert same[0] == same[1]
+    assert (folder / "scores_test.csv").read_bytes() == (folder / "linear_test.csv").read_bytes()
 
 
-def test_a_damaged_output_is_made_again(cached, tmp_path, capsys):
-    path = tmp_path / "cache" / "blend" / "scores_test.csv"
-    run(train, *cached, "--method=linear")
-    run(predict, *cached)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:100])
-    run(predict, *cached)
+def test_a_damaged_output_is_made_again_and_one_of_a_test_set_that_is_no_more_removed(cached, tmp_path, capsys):
+    folder, nets = tmp_path / "blend", tmp_path / "dr"
+    train.main([*cached, "--method=linear"])
+    predict.main(cached)
+    whole = (folder / "scores_test.csv").read_bytes()
+    (folder / "scores_test.csv").write_bytes(whole[:100])
+    predict.main(cached)
     assert "scores_test.csv is not what was written" in capsys.readouterr().out
-    assert path.read_bytes() == whole
-
-
-def test_without_test_scores_the_validation_fold_is_served(cached, tmp_path):
-    (tmp_path / "cache" / "dr" / "scores_test.csv").unlink()
-    run(train, *cached, "--method=linear")
-    run(predict, *cached)
-    folder = tmp_path / "cache" / "blend"
-    assert (folder / "scores_valid.csv").exists() and not (folder / "scores_test.csv").exists()
-
-
-def test_a_test_set_that_is_no_more_leaves_no_scores(cached, tmp_path):
-    run(train, *cached, "--method=linear")
-    run(predict, *cached)
-    (tmp_path / "cache" / "dr" / "scores_test.csv").unlink()
-    run(predict, *cached)
-    assert not list((tmp_path / "cache" / "blend").glob("*_test.csv"))
-
-
-def test_test_scores_that_were_made_and_are_gone_are_asked_for(cached, tmp_path):
-    folder = tmp_path / "cache" / "dr"
-    write_manifest(folder, "dr.predict", {}, {}, {"scores_test.csv": "0" * 64})
-    run(train, *cached, "--method=linear")
-    run(predict, *cached)
-    (folder / "scores_test.csv").unlink()
+    assert (folder / "scores_test.csv").read_bytes() == whole
+    (nets / "scores_test.csv").unlink()
+    predict.main(cached)
+    assert (folder / "scores_valid.csv").exists() and not list(folder.glob("*_test.csv"))
+    manifest.write_manifest(nets, "dr.predict", {}, {}, {"scores_test.csv": "0" * 64})  # they had been made
     with pytest.raises(InputError, match=r"scores_test\.csv: no such file; run python -m dr\.predict again"):
-        run(predict, *cached)
-
-
-def test_one_patient_is_too_few_to_judge_a_blend_by(files):
-    write_scores(files / "scores.csv", IMAGES[:2], SCORES[:2])
-    with pytest.raises(InputError, match=r"scores\.csv: one patient only"):
-        run(train, "--scores", files / "scores.csv", "--labels", files / "labels.csv", "--out", files / "model.pt")
+        predict.main(cached)
 
 
 @pytest.mark.parametrize(("stage", "before"), [(train, "dr.predict"), (predict, "blend.train")])
 def test_what_is_missing_is_said(stage, before, tmp_path):
     with pytest.raises(InputError, match=f"run python -m {before} first"):
-        run(stage, f"--cache={tmp_path / 'cache'}")
-
-
-@pytest.mark.parametrize("arguments", [["--scores=S.csv"], ["--out=B.csv"]])
-@pytest.mark.parametrize("stage", [train, predict])
-def test_explicit_files_come_together(stage, arguments):
-    with pytest.raises(SystemExit) as end:
-        run(stage, *arguments)
-    assert end.value.code == 2
-
-
-@pytest.mark.parametrize("weight", ["1.5", "-0.1", "nan", "much"])
-def test_a_weight_outside_0_to_1_is_refused(weight):
-    with pytest.raises(SystemExit):
-        run(train, "--fellow-weight", weight)
+        stage.main([f"--cache={tmp_path}"])
+    for alone in ("--scores=S.csv", "--out=B.csv"):  # explicit files come together
+        with pytest.raises(SystemExit, match="^2$"):
+            stage.main([alone])

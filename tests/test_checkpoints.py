@@ -1,7 +1,7 @@
 """Hostile checkpoints, of the net and of the blend: no code in them runs, and each is refused in one line."""
 
+import copy
 import dataclasses
-import io
 import pickle
 import zipfile
 
@@ -11,10 +11,12 @@ import torch
 
 from blend import mlp
 from blend import predict as blend_predict
-from dr import checkpoint
 from dr.scores import write_scores
-from dr.settings import Settings
-from preprocess.stage import InputError
+from dr.training import checkpoint
+from dr.training.learner import load_net
+from preprocess.cache.errors import InputError
+from preprocess.samples.retina import TASK
+from tests.tiny import make_settings
 
 RAN = []  # what the code in a hostile file did
 
@@ -30,26 +32,23 @@ class Hostile:
         return (note, ())
 
 
-@pytest.fixture(scope="module")
-def net_content():
-    """The content of a checkpoint of dr.train, but for the size of its net."""
-    settings = dataclasses.asdict(Settings(crop_px=32, precision="float32"))
-    tensors = {"weight": torch.zeros(3)}
-    shares = {"prior": [0.2] * 5, "mean": [127.0] * 3, "std": [60.0] * 3}
-    squares = {"size_px": 36, "crop_method": None}
-    return {"epoch": 1, "settings": settings, "net": tensors, "momentum": [torch.zeros(3)], **shares, **squares}
-
-
-@pytest.fixture(scope="module")
-def blend_content():
-    """The content of a checkpoint of blend.train."""
-    return {"format": mlp.FORMAT, "fellow_weight": 0.3, "nets": [mlp.make_net(10, 5, torch.Generator().manual_seed(0))]}
+NET = {  # the content of a checkpoint of dr.train, but for the size of its net
+    "epoch": 1,
+    "settings": dataclasses.asdict(make_settings(crop_px=32, precision="float32")),
+    "task": TASK._asdict(),
+    "making": {"crop": "adaptive", "size_px": 36, "normalize": "cdf"},
+    "prior": [0.2] * 5,
+    "mean": [127.0] * 3,
+    "std": [60.0] * 3,
+    "net": {"weight": torch.zeros(3)},
+    "optimizer": {"weight": {"momentum_buffer": torch.zeros(3)}},
+}
+BLEND = {"format": mlp.FORMAT, "fellow_weight": 0.3, "nets": [mlp.make_net(10, 5, torch.Generator().manual_seed(0))]}
+KINDS = {"net": (checkpoint.read, NET), "blend": (mlp.load_blend, BLEND)}
 
 
 def save(path, content):
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    path.write_bytes(buffer.getvalue())
+    torch.save(content, path)
     return path
 
 
@@ -58,18 +57,15 @@ def path(tmp_path):
     return tmp_path / "net.pt"
 
 
-READERS = {"net": checkpoint.read, "blend": mlp.load_blend}
+@pytest.fixture(params=KINDS)
+def whole(request, path):
+    """A reader, its good checkpoint's content, and the path where it lies."""
+    reader, content = KINDS[request.param]
+    reader(save(path, content))
+    return reader, content, path
 
 
-@pytest.fixture(params=READERS)
-def whole(request, path, net_content, blend_content):
-    """A reader, its good checkpoint's content, and a path for a bad one."""
-    content = {"net": net_content, "blend": blend_content}[request.param]
-    READERS[request.param](save(path, content))
-    return READERS[request.param], content, path
-
-
-def check_refusal(reader, path, message):
+def check_refusal(reader, path, message="checkpoint"):
     with pytest.raises(InputError, match=message) as caught:
         reader(path)
     assert str(caught.value).isprintable()
@@ -79,9 +75,9 @@ def check_refusal(reader, path, message):
 def test_code_in_a_checkpoint_does_not_run(whole):
     reader, content, path = whole
     for hostile in ({**content, "more": Hostile()}, Hostile(), [Hostile()]):
-        check_refusal(reader, save(path, hostile), "checkpoint")
+        check_refusal(reader, save(path, hostile))
         path.write_bytes(pickle.dumps(hostile))
-        check_refusal(reader, path, "checkpoint")
+        check_refusal(reader, path)
     assert not RAN
     torch.load(save(path, Hostile()), weights_only=False)
     assert RAN.pop() == "it ran"  # so it would have been noticed
@@ -92,7 +88,7 @@ def test_every_cut_and_many_flipped_bits_are_refused_or_read(whole):
     content, rng = path.read_bytes(), np.random.default_rng(0)
     for length in np.linspace(0, len(content) - 1, 40).astype(int):
         path.write_bytes(content[:length])
-        check_refusal(reader, path, "checkpoint")
+        check_refusal(reader, path)
     for position in rng.integers(0, len(content), 60):
         damaged = bytearray(content)
         damaged[position] ^= 1 << rng.integers(8)
@@ -103,72 +99,66 @@ def test_every_cut_and_many_flipped_bits_are_refused_or_read(whole):
             assert str(error).isprintable()
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", b"PK\x03\x04", b"\x80\x04.", b"image,level\n1_left,0\n"])
-def test_what_is_no_checkpoint_is_refused(whole, content):
+def test_what_is_no_checkpoint_is_refused(whole):
     reader, _, path = whole
-    path.write_bytes(content)
-    check_refusal(reader, path, "checkpoint")
-
-
-def test_a_zip_of_something_else_is_refused(whole):
-    reader, _, path = whole
+    check_refusal(reader, save(path, {"weights": torch.zeros(3)}))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data.txt", "no net")
-    check_refusal(reader, path, "checkpoint")
+    texts = b"", b"rubbish", b"PK\x03\x04", b"\x80\x04.", b"image,level\n1_left,0\n", pickle.dumps({"epoch": 1})
+    for content in (path.read_bytes(), *texts):
+        path.write_bytes(content)
+        check_refusal(reader, path)
 
 
-NET_DAMAGES = {
-    "newer version": lambda content: content["settings"].update(attention=True),
-    "no settings": lambda content: content.update(settings=None),
-    "no crop": lambda content: content["settings"].pop("crop_px"),
-    "crop of a million": lambda content: content["settings"].update(crop_px=10**6),
-    "crop in words": lambda content: content["settings"].update(crop_px="32"),
-    "dropout of 2": lambda content: content["settings"].update(dropout=2.0),
-    "no number": lambda content: content.update(mean=[float("nan")] * 3),
-    "no deviation": lambda content: content.update(std=[0.0, 1.0, 1.0]),
-    "two channels": lambda content: content.update(mean=[127.0] * 2),
-    "no prior": lambda content: content.update(prior=None),
-    "no tensors": lambda content: content.update(net={"weight": 7}),
-    "no net": lambda content: content.pop("net"),
-    "no size": lambda content: content.pop("size_px"),
-    "squares smaller than crops": lambda content: content.update(size_px=16),
-    "unknown crop": lambda content: content.update(crop_method="by hand"),
-    "no momentum": lambda content: content.update(momentum={}),
+NO_NUMBER, NO_TENSOR = [float("nan")] * 3, {"weight": {"momentum_buffer": 7}}
+SENSELESS = {  # part of the content -> what is amiss in it; `...` is missing
+    "": [
+        *(("newer", 1), ("settings", None), ("epoch", "1"), ("task", None), ("net", {"weight": 7}), ("net", ...)),
+        *(("mean", NO_NUMBER), ("mean", [127.0] * 2), ("std", [0.0, 1.0, 1.0]), ("prior", None), ("prior", [0.25] * 4)),
+        *(("making", None), ("optimizer", [torch.zeros(3)]), ("optimizer", NO_TENSOR)),
+    ],
+    "settings": [
+        *(("attention", True), ("crop_px", ...), ("crop_px", 10**6), ("crop_px", "32"), ("dropout", 2.0)),
+        *(("net", "unknown"), ("seed", None), ("pairs", 1)),
+    ],
+    "task": [("names", ()), ("names", ("mild", 1)), ("kind", 1), ("kind", "findings")],
+    "making": [("size_px", ...), ("size_px", 16), ("crop", "by hand"), ("normalize", ["cdf"])],
 }
 
 
-@pytest.mark.parametrize("name", NET_DAMAGES)
-def test_nets_of_other_versions_or_senseless_content_are_refused(path, net_content, name):
-    content = net_content | {"settings": dict(net_content["settings"])}
-    NET_DAMAGES[name](content)
-    check_refusal(checkpoint.read, save(path, content), "another version" if "newer" in name else "dr.train")
+@pytest.mark.parametrize(("where", "change"), [(where, change) for where in SENSELESS for change in SENSELESS[where]])
+def test_nets_of_other_versions_or_senseless_content_are_refused(path, where, change):
+    content, (name, value) = copy.deepcopy(NET), change
+    part = content[where] if where else content
+    part[name] = value
+    if value is ...:
+        del part[name]
+    message = "another version of dr.train, which differs in attention" if name == "attention" else "dr.train.*train"
+    check_refusal(checkpoint.read, save(path, content), message)
 
 
-BLEND_DAMAGES = {
-    "newer version": {"format": "blend 2"},
-    "no weight": {"fellow_weight": None},
-    "weight of 2": {"fellow_weight": 2.0},
-    "weight in words": {"fellow_weight": "0.5"},
-    "nets no list": {"nets": {"a": 1}},
-    "net no dict": {"nets": [7]},
-    "other layers": {"nets": [{"weight9": torch.zeros(3)}]},
-    "other shapes": {"nets": [mlp.make_net(12, 5, torch.Generator().manual_seed(0))]},
-    "not finite": {"nets": [{name: part * torch.nan for name, part in mlp.make_net(10, 5, torch.Generator()).items()}]},
-    "other numbers": {"nets": [{name: part.double() for name, part in mlp.make_net(10, 5, torch.Generator()).items()}]},
-}
+BLEND_DAMAGES = [
+    *({"format": "blend 2"}, {"fellow_weight": None}, {"fellow_weight": 2.0}, {"fellow_weight": "0.5"}),
+    *({"nets": {"a": 1}}, {"nets": [7]}, {"nets": [{"weight9": torch.zeros(3)}]}),
+    {"nets": [mlp.make_net(12, 5, torch.Generator().manual_seed(0))]},
+    *({"nets": [{name: part * torch.nan for name, part in net.items()}]} for net in BLEND["nets"]),
+    *({"nets": [{name: part.double() for name, part in net.items()}]} for net in BLEND["nets"]),
+]
 
 
-@pytest.mark.parametrize("name", BLEND_DAMAGES)
-def test_blends_of_other_versions_or_senseless_content_are_refused(path, blend_content, tmp_path, name):
-    save(path, blend_content | BLEND_DAMAGES[name])
-    check_refusal(mlp.load_blend, path, "run python -m blend.train again")
+@pytest.mark.parametrize("damage", BLEND_DAMAGES)
+def test_blends_of_other_versions_or_senseless_content_are_refused(path, tmp_path, damage):
+    check_refusal(mlp.load_blend, save(path, BLEND | damage), "run python -m blend.train again")
     scores = tmp_path / "scores.csv"
-    write_scores(scores, ["1_left"], np.full((1, 5), 0.2))
+    write_scores(scores, ["1_left"], np.full((1, 5), 0.2), TASK)
     with pytest.raises(InputError, match="run python -m blend.train again"):
         blend_predict.main([f"--scores={scores}", f"--model={path}", f"--out={tmp_path / 'out.csv'}"])
 
 
-def test_a_net_of_other_layers_is_refused(path, net_content):
-    content = checkpoint.read(save(path, net_content))
-    with pytest.raises(InputError, match="the checkpoint's weights are not this net's"):
-        checkpoint.make_net(content)
+def test_what_is_read_is_what_was_written_and_other_layers_are_refused(path):
+    written = checkpoint.read(save(path, NET))
+    first = checkpoint.write(path, written)
+    with pytest.raises(InputError, match="the checkpoint: the weights are not this net's"):
+        load_net(written)
+    assert checkpoint.write(path, checkpoint.read(path)) == first
+    assert (written.task, written.settings.crop_px, written.making.size_px) == (TASK, 32, 36)

@@ -5,39 +5,34 @@ import signal
 
 import pytest
 
-from preprocess import per_image, stage
 from preprocess.__main__ import main as preprocess
+from preprocess.cache import journal, parallel
+from preprocess.cache.errors import InputError
 from tests.test_preprocess import read_all
 
 distributed = pytest.importorskip("distributed")
 
 
-@pytest.fixture
-def cluster():
-    """A scheduler on 127.0.0.1 and two worker processes."""
+def test_a_cluster_with_a_killed_worker_ends_in_the_same_bytes(drawn_folder, cache, tmp_path, monkeypatch):
+    preprocess([f"--data={drawn_folder}", f"--cache={cache}", "--jobs=1"])
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
-    ) as started:
-        yield started
+    ) as cluster:
+        victims = [next(iter(cluster.workers.values())).pid]
+        encode_line = journal._encode_line
 
+        def encode_and_kill(content):
+            if victims and isinstance(content, list):  # the first finished image
+                os.kill(victims.pop(), signal.SIGKILL)
+            return encode_line(content)
 
-def test_a_cluster_with_a_killed_worker_ends_in_the_same_bytes(drawn_folder, cache, tmp_path, cluster, monkeypatch):
-    preprocess([f"--data={drawn_folder}", f"--cache={cache}", "--jobs=1"])
-    victims = [next(iter(cluster.workers.values())).pid]
-    encode_line = per_image._encode_line
-
-    def encode_and_kill(content):
-        if victims and isinstance(content, list):  # the first finished image
-            os.kill(victims.pop(), signal.SIGKILL)
-        return encode_line(content)
-
-    monkeypatch.setattr(per_image, "_encode_line", encode_and_kill)
-    preprocess([f"--data={drawn_folder}", f"--cache={tmp_path / 'other'}", f"--dask={cluster.scheduler_address}"])
+        monkeypatch.setattr(journal, "_encode_line", encode_and_kill)
+        preprocess([f"--data={drawn_folder}", f"--cache={tmp_path / 'other'}", f"--dask={cluster.scheduler_address}"])
     assert not victims
     assert read_all(tmp_path / "other") == read_all(cache)
 
 
 def test_no_scheduler_is_one_line(drawn_folder, cache, monkeypatch):
-    monkeypatch.setattr(per_image, "CLUSTER_TIMEOUT_S", 0.5)
-    with pytest.raises(stage.InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
+    monkeypatch.setattr(parallel, "CLUSTER_TIMEOUT_S", 0.5)
+    with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         preprocess([f"--data={drawn_folder}", f"--cache={cache}", "--dask=tcp://127.0.0.1:1"])

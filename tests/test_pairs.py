@@ -1,4 +1,4 @@
-"""Pairing eyes: by patient id, in any order of rows, and with one, two or three images of a patient."""
+"""Pairing eyes: by patient, in any order of rows, and with one, two or three images of a patient."""
 
 import numpy as np
 import pytest
@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blend.pairs import pair_eyes
+from preprocess.samples.layout import Owner
+from preprocess.samples.retina import find_owner
 
 IMAGES = ["1_left", "1_right", "2_right", "10_left", "10_left_b", "10_right", "11_left", "11_left_b"]
 SCORES = np.random.default_rng(0).dirichlet(np.ones(5), len(IMAGES))
-ROW = {image: row for row, image in enumerate(IMAGES)}
 
 
-def fellow_of(image, images=IMAGES, scores=SCORES):
-    return pair_eyes(images, scores).fellow[list(images).index(image)]
+def pair_rows(rows):
+    return pair_eyes([find_owner(IMAGES[row]) for row in rows], SCORES[rows])
 
 
-def test_own_scores_stay_in_place():
-    assert (pair_eyes(IMAGES, SCORES).own == SCORES).all()
+PAIRS = pair_rows(range(len(IMAGES)))
 
 
 @pytest.mark.parametrize(
@@ -34,26 +34,25 @@ def test_own_scores_stay_in_place():
     ],
 )
 def test_the_fellow_is_the_mean_of_the_other_side(image, fellows):
-    expected = np.mean([SCORES[ROW[fellow]] for fellow in fellows], axis=0)
-    assert fellow_of(image) == pytest.approx(expected)
+    expected = np.mean([SCORES[IMAGES.index(fellow)] for fellow in fellows], axis=0)
+    assert PAIRS.fellow[IMAGES.index(image)] == pytest.approx(expected)
 
 
 @given(st.permutations(range(len(IMAGES))))
-def test_the_order_of_rows_does_not_matter(order):
-    images, scores = [IMAGES[row] for row in order], SCORES[order]
-    for image in IMAGES:
-        assert fellow_of(image, images, scores) == pytest.approx(fellow_of(image))
-
-
-def test_a_removed_eye_mispairs_no_other():
-    kept = [row for row, image in enumerate(IMAGES) if image != "1_left"]
-    images, scores = [IMAGES[row] for row in kept], SCORES[kept]
-    assert (fellow_of("1_right", images, scores) == SCORES[ROW["1_right"]]).all()
-    for image in IMAGES[2:]:
-        assert fellow_of(image, images, scores) == pytest.approx(fellow_of(image))
+def test_the_order_of_rows_does_not_matter_nor_an_eye_that_is_removed(order):
+    assert (pair_rows(order).fellow == PAIRS.fellow[order]).all()
+    kept = [row for row in order if IMAGES[row] != "1_left"]
+    expected = PAIRS.fellow.copy()
+    expected[1] = SCORES[1]  # 1_right has no fellow any more
+    assert (pair_rows(kept).fellow == expected[kept]).all()
 
 
 def test_selected_rows_keep_both_eyes_together():
-    pairs = pair_eyes(IMAGES, SCORES).select(np.array([5, 1]))
+    assert (PAIRS.own == SCORES).all()
+    pairs = PAIRS.select(np.array([5, 1]))
     assert (pairs.own == SCORES[[5, 1]]).all()
     assert pairs.fellow[1] == pytest.approx(SCORES[0])
+
+
+def test_images_without_a_side_are_their_own_fellows():
+    assert (pair_eyes([Owner("1"), Owner("1")], SCORES[:2]).fellow == SCORES[:2]).all()

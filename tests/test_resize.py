@@ -7,7 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preprocess import crop, photograph, resize, stage
+from preprocess import crop, images, resize
+from preprocess.cache.errors import InputError
+from preprocess.picture import cut, outline, photograph
+from preprocess.picture.disc import Disc
+from preprocess.picture.photograph import Photograph, UnreadablePhotograph, decode
 
 
 def draw_disc(height, width, center_x, center_y, radius):
@@ -25,37 +29,45 @@ def draw_disc(height, width, center_x, center_y, radius):
 def test_disc_is_centred_and_fills_the_square(radius, offset):
     center = 400 + offset
     picture = draw_disc(801, 801, center, center - 20, radius)
-    square, inside = resize.cut_out(picture, (center, center - 20, radius, radius), 256)
-    y, x = np.mgrid[:256, :256]
-    core = np.hypot(x - 127.5, y - 127.5) < 0.9 * 128
-    expected = 100 + 100 * (x - 127.5) / 128
-    assert np.abs(square[..., 0].astype(float) - expected)[core].max() < 2
-    expected = 100 + 100 * (y - 127.5) / 128
-    assert np.abs(square[..., 1].astype(float) - expected)[core].max() < 2
+    square, inside = cut.cut_out(picture, Disc(center, center - 20, radius, radius, 1), 256)
+    position = np.mgrid[:256, :256] - 127.5
+    core = np.hypot(*position) < 0.9 * 128
+    for channel, along in enumerate(position[::-1]):
+        assert np.abs(square[..., channel] - (100 + 100 * along / 128))[core].max() < 2
     assert inside.sum() == pytest.approx(np.pi * 128**2, rel=0.002)
     assert not square[~inside].any()
 
 
-def test_the_longer_axis_fills_the_square_and_the_aspect_is_kept():
+@pytest.mark.parametrize(("shape", "share"), [("ellipse", np.pi / 4), ("box", 1)])
+def test_the_longer_axis_fills_the_square_and_the_aspect_is_kept(shape, share):
     picture = np.full((300, 400, 3), 200, np.uint8)
-    _, inside = resize.cut_out(picture, (200, 150, 100, 50), 64)
+    _, inside = cut.cut_out(picture, Disc(200, 150, 100, 50, 1), 64, shape)
     assert inside.any(axis=0).sum() == 64
     assert inside.any(axis=1).sum() == 32
+    assert inside.sum() == pytest.approx(share * 64 * 32, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+@pytest.mark.parametrize("size_px", [40, 301])
+def test_a_whole_square_picture_of_the_right_size_comes_through_as_it_is(tmp_path, kind, size_px):
+    path = tmp_path / f"1_left.{kind}"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (size_px, size_px, 3)).astype(np.uint8))
+    opened = Photograph(path)
+    square, inside = cut.cut_square(opened, outline.measure(opened, "whole"), size_px, "box")
+    assert np.array_equal(square, decode(path, size_px)[0])
+    assert inside.all()
 
 
 def test_black_where_the_photograph_ends():
     picture = np.full((100, 200, 3), 200, np.uint8)
-    square, inside = resize.cut_out(picture, (100, 40, 80, 80), 160)
+    square, inside = cut.cut_out(picture, Disc(100, 40, 80, 80, 1), 160)
     rows = np.flatnonzero(inside.any(axis=1))
     assert rows[0] == pytest.approx(79.5 - 40.5, abs=0.51)  # the photograph begins 40.5 px above the centre
     assert rows[-1] == pytest.approx(79.5 + 59.5, abs=0.51)
     assert (square[inside] == 200).all()
     assert not square[~inside].any()
-
-
-def test_an_ellipse_outside_the_photograph_is_refused():
-    with pytest.raises(photograph.UnreadablePhotograph, match="outside"):
-        resize.cut_out(np.zeros((50, 50, 3), np.uint8), (500, 500, 20, 20), 32)
+    with pytest.raises(UnreadablePhotograph, match="outside"):
+        cut.cut_out(picture, Disc(500, 500, 20, 20, 1), 32)
 
 
 def test_histogram_counts_the_pixels_inside_only():
@@ -63,27 +75,31 @@ def test_histogram_counts_the_pixels_inside_only():
     square[1, 1] = (5, 6, 7)
     inside = np.zeros((4, 4), bool)
     inside[1, 1:3] = True
-    counts = resize.count_pixels(square, inside)
+    counts = cut.count_pixels(square, inside)
     assert counts.shape == (3, 256)
     assert (counts.sum(axis=1) == 2).all()
     assert [counts[channel, 5 + channel] for channel in range(3)] == [1, 1, 1]
-    assert (resize.decode_histogram(resize.encode_histogram(counts)) == counts).all()
+    assert (cut.decode_histogram(cut.encode(square, inside)[1]["histogram"]) == counts).all()
 
 
-def test_a_reduced_decode_costs_little(tmp_path):
+def test_a_reduced_decode_costs_little(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     grain = cv2.GaussianBlur(rng.normal(0, 60, (2000, 3000, 3)), (0, 0), 3)
     picture = np.clip(draw_disc(2000, 3000, 1500, 1000, 950) * 0.5 + 60 + grain, 0, 255).astype(np.uint8)
     path = tmp_path / "1_left.jpeg"
     cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    row = {"width": 3000, "height": 2000, "confidence": 1.0}
-    row |= dict(zip(crop.ELLIPSE, (1500, 1000, 950, 950), strict=True))
-    reduced, reduction = photograph.decode(path, resize.choose_short_side(row, 512))
-    assert reduction == 2
-    resize.write_square(reduced, reduction, row, 512, tmp_path / "reduced.png")
-    resize.write_square(photograph.decode(path, 2000)[0], 1, row, 512, tmp_path / "full.png")
-    squares = [cv2.imread(str(tmp_path / f"{name}.png")).astype(int) for name in ("reduced", "full")]
-    assert np.abs(squares[0] - squares[1]).mean() < 1.5
+    used, opened = [], Photograph(path)
+    monkeypatch.setattr(photograph, "decode", lambda *asked: used.append(decode(*asked)) or used[-1])
+    row = outline.measure(opened, "whole", (1500, 1000, 950, 950))
+    reduced, _ = cut.cut_square(opened, row, 512, "ellipse")
+    assert [reduction for _, reduction in used] == [2]
+    full, _ = cut.cut_out(decode(path, 2000)[0], Disc(1500, 1000, 950, 950, 1), 512)
+    assert np.abs(reduced.astype(int) - full).mean() < 1.5
+
+
+def correct(cache, image, ellipse):
+    header = "image,center_x,center_y,semi_axis_x,semi_axis_y"
+    (cache / "crop" / "corrections.csv").write_text(f"{header}\n{image},{ellipse}\n")
 
 
 def run(data, cache, *options):
@@ -94,31 +110,26 @@ def run(data, cache, *options):
 
 def test_stage_writes_a_square_per_image_and_their_histograms(drawn_folder, cache):
     squares = run(drawn_folder, cache)
-    images, histograms = resize.read_histograms(cache, "train")
-    assert {f"{image}.png" for image in images} == set(squares)
-    for image, histogram in zip(images, histograms, strict=True):
+    named, histograms = images.read_histograms(cache, "train")
+    assert {f"{image}.png" for image in named} == set(squares)
+    for image, histogram in zip(named, histograms, strict=True):
         square = cv2.imread(str(cache / "resize" / "train" / f"{image}.png"))[:, :, ::-1]
         assert square.shape == (64, 64, 3)
-        for channel in range(3):
-            counts = np.bincount(square[..., channel].ravel(), minlength=256)
-            assert (counts[1:] >= histogram[channel, 1:]).all()
-            assert histogram[channel, 1:].sum() > 0.9 * counts[1:].sum()
+        counts = cut.count_pixels(np.ascontiguousarray(square))[:, 1:]
+        assert (counts >= histogram[:, 1:]).all()
+        assert (histogram[:, 1:].sum(axis=1) > 0.9 * counts.sum(axis=1)).all()
 
 
-def test_a_second_run_reads_no_photograph(drawn_folder, cache, capsys, monkeypatch):
-    first = run(drawn_folder, cache)
-    monkeypatch.setattr(resize, "resize_image", None)
-    assert run(drawn_folder, cache) == first
-    assert "resize: train: all 8 images are cached" in capsys.readouterr().out
-
-
-def test_only_what_must_be_is_redone(data, cache, capsys):
+def test_a_second_run_reads_no_photograph_and_only_what_must_be_is_redone(data, cache, capsys, monkeypatch):
     first = run(data, cache)
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "work_on", None)
+        assert run(data, cache) == first
+    printed = capsys.readouterr().out
+    assert "crop: train: all 8 images are cached" in printed
+    assert "resize: train: all 8 images are cached" in printed
     image = pd.read_csv(cache / "crop" / "train.csv")["image"][0]
-    (cache / "crop" / "corrections.csv").write_text(
-        f"image,center_x,center_y,semi_axis_x,semi_axis_y\n{image},200,150,90,90\n"
-    )
-    capsys.readouterr()
+    correct(cache, image, "200,150,90,90")
     second = run(data, cache)
     assert "resize: train: 1 of 8 images are due" in capsys.readouterr().out
     assert [name for name in first if first[name] != second[name]] == [f"{image}.png"]
@@ -126,26 +137,18 @@ def test_only_what_must_be_is_redone(data, cache, capsys):
     assert run(data, cache) == second
     run(data, cache, "--size-px=32")
     assert "8 of 8 images are due (size_px changed from 64 to 32)" in capsys.readouterr().out
-
-
-def test_squares_of_removed_photographs_go(data, cache):
-    names = list(run(data, cache))
     (data / "trainLabels.csv").unlink()
-    (data / "train" / names[0].replace("png", "jpeg")).unlink()
-    assert list(run(data, cache)) == names[1:]
+    (data / "train" / f"{image}.jpeg").unlink()
+    assert list(run(data, cache, "--size-px=32")) == [name for name in first if name != f"{image}.png"]
 
 
-def test_resize_without_crop_names_the_command(drawn_folder, cache):
-    with pytest.raises(stage.InputError, match=r"run python -m preprocess\.crop first"):
-        resize.main([f"--data={drawn_folder}", f"--cache={cache}", "--jobs=1"])
-
-
-def test_a_damaged_crop_journal_is_named_and_no_square_is_lost(data, cache):
+def test_a_missing_or_damaged_crop_journal_is_named_and_no_square_is_lost(drawn_folder, cache):
+    data = drawn_folder
+    with pytest.raises(InputError, match=r"run python -m preprocess\.crop first"):
+        resize.main([f"--data={data}", f"--cache={cache}", "--jobs=1"])
     squares = run(data, cache)
     (cache / "crop" / "train.jsonl").write_bytes(b"")
-    with pytest.raises(
-        stage.InputError, match=r"train\.jsonl: not what was written; run python -m preprocess\.crop again"
-    ):
+    with pytest.raises(InputError, match=r"train\.jsonl: not what was written; run python -m preprocess\.crop again"):
         resize.main([f"--data={data}", f"--cache={cache}", "--jobs=1", "--size-px=64"])
     assert run(data, cache) == squares
 
@@ -153,8 +156,6 @@ def test_a_damaged_crop_journal_is_named_and_no_square_is_lost(data, cache):
 @pytest.mark.parametrize("ellipse", ["-20,100,10,10", "5000,100,10,10", "150,110,1e6,1e6", "150,110,0.001,0.001"])
 def test_a_correction_that_shows_no_eye_is_refused_or_rejected(data, cache, ellipse):
     image = next(iter(run(data, cache))).removesuffix(".png")
-    (cache / "crop" / "corrections.csv").write_text(
-        f"image,center_x,center_y,semi_axis_x,semi_axis_y\n{image},{ellipse}\n"
-    )
-    with pytest.raises(stage.InputError, match="too small or too large|outside the photograph"):
+    correct(cache, image, ellipse)
+    with pytest.raises(InputError, match="too small or too large|outside the photograph"):
         run(data, cache)

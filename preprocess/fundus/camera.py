@@ -10,7 +10,8 @@ from preprocess.fundus.canvas import Frame, coarsen, make_texture, measure_dista
 LIGHT_STEP = 8  # light varies slowly: it is computed for one pixel in 8 x 8
 DARK_SHARE = 0.1  # of photographs get a third to a half of the light
 WASHED_OUT_SHARE = 0.12  # get a thick veil of stray light
-GLOW_SHARE = 0.45  # glow along the rim
+TILT = 0.25  # of the light across the frame, in natural logarithms
+GLOW_SHARE = 0.45  # glow along one side of the rim
 FLARE_SHARE = 0.15  # show a reflection of the lens
 SNOW_SHARE = 0.12  # have intense grey noise, which shows outside the eye
 FLAT_BOTTOM_SHARE = 0.6  # of the photographs of a camera whose mask can be set so
@@ -84,7 +85,11 @@ def shine(rng, camera, frame):
     """Return the light that falls on the retina and the veil of stray light before it, each (3, h, w) float32."""
     coarse = coarsen(frame, LIGHT_STEP)
     away = measure_distance((0, 0), coarse)
-    light = np.exp(-rng.uniform(0, 0.4) * away**2 + tilt(rng, coarse, 0.25))
+    falloff, slope = rng.uniform(0, 0.4), rng.normal(0, TILT, 2)
+    across = np.linspace(-1, 1, coarse.width, dtype=np.float32)
+    down = np.linspace(-1, 1, coarse.height, dtype=np.float32)[:, None]
+    tilt = slope[0] * across + slope[1] * down + 0.5 * TILT * make_texture(rng, 5, coarse)
+    light = np.exp(-falloff * away**2 + tilt)
     for _ in range(rng.poisson(0.5)):  # shadows of lashes, of the lens, of a pupil that is too narrow
         place = rng.uniform(-0.7, 0.7, 2)
         light *= 1 - rng.uniform(0.2, 0.75) * np.exp(-((measure_distance(place, coarse) / rng.uniform(0.2, 0.5)) ** 2))
@@ -92,29 +97,16 @@ def shine(rng, camera, frame):
     gain = np.array(camera.color) * np.exp(rng.normal(0, 0.08, 3)) * exposure * 0.75
     haze = rng.uniform(0, 0.16) + (rng.uniform(0.1, 0.3) if rng.random() < WASHED_OUT_SHARE else 0)
     haze_color = np.array([1, rng.uniform(0.8, 1.0), rng.uniform(0.6, 1.1)]) * haze
-    glow = crescent(rng, away, coarse)
+    strength = rng.uniform(0.3, 1.2) if rng.random() < GLOW_SHARE else rng.uniform(0, 0.1)
+    angle = rng.uniform(0, 2 * np.pi)
+    source = np.array([np.cos(angle), np.sin(angle)]) * rng.uniform(0.0, 0.5)
+    beyond = measure_distance(-source, coarse) - np.linalg.norm(source)
+    glow = strength * np.clip((beyond - 0.6) / rng.uniform(0.4, 0.6), 0, 1) ** 2 * np.minimum(away, 1)
     glow_color = np.array([rng.uniform(0.5, 1), 1, rng.uniform(0.5, 1.1)])
     size = (frame.width, frame.height)
     lights = [cv2.resize((light * value).astype(np.float32), size) for value in gain * (1 - haze)]
     veils = [cv2.resize((h + g * glow).astype(np.float32), size) for h, g in zip(haze_color, glow_color, strict=True)]
     return np.stack(lights), np.stack(veils)
-
-
-def tilt(rng, frame, strength):
-    """Return a slope and a swell of light across the frame, in natural logarithms, (h, w) float32."""
-    x = np.linspace(-1, 1, frame.width, dtype=np.float32)
-    y = np.linspace(-1, 1, frame.height, dtype=np.float32)[:, None]
-    slope = rng.normal(0, strength, 2)
-    return slope[0] * x + slope[1] * y + 0.5 * strength * make_texture(rng, 5, frame)
-
-
-def crescent(rng, away, frame):
-    """Return the glow of stray light along one side of the rim, (h, w) float32."""
-    strength = rng.uniform(0.3, 1.2) if rng.random() < GLOW_SHARE else rng.uniform(0, 0.1)
-    angle = rng.uniform(0, 2 * np.pi)
-    source = np.array([np.cos(angle), np.sin(angle)]) * rng.uniform(0.0, 0.5)
-    beyond = measure_distance(-source, frame) - np.linalg.norm(source)
-    return strength * np.clip((beyond - 0.6) / rng.uniform(0.4, 0.6), 0, 1) ** 2 * np.minimum(away, 1)
 
 
 def add_dirt(rng, planes, frame):
@@ -147,30 +139,26 @@ def find_box(x, y, reach_px, frame):
 
 
 def cover_field(rng, camera, frame):
-    """Return what the camera's mask lets through, (h, w) float32 of 0-1: the field, its notch, its flat bottom."""
+    """Return what the camera's mask lets through, (h, w) float32 of 0-1: the field, its flat bottom, and the
+    notch, a small tab on the rim that shows which way is up.
+    """
     away = measure_distance((0, 0), frame)
     edge = max(camera.edge * rng.uniform(0.7, 1.3), 0.7 / frame.radius)
     cover = np.clip((1 - away) / edge + 0.5, 0, 1)
     if camera.notch is not None:
-        angle = np.radians(camera.notch + rng.uniform(-3, 3))
-        add_notch(cover, angle, rng.uniform(0.03, 0.045), camera, frame)
+        angle, size = np.radians(camera.notch + rng.uniform(-3, 3)), rng.uniform(0.03, 0.045)
+        x, y = frame.center_x + np.cos(angle) * frame.radius, frame.center_y - np.sin(angle) * frame.radius
+        rows, columns = find_box(x, y, 2 * size * frame.radius, frame)
+        dx = (np.arange(frame.width)[columns] - x) / frame.radius
+        dy = (np.arange(frame.height)[rows, None] - y) / frame.radius
+        along, across = dx * np.cos(angle) - dy * np.sin(angle), dx * np.sin(angle) + dy * np.cos(angle)
+        away = np.hypot(along, across) if camera.notch_is_round else np.maximum(np.abs(along), np.abs(across))
+        opening = np.clip((size - away) * frame.radius + 0.5, 0, 1)
+        cover[rows, columns] = np.maximum(cover[rows, columns], opening)
     if frame.bottom < frame.height:
         fade = (frame.bottom - np.arange(frame.height, dtype=np.float32)) / np.float32(0.012 * frame.height)
         cover *= np.clip(fade, 0, 1)[:, None]
     return cover.astype(np.float32)
-
-
-def add_notch(cover, angle, size, camera, frame):
-    """Open the mask (h, w), in place, for a small tab on the rim that shows which way is up."""
-    x = frame.center_x + np.cos(angle) * frame.radius
-    y = frame.center_y - np.sin(angle) * frame.radius
-    rows, columns = find_box(x, y, 2 * size * frame.radius, frame)
-    dx = (np.arange(frame.width)[columns] - x) / frame.radius
-    dy = (np.arange(frame.height)[rows, None] - y) / frame.radius
-    along, across = dx * np.cos(angle) - dy * np.sin(angle), dx * np.sin(angle) + dy * np.cos(angle)
-    away = np.hypot(along, across) if camera.notch_is_round else np.maximum(np.abs(along), np.abs(across))
-    opening = np.clip((size - away) * frame.radius + 0.5, 0, 1)
-    cover[rows, columns] = np.maximum(cover[rows, columns], opening)
 
 
 def develop(rng, image, width, height):

@@ -48,14 +48,10 @@ def place_lesions(rng, level, anatomy, vessels, frame):
             places[:, 1] = np.abs(places[:, 1])  # it sinks
         if kind == "venous_beading":
             places = move_to_veins(places, vessels, frame)
-        rows += [(kind, x, y, radius) for (x, y), radius in zip(places, sample_radii(rng, kind, n), strict=True)]
+        smallest, largest = LESION_RADII[kind]
+        radii = smallest * (largest / smallest) ** rng.uniform(0, 1, n)  # the small ones are the many
+        rows += [(kind, x, y, radius) for (x, y), radius in zip(places, radii, strict=True)]
     return pd.DataFrame(rows, columns=["kind", "x", "y", "radius"])
-
-
-def sample_radii(rng, kind, n):
-    """Return radii (n,): the small ones are the many."""
-    smallest, largest = LESION_RADII[kind]
-    return smallest * (largest / smallest) ** rng.uniform(0, 1, n)
 
 
 def place_in_quadrants(rng, n, anatomy, frame, reach=0.8):

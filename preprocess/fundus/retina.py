@@ -9,16 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from preprocess.fundus.canvas import (
-    blend,
-    coarsen,
-    diffuse,
-    fill_spot,
-    make_texture,
-    measure_distance,
-    new_ink,
-    to_pixels,
-)
+from preprocess.fundus import canvas
+from preprocess.fundus.canvas import blend, coarsen, diffuse, fill_spot, make_texture, measure_distance
 from preprocess.fundus.lesions import draw_lesions, place_lesions
 from preprocess.fundus.vessels import draw_vessels, grow_vessels
 
@@ -60,43 +52,31 @@ def sample_retina(rng):
 
 
 def draw_retina(rng, level, retina, frame):
-    """Draw an eye.
-
-    Parameters
-    ----------
-    level : 0-4
-    retina : Retina, of the patient
+    """Draw an eye of a level 0-4.
 
     Returns
     -------
     reflectance : float32 (3, height, width), RGB, about 0-1, without a border: the eye fills the picture.
     lesions : DataFrame with kind, x, y, radius, in pixels of the frame; their centres lie in picture and field.
     """
-    anatomy = place_anatomy(rng)
+    optic_disc = np.array([-rng.uniform(0.4, 0.66), rng.uniform(-0.14, 0.1)])  # it and the macula are in the picture
+    anatomy = Anatomy(optic_disc, optic_disc + FOVEA_OFFSET + rng.uniform(-0.05, 0.05, 2))
     vessels = grow_vessels(rng, anatomy, retina)
     lesions = place_lesions(rng, level, anatomy, vessels, frame)
     reflectance = draw_background(rng, anatomy, retina, frame)
-    layers = draw_vessels(vessels, frame), new_ink(frame), new_ink(frame)
-    draw_drusen(rng, layers[-1], anatomy, retina, frame)
+    layers = draw_vessels(vessels, frame), canvas.new_ink(frame), canvas.new_ink(frame)
+    drusen = anatomy.fovea + rng.normal(0, 0.22, (rng.poisson(retina.drusen), 2))
+    for place, radius in zip(drusen, rng.uniform(0.006, 0.016, len(drusen)), strict=True):
+        # Paler, softer and rounder than exudates, and no sign of diabetes.
+        fill_spot(layers[-1], place, radius, int(rng.integers(90, 190)), frame)
     draw_lesions(rng, lesions, layers, anatomy, vessels, frame)
-    paint(reflectance, layers, retina, frame)
-    pixels = to_pixels(lesions[["x", "y"]].to_numpy(float), frame)
-    return reflectance, lesions.assign(x=pixels[:, 0], y=pixels[:, 1], radius=lesions.radius * frame.radius)
-
-
-def paint(reflectance, layers, retina, frame):
-    """Lay soft white spots, blood and bright spots over a background (3, h, w), in place."""
     blood, bright, soft = (diffuse(ink, sigma, frame) for ink, sigma in zip(layers, LAYER_BLURS, strict=True))
     blend(reflectance, soft, COTTON_WOOL_COLOR * np.sqrt(retina.color))
     for plane, density in zip(reflectance, BLOOD_DENSITY, strict=True):
         plane *= np.exp(np.float32(-density) * blood)
     blend(reflectance, bright, EXUDATE_COLOR * np.sqrt(retina.color))
-
-
-def place_anatomy(rng):
-    """Return a random Anatomy, as in photographs that show both the optic disc and the macula."""
-    optic_disc = np.array([-rng.uniform(0.4, 0.66), rng.uniform(-0.14, 0.1)])
-    return Anatomy(optic_disc, optic_disc + FOVEA_OFFSET + rng.uniform(-0.05, 0.05, 2))
+    pixels = canvas.to_pixels(lesions[["x", "y"]].to_numpy(float), frame)
+    return reflectance, lesions.assign(x=pixels[:, 0], y=pixels[:, 1], radius=lesions.radius * frame.radius)
 
 
 def draw_background(rng, anatomy, retina, frame):
@@ -128,11 +108,3 @@ def draw_optic_disc(rng, planes, anatomy, retina, frame):
     blend(planes, rng.uniform(0.05, 0.3) * np.exp(-((away / 0.33) ** 2)), color * 0.8)
     blend(planes, np.clip((radius - away) / edge + 0.5, 0, 1), color)
     blend(planes, np.clip((radius * cup - away) / (3 * edge) + 0.5, 0, 1), color * [1.05, 1.2, 1.4])
-
-
-def draw_drusen(rng, soft, anatomy, retina, frame):
-    """Scatter drusen about the fovea: paler, softer and rounder than exudates, and no sign of diabetes."""
-    n = rng.poisson(retina.drusen)
-    places = anatomy.fovea + rng.normal(0, 0.22, (n, 2))
-    for place, radius in zip(places, rng.uniform(0.006, 0.016, n), strict=True):
-        fill_spot(soft, place, radius, int(rng.integers(90, 190)), frame)

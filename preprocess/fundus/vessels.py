@@ -39,11 +39,6 @@ class Vessels(NamedTuple):
         """Paths and widths of the large veins; the first two arch around the macula."""
         return self.trunks[self.is_vein], self.trunk_widths[self.is_vein]
 
-    @property
-    def arteries(self):
-        """Paths and widths of the large arteries."""
-        return self.trunks[~self.is_vein], self.trunk_widths[~self.is_vein]
-
 
 def grow_vessels(rng, anatomy, retina):
     """Grow arteries and veins from the optic disc, with two generations of branches."""
@@ -101,7 +96,7 @@ def draw_vessels(vessels, frame):
     ink = new_ink(frame)
     for paths, widths in vessels.branches:
         stroke(ink, paths, widths, 62, frame)
-    paths, widths = vessels.arteries
+    paths, widths = vessels.trunks[~vessels.is_vein], vessels.trunk_widths[~vessels.is_vein]
     stroke(ink, paths, widths, 75, frame)
     stroke(ink, paths, widths * 0.3, 40, frame)  # the light reflex in the middle of an artery
     stroke(ink, *vessels.veins, 110, frame)

@@ -15,19 +15,7 @@ from pathlib import Path
 
 from preprocess import synthetic
 
-WIDTH_PX, SIZE_PX, PATIENTS_DRAWN = 200, 32, 5
-
-
-def copy_eyes(data: Path, n_images: int) -> None:
-    """Fill DATA/train with copies of a few drawn eyes."""
-    drawn = data / "drawn"
-    patients = f"--patients-train={PATIENTS_DRAWN}"
-    synthetic.main([f"--data={drawn}", patients, "--patients-test=0", f"--width-px={WIDTH_PX}"])
-    originals = sorted((drawn / "train").iterdir())
-    (data / "train").mkdir()
-    for number in range(n_images):
-        name = f"{number // 2}_{('left', 'right')[number % 2]}.jpeg"
-        shutil.copyfile(originals[number % len(originals)], data / "train" / name)
+WIDTH_PX, SIZE_PX = 200, 32
 
 
 def time_run(data: Path, cache: Path) -> float:
@@ -44,7 +32,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data, cache = Path(folder), Path(folder) / "cache"
-        copy_eyes(data, options.images)
+        synthetic.main(f"--data={data}/drawn --patients-train=5 --patients-test=0 --width-px={WIDTH_PX}".split())
+        originals = sorted((data / "drawn" / "train").iterdir())
+        (data / "train").mkdir()
+        for number in range(options.images):
+            name = f"{number // 2}_{('left', 'right')[number % 2]}.jpeg"
+            shutil.copyfile(originals[number % len(originals)], data / "train" / name)
         first, second = time_run(data, cache), time_run(data, cache)
     print(f"{options.images} images: {first:.1f} s, cached {second:.1f} s")
 

@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from preprocess.cache.stage import MESSAGE
+
 ROOT = Path(__file__).parents[2]
 PATIENTS = "--patients-train 8 --patients-test 3 --width-px 400 --levels balanced --jobs 2".split()
 TRAIN = "--epochs 3 --folds 2 --batch-size 8 --device cpu --precision float32".split()
@@ -197,13 +199,11 @@ def check_end(stage: Stage, ended: Ended, number: int, cache: Path) -> None:
         if ended.status != -signal.SIGKILL:
             raise RuntimeError(f"{stage.module}: status {ended.status}: {ended.message}")
         return
-    ours = ended.message.replace(f"{ROOT}/preprocess/__init__.py", "")  # which tells Python to leave SIGINT to us
-    if ended.status in {1, -signal.SIGINT} and str(ROOT) not in ours:  # while Python itself started: its own answer
-        return
-    lines = [line for line in ended.message.splitlines() if "error: " in line]
-    is_right = ended.status == 130 and lines == ["error: interrupted; the same command goes on where it stopped"]
     left = [str(path) for path in cache.rglob(".partial-*")]
-    if not is_right or "Traceback" in ended.message or left:
+    is_pythons = ended.status in {1, -signal.SIGINT} and "in run\n" not in ended.message  # it, or a library, started
+    lines = [line for line in ended.message.splitlines() if "error: " in line]
+    is_ours = ended.status == 130 and lines == [f"error: {MESSAGE}"] and "Traceback" not in ended.message
+    if left or not (is_pythons or is_ours):
         raise RuntimeError(f"{stage.module}: {ended}, left behind: {left}")
 
 

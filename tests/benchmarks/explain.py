@@ -19,14 +19,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dr import checkpoint, gradcam, predict, prepare
-from dr.model import CONVOLUTIONS, NineConvNet
-from preprocess import eyes
-from preprocess.disc import Disc
+from dr import explain
+from dr.explain import NOBODY
+from dr.nets import heat
+from dr.nets.net import Net
+from dr.nets.nine_conv import CONVOLUTIONS
+from dr.squares import crops, store
+from dr.training import checkpoint, runs
+from dr.training.checkpoint import Checkpoint
+from dr.training.learner import load_net
+from preprocess.picture import square
+from preprocess.picture.disc import Disc
+from preprocess.samples import retina
 
 TOLERANCE = 0.05  # radii of the eye: a third of the optic disc's radius
 SCORED_AT_ONCE = 32
-LEVELS = range(1, eyes.N_LEVELS)
+LEVELS = range(1, len(retina.TASK.names))
 
 
 class DrawnEyes(NamedTuple):
@@ -40,31 +48,20 @@ class DrawnEyes(NamedTuple):
     seen: np.ndarray  # (crop_px, crop_px) bool, what the middle of a square shows of the eye
 
 
-def read_content(options: argparse.Namespace) -> dict:
-    """Return the checkpoint that is named, or the last epoch's in the cache."""
-    if options.checkpoint:
-        return checkpoint.read(options.checkpoint)
-    trained = predict.read_trained(options.cache / "dr" / "epochs")
-    return predict.read_checkpoint(trained, max(trained.checkpoints))
-
-
-def read_eyes(data: Path, content: dict, net: NineConvNet) -> DrawnEyes:
+def read_eyes(data: Path, of: Checkpoint, net: Net) -> DrawnEyes:
     """Prepare the photographs of eyes with retinopathy that the net does not take for healthy."""
-    labels = eyes.read_labels(data / "testLabels.csv")
+    labels = retina.read_labels(data / "testLabels.csv")
     labels = labels[labels > 0]
-    squares = [prepare.prepare(data / "test" / f"{image}.jpeg", content) for image in labels.index]
-    images = prepare.cut_centers(prepare.gather(list(labels.index), squares, content), net.image_px)
+    squares = [square.make_square(data / "test" / f"{image}.jpeg", of.making) for image in labels.index]
+    gathered = store.gather([NOBODY] * len(squares), squares, of.mean, of.std)
+    images = crops.cut_centers(gathered, net.image_px)
     with torch.inference_mode():
         predicted = np.concatenate([net(part).argmax(dim=1).numpy() for part in images.split(SCORED_AT_ONCE)])
     lesions = pd.read_csv(data / "lesions.csv")
-    of_image = [lesions[lesions["image"] == image] for image in labels.index]
-    discs = [square.disc for square in squares]
-    kept = np.flatnonzero(predicted > 0)
-    masks = [
-        np.stack([mask_lesions(of_image[row], discs[row], content["size_px"], net.image_px, off) for row in kept])
-        for off in (0, TOLERANCE)
-    ]
-    seen = mask_circles(np.zeros((1, 2)), np.array([content["size_px"] / 2]), net.image_px)
+    kept, size_px = np.flatnonzero(predicted > 0), of.making.size_px
+    pairs = [(lesions[lesions["image"] == labels.index[row]], squares[row].disc) for row in kept]
+    masks = [np.stack([mask_lesions(*pair, size_px, net.image_px, off) for pair in pairs]) for off in (0, TOLERANCE)]
+    seen = mask_circles(np.zeros((1, 2)), np.array([size_px / 2]), net.image_px)
     return DrawnEyes(images[kept], labels.to_numpy()[kept], predicted[kept], *masks, seen)
 
 
@@ -90,31 +87,29 @@ def mask_circles(places: np.ndarray, radii: np.ndarray, crop_px: int) -> np.ndar
     return inside
 
 
-def find_peaks(heat: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and column of the hottest pixel of each map (n, h, w) inside the eye."""
-    flat = np.where(seen, heat, -1).reshape(len(heat), -1).argmax(axis=1)
-    return np.unravel_index(flat, seen.shape)
-
-
-def describe_layer(name: str, heat: np.ndarray, drawn: DrawnEyes) -> str:
-    """Return a line of the table."""
-    rows, columns = find_peaks(heat, drawn.seen)
-    number = np.arange(len(heat))
+def describe_layer(name: str, maps: np.ndarray, drawn: DrawnEyes) -> str:
+    """Return a line of the table; maps (n, crop_px, crop_px)."""
+    number = np.arange(len(maps))
+    flat = np.where(drawn.seen, maps, -1).reshape(len(maps), -1).argmax(axis=1)
+    rows, columns = np.unravel_index(flat, drawn.seen.shape)  # of the hottest pixel inside the eye
     exact, near = drawn.lesions[number, rows, columns], drawn.nearby[number, rows, columns]
     by_others = drawn.nearby[:, rows, columns]  # (n eyes, n peaks)
-    others = (by_others.sum() - near.sum()) / (len(heat) * (len(heat) - 1))
+    others = (by_others.sum() - near.sum()) / (len(maps) * (len(maps) - 1))
     area = (drawn.nearby & drawn.seen).sum(axis=(1, 2)) / drawn.seen.sum()
-    total = (heat * drawn.seen).sum(axis=(1, 2))
-    share = (heat * (drawn.nearby & drawn.seen)).sum(axis=(1, 2)) / np.maximum(total, 1e-9)
-    by_level = " ".join(f"{near[drawn.levels == level].mean():5.2f}" for level in LEVELS)
-    return f"{name:24} {exact.mean():5.2f} {near.mean():5.2f} {others:7.2f} {(share / area).mean():6.1f}   {by_level}"
+    share = (maps * (drawn.nearby & drawn.seen)).sum(axis=(1, 2))
+    share /= np.maximum((maps * drawn.seen).sum(axis=(1, 2)), 1e-9)
+    return _write_line(name, exact, near, others, (share / area).mean(), drawn)
 
 
 def describe_chance(drawn: DrawnEyes) -> str:
     """Return the line of a pixel drawn at random."""
     exact, near = ((mask & drawn.seen).sum(axis=(1, 2)) / drawn.seen.sum() for mask in (drawn.lesions, drawn.nearby))
+    return _write_line("chance", exact, near, near.mean(), 1, drawn)
+
+
+def _write_line(name: str, exact: np.ndarray, near: np.ndarray, others: float, share: float, drawn: DrawnEyes) -> str:
     by_level = " ".join(f"{near[drawn.levels == level].mean():5.2f}" for level in LEVELS)
-    return f"{'chance':24} {exact.mean():5.2f} {near.mean():5.2f} {near.mean():7.2f} {1:6.1f}   {by_level}"
+    return f"{name:24} {exact.mean():5.2f} {near.mean():5.2f} {others:7.2f} {share:6.1f}   {by_level}"
 
 
 def main() -> None:
@@ -122,23 +117,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="folder of preprocess.synthetic")
     parser.add_argument("--cache", type=Path, default=Path("cache/demo"), help="where dr.train left a net")
     parser.add_argument("--checkpoint", type=Path, help="or the net itself")
-    parser.add_argument("--blocks", action="store_true", help="every block, with mean and with local weights")
+    parser.add_argument("--blocks", action="store_true", help="every block, each place with its own weight")
     options = parser.parse_args()
-    content = read_content(options)
-    net = checkpoint.make_net(content).eval()
-    drawn = read_eyes(options.data, content, net)
+    if options.checkpoint:
+        of = checkpoint.read(options.checkpoint)
+    else:
+        trained = runs.read_trained(options.cache, None)
+        of = runs.read_checkpoint(trained, trained.newest)
+    net = load_net(of).eval()
+    drawn = read_eyes(options.data, of, net)
     counts = ", ".join(f"{(drawn.levels == level).sum()} of level {level}" for level in LEVELS)
-    print(f"{len(drawn.levels)} eyes ({counts}), {net.image_px} px, epoch {content['epoch']}")
+    print(f"{len(drawn.levels)} eyes ({counts}), {net.image_px} px, epoch {of.epoch}")
     print(f"{'':24} exact  near  others   heat   near, by level 1 to 4")
     print(describe_chance(drawn))
-    for layer in gradcam.LAYERS:
-        print(describe_layer(layer, gradcam.map_heat(net, drawn.images, drawn.predicted, layer), drawn), flush=True)
-    for block in range(len(CONVOLUTIONS)) if options.blocks else ():
-        for is_local in (False, True):
-            maps = gradcam.compute_heat(net, drawn.images, drawn.predicted, block, is_local)
-            heat = np.stack([gradcam.resize_heat(each, block, net.image_px, net.image_px) for each in maps])
-            name = f"block {block}, {'local' if is_local else 'mean'} weights"
-            print(describe_layer(name, heat, drawn), flush=True)
+    for layer in (*explain.LAYERS, *range(len(CONVOLUTIONS) * options.blocks)):
+        maps = heat.map_heat(net, drawn.images, drawn.predicted, layer)
+        print(describe_layer(f"block {layer}" if isinstance(layer, int) else layer, maps, drawn), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """Train a net on labelled squares and tell how well it grades the eyes held out, and what averaging and the blend add.
 
-python -m tests.benchmarks.recipe --data DIR --cache DIR [dr.train's options]
+python -m tests.benchmarks.recipe --data DIR --cache DIR [--recipe NAME] [--compare CACHE] [dr.train's options]
 
-DIR holds ready-made squares (see dr.train --ready-made). Options that this benchmark does not know go to dr.train, and
-the cache is that of a run: the same command goes on where it stopped, and prints the table again. Prints, for one view
-of the last epoch, ten views of it, ten views of the last five epochs, and these blended (cross-fitted by patient): log
-loss, and the kappa of the likeliest level, of the rounded expectation and of the optimum, with 95 % intervals of
-a bootstrap over patients.
+The photographs in DIR are taken as they are, without a search for the eye; all else is the recipe's. Options that this
+benchmark does not know go to dr.train, and the cache is that of a run: the same command goes on where it stopped, and
+prints the table again. Prints, for one view of the last epoch, ten views of it, ten views of the last five epochs, and
+these blended (cross-fitted by patient): log loss, and the kappa of the likeliest level, of the rounded expectation and
+of the optimum, with 95 % intervals of a bootstrap over patients. With --compare, each row's difference from the MLP
+blend of another cache, whose held-out eyes must be the same.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
@@ -19,58 +19,73 @@ import numpy as np
 
 from blend.pairs import pair_eyes
 from dr import predict, train
-from dr.scores import read_scores
-from preprocess import eyes, stage
-from submissions.measures import N_DRAWS
-from tests.benchmarks.decision import N_FOLDS, SEED, Bootstrap, Table, cross_fit, fit_linear, fit_network
-from tests.benchmarks.pairs import METHODS, draw_figures
+from dr.measures import N_DRAWS
+from dr.scores import read_scores, read_targets_of
+from kappa.assign import decide
+from preprocess import __main__ as preprocess
+from preprocess.cache import stage, tables
+from preprocess.samples import readers
+from tests.benchmarks.decision import SCORES, Figure, Table, describe, subtract
 
 N_VIEWS, N_EPOCHS = 10, 5
+DECISIONS = ("argmax", "round", "exact")
+FIGURES = ("log loss", *(f"kappa, {method}" for method in DECISIONS))
+REFERENCE = "… MLP blend"
 
 
 def main(argv: list[str] | None = None) -> None:
     """Train, predict, print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.recipe", description=__doc__.splitlines()[0], allow_abbrev=False
-    )  # or it would take --fold for --fold-seed
-    parser.add_argument("--data", type=Path, required=True, help="folder of ready-made squares with trainLabels.csv")
-    parser.add_argument("--cache", type=Path, required=True, help="where the net is kept")
-    parser.add_argument("--fold-seed", type=int, default=SEED, help="of the folds in which the blend is cross-fitted")
+    parser = stage.make_parser("tests.benchmarks.recipe", __doc__.splitlines()[0], "--data squares --cache cache/fifty")
+    parser.add_argument("--size-px", type=stage.whole(1), help="side of the squares, where it is not the recipe's")
+    parser.add_argument("--compare", type=Path, metavar="CACHE", help="another cache of the same held-out eyes")
     options, further = parser.parse_known_args(argv)
-    places = ["--data", str(options.data), "--cache", str(options.cache)]
+    common = ["--data", str(options.data), "--cache", str(options.cache), "--recipe", options.recipe]
+    size = ["--size-px", str(options.size_px)] if options.size_px else []
+    preprocess.main([*common, "--crop", "whole", *size])
     started = time.monotonic()
-    train.main([*places, "--ready-made", *further])
+    train.main([*common, *further])
     print(f"dr.train: {(time.monotonic() - started) / 60:.1f} minutes")
-    predict.main([*places, "--views", str(N_VIEWS), "--epochs-averaged", f"last:{N_EPOCHS}"])
-    print_table(options.data, options.cache, options.fold_seed)
+    predict.main([*common, "--views", str(N_VIEWS), "--epochs-averaged", f"last:{N_EPOCHS}"])
+    print_tables(options.data, options.cache, options.compare)
 
 
-def print_table(data: Path, cache: Path, fold_seed: int) -> None:
-    """Print how good the scores of the held-out eyes are, step by step."""
-    images = list(read_scores(cache / "dr" / "scores_valid.csv").index)
-    levels = eyes.read_labels(data / "trainLabels.csv")[images].to_numpy()
-    epochs = [np.load(path)["scores"] for path in sorted((cache / "dr" / "views").glob("valid_*.npz"))[-N_EPOCHS:]]
-    averaged = np.mean(epochs, axis=(0, 1))  # of (epochs, views, n, 5)
-    folds = eyes.assign_folds(images, levels, N_FOLDS, fold_seed)
-    table = Table(images, pair_eyes(images, averaged), levels, folds)
-    scores = {
+def print_tables(data: Path, cache: Path, other: Path | None) -> None:
+    """Print how good the scores of the held-out eyes are, step by step, and by how much they differ from another's."""
+    images, figures = measure_steps(data, cache)
+    print(f"{len(images)} images held out, {N_DRAWS} draws of patients; value [95 %]")
+    print_rows({name: [describe(*one) for one in row] for name, row in figures.items()})
+    if other:
+        others, reference = measure_steps(data, other)
+        tables.check_same_images(images, others, cache, other)
+        print(f"\ndifference from the MLP blend of {other}")
+        print_rows({name: list(map(subtract, row, reference[REFERENCE])) for name, row in figures.items()})
+
+
+def measure_steps(data: Path, cache: Path) -> tuple[list[str], dict[str, list[Figure]]]:
+    """Return the images held out, and of each step those of FIGURES."""
+    layout, path = readers.find_layout(data), cache / "dr" / "scores_valid.csv"
+    scores = read_scores(path, layout.task)
+    owners = [layout.find_owner(image) for image in scores.index]
+    levels = read_targets_of(scores.index, path, data / layout.labels["train"], layout)
+    table = Table([owner.group for owner in owners], pair_eyes(owners, scores.to_numpy()), levels)
+    epochs = [np.load(views)["scores"] for views in sorted((cache / "dr" / "views").glob("valid_*.npz"))[-N_EPOCHS:]]
+    steps = {
         "one view, last epoch": epochs[-1][0],
         f"{N_VIEWS} views, last epoch": epochs[-1].mean(axis=0),
-        f"{N_VIEWS} views, {len(epochs)} epochs": averaged,
-        "… linear blend": cross_fit(table, fit_linear),
-        "… MLP blend": cross_fit(table, fit_network),
+        f"{N_VIEWS} views, {len(epochs)} epochs": table.pairs.own,
+        "… linear blend": table.cross_fit(SCORES["linear"]),
+        REFERENCE: table.cross_fit(SCORES["mlp"]),
     }
-    bootstrap = Bootstrap(table)
-    print(f"{len(images)} images held out, {N_DRAWS} draws of patients; value [95 %]")
-    print(f"{'':22s}" + "".join(f"  {name:24s}" for name in ("log loss", *(f"kappa, {name}" for name in METHODS))))
-    for name, kind in scores.items():
-        print(f"{name:22s}" + "".join(f"  {describe(*figure):24s}" for figure in draw_figures(kind, levels, bootstrap)))
+    return list(scores.index), {
+        name: [table.draw_loss(of), *(table.draw_kappa(decide(of, method).levels) for method in DECISIONS)]
+        for name, of in steps.items()
+    }
 
 
-def describe(value: float, draws: np.ndarray) -> str:
-    """Return a value and the middle 95 % of its draws."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def print_rows(rows: dict[str, list[str]]) -> None:
+    """Print a table of the figures."""
+    for name, cells in {"": FIGURES, **rows}.items():
+        print(f"{name:22s}" + "".join(f"  {cell:26s}" for cell in cells))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,236 @@
+"""Every figure of the pipeline, each formula once: scores, levels, groups and owners in, numbers out; no files."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from preprocess.cache.errors import InputError
+from preprocess.samples.layout import Owner
+
+FLOOR = 1e-6  # of a score in the log loss: one certain error does not make the mean infinite
+N_DRAWS = 1000  # of the bootstrap: the ends of a 95 % interval rest on 25 draws each
+SEED = 0
+DRAWS_AT_A_TIME = 100  # 26,788 groups in float32 take 11 MB
+INTERVAL = (2.5, 97.5)  # percent
+N_BINS = 10  # of the reliability diagram
+LEAST_IN_BIN = 10  # a share of fewer scores says nothing
+
+
+class Estimate(NamedTuple):
+    """A figure and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Kappa(NamedTuple):
+    """What a step is worth, and how much more than the step before (None for the first)."""
+
+    kappa: Estimate
+    gain: Estimate | None
+
+
+class Agreement(NamedTuple):
+    """How the two eyes of patients agree: counts (k, k), left by right; the shares at most 0, 1, 2 levels apart."""
+
+    counts: np.ndarray
+    shares: tuple[float, float, float]
+
+
+class Reliability(NamedTuple):
+    """Scores by size against how often they came true, five arrays of shape (bins,), and their mean distance."""
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    counts: np.ndarray
+    error: float
+
+
+# --- the bootstrap over groups ----------------------------------------------------------------------------------------
+
+
+def number_groups(groups: Sequence[str]) -> np.ndarray:
+    """Return each image's group as a number 0..n_groups-1, (n,) int64."""
+    return np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+
+
+def draw_groups(n_groups: int) -> np.ndarray:
+    """Return how often each draw, with replacement, takes each group: (N_DRAWS, n_groups) uint8."""
+    rng = np.random.default_rng(SEED)
+    taken = (rng.integers(n_groups, size=n_groups) for _ in range(N_DRAWS))
+    return np.stack([np.bincount(groups, minlength=n_groups).astype(np.uint8) for groups in taken])
+
+
+def sum_draws(draws: np.ndarray, by_group: np.ndarray) -> np.ndarray:
+    """Return the sums over the groups of each draw, (n_draws, k); `by_group` is (n_groups, k), counts or losses."""
+    values = by_group.astype(np.float32)  # whole numbers below 2**24 stay exact
+    parts = (draws[start : start + DRAWS_AT_A_TIME] for start in range(0, len(draws), DRAWS_AT_A_TIME))
+    return np.concatenate([part.astype(np.float32) @ values for part in parts]).astype(np.float64)
+
+
+def estimate(value: float, drawn: np.ndarray) -> Estimate:
+    """Return a figure with the percentile interval of its draws."""
+    low, high = np.percentile(drawn, INTERVAL)
+    return Estimate(value, float(low), float(high))
+
+
+# --- levels -----------------------------------------------------------------------------------------------------------
+
+
+def quadratic_weighted_kappa(levels: np.ndarray, predicted: np.ndarray, n_levels: int = 5) -> float:
+    """Return 1 − observed / chance squared disagreement (Cohen 1968, Psychological Bulletin 70(4)).
+
+    Levels are (n,) integers in 0..n_levels-1, n at least 1; exchanging the two changes nothing. 1 if the two are the
+    same, even where all are one level and the ratio would be 0/0 (scikit-learn gives NaN there); 0 if either is
+    constant and the other is not the same constant. Raises InputError for other levels or lengths.
+    """
+    levels, predicted = (check_levels(array, n_levels) for array in (levels, predicted))
+    if len(levels) != len(predicted):
+        raise InputError(f"{len(levels)} levels cannot be compared with {len(predicted)}")
+    return float(kappa_of_counts(count_pairs(levels, predicted, n_levels)))
+
+
+def check_levels(levels: np.ndarray, n_levels: int) -> np.ndarray:
+    """Return levels as (n,) int64. Raises InputError for what is not in 0..n_levels-1, and for none at all."""
+    levels = np.asarray(levels)
+    if levels.ndim != 1 or not levels.size:
+        raise InputError(f"levels of shape {levels.shape} are no list of levels")
+    bad = np.flatnonzero(~np.isin(levels, range(n_levels)))
+    if bad.size:
+        raise InputError(f"level {levels[bad[0]]} at position {bad[0]} is not in 0..{n_levels - 1}")
+    return levels.astype(np.int64)
+
+
+def square_distances(n_levels: int) -> np.ndarray:
+    """Return (n_levels, n_levels) float64: how much a disagreement weighs."""
+    levels = np.arange(n_levels, dtype=np.float64)
+    return (levels[:, None] - levels) ** 2
+
+
+def count_pairs(levels: np.ndarray, others: np.ndarray, n_levels: int) -> np.ndarray:
+    """Return how often level a meets level b, (n_levels, n_levels) int64: rows `levels`, columns `others`."""
+    return np.bincount(n_levels * levels + others, minlength=n_levels**2).reshape(n_levels, n_levels)
+
+
+def kappa_of_counts(counts: np.ndarray) -> np.ndarray:
+    """Return the quadratic weighted kappa of each confusion matrix, (...,) float64; `counts` is (..., k, k)."""
+    weights = square_distances(counts.shape[-1])
+    observed = (weights * counts).sum(axis=(-2, -1)) * counts.sum(axis=(-2, -1))
+    rows, columns = counts.sum(axis=-1), counts.sum(axis=-2)
+    chance = np.einsum("...i,ij,...j", rows, weights, columns)
+    return 1 - np.divide(observed, chance, out=np.zeros_like(chance, np.float64), where=observed > 0)
+
+
+def measure_kappas(groups: Sequence[str], levels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> dict[str, Kappa]:
+    """Return what each step is worth, with 95 % intervals of a bootstrap over groups: the same draws for all steps.
+
+    `levels` are the true ones, `predicted` maps each step, in their order, to the (n,) levels it gives.
+    """
+    numbers = number_groups(groups)
+    draws = draw_groups(numbers.max() + 1)
+    kappas: dict[str, Kappa] = {}
+    before = None
+    for step, guessed in predicted.items():
+        value, drawn = draw_kappas(draws, numbers, levels, guessed)
+        kappas[step] = Kappa(
+            estimate(value, drawn), None if before is None else estimate(value - before[0], drawn - before[1])
+        )
+        before = value, drawn
+    return kappas
+
+
+def draw_kappas(
+    draws: np.ndarray, numbers: np.ndarray, levels: np.ndarray, predicted: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Return the kappa of all images and that of each draw, (n_draws,).
+
+    `draws` are those of `draw_groups`; `numbers`, see `number_groups`, and both levels are (n,) of the images.
+    """
+    n_levels = int(max(levels.max(), predicted.max())) + 1  # higher ones that nobody has change no kappa
+    n_cells = n_levels**2
+    cells = n_cells * numbers + n_levels * levels + predicted
+    by_group = np.bincount(cells, minlength=n_cells * draws.shape[1]).reshape(-1, n_cells)
+    counts = np.vstack([by_group.sum(axis=0), sum_draws(draws, by_group)]).reshape(-1, n_levels, n_levels)
+    value, *drawn = kappa_of_counts(counts)
+    return float(value), np.array(drawn)
+
+
+def measure_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int) -> Agreement | None:
+    """Return how left and right eyes agree, a group's first picture of each; None without a group with both."""
+    sides: dict[str, dict[str, int]] = {}
+    for owner, level in zip(owners, levels.tolist(), strict=True):
+        sides.setdefault(owner.group, {}).setdefault(owner.side, level)
+    pairs = np.array([(both["left"], both["right"]) for both in sides.values() if both.keys() >= {"left", "right"}])
+    if not pairs.size:
+        return None
+    left, right = pairs.T
+    shares = np.mean(np.abs(left - right) <= np.arange(3)[:, None], axis=1).tolist()
+    return Agreement(count_pairs(left, right, n_levels), (shares[0], shares[1], shares[2]))
+
+
+def share_levels(levels: np.ndarray, n_levels: int) -> np.ndarray:
+    """Return the share of each level, (n_levels,)."""
+    return np.bincount(levels, minlength=n_levels) / len(levels)
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+def expect_levels(scores: np.ndarray) -> np.ndarray:
+    """Return the mean level of each distribution, (...,) in 0..k-1; `scores` is (..., k)."""
+    return scores @ np.arange(scores.shape[-1])
+
+
+def round_levels(scores: np.ndarray) -> np.ndarray:
+    """Return the level nearest to the mean one, (...,) int64, the higher of two as near; `scores` is (..., k)."""
+    return np.searchsorted(np.arange(scores.shape[-1] - 1) + 0.5, expect_levels(scores), side="right")
+
+
+def measure_log_loss(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Return the mean of `measure_losses`."""
+    return float(measure_losses(scores, targets).mean())
+
+
+def measure_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return −log(score of the true target) of each image, (n,), in nats; scores (n, k), targets (n,)."""
+    return -np.log(np.maximum(scores[np.arange(len(targets)), targets], FLOOR))
+
+
+def measure_reliability(groups: Sequence[str], scores: np.ndarray, levels: np.ndarray) -> Reliability:
+    """Return how often (n, k) scores of each size came true, all levels together, with intervals over groups.
+
+    Bins with fewer than `LEAST_IN_BIN` scores are left out of the arrays, not of the error.
+    """
+    n_levels = scores.shape[1]
+    numbers = np.repeat(number_groups(groups), n_levels)
+    sizes, hits = scores.ravel(), (levels[:, None] == np.arange(n_levels)).ravel()
+    bins = np.minimum((sizes * N_BINS).astype(int), N_BINS - 1)
+    cells, n_cells = N_BINS * numbers + bins, N_BINS * (numbers.max() + 1)
+    come, true = (np.bincount(cells, weight, n_cells).reshape(-1, N_BINS) for weight in (None, hits))
+    counts, predicted = np.bincount(bins, minlength=N_BINS), np.bincount(bins, sizes, N_BINS)
+    observed, shown = true.sum(axis=0), counts >= LEAST_IN_BIN
+    error = float(np.abs(predicted - observed).sum() / counts.sum())
+    draws = draw_groups(numbers.max() + 1)
+    hit, all_of_bin = (sum_draws(draws, of[:, shown]) for of in (true, come))
+    shares = np.divide(hit, all_of_bin, out=np.full(hit.shape, np.nan), where=all_of_bin > 0)
+    low, high = np.nanpercentile(shares, INTERVAL, axis=0)
+    counts, predicted, observed = counts[shown], predicted[shown], observed[shown]
+    return Reliability(predicted / counts, observed / counts, low, high, counts, error)
+
+
+def rank_groups(groups: Sequence[str], levels: np.ndarray, predicted: np.ndarray, scores: np.ndarray) -> list[str]:
+    """Return the groups, the hardest first: by squared error of the levels over all images, then by log loss.
+
+    The groups, true levels, predicted ones and (n, k) scores of n images; equal groups stay in the order they come in.
+    """
+    worth: dict[str, list[float]] = {}
+    errors, losses = ((levels - predicted) ** 2).tolist(), measure_losses(scores, levels).tolist()
+    for group, error, loss in zip(groups, errors, losses, strict=True):
+        sums = worth.setdefault(group, [0, 0.0])
+        sums[0] -= error
+        sums[1] -= loss
+    return sorted(worth, key=lambda group: worth[group])

@@ -1,0 +1,80 @@
+"""The article's body: nine convolutions with BatchNorm; with the article's head 925,013 parameters at 448 px."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+# The article's table of layers: output channels of each convolution; True where a max-pool follows.
+CONVOLUTIONS = (
+    *((16, False), (16, True), (32, False), (32, True), (64, False), (64, True)),
+    *((96, True), (96, True), (128, True)),
+)
+HIDDEN = 96  # units of the article's first fully connected layer
+LEAST_PX = 32  # six poolings leave one pixel
+# Where Grad-CAM looks: the last convolution, as Grad-CAM is defined, and one whose places are finer. With a weight for
+# each place the hottest place of each of blocks 2 to 5 lies on a lesion in 99 of 100 drawn eyes or more; of these the
+# fifth (112 x 112 places at 448 px) has seen most around it: `python -m tests.benchmarks.explain --blocks`.
+LAST, FINE = len(CONVOLUTIONS) - 1, 5
+
+
+class Look(NamedTuple):
+    """A body's forward pass, seen at one of its layers.
+
+    maps : (n, channels, h, w), the layer's, the first thing that needs gradients
+    features : (n, n_features, ...), the body's last maps, which follow from them
+    stride : pixels of the image between two places of a map; place i lies on pixel stride * i
+    is_local : whether each place is weighed by its own gradient, not by the map's mean one. The mean is for nets that
+        end in an average over places; a linear layer over all places tells them apart. Source: R. L. Draelos and
+        L. Carin, Use HiResCAM instead of Grad-CAM for faithful explanations, arXiv:2011.08891, 2020.
+    """
+
+    maps: torch.Tensor
+    features: torch.Tensor
+    stride: int
+    is_local: bool
+
+
+class NineConv(nn.Module):
+    """Nine 3x3 convolutions: standardized images (n, 3, px, px) -> feature maps (n, n_features, px/64, px/64)."""
+
+    n_features = CONVOLUTIONS[-1][0]
+
+    def __init__(self) -> None:
+        """Stack the blocks: convolution, BatchNorm, perhaps a max-pool, and ReLU.
+
+        The article pools after ReLU. Both orders give the same numbers and gradients, and this one rectifies a quarter.
+        """
+        super().__init__()
+        self.blocks, width = nn.Sequential(), 3
+        for wider, is_pooled in CONVOLUTIONS:
+            pooling = [nn.MaxPool2d(3, stride=2, padding=1)] if is_pooled else []
+            layers = nn.Conv2d(width, wider, 3, padding=1), nn.BatchNorm2d(wider), *pooling, nn.ReLU(inplace=True)
+            self.blocks.append(nn.Sequential(*layers))
+            width = wider
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the feature maps."""
+        return self.blocks(images)
+
+    def find_pooled_px(self, image_px: int) -> int:
+        """Return the side of the feature maps: 7 for 448."""
+        for _, is_pooled in CONVOLUTIONS:
+            image_px = (image_px + 1) // 2 if is_pooled else image_px
+        return image_px
+
+    def look(self, images: torch.Tensor, layer: str | int) -> Look:
+        """Return a forward pass seen at "last", Grad-CAM proper, "fine", with more places, or a block of this number.
+
+        The maps are those of the article's order, convolution, BatchNorm, ReLU, then max-pool.
+        """
+        block = {"last": LAST, "fine": FINE}.get(str(layer), layer)
+        convolution, norm, *pooling, _ = self.blocks[int(block)].children()
+        with torch.no_grad():
+            maps = norm(convolution(self.blocks[: int(block)](images))).relu()
+        maps.requires_grad_()  # from here on, and only here, gradients are needed
+        features = maps
+        for pool in pooling:
+            features = pool(features)
+        stride = 2 ** sum(is_pooled for _, is_pooled in CONVOLUTIONS[: int(block)])
+        return Look(maps, self.blocks[int(block) + 1 :](features), stride, is_local=layer != "last")

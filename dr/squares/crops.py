@@ -1,0 +1,143 @@
+"""Where each square is cut, turned, flipped and recoloured; and the cutting, on the host or on the device."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from dr.squares import draws
+from dr.squares.store import Squares
+
+FLIP_CODES = {(True, True): -1, (True, False): 0, (False, True): 1}  # cv2.flip's, for (up-down, left-right)
+TURNING = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP  # the matrix leads back from the crop
+
+
+class Crops(NamedTuple):
+    """Where each image is cut, how it is turned and how its colours are changed: arrays of shape (n,)."""
+
+    top: np.ndarray
+    left: np.ndarray
+    is_flipped_vertically: np.ndarray  # bool, as the next
+    is_flipped_horizontally: np.ndarray
+    angle: np.ndarray  # radians about the middle of the crop, before the flips
+    zoom: np.ndarray  # above 1: enlarged about the middle of the crop
+    gain: np.ndarray  # (n, 3), what the standardized channels are multiplied by
+    shift: np.ndarray  # (n, 3), what is added to them then
+
+
+def draw_crops(
+    n: int, margin_px: int, seed: int, epoch: int, stream: int = draws.CROPS,
+    rotation_deg: float = 0.0, zoom: float = 1.0, jitter: float = 0.0,
+) -> Crops:  # fmt: skip
+    """Return a random crop per position in the dataset: corners uniform over 0..margin_px, each flip with p = 0.5.
+
+    What a position gets is a function of the seed, the epoch and the position alone. Angles are uniform up to
+    `rotation_deg` to either side, zooms log-uniform from 1/zoom to zoom, gains log-uniform from 1/(1 + jitter) to
+    1 + jitter, shifts uniform up to `jitter` to either side.
+    """
+    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), 12).numpy()
+    top, left = (numbers[:, :2] * (margin_px + 1) >> draws.BITS).T
+    is_flipped = numbers[:, 2:4] >> (draws.BITS - 1) == 1
+    uniform = numbers[:, 4:] / 2 ** (draws.BITS - 1) - 1  # in [-1, 1)
+    angle, zooms = np.deg2rad(rotation_deg) * uniform[:, 0], zoom ** uniform[:, 1]
+    gain, shift = ((1 + jitter) ** uniform[:, 2:5]).astype(np.float32), (jitter * uniform[:, 5:]).astype(np.float32)
+    return Crops(top, left, is_flipped[:, 0], is_flipped[:, 1], angle, zooms, gain, shift)
+
+
+def center_crops(n: int, margin_px: int) -> Crops:
+    """Return the middle crop, unflipped, for each of n images."""
+    corners, unflipped = np.full(n, margin_px // 2), np.zeros(n, bool)
+    gain, shift = np.ones((n, 3), np.float32), np.zeros((n, 3), np.float32)
+    return Crops(corners, corners, unflipped, unflipped, np.zeros(n), np.ones(n), gain, shift)
+
+
+def cut_batch(squares: Squares, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
+    """Return standardized crops, (b, 3, crop_px, crop_px) float32 in channels-last order, where the pixels lie.
+
+    Parameters
+    ----------
+    positions : (b,) rows of the squares
+    crops : of all squares
+    """
+    chosen = Crops(*(field[positions] for field in crops))
+    cut = _cut_on_host if isinstance(squares.pixels, np.ndarray) else _cut_on_device
+    return cut(squares, positions, chosen, crop_px).permute(0, 3, 1, 2)
+
+
+def _cut_on_host(squares: Squares, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
+    """Cut with OpenCV, in one pass over the pixels.
+
+    A loop over samples, and yet faster than torch's indexing of the batch: 3,700 against 125 crops of 448 px a second
+    (one Zen 5 core, torch 2.13, OpenCV 5.0, best of 3).
+    """
+    batch = np.empty((len(positions), crop_px, crop_px, 3), np.float32)
+    turns = find_turns(crops, crop_px)
+    pixels = np.asarray(squares.pixels)
+    tables = np.asarray(squares.tables)[positions] * crops.gain[:, None] + crops.shift[:, None]
+    for row, (position, top, left, is_down, is_right) in enumerate(zip(positions, *crops[:4], strict=True)):
+        if turns is None:
+            square = pixels[position, top : top + crop_px, left : left + crop_px]
+        else:
+            square = pixels[position]
+            square = cv2.warpAffine(square, turns[row], (crop_px,) * 2, flags=TURNING, borderMode=cv2.BORDER_REPLICATE)
+        code = FLIP_CODES.get((bool(is_down), bool(is_right)))
+        square = square if code is None else cv2.flip(square, code)
+        cv2.LUT(square, tables[row][None], dst=batch[row])
+    return torch.from_numpy(batch)
+
+
+def _cut_on_device(squares: Squares, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
+    """Cut the whole batch with two gathers; five if the images are turned."""
+    pixels = torch.as_tensor(squares.pixels)
+    device = pixels.device
+    rows = torch.from_numpy(positions).to(device)
+    top, left, is_flipped_vertically, is_flipped_horizontally = (
+        torch.from_numpy(field).to(device)[:, None] for field in crops[:4]
+    )
+    offsets = torch.arange(crop_px, device=device)
+    y = torch.where(is_flipped_vertically, crop_px - 1 - offsets, offsets)  # (b, crop_px)
+    x = torch.where(is_flipped_horizontally, crop_px - 1 - offsets, offsets)
+    turns = find_turns(crops, crop_px)
+    if turns is None:
+        cut = pixels[rows[:, None, None], (top + y)[:, :, None], (left + x)[:, None, :]]
+    else:
+        cut = _turn(pixels, rows, y, x, torch.from_numpy(np.float32(turns)).to(device))
+    gain, shift = (torch.from_numpy(field).to(device)[:, None] for field in (crops.gain, crops.shift))
+    tables = torch.as_tensor(squares.tables)[rows] * gain + shift
+    images, channels = (torch.arange(count, device=device) for count in (len(rows), 3))
+    return tables[images[:, None, None, None], cut.int(), channels]
+
+
+def find_turns(crops: Crops, crop_px: int) -> np.ndarray | None:
+    """Return what takes (x, y, 1) in a crop to (x, y) in its square, (b, 2, 3) float64; None if nothing is turned."""
+    if not crops.angle.any() and (crops.zoom == 1).all():
+        return None
+    cosine, sine = np.cos(crops.angle) / crops.zoom, np.sin(crops.angle) / crops.zoom
+    middle = (crop_px - 1) / 2
+    shift_x = crops.left + middle - (cosine - sine) * middle
+    shift_y = crops.top + middle - (sine + cosine) * middle
+    return np.stack([np.stack([cosine, -sine, shift_x], axis=1), np.stack([sine, cosine, shift_y], axis=1)], axis=1)
+
+
+def _turn(
+    pixels: torch.Tensor, rows: torch.Tensor, y: torch.Tensor, x: torch.Tensor, turns: torch.Tensor
+) -> torch.Tensor:
+    """Return crops interpolated between the four nearest pixels, (b, h, w, 3) uint8; the border is repeated outside."""
+    rules = turns[:, :, :, None, None].unbind(1)  # two of (b, 3, 1, 1)
+    x_of, y_of = (rule[:, 0] * x[:, None, :] + rule[:, 1] * y[:, :, None] + rule[:, 2] for rule in rules)  # (b, h, w)
+    total = torch.zeros((), device=pixels.device)
+    for is_lower in (0, 1):
+        for is_right in (0, 1):
+            y_near, x_near = y_of.floor() + is_lower, x_of.floor() + is_right
+            weights = (1 - (y_of - y_near).abs()) * (1 - (x_of - x_near).abs())
+            edge = pixels.shape[1] - 1
+            near = pixels[rows[:, None, None], y_near.long().clamp(0, edge), x_near.long().clamp(0, edge)]
+            total = total + weights[..., None].float() * near
+    return total.round().to(torch.uint8)
+
+
+def cut_centers(squares: Squares, crop_px: int) -> torch.Tensor:
+    """Return the middle of each square, standardized, (n, 3, crop_px, crop_px) float32."""
+    n = len(squares)
+    return cut_batch(squares, np.arange(n), center_crops(n, squares.size_px - crop_px), crop_px)

@@ -1,0 +1,101 @@
+"""The squares that lie in a cache: which images, where their pixels are, what is still to be applied to them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from preprocess import normalize
+from preprocess.cache import files, manifest, rejected, tables
+from preprocess.cache.errors import InputError
+from preprocess.picture import outline, square
+from preprocess.picture.square import Making
+from preprocess.samples import folds, readers
+from preprocess.samples.layout import Layout, Owner
+
+FOLD_SEED = 0  # one division for all runs, so that their validation scores can be averaged
+
+
+class CachedSquares(NamedTuple):
+    """The squares of some images, n of them, in their order; no pixel is read yet.
+
+    paths : image -> PNG
+    owners : whom each shows
+    luts : (n, 3, 256) uint8, what is still to be applied
+    making : how they were made
+    digests : name -> digest of all that they are made from, for a manifest
+    """
+
+    paths: dict[str, Path]
+    owners: list[Owner]
+    luts: np.ndarray
+    making: Making
+    digests: dict[str, str]
+
+    @property
+    def images(self) -> list[str]:
+        """Their ids."""
+        return list(self.paths)
+
+    def select(self, rows: np.ndarray) -> CachedSquares:
+        """Return the squares at some positions."""
+        images = self.images
+        paths = {images[row]: self.paths[images[row]] for row in rows}
+        return self._replace(paths=paths, owners=[self.owners[row] for row in rows], luts=self.luts[rows])
+
+
+class TrainingSet(NamedTuple):
+    """The labelled squares, the target (n,) int64 of each, and the digests of both."""
+
+    squares: CachedSquares
+    targets: np.ndarray
+    digests: dict[str, str]
+
+    def find_fold(self, n_folds: int) -> np.ndarray:
+        """Return the fold of each image, (n,) int."""
+        groups = [owner.group for owner in self.squares.owners]
+        return folds.assign_folds(groups, self.targets, n_folds, FOLD_SEED)
+
+
+def read_squares(cache: Path, split: str, layout: Layout) -> CachedSquares:
+    """Return the squares of a split.
+
+    Raises InputError if a stage has not run on it, or not since the eyes were found anew, or an id is not the layout's.
+    """
+    images, luts = normalize.read_luts(cache, split)
+    row_of = {image: row for row, image in enumerate(images)}
+    ordered = tables.sort_images(images)
+    making, resized = square.read_making(cache), manifest.read_manifest(cache / "resize")
+    found = manifest.read_output(cache / "crop", split, "preprocess.crop")
+    used = resized and (resized["inputs"].get(f"crop {split}", found), resized["parameters"].get("shape"))
+    if used != (found, outline.SHAPES[making.crop]):
+        raise InputError(f"{cache}/resize: crop {split} changed since; run python -m preprocess.resize again")
+    digests = {
+        f"resize {split}": manifest.read_output(cache / "resize", split, "preprocess.resize"),
+        f"normalize {split}": manifest.read_output(cache / "normalize", f"{split}.npz", "preprocess.normalize"),
+    }
+    paths = {image: cache / "resize" / split / f"{image}.png" for image in ordered}
+    owners = [layout.find_owner(image) for image in ordered]
+    return CachedSquares(paths, owners, luts[[row_of[image] for image in ordered]], making, digests)
+
+
+def read_training_set(data: Path, cache: Path) -> TrainingSet:
+    """Return the labelled squares.
+
+    Raises InputError, naming some, if the ids of squares and labels differ, the rejected images aside.
+    """
+    layout = readers.find_layout(data)
+    squares = read_squares(cache, "train", layout)
+    path = data / layout.labels["train"]
+    labels, known = layout.read_labels(path), set(squares.paths)
+    unusable = set(rejected.read_reasons(cache, "train"))
+    expected = [image for image in labels.index if image not in unusable or image in known]
+    tables.check_same_images(expected, squares.paths, path, cache)
+    targets = labels[squares.images].to_numpy()
+    if not len(targets):
+        raise InputError(f"{cache}: no squares to learn from")
+    digests = squares.digests | {"labels": files.hash_text(json.dumps(targets.tolist()))}
+    return TrainingSet(squares, targets, digests)

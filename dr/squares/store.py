@@ -1,0 +1,147 @@
+"""Squares in memory, as the net is given them: uint8 pixels and a lookup table each, on the host or on the device.
+
+Pixels stay uint8 in device memory, in main memory or in a memory-mapped file under CACHE/dr/pixels, the first of these
+that holds them.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+
+from dr.squares.source import CachedSquares
+from preprocess.cache import files, progress
+from preprocess.picture import square
+from preprocess.picture.square import Square
+from preprocess.samples.layout import Owner
+
+MEMORY_SHARE = 0.7  # of the free memory may go to pixels; the rest is for the net
+THREADS = os.cpu_count() or 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Squares:
+    """Squares, n of them.
+
+    eyes : (n,) int64, whom they show: 2 * group + side, groups numbered as they come
+    pixels : (n, size_px, size_px, 3) uint8 RGB, a numpy array on the host or a tensor on the device
+    tables : (n, 256, 3) float32, what a pixel value of a channel becomes, where the pixels lie
+    """
+
+    eyes: np.ndarray
+    pixels: np.ndarray | torch.Tensor
+    tables: np.ndarray | torch.Tensor
+
+    @property
+    def size_px(self) -> int:
+        """Side of the squares."""
+        return self.pixels.shape[1]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.eyes)
+
+
+def gather(owners: Sequence[Owner], squares: Sequence[Square], mean: Sequence[float], std: Sequence[float]) -> Squares:
+    """Return squares that were made in memory as the net that was trained with `mean` and `std` is given them."""
+    tables = compose_tables(np.stack([made.lut for made in squares]), mean, std)
+    return Squares(number_eyes(owners), np.stack([made.pixels for made in squares]), tables)
+
+
+def load(
+    cached: CachedSquares, mean: Sequence[float], std: Sequence[float], device: torch.device, storage: str, file: Path
+) -> Squares:
+    """Decode the squares of a cache, once, with threads, to where they fit.
+
+    Parameters
+    ----------
+    mean, std : (3,) of the channels over the squares learned from, 0-255
+    storage : device, memory, file or auto; "device" and "memory" are taken at their word
+    file : where the memory-mapped array goes (.npy) if it comes to that; one of the same squares is used again
+
+    Raises InputError for a picture that cannot be read or has another size than the others.
+    """
+    size_px = cached.making.size_px
+    shape = (len(cached.paths), size_px, size_px, 3)
+    storage = _choose_storage(math.prod(shape), device) if storage == "auto" else storage
+    pixels: np.ndarray | torch.Tensor
+    if storage == "file":
+        pixels = _map_pixels(cached, shape, file)
+    else:
+        on_device = storage == "device" and device.type != "cpu"
+        pixels = torch.empty(shape, dtype=torch.uint8, device=device) if on_device else np.empty(shape, np.uint8)
+        _fill(pixels, cached)
+    tables = compose_tables(square.leave_luts(cached.luts, cached.making.normalize), mean, std)
+    on_pixels = torch.from_numpy(tables).to(pixels.device) if isinstance(pixels, torch.Tensor) else tables
+    return Squares(number_eyes(cached.owners), pixels, on_pixels)
+
+
+def compose_tables(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Return what each pixel value becomes, flattened and standardized: (n, 256, 3) float32.
+
+    Parameters
+    ----------
+    luts : (n, 3, 256) uint8
+    mean, std : (3,) of the channels after `luts`, 0-255
+    """
+    standardized = (luts.astype(np.float64) - np.reshape(mean, (3, 1))) / np.reshape(std, (3, 1))
+    return np.ascontiguousarray(standardized.transpose(0, 2, 1), np.float32)
+
+
+def number_eyes(owners: Sequence[Owner]) -> np.ndarray:
+    """Return 2 * group + side of each owner, (n,) int64; the fellow's number differs in the last bit."""
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(owner.group for owner in owners))}
+    return np.array([2 * number_of[owner.group] + (owner.side == "right") for owner in owners])
+
+
+def _choose_storage(size_bytes: int, device: torch.device) -> str:
+    """Return the first of device, memory, file that holds so many bytes."""
+    if device.type == "cuda" and size_bytes < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return "device"
+    try:
+        with open("/proc/meminfo") as handle:
+            fields = dict(line.split(":") for line in handle)
+        free_bytes = int(fields["MemAvailable"].split()[0]) * 1024
+    except FileNotFoundError:  # not Linux; the kernel's caches count as taken
+        free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return "memory" if size_bytes < MEMORY_SHARE * free_bytes else "file"
+
+
+def _map_pixels(cached: CachedSquares, shape: tuple[int, ...], file: Path) -> np.ndarray:
+    key_file, key = file.with_suffix(".json"), str([cached.images, *sorted(cached.digests.items())])
+    if not (file.exists() and key_file.exists() and json.loads(key_file.read_text()) == key):
+        key_file.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.remove_partials(file.parent)
+        with files.replacing(file) as partial:
+            pixels = open_memmap(partial, "w+", np.uint8, shape)
+            if hasattr(os, "posix_fallocate"):  # a disk that fills up under a memory map kills without a word
+                with partial.open("r+b") as handle:
+                    os.posix_fallocate(handle.fileno(), 0, partial.stat().st_size)
+            _fill(pixels, cached)
+            pixels.flush()
+        files.write_json(key_file, key)
+    return np.load(file, mmap_mode="r")
+
+
+def _fill(pixels: np.ndarray | torch.Tensor, cached: CachedSquares) -> None:
+    """Decode every square into its row, with what the lookup tables alone cannot do."""
+    making = cached.making
+
+    def fill_row(path: Path, row: int) -> None:
+        made, _ = square.finish(square.read_pixels(path, making.size_px), cached.luts[row], making.normalize)
+        if isinstance(pixels, np.ndarray):
+            pixels[row] = made
+        else:
+            pixels[row] = torch.from_numpy(made)
+
+    with ThreadPoolExecutor(THREADS) as pool, progress.tracking(len(pixels), "decoding") as bar:
+        for _ in pool.map(fill_row, cached.paths.values(), range(len(pixels))):
+            bar.update(1)

@@ -1,0 +1,95 @@
+"""The epochs of a run: train, settle, check on the images held out, keep a checkpoint of each."""
+
+import argparse
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from dr.machine import device, workers
+from dr.squares import crops, store
+from dr.squares.source import TrainingSet
+from dr.squares.store import Squares
+from dr.task import find_prior, measure
+from dr.training import checkpoint, learner, passes, runs, views
+from dr.training.checkpoint import Checkpoint
+from dr.training.learner import Learner
+from dr.training.settings import Settings
+from preprocess import standardize
+from preprocess.cache import files, manifest, progress
+from preprocess.cache.errors import InputError
+from preprocess.samples.layout import Task
+
+
+def train_epochs(
+    options: argparse.Namespace, wanted: Settings, folder: Path, training_set: TrainingSet, task: Task, start: int
+) -> None:
+    """Train the epochs after `start`, a checkpoint each in `folder`, until all are done or patience is at its end."""
+    on = device.choose_device(options.device)
+    device.prepare(on)
+    cached, targets = training_set.squares, training_set.targets
+    is_held_out = training_set.find_fold(wanted.folds) == wanted.fold
+    learned, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    resolved = learner.resolve(wanted, cached.making.size_px, on)
+    channels = standardize.read_channels(options.cache, [cached.images[row] for row in learned])
+    mean, std = (part.tolist() for part in channels)
+    with workers.first_goes_ahead():
+        squares = store.load(cached, mean, std, on, options.storage, options.cache / "dr" / "pixels" / "train.npy")
+    if workers.rank() == 0:
+        print(f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}")
+    learning = learner.make_learner(resolved, task, targets[learned], on)
+    if start:
+        learning = learner.restore(learning, checkpoint.read(folder / f"{start:04}.pt"))
+    elif options.start_from:
+        learner.start_net(learning.net, options.start_from)
+    if workers.rank() == 0:  # nothing but the training itself can fail from here on
+        for suffix in (".json", ".pt"):  # figures first, so that a kill leaves none without a checkpoint
+            for path in sorted(folder.glob(f"[0-9]*{suffix}"), reverse=True):
+                if path.stem.isdigit() and int(path.stem) > start:
+                    path.unlink()
+        manifest.write_manifest(folder, "dr.train", vars(wanted), training_set.digests, outputs={})
+    prior = find_prior(task, targets[learned]).tolist()
+    record = Checkpoint(start, learning.settings, task, cached.making, mean, std, prior, net={}, optimizer={})
+    for epoch in range(start + 1, wanted.epochs + 1):
+        log_loss = passes.train_epoch(learning, squares, targets, learned, epoch)
+        passes.settle_batch_norm(learning, squares, learned, epoch)
+        record = dataclasses.replace(record, epoch=epoch)
+        what = options, learning, squares, targets, held_out, folder, record, log_loss
+        if workers.share(functools.partial(_keep_epoch, *what)):
+            break
+
+
+def _keep_epoch(
+    options: argparse.Namespace, learning: Learner, squares: Squares, targets: np.ndarray, held_out: np.ndarray,
+    folder: Path, record: Checkpoint, log_loss: float,
+) -> bool:  # fmt: skip
+    """Check and keep an epoch; its figures, written last, make it count as done. Return whether training ends here.
+
+    Checked are the scores of the middle of the squares held out. Raises InputError if the last step led astray.
+    """
+    settings, epoch, rate = learning.settings, record.epoch, learning.optimizer.param_groups[0]["lr"]
+    cuts = crops.center_crops(len(squares), squares.size_px - learning.net.image_px)
+    with progress.tracking(len(held_out), f"epoch {epoch}, held out") as bar:
+        scores = views.score(learning.net, squares, held_out, cuts, settings.precision, settings.batch_size, bar)
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are not "
+            "finite; try a lower --learning-rate"
+        )
+    valid = {f"valid_{name}": value for name, value in measure(scores, targets[held_out]).items()}
+    optimizer = learner.collect_optimizer(learning)
+    record = dataclasses.replace(record, net=learning.net.state_dict(), optimizer=optimizer)
+    digest = checkpoint.write(folder / f"{epoch:04}.pt", record)
+    figures = {"epoch": epoch, "learning_rate": rate, "train_log_loss": log_loss, **valid, "checkpoint": digest}
+    files.write_json(folder / f"{epoch:04}.json", figures)
+    if epoch > options.keep:
+        (folder / f"{epoch - options.keep:04}.pt").unlink(missing_ok=True)
+    done = runs.read_figures(folder)
+    runs.write_history(folder, done)
+    told = f"log loss train {log_loss:.4f} valid {valid['valid_log_loss']:.4f}, QWK valid {valid['valid_qwk']:.4f}"
+    print(f"epoch {epoch}: learning rate {rate:.4g}, {told}", flush=True)
+    is_over = runs.has_stalled(done, settings.patience)
+    if is_over:
+        print(f"dr.train: no better validation log loss in {settings.patience} epochs; stops")
+    return is_over

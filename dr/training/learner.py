@@ -1,0 +1,111 @@
+"""A net in training: made anew, from a checkpoint's weights, or as it was when a checkpoint was written."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from dr.machine import batch_norm, device, workers
+from dr.nets import net
+from dr.nets.net import Net
+from dr.task import weigh_targets
+from dr.training import checkpoint
+from dr.training.checkpoint import Checkpoint
+from dr.training.settings import Settings
+from preprocess.cache.errors import InputError
+from preprocess.samples.layout import Task
+
+CROP_SHARE = 7 / 8  # of the squares' side is the side of a random crop: 448 of 512 px
+MEMORY_FORMAT = torch.channels_last  # 7.8 against 4.2 images/s at 448 px in float32 (2 Zen 5 cores, torch 2.13)
+
+
+class Learner(NamedTuple):
+    """A net in training and what it is trained with.
+
+    forward : the net as training calls it, see batch_norm.connect
+    settings : with precision and crop_px decided
+    weights : (k,), what an image of each target counts
+    """
+
+    net: Net
+    forward: nn.Module
+    optimizer: torch.optim.Optimizer
+    settings: Settings
+    weights: torch.Tensor
+    device: torch.device
+
+
+def resolve(wanted: Settings, size_px: int, on: torch.device) -> Settings:
+    """Return the settings with crop and precision decided. Raises InputError for what cannot be."""
+    if wanted.pairs and workers.count() > 1:
+        raise InputError("--pairs trains in one process: a patient's eyes have to meet in it")
+    crop_px = wanted.crop_px or round(CROP_SHARE * size_px)
+    if crop_px > size_px:
+        raise InputError(f"--crop-px {crop_px}: the squares are only {size_px} px wide")
+    return dataclasses.replace(wanted, crop_px=crop_px, precision=device.choose_precision(wanted.precision, on))
+
+
+def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.device) -> Learner:
+    """Return an untrained net and its optimizer; `targets` are those of the images learned from."""
+    made = _make_net(resolved, task)
+    net.initialize_weights(made, resolved.seed)
+    made = made.to(on, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs do not know it
+    forward = batch_norm.connect(made, on, is_ever_frozen=resolved.freeze_epochs > 0)
+    weights, others = net.split_parameters(made)
+    groups = [{"params": weights, "weight_decay": resolved.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    rate, momentum = resolved.learning_rate, resolved.momentum
+    optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=resolved.nesterov)
+    counts_for = weigh_targets(task, targets, resolved.class_weights)
+    return Learner(made, forward, optimizer, resolved, torch.tensor(counts_for, dtype=torch.float32, device=on), on)
+
+
+def _make_net(settings: Settings, task: Task) -> Net:
+    crop_px = settings.crop_px or 0  # decided: it is a checkpoint's, or resolved
+    return net.make_net(settings.net, crop_px, len(task.names), settings.dropout, settings.pairs)
+
+
+def load_net(of: Checkpoint) -> Net:
+    """Return the net of a checkpoint, on the CPU. Raises InputError if the weights are another net's."""
+    made = _make_net(of.settings, of.task)
+    _load_weights(made, of.net, "the checkpoint")
+    return made
+
+
+def start_net(started: Net, path: Path) -> None:
+    """Give a net the weights of a checkpoint; a paired head's correction stays as it is if they have none.
+
+    Raises InputError if the weights are of another net, or of one for other sizes of crops.
+    """
+    own = {name: value for name, value in started.state_dict().items() if name.startswith("head.joint.")}
+    _load_weights(started, own | checkpoint.read(path).net, str(path))
+
+
+def _load_weights(into: Net, weights: Mapping[str, torch.Tensor], named: str) -> None:
+    try:
+        into.load_state_dict(weights)
+    except RuntimeError as error:
+        shown = " ".join(str(error).split())[:100]
+        raise InputError(f"{named}: the weights are not this net's ({shown})") from None
+
+
+def restore(learner: Learner, kept: Checkpoint) -> Learner:
+    """Return the learner as it was when the checkpoint was written."""
+    _load_weights(learner.net, kept.net, f"epoch {kept.epoch}")
+    for name, parameter in learner.net.named_parameters():
+        for key, value in kept.optimizer.get(name, {}).items():
+            learner.optimizer.state[parameter][key] = value.to(parameter)
+    # The precision is the checkpoint's: this machine might choose another.
+    return learner._replace(settings=dataclasses.replace(learner.settings, precision=kept.settings.precision))
+
+
+def collect_optimizer(learner: Learner) -> dict[str, dict[str, torch.Tensor]]:
+    """Return what the optimizer keeps of each parameter, by its name."""
+    state, parameters = learner.optimizer.state, learner.net.named_parameters()
+    kept = {name: state[parameter] for name, parameter in parameters if parameter in state}
+    # One object per word: a file would show which of them came from a checkpoint.
+    return {name: {sys.intern(key): value for key, value in parts.items()} for name, parts in kept.items()}

@@ -1,0 +1,77 @@
+"""The one way in which a net scores squares, for training's own checks, prediction and grading alike: views of each."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dr.machine import device
+from dr.nets.net import Net
+from dr.squares import batches, crops, draws, store
+from dr.squares.crops import Crops
+from dr.squares.source import CachedSquares
+from dr.squares.store import Squares
+from dr.training import learner, runs
+from dr.training.checkpoint import Checkpoint
+from dr.training.runs import Trained
+from preprocess.cache import progress
+from preprocess.cache.progress import Bar
+
+
+def score_epochs(
+    options: argparse.Namespace, trained: Trained, cached: CachedSquares, epochs: Sequence[int], file: Path
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each epoch's scores of the squares of a cache, (n_views, n, k)."""
+    on = device.choose_device(options.device)
+    device.prepare(on)
+    newest = runs.read_checkpoint(trained, epochs[-1])  # all epochs of a run have its mean and std
+    squares = store.load(cached, newest.mean, newest.std, on, options.storage, file)
+    for epoch in epochs:
+        checkpoint = runs.read_checkpoint(trained, epoch)
+        with progress.tracking(options.views * len(squares), f"epoch {epoch}") as bar:
+            net = put_net(checkpoint, on)
+            yield epoch, score_views(net, checkpoint, squares, options.views, options.batch_size, bar)
+
+
+def put_net(checkpoint: Checkpoint, device: torch.device) -> Net:
+    """Return the net of a checkpoint on a device."""
+    return learner.load_net(checkpoint).to(device, memory_format=learner.MEMORY_FORMAT)  # type: ignore[call-overload]
+
+
+def score_views(
+    net: Net, checkpoint: Checkpoint, squares: Squares, n_views: int, batch_size: int, bar: Bar
+) -> np.ndarray:
+    """Return the scores of each view, (n_views, n, k); view 0 is the middle, unflipped."""
+    settings, rows = checkpoint.settings, np.arange(len(squares))
+    margin_px = squares.size_px - net.image_px
+    views = [cut_view(view, len(squares), margin_px, settings.seed) for view in range(n_views)]
+    return np.stack([score(net, squares, rows, cuts, settings.precision, batch_size, bar) for cuts in views])
+
+
+def cut_view(view: int, n: int, margin_px: int, seed: int) -> Crops:
+    """Return where n squares are cut in a view: all alike, so that no score depends on who else is scored."""
+    if view == 0:
+        return crops.center_crops(n, margin_px)
+    drawn = crops.draw_crops(1, margin_px, seed, view, draws.VIEWS)
+    return Crops(*(np.repeat(field, n, axis=0) for field in drawn))
+
+
+def score(
+    net: Net, squares: Squares, positions: np.ndarray, cuts: Crops, precision: str, batch_size: int, bar: Bar
+) -> np.ndarray:
+    """Return the probabilities of the outputs for the squares at `positions`, (n, k) float64; move the bar on."""
+    on = next(net.parameters()).device
+    order = np.argsort(squares.eyes[positions] // 2, kind="stable")  # names may part a group: a_left, a_b_left, a_right
+    eyes = torch.tensor(squares.eyes, device=on)
+    scores = []
+    net.eval()
+    parts = batches.split_by_group(positions[order], squares.eyes, batch_size)
+    with torch.inference_mode():
+        for chosen, images in batches.iterate_batches(squares, parts, cuts, net.image_px, on):
+            with device.autocast(on, precision):
+                logits = net(images, eyes=eyes[torch.from_numpy(chosen).to(on)])
+            scores.append(logits.cpu().double().softmax(dim=1).numpy())
+            bar.update(len(chosen))
+    return np.concatenate(scores)[np.argsort(order)]

@@ -1,0 +1,13 @@
+"""What goes wrong by what the user gave: one line that names file, row, what is wrong, and what to do."""
+
+SHOWN_CHARACTERS = 100  # of a file's content in a message: a hostile table may have a million columns
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message is the one line that the user reads."""
+
+
+def shorten(text: str) -> str:
+    """Return a text from a file as a message may show it: one line, printable, not too long."""
+    shown = text if text.isprintable() else ascii(text)[1:-1]
+    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}…"

@@ -1,0 +1,124 @@
+"""A journal of the finished images of a stage: a line each, so that a killed run loses only the images in flight."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from preprocess.cache import files, manifest
+from preprocess.cache.errors import InputError
+
+Row = dict[str, Any]  # what a stage makes of one image, or {"reason": why not}
+
+
+class Record(NamedTuple):
+    """What a stage knows of one image: the key it was made from and the row it made."""
+
+    key: list
+    row: Row
+
+
+class Journal:
+    """The finished images of one split of a stage: `FOLDER/SPLIT.jsonl`.
+
+    The first line holds the parameters. The others are appended as images finish, in any order; a line torn by a kill
+    or damaged by the disk is dropped, so that its image is due again. `finish` rewrites the file sorted, so that its
+    bytes do not tell how often the run was interrupted.
+    """
+
+    def __init__(self, folder: Path, split: str, parameters: Mapping[str, Any]):
+        self.path = folder / f"{split}.jsonl"
+        self.parameters = json.loads(json.dumps(parameters))
+        self.records: dict[str, Record] = {}
+        self.change: str | None = None
+        self._is_compact = False  # the file holds exactly the records, in their order
+        *lines, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
+        contents = [_decode_line(line) for line in lines]
+        if not lines:
+            return
+        header = contents[0] if contents and isinstance(contents[0], dict) else {}
+        self.change = manifest.describe_change(header, self.parameters)
+        if self.change is None:
+            self.records = {line[0]: Record(*line[1:]) for line in contents[1:] if _is_record(line)}
+            self._is_compact = not torn and len(self.records) == len(lines) - 1
+
+    def due(self, keys: Mapping[str, list]) -> list[str]:
+        """Return the images whose record is missing or was made from another key."""
+        return [image for image, key in keys.items() if image not in self.records or self.records[image].key != key]
+
+    @contextlib.contextmanager
+    def appending(self) -> Iterator[Callable[[str, list, Row], None]]:
+        """Yield a function that records one image's key and row, on disk before it returns."""
+        self._write()  # drops a torn line and what other parameters made
+        self._is_compact = False
+        with files.naming(self.path), open(self.path, "ab") as handle:
+
+            def append(image: str, key: list, row: Row) -> None:
+                self.records[image] = Record(json.loads(json.dumps(key)), row)
+                handle.write(_encode_line([image, key, row]))
+                handle.flush()
+
+            yield append
+
+    def finish(self, images: Sequence[str]) -> list[str]:
+        """Keep the records of `images` only, in that order, and return the images that were dropped."""
+        kept = {image: self.records[image] for image in images}
+        dropped = [image for image in self.records if image not in kept]
+        if not self._is_compact or list(kept) != list(self.records):
+            self.records = kept
+            self._write()
+        return dropped
+
+    def _write(self) -> None:
+        with files.replacing(self.path) as partial, open(partial, "wb") as handle:
+            handle.write(_encode_line(self.parameters))
+            for image, (key, row) in self.records.items():
+                handle.write(_encode_line([image, key, row]))
+        self._is_compact = True
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The rows of the images that were not rejected."""
+        return {image: record.row for image, record in self.records.items() if "reason" not in record.row}
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """The rejected images and why."""
+        return {image: record.row["reason"] for image, record in self.records.items() if "reason" in record.row}
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was made, whatever the files' dates."""
+        lines = [json.dumps([image, row], sort_keys=True) for image, row in self.rows.items()]
+        return files.hash_text("\n".join(lines))
+
+
+def read_rows(folder: Path, split: str, made_by: str) -> dict[str, Row]:
+    """Return the rows of an image stage's finished split: image -> row.
+
+    Raises InputError if the stage has not finished it, or its journal is no longer what was written.
+    """
+    digest = manifest.read_output(folder, split, made_by)
+    written = manifest.read_manifest(folder)
+    journal = Journal(folder, split, written["parameters"] if written else {})
+    if journal.digest != digest:
+        raise InputError(f"{journal.path}: not what was written; run python -m {made_by} again")
+    return journal.rows
+
+
+def _encode_line(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":"), sort_keys=True).encode() + b"\n"
+
+
+def _decode_line(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_record(line: Any) -> bool:
+    """Tell whether a line of a journal is [image, key, row]."""
+    kinds = (str, list, dict)
+    return isinstance(line, list) and len(line) == len(kinds) and all(map(isinstance, line, kinds))

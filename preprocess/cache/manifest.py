@@ -1,0 +1,104 @@
+"""Is what lies in a folder made from what is there? `manifest.json`: parameters, digests of inputs and outputs."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from preprocess.cache import files
+from preprocess.cache.errors import InputError
+
+LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "simplejpeg", "pillow", "pandas", "torch")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return `folder/manifest.json`, or None if there is none or it is no manifest."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    complete = isinstance(manifest, dict) and all(
+        isinstance(manifest.get(key), dict) for key in ("parameters", "inputs", "outputs")
+    )
+    return manifest if complete else None
+
+
+def write_manifest(
+    folder: Path, stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> None:
+    """Write `folder/manifest.json`, a stage's last act: inputs and outputs map a name to the digest of its content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.remove_partials(folder)
+    versions = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    content = {"stage": stage, "parameters": parameters, "inputs": inputs, "outputs": outputs, "versions": versions}
+    files.write_json(folder / "manifest.json", content)
+
+
+def read_output(folder: Path, name: str, made_by: str) -> str:
+    """Return the digest of one output of the stage in `folder`.
+
+    Raises InputError, naming the command that makes it, if it is not there.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None or name not in manifest["outputs"]:
+        raise InputError(f"{folder}: holds no {name}; run python -m {made_by} first")
+    return manifest["outputs"][name]
+
+
+def read_parameter(folder: Path, name: str, made_by: str) -> Any:
+    """Return a parameter of the stage in `folder`. Raises InputError if it has not run."""
+    manifest = read_manifest(folder)
+    if manifest is None or name not in manifest["parameters"]:
+        raise InputError(f"{folder}: holds no {name}; run python -m {made_by} first")
+    return manifest["parameters"][name]
+
+
+def has_output(folder: Path, name: str) -> bool:
+    """Tell whether the stage in `folder` has finished the output `name`."""
+    manifest = read_manifest(folder)
+    return manifest is not None and name in manifest["outputs"]
+
+
+def kept_outputs(folder: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the outputs that the stage in `folder` made with these parameters: one split's run keeps the other's."""
+    manifest = read_manifest(folder)
+    if manifest is None or describe_change(manifest["parameters"], parameters):
+        return {}
+    return dict(manifest["outputs"])
+
+
+def find_change(folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str | None:
+    """Return why the files in `folder` must be made (again), or None if they are what a new run would make.
+
+    Outputs whose name is a file's are compared with the digest that was recorded when they were written.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return "not made yet"
+    change = describe_change(manifest["parameters"], parameters) or describe_change(manifest["inputs"], inputs)
+    if change:
+        return change
+    for name, digest in manifest["outputs"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if files.hash_file(path) != digest:
+            return f"{name} is not what was written"
+    return None
+
+
+def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Name the keys that differ, with short values; None if none does."""
+    new = json.loads(json.dumps(new))  # as it would come back from a file: tuples are lists
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return ", ".join(_describe_key(key, old.get(key), new.get(key)) for key in changed) or None
+
+
+def _describe_key(key: str, old: Any, new: Any) -> str:
+    is_digest = any(isinstance(value, str) and len(value) == 64 for value in (old, new))
+    return f"{key} changed" if is_digest else f"{key} changed from {old} to {new}"

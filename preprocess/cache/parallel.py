@@ -1,0 +1,115 @@
+"""A map over images, on the processes of this machine or on a Dask cluster, and the options that say which."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from preprocess.cache import progress
+from preprocess.cache.errors import InputError
+from preprocess.cache.stage import whole
+
+CLUSTER_TIMEOUT_S = 20  # a scheduler that does not answer by then is not there
+CLUSTER_RETRIES = 3  # how often a task moves on when the worker it runs on dies
+FOLLOW_S = 0.5  # how often a worker looks whether the process that started it is still there
+# The options that joblib's helper process starts with: it tidies up after a killed run, and need not tell.
+IGNORE_TRACKER = "ignore:resource_tracker:UserWarning"
+
+Workers = int | str  # a number of processes here, or the address of a Dask scheduler
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--jobs` and `--dask`."""
+    parser.add_argument("--jobs", type=whole(1), default=os.cpu_count(), help="processes to work with")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="work on the Dask cluster of this scheduler (tcp://host:port) instead"
+    )
+
+
+def choose_workers(options: argparse.Namespace) -> Workers:
+    """Return what `--dask` or else `--jobs` says."""
+    return options.dask or options.jobs
+
+
+def map_parallel(
+    work: Callable[..., Any], tasks: Mapping[str, tuple], workers: Workers, title: str
+) -> Iterator[tuple[str, Any]]:
+    """Yield (image, work(*arguments)) as they finish, and show how far it is.
+
+    Parameters
+    ----------
+    work : a module-level function
+    tasks : image -> arguments
+    workers : processes (1 works in this one), or the address of a Dask scheduler whose workers see the same files
+    """
+    if not tasks:
+        return
+    results = _map_cluster(work, tasks, workers) if isinstance(workers, str) else _map_processes(work, tasks, workers)
+    with progress.tracking(len(tasks), title) as bar:
+        for result in results:
+            yield result
+            bar.update(1)
+
+
+def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: int) -> Iterator[tuple[str, Any]]:
+    from multiprocessing import resource_tracker
+
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.backend import resource_tracker as joblib_tracker
+
+    if IGNORE_TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(IGNORE_TRACKER)
+    parallel = Parallel(
+        n_jobs=min(jobs, len(tasks)),
+        return_as="generator_unordered",
+        batch_size=1,
+        initializer=_start_worker,
+        initargs=(os.getpid(),),
+    )
+    resource_tracker.ensure_running()  # now, since it would let SIGINT through again
+    joblib_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # and so do the workers, from their first moment
+    try:
+        return parallel(delayed(_call)(work, image, arguments) for image, arguments in tasks.items())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(parent: int) -> None:
+    """Have a worker process end when the one that started it is gone, even killed."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(FOLLOW_S)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _map_cluster(work: Callable[..., Any], tasks: Mapping[str, tuple], address: str) -> Iterator[tuple[str, Any]]:
+    try:
+        from dask.distributed import Client, as_completed
+    except ImportError:
+        raise InputError("--dask needs a package that is not installed: pip install 'dask[distributed]'") from None
+    try:
+        client = Client(address, set_as_default=False, timeout=CLUSTER_TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no Dask scheduler answers at {address} ({error})") from None
+    with client:
+        futures = client.map(
+            _call, [work] * len(tasks), list(tasks), list(tasks.values()), pure=False, retries=CLUSTER_RETRIES
+        )
+        for future, result in as_completed(futures, loop=client.loop, with_results=True):
+            yield result
+            future.release()
+
+
+def _call(work: Callable[..., Any], image: str, arguments: tuple) -> tuple[str, Any]:
+    import cv2
+
+    cv2.setNumThreads(1)  # the parallelism is over images
+    return image, work(*arguments)

@@ -1,0 +1,65 @@
+"""The images that cannot be used, and why: CACHE/rejected.csv, a row of image, stage, reason, split for each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preprocess.cache import files, tables
+from preprocess.cache.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ["image", "stage", "reason", "split"]
+
+
+def record_rejected(cache: Path, stage: str, split: str, reasons: Mapping[str, str]) -> None:
+    """Put a stage's rejected images of one split into `CACHE/rejected.csv`, in place of what it said before."""
+    import pandas as pd
+
+    path = cache / "rejected.csv"
+    rejected = read_rejected(cache)
+    others = rejected[(rejected["stage"] != stage) | (rejected["split"] != split)]
+    own = pd.DataFrame([(image, stage, reason, split) for image, reason in reasons.items()], columns=COLUMNS, dtype=str)
+    table = pd.concat([others, own]).sort_values(["split", "stage", "image"])
+    content = table.to_csv(index=False, lineterminator="\n").encode()
+    if not path.exists() or path.read_bytes() != content:
+        files.write_bytes(path, content)
+
+
+def read_rejected(cache: Path) -> pd.DataFrame:
+    """Return `CACHE/rejected.csv` as a table of text; an empty one if there is none."""
+    import pandas as pd
+
+    path = cache / "rejected.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=COLUMNS, dtype=str)
+    try:
+        header, *rows = tables.read_csv(path)
+    except InputError as error:
+        raise InputError(f"{error}; remove it and run python -m preprocess again") from None
+    if header != COLUMNS:
+        raise InputError(f"{path}: damaged; remove it and run python -m preprocess again")
+    return pd.DataFrame(rows, columns=COLUMNS, dtype=str)
+
+
+def read_reasons(cache: Path, split: str) -> dict[str, str]:
+    """Return the rejected images of a split and why."""
+    rejected = read_rejected(cache)
+    rejected = rejected[rejected["split"] == split]
+    return dict(zip(rejected["image"], rejected["reason"], strict=True))
+
+
+def check_rejected(cache: Path, reasons: Mapping[str, str], allow_rejected: bool) -> None:
+    """Raise InputError if images were rejected and the user did not allow it."""
+    if not reasons:
+        return
+    image, reason = next(iter(reasons.items()))
+    counted = f"{len(reasons)} photograph{'s are' if len(reasons) > 1 else ' is'} rejected ({image}: {reason})"
+    where = f"see {cache / 'rejected.csv'}"
+    if not allow_rejected:
+        raise InputError(f"{counted}; {where}; mend the files, or go on without them with --allow-rejected")
+    print(f"{counted}; {where}", file=sys.stderr)

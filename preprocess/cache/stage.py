@@ -1,0 +1,150 @@
+"""What every stage's command has: options, a recipe behind them, the cache held while it works, one-line errors."""
+
+import argparse
+import contextlib
+import csv
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from preprocess.cache import files
+from preprocess.cache.errors import InputError
+from preprocess.cache.pipeline import FOLDERS
+from preprocess.recipes import recipe
+
+NOTICE = "For competition and research: not a medical device, no diagnosis."  # beside all that grades an eye
+EXIT_INPUT = 2  # the input must be mended
+EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
+MESSAGE = "interrupted; the same command goes on where it stopped"
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that are values; what happens without an option that has none, its help tells."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_value = action.default is not None and action.default is not False
+        return super()._get_help_string(action) if has_value else action.help
+
+
+def make_bare_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser without options, whose help ends with an example."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=f"example: python -m {module} {example}",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def make_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser with the options all stages share: `--data`, `--cache` and `--recipe`."""
+    parser = make_bare_parser(module, description, example)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder in Kaggle's layout")
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make")
+    recipe.add_option(parser)
+    return parser
+
+
+def add_rejected_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--allow-rejected`."""
+    parser.add_argument(
+        "--allow-rejected", action="store_true", help="go on although some photographs are listed in rejected.csv"
+    )
+
+
+def whole(lowest: int, highest: int = 2**63 - 1) -> Callable[[str], int]:
+    """Return a parser of whole numbers from `lowest` to `highest`."""
+
+    def parse(text: str) -> int:
+        value = int(text) if text.isascii() and text.lstrip("-").isdecimal() else lowest - 1
+        if not lowest <= value <= highest:
+            most = f" to {highest}" if highest < 2**63 - 1 else " on, and less than 2**63"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest}{most}")
+        return value
+
+    return parse
+
+
+def number(lowest: float, highest: float = float("inf")) -> Callable[[str], float]:
+    """Return a parser of finite numbers from `lowest` to `highest`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not lowest <= value <= highest or value == float("inf"):
+            most = f" to {highest:g}" if highest < float("inf") else " on"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {lowest:g}{most}")
+        return value
+
+    return parse
+
+
+# --- the stage at work ------------------------------------------------------------------------------------------------
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's `main`; end with one line and status 2 on bad input or an unusable disk, 130 on Ctrl-C.
+
+    Every stage may be killed at any instant without harm; on Ctrl-C what it has begun is unwound, and that is all.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job does not hear Ctrl-C
+        signal.signal(signal.SIGINT, _begin_unwinding)
+    try:
+        main()
+    except InputError as error:
+        fail(str(error), EXIT_INPUT)
+    except OSError as error:
+        fail(f"{error.filename or 'input or output'}: {error.strerror or error}", EXIT_INPUT)
+    except KeyboardInterrupt:
+        fail(MESSAGE, EXIT_INTERRUPTED)
+
+
+def _begin_unwinding(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one changes nothing
+    warnings.simplefilter("ignore")  # joblib counts the tasks that it cancels,
+    threading.excepthook = lambda _: None  # and its threads miss those that are gone
+    raise KeyboardInterrupt
+
+
+def fail(message: str, status: int) -> None:
+    """Print one line to stderr and exit."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(status)
+
+
+@contextlib.contextmanager
+def working(cache: Path, name: str, folders: Sequence[Path] = ()) -> Iterator[None]:
+    """Hold the cache while a stage works, and keep the time it took if it has made something.
+
+    Parameters
+    ----------
+    name : of the stage
+    folders : that hold its manifests, if they are not the one that FOLDERS names
+    """
+    manifests = [folder / "manifest.json" for folder in folders or [cache / str(FOLDERS[name])]]
+    with files.locked(cache):
+        before, started = [path.exists() and path.read_bytes() for path in manifests], time.monotonic()
+        yield
+        if [path.exists() and path.read_bytes() for path in manifests] != before:
+            with open(cache / "times.csv", "a", encoding="utf-8") as table:
+                table.write(f"{name},{time.monotonic() - started:.1f}\n")
+
+
+def read_times(cache: Path) -> dict[str, float]:
+    """Return the seconds that each stage took when it last had work to do; a torn row is left out."""
+    path = cache / "times.csv"
+    if not path.exists():
+        return {}
+    with open(path, newline="", encoding="utf-8", errors="replace") as handle:
+        rows = [row for row in csv.reader(handle) if len(row) == 2]
+    return {name: float(elapsed_s) for name, elapsed_s in rows if elapsed_s.replace(".", "", 1).isdecimal()}

@@ -1,0 +1,225 @@
+"""The one pass over all photographs: outlines, squares or both, each photograph decoded once.
+
+Reads DATA/{train,test}, writes CACHE/crop and CACHE/resize; whatever cannot be used goes into CACHE/rejected.csv.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from preprocess.cache import files, journal, manifest, parallel, rejected, tables
+from preprocess.cache.errors import InputError
+from preprocess.cache.journal import Journal, Row
+from preprocess.picture import cut, outline
+from preprocess.picture.disc import NoEye
+from preprocess.picture.photograph import Photograph, UnreadablePhotograph
+from preprocess.samples import readers
+from preprocess.samples.layout import SPLITS, Listing
+
+LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
+MOST_PX = 100_000  # of a correction: no photograph is as large
+
+Corrections = dict[str, list[float]]  # image -> ellipse: x, y, semi-axis x, semi-axis y
+Journals = Mapping[str, Journal]  # "crop", "resize" or both
+
+
+# --- what was made ----------------------------------------------------------------------------------------------------
+
+
+def read_crops(cache: Path, split: str) -> dict[str, Row]:
+    """Return the crop table: image -> row. Raises InputError if the stage has not run on the split."""
+    return journal.read_rows(cache / "crop", split, "preprocess.crop")
+
+
+def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
+    """Return the images of a split and the histograms of their pixels inside the disc, (n, 3, 256) int64, in RGB.
+
+    Raises InputError if the stage has not run on the split.
+    """
+    rows = journal.read_rows(cache / "resize", split, "preprocess.resize")
+    if not rows:
+        raise InputError(f"{cache}/resize: every image of {split} is rejected; see {cache / 'rejected.csv'}")
+    return list(rows), np.stack([cut.decode_histogram(row["histogram"]) for row in rows.values()])
+
+
+def read_corrections(data: Path, cache: Path, listings: Mapping[str, Listing]) -> Corrections:
+    """Return the ellipses that a person put into CACHE/crop/corrections.csv.
+
+    Raises InputError for wrong columns, numbers or ids, and for an image that is neither in the data folder nor in the
+    crop tables.
+    """
+    path = cache / "crop" / "corrections.csv"
+    if not path.exists():
+        return {}
+    table = tables.read_table(path, ["image", *outline.ELLIPSE])
+    numbers = tables.read_numbers(path, table, outline.ELLIPSE)
+    bad = (numbers[:, 2:] < LEAST_SEMI_AXIS_PX).any(axis=1) | (np.abs(numbers) > MOST_PX).any(axis=1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise InputError(f"{path}, row {row + 2}: a semi-axis is not positive, or the ellipse too small or too large")
+    unknown = set(table["image"])
+    for split, listing in listings.items():
+        unknown -= set(listing.paths)
+        if unknown and manifest.has_output(cache / "crop", split):
+            unknown -= set(read_crops(cache, split))
+    if unknown:
+        image = min(unknown, key=tables.order_of)
+        raise InputError(f"{path}: no photograph in {data} is image {image}; mend or remove the row")
+    return dict(zip(table["image"], numbers.tolist(), strict=True))
+
+
+# --- one photograph ---------------------------------------------------------------------------------------------------
+
+
+class Order(NamedTuple):
+    """What is to be done with one photograph."""
+
+    source: list  # which version of the file it is, see `files.describe_source`
+    row: Row | None  # of the crop table, if it is known already
+    method: str  # what `outline.measure` finds it by otherwise
+    correction: list[float] | None
+    size_px: int | None  # of the square; None if none is wanted
+    target: Path  # the square's file
+    made_from: list | None  # the key of the square that lies there, None if none does
+
+
+def work_on(path: Path, order: Order) -> tuple[Row, Row | None]:
+    """Return one photograph's row of the crop table and its square's, {'reason': why not} for either.
+
+    There is no second row if no square is wanted, or none can be, or it is there.
+    """
+    photograph = Photograph(path)
+    try:
+        row = order.row or outline.measure(photograph, order.method, order.correction)
+    except (UnreadablePhotograph, NoEye) as error:
+        return {"reason": str(error)}, None
+    if order.size_px is None or describe_square(order.source, row) == order.made_from:
+        return row, None
+    try:
+        pixels, inside = cut.cut_square(photograph, row, order.size_px, outline.SHAPES[order.method])
+    except UnreadablePhotograph as error:
+        return row, {"reason": str(error)}
+    png, square = cut.encode(pixels, inside)
+    files.write_bytes(order.target, png)
+    return row, square
+
+
+def describe_square(source: list, row: Row) -> list:
+    """Return the key of a square: the file's version and the ellipse."""
+    return [source, [row[name] for name in outline.ELLIPSE]]
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def update(
+    data: Path, cache: Path, workers: parallel.Workers, method: str | None = None, size_px: int | None = None
+) -> dict[str, str]:
+    """Bring outlines, squares or both of all photographs up to date; return the rejected images and why.
+
+    Parameters
+    ----------
+    method : how the eyes are found; None takes the outlines that are there
+    size_px : side of the squares; None makes none
+    """
+    if not data.is_dir():
+        raise InputError(f"{data}: no such folder")
+    layout = readers.find_layout(data)
+    listings = {split: layout.list_images(data, split) for split in SPLITS}
+    corrections = read_corrections(data, cache, listings) if method else {}
+    parameters: dict[str, dict[str, Any]] = {}
+    found_by = method or manifest.read_parameter(cache / "crop", "method", "preprocess.crop")
+    if method:
+        parameters["crop"] = {"version": outline.VERSION, "method": method}
+    if size_px:
+        parameters["resize"] = {"version": cut.VERSION, "size_px": size_px, "shape": outline.SHAPES[found_by]}
+    outputs = {name: manifest.kept_outputs(cache / name, own) for name, own in parameters.items()}
+    reasons: dict[str, str] = {}
+    for split, (paths, misnamed) in listings.items():
+        if not paths:
+            print(f"{' and '.join(parameters)}: {split}: no photographs in {data / split}")
+            continue
+        journals = {name: Journal(cache / name, split, own) for name, own in parameters.items()}
+        _Split(cache, split, paths, corrections, found_by, journals).update(workers)
+        for name, made in journals.items():
+            unusable = (misnamed if name == "crop" else {}) | made.reasons
+            rejected.record_rejected(cache, name, split, unusable)
+            reasons |= unusable
+            outputs[name][split] = made.digest
+    if not any(outputs.values()):
+        raise InputError(f"{data}: no photographs in {' or '.join(f'{split}/' for split in SPLITS)}")
+    for name, own in parameters.items():  # crop's first: it is what the other was made from
+        used = [split for split in SPLITS if listings[split].paths and name == "resize"]
+        inputs = {f"crop {split}": manifest.read_output(cache / "crop", split, "preprocess.crop") for split in used}
+        manifest.write_manifest(cache / name, name, own, inputs, outputs[name])
+    return reasons
+
+
+class _Split:
+    """The photographs of one split and the journals that are brought up to date."""
+
+    def __init__(
+        self, cache: Path, split: str, paths: dict[str, Path], corrections: Corrections, method: str, journals: Journals
+    ):
+        self.split, self.paths, self.corrections, self.method = split, paths, corrections, method
+        self.journals, self.crops, self.squares = journals, journals.get("crop"), journals.get("resize")
+        self.table, self.folder = cache / "crop" / f"{split}.csv", cache / "resize" / split
+        self.sources = {image: files.describe_source(path) for image, path in paths.items()}
+        # What each row of the crop table is made from, and those rows that are known.
+        self.keys = {image: [source, corrections.get(image)] for image, source in self.sources.items()}
+        if self.crops:
+            known = set(paths) - set(self.crops.due(self.keys))
+            self.rows = {image: self.crops.records[image].row for image in paths if image in known}
+        else:
+            self.rows = read_crops(cache, split)
+            self.paths = {image: paths[image] for image in self.rows if image in paths}
+            tables.check_same_images(self.rows, self.paths, self.table, f"the {split} photographs")
+
+    def find_due(self) -> dict[str, list[str]]:
+        """Return and report the images that each journal lacks."""
+        wanted, known = {}, {}
+        if self.crops:
+            wanted["crop"], known["crop"] = list(self.paths), set(self.rows)
+        if self.squares:
+            for image, row in self.squares.rows.items():  # whose PNG is gone or has another size than was written
+                if files.describe_source(self.folder / f"{image}.png")[0] != row["png_bytes"]:
+                    del self.squares.records[image]
+            wanted["resize"] = [image for image in self.paths if "reason" not in self.rows.get(image, {})]
+            cropped = [image for image in wanted["resize"] if image in self.rows]
+            keys = {image: describe_square(self.sources[image], self.rows[image]) for image in cropped}
+            known["resize"] = set(keys) - set(self.squares.due(keys))
+        due = {name: [image for image in images if image not in known[name]] for name, images in wanted.items()}
+        for name, images in wanted.items():
+            n_due, change = len(due[name]), self.journals[name].change
+            state = f"{n_due} of {len(images)} images are due" if n_due else f"all {len(images)} images are cached"
+            print(f"{name}: {self.split}: {state}" + (f" ({change})" if change else ""), flush=True)
+        return due
+
+    def update(self, workers: parallel.Workers) -> None:
+        """Work on the images that are due, keep the others, drop those that are gone."""
+        due, orders = self.find_due(), {}
+        made = self.squares.records if self.squares else {}
+        size_px = self.squares.parameters["size_px"] if self.squares else None
+        for image in (image for images in due.values() for image in images):
+            source, row, correction = self.sources[image], self.rows.get(image), self.corrections.get(image)
+            target, made_from = self.folder / f"{image}.png", made[image].key if image in made else None
+            orders[image] = self.paths[image], Order(source, row, self.method, correction, size_px, target, made_from)
+        with contextlib.ExitStack() as stack:
+            append = {name: stack.enter_context(self.journals[name].appending()) for name in due if due[name]}
+            title = f"{' and '.join(due)}: {self.split}"
+            for image, (row, square) in parallel.map_parallel(work_on, orders, workers, title):
+                if square is not None:  # first: after a kill between the two only the outline is due
+                    append["resize"](image, describe_square(self.sources[image], row), square)
+                if image not in self.rows:
+                    append["crop"](image, self.keys[image], row)
+        if self.crops:
+            self.crops.finish(list(self.paths))
+            self.rows = self.crops.rows
+            tables.write_table(self.table, outline.COLUMNS, self.rows)
+        if self.squares:
+            dropped = self.squares.finish([image for image in self.paths if image in self.rows])
+            for image in [*dropped, *self.squares.reasons]:
+                (self.folder / f"{image}.png").unlink(missing_ok=True)

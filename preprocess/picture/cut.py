@@ -1,0 +1,103 @@
+"""Cut the eye out of a photograph: the square, and what of it is kept: a PNG, the histogram of the pixels inside."""
+
+import base64
+import math
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+
+from preprocess.picture import outline
+from preprocess.picture.disc import Disc
+from preprocess.picture.photograph import Photograph, UnreadablePhotograph
+
+VERSION = 1  # raise it when the same row of the crop table gives other pixels
+# Averaging filter, run lengths: 4.7 ms and 241 kB for each of 40 real eyes, where zlib's level 1 takes 11.7 ms, 293 kB.
+PNG_OPTIONS = (
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),  # first: it resets the strategy
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG),
+)
+
+
+def cut_square(photograph: Photograph, row: outline.Row, size_px: int, shape: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return `cut_out`'s square of a photograph whose row of the crop table is given.
+
+    It is decoded as small as leaves the disc `size_px`, but no smaller than for detection: then one decode serves
+    both, and a small square is averaged from more pixels.
+    """
+    diameter = 2 * max(row["semi_axis_x"], row["semi_axis_y"])
+    short_side_px = math.ceil(min(row["width"], row["height"]) * size_px / diameter)
+    rgb, reduction = photograph.decode(max(outline.DETECTION_PX, short_side_px))
+    return cut_out(rgb, outline.read_disc(row).scaled(1 / reduction, 1 / reduction), size_px, shape)
+
+
+def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -> tuple[np.ndarray, np.ndarray]:
+    """Cut a disc out of a picture (h, w, 3) uint8 and scale it to fill a square.
+
+    Parameters
+    ----------
+    disc : in pixels of `rgb`
+    size_px : side of the square; the longer axis of the disc fills it, the aspect is kept
+    shape : "ellipse", or "box" for all of the box around it
+
+    Returns
+    -------
+    square : (size_px, size_px, 3) uint8, black outside the shape and where the photograph ends
+    inside : (size_px, size_px) bool, the pixels that show the shape
+
+    Raises UnreadablePhotograph if there are none.
+    """
+    scale = size_px / (2 * max(disc.semi_axis_x, disc.semi_axis_y))  # output pixels per pixel of rgb
+    margin = size_px / 2 / scale + 4  # the square, and what blur and interpolation look at beyond it
+    left, top = (max(0, math.floor(center - margin)) for center in (disc.center_x, disc.center_y))
+    right, bottom = (max(0, math.ceil(center + margin) + 1) for center in (disc.center_x, disc.center_y))
+    rgb = rgb[top:bottom, left:right]
+    if rgb.size == 0:
+        raise UnreadablePhotograph("the ellipse lies outside the photograph")
+    if scale < 1:  # without the blur a coarser grid would show aliases
+        rgb = cv2.GaussianBlur(rgb, (0, 0), (1 / scale - 1) / 2, borderType=cv2.BORDER_REPLICATE)
+    shift_x, shift_y = ((size_px - 1) / 2 - scale * at for at in (disc.center_x - left, disc.center_y - top))
+    matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]])
+    interpolation = cv2.INTER_LINEAR if scale < 1 else cv2.INTER_CUBIC
+    square = cv2.warpAffine(rgb, matrix, (size_px, size_px), flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
+    inside = _draw_inside(rgb.shape[:2], matrix, (scale * disc.semi_axis_x, scale * disc.semi_axis_y), size_px, shape)
+    if not inside.any():
+        raise UnreadablePhotograph("the ellipse lies outside the photograph")
+    square[~inside] = 0
+    return square, inside
+
+
+def _draw_inside(
+    picture: tuple[int, ...], matrix: np.ndarray, semi_axes: tuple[float, float], size_px: int, shape: str
+) -> np.ndarray:
+    """Return the output pixels whose centre lies in the shape and in the picture of (h, w)."""
+    position = np.arange(size_px, dtype=np.float64)
+    offset = position - (size_px - 1) / 2
+    across, down = (offset[None, :] / semi_axes[0]) ** 2, (offset[:, None] / semi_axes[1]) ** 2
+    filled = across + down <= 1 if shape == "ellipse" else np.maximum(across, down) <= 1
+    columns = (position - matrix[0, 2]) / matrix[0, 0]
+    rows = (position - matrix[1, 2]) / matrix[1, 1]
+    in_columns = (columns >= -0.5) & (columns <= picture[1] - 0.5)
+    in_rows = (rows >= -0.5) & (rows <= picture[0] - 0.5)
+    return filled & in_columns[None, :] & in_rows[:, None]
+
+
+def count_pixels(square: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
+    """Return the histogram of each channel over the pixels inside, or all: (3, 256) int64."""
+    mask = None if inside is None else inside.astype(np.uint8)
+    counts = [cv2.calcHist([square], [channel], mask, [256], [0, 256]).ravel() for channel in range(3)]
+    return np.stack(counts).astype(np.int64)
+
+
+def encode(square: np.ndarray, inside: np.ndarray) -> tuple[bytes, dict[str, Any]]:
+    """Return a square as a PNG file, and its row: the file's size and checksum, and the histogram as a short text."""
+    png = cv2.imencode(".png", cv2.cvtColor(square, cv2.COLOR_RGB2BGR), PNG_OPTIONS)[1].tobytes()
+    histogram = base64.b64encode(zlib.compress(count_pixels(square, inside).astype("<u4").tobytes(), 6)).decode()
+    return png, {"histogram": histogram, "png_bytes": len(png), "png_crc32": zlib.crc32(png)}
+
+
+def decode_histogram(text: str) -> np.ndarray:
+    """Return the (3, 256) int64 counts of a square's row."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u4").reshape(3, 256).astype(np.int64)

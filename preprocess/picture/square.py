@@ -1,0 +1,122 @@
+"""How a square is made, from photograph to pixels and lookup table: for the cache and in memory, by the same functions.
+
+A trained net tells by `Making` how it wants to be given a photograph.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from preprocess.cache import manifest
+from preprocess.cache.errors import InputError
+from preprocess.picture import contrast, cut, outline
+from preprocess.picture.disc import Disc, NoEye
+from preprocess.picture.photograph import Photograph, UnreadablePhotograph
+
+# What becomes of a square's colours: each channel's distribution made flat; then the local means taken away; nothing.
+NORMALIZATIONS = ("cdf", "local", "none")
+
+
+class Unusable(ValueError):
+    """A file that no square can be made of; the message is the reason, for people, without the file's name."""
+
+
+class Making(NamedTuple):
+    """All that a square depends on beside its photograph: how the eye is found, the side, what becomes of colours."""
+
+    crop: str
+    size_px: int
+    normalize: str
+
+
+class Square(NamedTuple):
+    """A photograph's eye as a net is given it, before standardization.
+
+    pixels : (size_px, size_px, 3) uint8 RGB
+    lut : (3, 256) uint8, still to be applied to them
+    disc : where the eye lies, in pixels of the photograph; the square's sides touch it
+    """
+
+    pixels: np.ndarray
+    lut: np.ndarray
+    disc: Disc
+
+
+def read_making(cache: Path) -> Making:
+    """Return how the squares of a cache were made. Raises InputError if a stage has not run."""
+    return Making(
+        manifest.read_parameter(cache / "crop", "method", "preprocess.crop"),
+        manifest.read_parameter(cache / "resize", "size_px", "preprocess.resize"),
+        manifest.read_parameter(cache / "normalize", "method", "preprocess.normalize"),
+    )
+
+
+def make_square(path: Path, making: Making) -> Square:
+    """Return a photograph's square, as the stages would make it.
+
+    Raises Unusable for what is no whole photograph of an eye.
+    """
+    try:
+        photograph = Photograph(path)
+        row = outline.measure(photograph, making.crop)
+        pixels, inside = cut.cut_square(photograph, row, making.size_px, outline.SHAPES[making.crop])
+    except (UnreadablePhotograph, NoEye) as error:
+        raise Unusable(str(error)) from error
+    (lut,) = make_luts(cut.count_pixels(pixels, inside)[None], making.normalize)
+    return Square(*finish(pixels, lut, making.normalize), outline.read_disc(row))
+
+
+def read_pixels(path: Path, size_px: int) -> np.ndarray:
+    """Return a square of the cache, (size_px, size_px, 3) uint8 RGB.
+
+    Raises InputError if it is no picture of that size.
+    """
+    bgr = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)  # None for whatever it cannot read
+    if bgr is None:
+        raise InputError(f"{path}: missing or unreadable; remove it and run python -m preprocess.resize again")
+    if bgr.shape[:2] != (size_px, size_px):
+        raise InputError(f"{path}: {bgr.shape[1]}x{bgr.shape[0]} px, not {size_px}x{size_px}; preprocess again")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def make_luts(histograms: np.ndarray, method: str) -> np.ndarray:
+    """Return the lookup tables of squares, (n, 3, 256) uint8, that spread each channel's values evenly over 0-255.
+
+    A value goes to the share of pixels below it plus half the share at it, times 255: the mid-rank, which sends a
+    channel of one value to the middle and needs no special case. Black stays black: outside the disc and the
+    photograph a square is 0, however many pixels inside are 0 too.
+
+    Parameters
+    ----------
+    histograms : (n, 3, 256) counts of the pixels inside the disc; an empty one raises ValueError
+    method : one of NORMALIZATIONS; "none" changes no value
+    """
+    if method == "none":
+        return keep_values(len(histograms))
+    totals = histograms.sum(axis=-1, keepdims=True)
+    if (totals == 0).any():
+        raise ValueError("an empty histogram has no distribution")
+    mid_ranks = (histograms.cumsum(axis=-1) - histograms / 2) / totals
+    luts = np.rint(255 * mid_ranks).astype(np.uint8)
+    luts[..., 0] = 0
+    return luts
+
+
+def finish(pixels: np.ndarray, lut: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """Do what a lookup table (3, 256) alone cannot to pixels (h, w, 3); return both, the table still to be applied."""
+    if method != "local":
+        return pixels, lut
+    return contrast.subtract_local_mean(cv2.LUT(pixels, lut.T[None])), keep_values(1)[0]
+
+
+def leave_luts(luts: np.ndarray, method: str) -> np.ndarray:
+    """Return what is still to be applied to squares that were finished, of their lookup tables (n, 3, 256)."""
+    return keep_values(len(luts)) if method == "local" else luts
+
+
+def keep_values(n: int) -> np.ndarray:
+    """Return lookup tables that change nothing, (n, 3, 256) uint8."""
+    return np.broadcast_to(np.arange(256, dtype=np.uint8), (n, 3, 256))

@@ -1,0 +1,141 @@
+"""Recipes: TOML files with a section per stage, whose values stand in for the defaults of its options.
+
+A recipe starts from another one, `based_on = "NAME"`, in the end from article.toml, which has every default.
+"""
+
+import argparse
+import difflib
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from preprocess.cache.errors import InputError
+from preprocess.cache.pipeline import FOLDERS
+
+FOLDER = Path(__file__).parent
+BASE = "article"
+MOST_BASES = 10  # of which a recipe may stand on the next: more is a circle
+PLACES = {"help", "recipe", "check_options", "run", "name"}  # no settings, like all options whose value is a path
+
+
+class Recipe(NamedTuple):
+    """A recipe's own values, stage -> option -> value, and the file they come from."""
+
+    path: Path
+    sections: dict[str, dict[str, Any]]
+
+
+def list_names() -> list[str]:
+    """Return the names of the recipes that come with the pipeline."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--recipe` and `--check-options`."""
+    parser.add_argument("--check-options", action="store_true", help="only tell whether the options can be used")
+    parser.add_argument(
+        "--recipe", default=BASE, metavar="NAME|FILE.toml",
+        help=f"where the defaults of the options come from: {', '.join(list_names())}, or a file of your own",
+    )  # fmt: skip
+
+
+def read_chain(name: str) -> list[Recipe]:
+    """Return the recipe of a name or file and those it is based on, article first.
+
+    Raises InputError, naming the file, for what is no recipe.
+    """
+    chain: list[Recipe] = []
+    base, named_by, beside = name, "--recipe", Path()
+    while True:
+        if not base.endswith(".toml") and base not in list_names():
+            raise InputError(f"{named_by} {base}: no such recipe{_near(base, list_names())}; or give a file, NAME.toml")
+        path = beside / base if base.endswith(".toml") else FOLDER / f"{base}.toml"
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such recipe") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not a TOML file ({error})") from None
+        base, named_by, beside = content.pop("based_on", BASE), f"{path}: based_on", path.parent
+        if not isinstance(base, str):
+            raise InputError(f"{named_by} is {base!r}, not the name of a recipe")
+        sections = {}
+        for package, stages in content.items():
+            for stage, values in stages.items() if isinstance(stages, dict) else [("", None)]:
+                section = f"{package}.{stage}".rstrip(".")
+                if section not in FOLDERS or not isinstance(values, dict):
+                    raise InputError(f"{path}: [{section}] is no stage{_near(section, FOLDERS)}")
+                sections[section] = values
+        chain.append(Recipe(path, sections))
+        if path == FOLDER / f"{BASE}.toml":
+            return chain[::-1]
+        if len(chain) > MOST_BASES:
+            raise InputError(f"{path}: based_on runs in a circle")
+
+
+def _near(word: str, words: Iterable[str]) -> str:
+    words = sorted(words)
+    near = difflib.get_close_matches(word, words, n=1)
+    return f" (near: {near[0]})" if near else f" ({', '.join(words)})"
+
+
+def parse(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    *stages: str,
+    renamed: Mapping[str, str] | None = None,
+    check: Callable[[argparse.Namespace], object] = bool,
+) -> argparse.Namespace:
+    """Return a stage's options: the command line's, else the recipe's, else those of article.toml.
+
+    Parameters
+    ----------
+    stages : whose sections of the recipe count here
+    renamed : "STAGE.option" of a recipe -> how `parser` calls it, where they differ
+    check : called with the options; raises InputError if they contradict each other
+
+    Raises InputError, naming file and key, for what the parser would not take, and SystemExit after `--check-options`.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--recipe", default=BASE)
+    actions = {act.dest: act for act in parser._actions if act.type is not Path and act.dest not in PLACES}
+    for recipe in read_chain(early.parse_known_args(argv)[0].recipe):
+        for stage in stages:
+            for key, value in recipe.sections.get(stage, {}).items():
+                name = (renamed or {}).get(f"{stage}.{key}", key)
+                if name not in actions:
+                    raise InputError(f"{recipe.path}: [{stage}] {key}: no such option{_near(key, actions)}")
+                try:
+                    parser.set_defaults(**{name: _take(actions[name], value)})
+                except (argparse.ArgumentTypeError, ValueError) as error:
+                    raise InputError(f"{recipe.path}: [{stage}] {key}: {error}") from None
+    options = parser.parse_args(argv)
+    check(options)
+    if options.check_options:
+        raise SystemExit(0)
+    return options
+
+
+def _take(action: argparse.Action, value: Any) -> Any:
+    """Return a TOML value as an option's. Raises ValueError or ArgumentTypeError for one that does not fit."""
+
+    def take(item: Any) -> Any:
+        if isinstance(item, bool | list | dict):
+            raise ValueError(f"{item!r} is neither a number nor a word")
+        taken = action.type(str(item)) if callable(action.type) else str(item)
+        if action.choices is not None and taken not in action.choices:
+            raise ValueError(f"{item!r} is none of {', '.join(map(str, action.choices))}")
+        return taken
+
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise ValueError(f"{value!r} is neither true nor false")
+        return value
+    if action.nargs != "+":
+        return take(value)
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{value!r} is no list of values")
+    return [take(item) for item in value]

@@ -1,0 +1,60 @@
+"""What a reader of a data folder offers to all stages, none of which knows what a file name means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("train", "test")
+
+
+class Task(NamedTuple):
+    """What a data set asks of each image: a declaration; what follows from it stands in dr.task.
+
+    kind : "levels", grades of one disease, of which one is true
+    names : of the outputs, for people
+    """
+
+    kind: str
+    names: tuple[str, ...]
+
+
+class Owner(NamedTuple):
+    """Whom an image shows: the group (a patient), which no fold or split divides, and which of two eyes, if it is one.
+
+    side : "left", "right", or "" where a group has no pairs
+    """
+
+    group: str
+    side: str = ""
+
+
+class Listing(NamedTuple):
+    """The images of a split: image id -> path, in their order, and the files with a wrong name, with the reason."""
+
+    paths: dict[str, Path]
+    misnamed: dict[str, str]
+
+
+class Layout(NamedTuple):
+    """How a data folder is laid out and what it asks.
+
+    task : what is asked of each image
+    list_images : (data, split) -> Listing. An image that a table names is listed even if its file is missing, so that
+        the stage that wants to read it finds out; a missing or empty folder gives an empty listing.
+    find_owner : image id -> Owner; raises InputError for an id that this layout cannot have
+    read_labels : (path of a table) -> the target of each image, int64, indexed by image, in their order
+    labels : split -> name of the table of its targets in the data folder
+    sample : name of the table that lists the images of a submission, in its order
+    """
+
+    task: Task
+    list_images: Callable[[Path, str], Listing]
+    find_owner: Callable[[str], Owner]
+    read_labels: Callable[[Path], pd.Series]
+    labels: dict[str, str]
+    sample: str

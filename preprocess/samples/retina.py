@@ -1,0 +1,98 @@
+"""Kaggle's retina folder: {train,test}/PATIENT_{left,right}.jpeg, trainLabels.csv, sampleSubmission.csv."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from preprocess.cache import tables
+from preprocess.cache.errors import InputError, shorten
+from preprocess.samples.layout import Layout, Listing, Owner, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".jpeg", ".jpg", ".png")  # Kaggle's files are .jpeg
+# A second picture of an eye carries a repeat: 10_left_b.
+IMAGE_ID = re.compile(r"(?P<patient>[^/]+?)_(?P<side>left|right)(?:_\w+)?")
+FORMULA_STARTS = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula
+LABELS, SAMPLE = {"train": "trainLabels.csv", "test": "testLabels.csv"}, "sampleSubmission.csv"
+# The clinical scale: Wilkinson et al., Ophthalmology 110(9), 2003.
+TASK = Task("levels", ("no retinopathy", "mild", "moderate", "severe", "proliferative"))
+
+
+def find_owner(image: str) -> Owner:
+    """Return whose eye an image id such as `10_left` names.
+
+    Raises InputError if the id is not PATIENT_left or PATIENT_right (or PATIENT_left_REPEAT), or no plain file name.
+    """
+    match = IMAGE_ID.fullmatch(image)
+    if not match or not tables.is_id(image):
+        raise InputError(f"image id {shorten(image)!r} is not of the form PATIENT_left or PATIENT_right")
+    return Owner(match["patient"], match["side"])
+
+
+def list_images(data: Path, split: str) -> Listing:
+    """Return the split's photographs, see `Layout`. Raises InputError if two files are the same image."""
+    folder = data / split
+    listing = list_folder(folder) if folder.is_dir() else Listing({}, {})
+    found = dict(listing.paths)
+    table = data / (LABELS["train"] if split == "train" else SAMPLE)
+    if found and table.exists():
+        for image in tables.read_table(table, ["image"])["image"]:
+            find_owner(image)
+            found.setdefault(image, folder / f"{image}{SUFFIXES[0]}")
+    return Listing({image: found[image] for image in tables.sort_images(found)}, listing.misnamed)
+
+
+def list_folder(folder: Path) -> Listing:
+    """Return the photographs in a folder. Raises InputError if two files are the same image."""
+    found: dict[str, Path] = {}
+    misnamed: dict[str, str] = {}
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        try:
+            find_owner(path.stem)
+            path.name.encode()
+        except (InputError, UnicodeEncodeError):
+            misnamed[_show(path.name)] = "the file's name is not PATIENT_left or PATIENT_right"
+            continue
+        if path.stem in found:
+            raise InputError(f"{path} and {found[path.stem].name} are both image {path.stem}; remove one")
+        found[path.stem] = path
+    return Listing({image: found[image] for image in tables.sort_images(found)}, misnamed)
+
+
+def _show(name: str) -> str:
+    """Return a file's name as a table may hold it."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
+    shown = shown.encode(errors="backslashreplace").decode()
+    return f"./{shown}" if shown.startswith(FORMULA_STARTS) else shown
+
+
+def read_labels(path: Path) -> pd.Series:
+    """Return the level 0-4 of each image, int64, indexed by image in their order.
+
+    Raises InputError, naming file and row, for anything else.
+    """
+    import pandas as pd
+
+    table = tables.read_table(path, ["image", "level"])
+    levels = tables.read_numbers(path, table, ["level"])[:, 0]
+    known = range(len(TASK.names))
+    bad = ~np.isin(levels, known)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        named = f"{', '.join(map(str, known[:-1]))} or {known[-1]}"
+        raise InputError(f"{path}, row {row + 2}: level is {shorten(table['level'].iloc[row])}, not {named}")
+    labels = pd.Series(levels.astype(np.int64), index=pd.Index(table["image"], name="image"), name="level")
+    return labels[tables.sort_images(labels.index)]
+
+
+RETINA = Layout(TASK, list_images, find_owner, read_labels, LABELS, SAMPLE)

@@ -1,0 +1,76 @@
+"""Write the report of a run: everything in CACHE, DATA and perhaps true test labels -> submissions/NAME.html, one file.
+
+python -m submissions.report --data DIR --cache DIR [--name NAME | --out FILE.html] [--labels FILE]
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from preprocess.cache import files, manifest, stage
+from preprocess.cache.errors import InputError
+from preprocess.recipes import recipe
+from submissions.report import evidence, figures, sections
+from submissions.report.evidence import Source
+from submissions.write import FOLDER, parse_name
+
+VERSION = 2  # raise it when the same inputs give another report
+TEMPLATE = Path(__file__).parent / "page.html.jinja"
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """Return the page. Whatever comes from files is escaped; only the charts, drawn here, are let through."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"value": sections.describe_value, "duration": sections.describe_duration}
+    drawn = {"history": content["histories"], "levels": content["shares"]}
+    drawn |= {name: content[name] for name in ("kappas", "reliability")}
+    charts = {name: Markup(figures.render(name, of)) for name, of in drawn.items() if of}  # noqa: S704
+    return environment.from_string(TEMPLATE.read_text()).render(content, charts=charts)
+
+
+def write_report(source: Source, name: str, target: Path) -> str:
+    """Bring the report in the cache up to date and put a copy in its place; return one line on what was done."""
+    folder = source.cache / "report"
+    parameters = {"version": VERSION, "name": name, "data": source.data.resolve().name}
+    inputs = evidence.digest_inputs(source) | {"template": files.hash_file(TEMPLATE)}
+    change = manifest.find_change(folder, parameters, inputs)
+    if change is not None:
+        files.write_bytes(folder / "report.html", render(sections.collect(source, name)).encode())
+        outputs = {"report.html": files.hash_file(folder / "report.html")}
+        manifest.write_manifest(folder, "submissions.report", parameters, inputs, outputs)
+    content = (folder / "report.html").read_bytes()
+    if not target.exists() or target.read_bytes() != content:
+        files.write_bytes(target, content)
+    return f"{'cached' if change is None else change} -> {target} ({len(content) / 1e6:.1f} MB)"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    parser = stage.make_parser(
+        "submissions.report",
+        "Write submissions/NAME.html, one file that opens without a network: what was run, what each step is worth, "
+        "where the net errs and looks. Figures are of the test set if its true levels are known, and of the validation "
+        "fold, where the blend is cross-fitted. What the cache does not hold is named as missing.",
+        "--data data --cache cache --name first",
+    )
+    parser.add_argument("--name", type=parse_name, default="submission", help="name of the file in submissions/")
+    parser.add_argument("--out", type=Path, metavar="FILE.html", help="write to this file instead")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="true levels of the test set, a CSV of image,level "
+                        "and perhaps Usage (Public, Private), as in Kaggle's retinopathy_solution.csv (default: "
+                        "DATA/testLabels.csv, if it exists)")  # fmt: skip
+    options = recipe.parse(parser, argv, "submissions.report")
+    if not options.cache.is_dir():
+        raise InputError(f"{options.cache}: no such folder; run ./run_all.sh first, or give another --cache")
+    with files.locked(options.cache):  # its own time is no part of what it reports on
+        source = evidence.find_source(options.data, options.cache, options.labels)
+        summary = write_report(source, options.name, options.out or FOLDER / f"{options.name}.html")
+    print(f"submissions.report: {summary}\n{stage.NOTICE}")
+
+
+if __name__ == "__main__":
+    stage.run(main)

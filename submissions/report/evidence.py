@@ -1,0 +1,189 @@
+"""What a run left behind, as plain records for the report: reads CACHE, DATA and label tables, writes nothing.
+
+Every part is optional: what is not there is None or empty, and the report says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dr.scores import read_scores
+from dr.training import runs
+from dr.training.checkpoint import Checkpoint
+from kappa import assign
+from preprocess.cache import files, manifest, stage, tables
+from preprocess.cache.errors import InputError
+from preprocess.cache.pipeline import FOLDERS
+from preprocess.samples import readers
+from preprocess.samples.layout import Layout, Owner
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPORTED = {name: folder for name, folder in FOLDERS.items() if folder and name != "submissions.report"}
+STEPS = (
+    ("argmax of the net, one view of its last epoch", "dr/single_{split}.csv"),
+    ("argmax after averaging views and epochs", "dr/scores_{split}.csv"),
+    ("argmax after a linear blend, to compare", "blend/linear_{split}.csv"),
+    ("argmax after the blend of both eyes", "blend/scores_{split}.csv"),
+)
+NET, BLEND = STEPS[1][0], STEPS[3][0]  # the scores before and after both eyes are blended
+ASSIGNED = "kappa/levels_test.csv"
+PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solution were ignored
+
+
+class Source(NamedTuple):
+    """Where the evidence lies; `labels` is the table of the test set's true levels, None if they are not known."""
+
+    data: Path
+    cache: Path
+    labels: Path | None
+    layout: Layout
+
+
+class Group(NamedTuple):
+    """Images whose true levels are known, and what each step of the pipeline made of them.
+
+    split : valid or test
+    owners : whom they show
+    levels : (n,) true
+    scores : step -> (n, k), for the steps that give some
+    given : step -> (n,) levels, for all of them in their order
+    """
+
+    title: str
+    split: str
+    images: list[str]
+    owners: list[Owner]
+    levels: np.ndarray
+    n_levels: int
+    scores: dict[str, np.ndarray]
+    given: dict[str, np.ndarray]
+
+    @property
+    def patients(self) -> list[str]:
+        """The patient of each image."""
+        return [owner.group for owner in self.owners]
+
+    @property
+    def final(self) -> str:
+        """The last step the images have been through."""
+        return list(self.given)[-1]
+
+
+def find_source(data: Path, cache: Path, labels: Path | None) -> Source:
+    """Return where to look; without a table of the test set's levels that is given, for the one in the data folder."""
+    layout = readers.find_layout(data)
+    own = data / layout.labels["test"]
+    return Source(data, cache, labels or (own if own.exists() else None), layout)
+
+
+def list_runs(cache: Path) -> list[str | None]:
+    """Return the nets whose scores lie in CACHE/dr: None for the one without a name, or the runs that were averaged."""
+    written = manifest.read_manifest(cache / "dr")
+    return list(written["parameters"].get("average", [None])) if written else [None]
+
+
+def read_histories(cache: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the figures of each epoch of each net that was trained here: run -> [{epoch, train_log_loss, ...}]."""
+    histories = {run or "": runs.read_figures(runs.folder_of(cache, run) / "epochs") for run in list_runs(cache)}
+    return {run: figures for run, figures in histories.items() if figures}
+
+
+def find_net(cache: Path) -> Checkpoint | None:
+    """Return the newest checkpoint of the first of the trained nets, None if there is none in the cache."""
+    run = list_runs(cache)[0]
+    written = manifest.read_manifest(runs.folder_of(cache, run) / "epochs")
+    if not (written and written["outputs"]):
+        return None
+    trained = runs.read_trained(cache, run)
+    return runs.read_checkpoint(trained, trained.newest)
+
+
+def read_training_levels(source: Source) -> pd.Series | None:
+    """Return the levels of the training images, None without their table."""
+    path = source.data / source.layout.labels["train"]
+    return source.layout.read_labels(path) if path.exists() else None
+
+
+def read_steps(source: Source, split: str) -> tuple[dict[str, pd.DataFrame], dict[str, pd.Series]]:
+    """Return the score tables of a split that are in the cache, by step, and the levels that each step gives.
+
+    The labels chosen for the kappa are the last step. The test set's are in the cache; the validation fold's are
+    decided here, the same way. Raises InputError if the steps' images differ.
+    """
+    import pandas as pd
+
+    paths = {step: source.cache / name.format(split=split) for step, name in STEPS}
+    scores = {step: read_scores(path, source.layout.task) for step, path in paths.items() if path.exists()}
+    given = {step: pd.Series(table.to_numpy().argmax(axis=1), table.index) for step, table in scores.items()}
+    written, assigned = manifest.read_manifest(source.cache / "kappa"), source.cache / ASSIGNED
+    method = written["parameters"]["method"] if written else assign.METHODS[0]
+    last = "annealed labels" if method == "anneal" else f"labels by {method}"
+    if split == "test" and assigned.exists():
+        given[last], paths[last] = source.layout.read_labels(assigned), assigned
+    elif split == "valid" and BLEND in scores:
+        given[last] = pd.Series(assign.decide(scores[BLEND].to_numpy(), method).levels, scores[BLEND].index)
+    first, *others = given or [""]
+    for step in others:
+        tables.check_same_images(given[first].index, given[step].index, paths[first], paths.get(step, step))
+    return scores, given
+
+
+def read_true_levels(source: Source) -> dict[str, dict[str, pd.Series]]:
+    """Return the true levels that are known: split -> title -> levels, the split that counts most first.
+
+    Of the test set those that Kaggle counted, and then of its public and its private part, if its table tells them
+    apart.
+    """
+    known = {}
+    if source.labels:
+        labels = source.layout.read_labels(source.labels)
+        known["test"] = {"test set": labels}
+        if "Usage" in tables.read_csv(source.labels)[0]:
+            usage = tables.read_table(source.labels, ["image", "Usage"]).set_index("image")["Usage"][labels.index]
+            known["test"] = {"test set": labels[usage.isin(PARTS)]}
+            known["test"] |= {f"{part.lower()} part": labels[usage == part] for part in PARTS}
+    training = read_training_levels(source)
+    return known if training is None else known | {"valid": {"validation fold": training}}
+
+
+def read_groups(source: Source) -> list[Group]:
+    """Return the groups there is something to say about, the one that counts most first.
+
+    The public and the private part of the test set only if it has both. Raises InputError if no image of a split has a
+    true level.
+    """
+    groups: list[Group] = []
+    for split, titled in read_true_levels(source).items():
+        steps = read_steps(source, split)
+        if not steps[1]:
+            continue
+        whole, *parts = [_select(source, split, title, true, steps) for title, true in titled.items()]
+        if not whole.images:
+            n_given = len(next(iter(steps[1].values())))
+            raise InputError(f"none of the {n_given} images of {source.cache}, {split}, has a true level")
+        groups += [whole, *(part for part in parts if 0 < len(part.images) < len(whole.images))]
+    return groups
+
+
+def _select(source: Source, split: str, title: str, true: pd.Series, steps: tuple[dict, dict]) -> Group:
+    images = [image for image in next(iter(steps[1].values())).index if image in true.index]
+    owners, n_levels = [source.layout.find_owner(image) for image in images], len(source.layout.task.names)
+    scores, given = ({step: of.loc[images].to_numpy() for step, of in which.items()} for which in steps)
+    return Group(title, split, images, owners, true[images].to_numpy(), n_levels, scores, given)
+
+
+def digest_inputs(source: Source) -> dict[str, str]:
+    """Return the digests of everything above: file or part -> SHA-256; what is not there has none."""
+    cache = source.cache
+    paths = {f"{name} manifest": cache / folder / "manifest.json" for name, folder in REPORTED.items()}
+    names = [name.format(split=split) for split in ("valid", "test") for _, name in STEPS]
+    paths |= {name: cache / name for name in (*names, ASSIGNED, "rejected.csv")}
+    paths |= {f"history {run or ''}": runs.folder_of(cache, run) / "history.csv" for run in list_runs(cache)}
+    paths |= {"training labels": source.data / source.layout.labels["train"], "labels": source.labels or Path("/")}
+    digests = {name: files.hash_file(path) for name, path in paths.items() if path.is_file()}
+    return digests | {"times": files.hash_text(str(sorted(stage.read_times(cache).items())))}

@@ -1,0 +1,142 @@
+"""The report's charts: arrays in, inline SVG out, coloured by the page's own style so that they suit dark and paper."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dr.measures import Kappa, Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE_IN = (4.6, 3.6)  # so narrow that text of 10 points is still legible when the page is as wide as a phone
+# Colours that nothing else uses, and what the page puts in their place.
+INK, GRID, PAGE = "#010101", "#020202", "#070707"
+SERIES = ("#030303", "#040404", "#050505", "#060606")  # the fifth series has the first one's again
+STYLED = {INK: "currentColor", GRID: "var(--line)", PAGE: "var(--page)"} | {
+    color: f"var(--series-{number})" for number, color in enumerate(SERIES, 1)
+}
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+    "svg.hashsalt": "report",  # the same chart has the same ids
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), GRID),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    "grid.linewidth": 0.6,
+}
+
+
+def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, Kappa]]) -> None:
+    """Draw each group's kappa with its interval, one step below the other; group -> step -> Kappa."""
+    steps = list(dict.fromkeys(step for measured in kappas.values() for step in measured))
+    figure.set_figheight(0.9 + 0.55 * len(steps))
+    axes = figure.subplots()
+    spread = np.linspace(-0.2, 0.2, len(kappas)) if len(kappas) > 1 else [0.0]
+    for color, offset, (group, measured) in zip(cycle(SERIES), spread, kappas.items(), strict=False):
+        heights = [steps.index(step) + 0.15 + offset for step in measured]
+        estimates = np.array([kappa.kappa for kappa in measured.values()])
+        axes.hlines(heights, estimates[:, 1], estimates[:, 2], color=color, linewidth=2, alpha=0.6)
+        axes.plot(estimates[:, 0], heights, "o", color=color, markersize=5, label=group)
+    for height, step in enumerate(steps):
+        box = {"facecolor": PAGE, "edgecolor": "none", "pad": 1}  # over the lines of the grid
+        axes.text(0, height - 0.3, step, transform=axes.get_yaxis_transform(), va="center", bbox=box)
+    axes.set(ylim=(len(steps) - 0.4, -0.6), yticks=[], xlabel="quadratic weighted kappa, 95 % interval")
+    axes.spines["left"].set_visible(False)
+    _add_legend(axes)
+
+
+def draw_history(figure: Figure, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Draw the training curves: log losses above, validation kappa below; run -> figures of each epoch."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure.set_figheight(4.4)
+    losses, kappas = figure.subplots(2, 1, sharex=True)
+    for color, (run, figures) in zip(cycle(SERIES), histories.items(), strict=False):
+        epochs = [row["epoch"] for row in figures]
+        for axes, column, dashes, label in (
+            (losses, "train_log_loss", (2, 1.5), "training"),
+            (losses, "valid_log_loss", (), "validation"),
+            (kappas, "valid_qwk", (), "validation"),
+        ):
+            values, marker = [row[column] for row in figures], "" if epochs[1:] else "o"
+            axes.plot(epochs, values, color=color, dashes=dashes, marker=marker, label=f"{label} {run}".rstrip())
+    losses.set(ylabel="log loss", yscale="log")
+    losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    losses.yaxis.set_major_formatter("{x:g}")
+    losses.yaxis.set_minor_locator(NullLocator())
+    kappas.set(ylabel="kappa", xlabel="epoch")
+    kappas.xaxis.get_major_locator().set_params(integer=True)
+    _add_legend(losses)
+
+
+def draw_reliability(figure: Figure, measured: Mapping[str, Reliability]) -> None:
+    """Draw how often scores of each size came true; a name of the scores -> Reliability."""
+    figure.set_figheight(4.9)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, dashes=(4, 3), alpha=0.6)
+    for color, (name, bins) in zip(cycle(SERIES), measured.items(), strict=False):
+        axes.vlines(bins.predicted, bins.low, bins.high, color=color, linewidth=2, alpha=0.4)
+        axes.plot(bins.predicted, bins.observed, "o-", color=color, markersize=4, label=name, clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score of a level", ylabel="share that had the level", aspect="equal")
+    _add_legend(axes)
+
+
+def draw_levels(figure: Figure, shares: Mapping[str, np.ndarray]) -> None:
+    """Draw how frequent the levels are; whose -> shares (k,)."""
+    axes, width = figure.subplots(), 0.8 / len(shares)
+    for position, (color, (whose, share)) in enumerate(zip(cycle(SERIES), shares.items(), strict=False)):
+        levels = np.arange(len(share)) + width * (position - (len(shares) - 1) / 2)
+        axes.bar(levels, 100 * share, 0.9 * width, color=color, label=whose)
+    axes.set(xlabel="level", ylabel="% of the images")
+    axes.grid(visible=False, axis="x")
+    _add_legend(axes)
+
+
+def _add_legend(axes: Axes) -> None:
+    around = {"borderaxespad": 0.2, "handlelength": 1.4, "columnspacing": 1.2}
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, **around)
+
+
+DRAWN: dict[str, Callable[[Figure, Any], None]] = {
+    "kappas": draw_kappas,
+    "history": draw_history,
+    "reliability": draw_reliability,
+    "levels": draw_levels,
+}
+
+
+def render(name: str, content: Any) -> str:
+    """Return a chart, one of DRAWN, as an <svg> element for the inside of a page.
+
+    Its ids are its own, its colours the page's; it has no size and refers to nothing outside.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(dict(mpl.rcParamsDefault, **STYLE)):
+        figure = Figure(figsize=SIZE_IN, layout="constrained")
+        FigureCanvasSVG(figure)
+        DRAWN[name](figure, content)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (xmlns(:xlink)?|version|width|height)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(url\(|xlink:href=")#', rf"\1#{name}-", svg).replace("xlink:href", "href")
+    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)  # as older Matplotlib puts size and family
+    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
+    for color, styled in STYLED.items():
+        svg = svg.replace(color, styled)
+    return svg

@@ -1,0 +1,192 @@
+"""What the report's sections say: evidence in, texts, tables and figures for the template out."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dr import measures
+from preprocess import crop
+from preprocess.cache import manifest, rejected, stage
+from preprocess.cache.errors import InputError
+from preprocess.picture import outline
+from preprocess.samples import readers
+from submissions.report import evidence, pictures
+from submissions.report.evidence import BLEND, NET, Group, Source
+
+TILES = 8  # typical photographs on the crop sheet, and as many of the least sure
+HARDEST = 6  # patients shown with their pictures
+REJECTED_SHOWN = 100
+
+
+def collect(source: Source, name: str) -> dict[str, Any]:
+    """Return everything the template shows. Raises InputError if the cache holds nothing to report on."""
+    groups, histories = evidence.read_groups(source), evidence.read_histories(source.cache)
+    crops = []
+    if manifest.read_manifest(source.cache / "crop"):
+        crops = sorted(crop.list_cropped(source.data, source.cache), key=lambda cropped: cropped[2]["confidence"])
+    if not (groups or histories or crops):
+        raise InputError(f"{source.cache}: holds nothing to report on; run ./run_all.sh first")
+    kept = {name: manifest.read_manifest(source.cache / folder) for name, folder in evidence.REPORTED.items()}
+    stages = {name: written for name, written in kept.items() if written}
+    unusable = rejected.read_rejected(source.cache).to_dict("records")
+    kappas = {of.title: measures.measure_kappas(of.patients, of.levels, of.given) for of in groups}
+    hardest = show_hardest(source, groups[0]) if groups else {}
+    return {
+        "name": name,
+        "disclaimer": stage.NOTICE,
+        "level_names": source.layout.task.names,
+        "data": describe_data(source, len(unusable)),
+        "stages": stages,
+        "times": stage.read_times(source.cache),
+        "versions": list_versions(stages),
+        "groups": groups,
+        "kappas": kappas,
+        "steps": list(dict.fromkeys(step for measured in kappas.values() for step in measured)),
+        "confusions": {group.title: make_confusions(group) for group in groups},
+        "agreements": {group.title: make_agreements(group) for group in groups},
+        "reliability": measure_scores(groups[0]) if groups else {},
+        "histories": histories,
+        "shares": share_levels(source, groups),
+        "crops": draw_tiles(source.cache, crops),
+        "n_crops": len(crops),
+        "rejected": unusable[:REJECTED_SHOWN],
+        "n_rejected": Counter(row["split"] for row in unusable),
+        "hardest": hardest,
+        "has_heat": any(eye["heats"] for both in hardest.values() for eye in both),
+    }
+
+
+def describe_value(value: Any) -> str:
+    """Return a parameter as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "not set" if value is None else str(value)
+
+
+def describe_duration(elapsed_s: float) -> str:
+    """Return a time as hours, minutes and seconds."""
+    minutes, seconds = divmod(round(elapsed_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]
+    first = next((position for position, (count, _) in enumerate(parts) if count), len(parts) - 1)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first:])
+
+
+# --- what was run -----------------------------------------------------------------------------------------------------
+
+
+def describe_data(source: Source, n_rejected: int) -> dict[str, str]:
+    """Return what is known of the photographs and labels: what -> how many."""
+    data = {"folder": source.data.resolve().name}
+    for split, title in (("train", "training photographs"), ("test", "test photographs")):
+        images = list(source.layout.list_images(source.data, split).paths)
+        patients = len(set(readers.find_groups(source.layout, images)))
+        data[title] = f"{len(images):,} of {patients:,} patients" if images else "none here"
+    levels = evidence.read_training_levels(source)
+    return data | {
+        "training labels": "none here" if levels is None else f"{len(levels):,}",
+        "rejected": f"{n_rejected:,}",
+    }
+
+
+def list_versions(stages: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return the libraries' versions; where stages ran with different ones, all of them."""
+    found: dict[str, dict[str, None]] = {}
+    for written in stages.values():
+        for library, version in written.get("versions", {}).items():
+            found.setdefault(library, {})[version] = None
+    return {library: " and ".join(versions) for library, versions in sorted(found.items())}
+
+
+def draw_tiles(cache: Path, crops: list[tuple[str, Path, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the photographs of the crop sheet, the least sure and those around the median; `crops` is sorted."""
+    if not crops:
+        return {}
+    shape = outline.SHAPES[manifest.read_parameter(cache / "crop", "method", "preprocess.crop")]
+    start = max(min(TILES, len(crops)), (len(crops) - TILES) // 2)
+    chosen = {"least sure": crops[:TILES], "typical": crops[start : start + TILES]}
+    return {title: [pictures.draw_tile(*tile, shape) for tile in tiles] for title, tiles in chosen.items() if tiles}
+
+
+# --- what came of it --------------------------------------------------------------------------------------------------
+
+
+def make_confusions(group: Group) -> list[dict[str, Any]]:
+    """Return the confusion matrices before and after the blend, and of the final labels, as far as there are."""
+    matrices = []
+    for step in dict.fromkeys([NET, BLEND, group.final]):
+        if step in group.given:
+            counts = measures.count_pairs(group.levels, group.given[step], group.n_levels)
+            near = float(sum(np.trace(counts, offset) for offset in (-1, 0, 1)) / counts.sum())
+            note = f"{np.trace(counts) / counts.sum():.1%} right, {near:.1%} at most one level off"
+            matrices.append({"title": step, "sides": ("true", "given"), "counts": counts.tolist(), "note": note})
+    return matrices
+
+
+def make_agreements(group: Group) -> list[dict[str, Any]]:
+    """Return how the two eyes of patients agree, by their true levels and by those that the steps give."""
+    levels = {"true levels": group.levels}
+    levels |= {step: group.given[step] for step in (NET, group.final) if step in group.given}
+    matrices = []
+    for title, which in levels.items():
+        agreement = measures.measure_agreement(group.owners, which, group.n_levels)
+        if agreement:
+            note = "the same {:.1%}, at most 1 apart {:.1%}, at most 2 apart {:.1%}".format(*agreement.shares)
+            counts = agreement.counts.tolist()
+            matrices.append({"title": title, "sides": ("left", "right"), "counts": counts, "note": note})
+    return matrices
+
+
+def measure_scores(group: Group) -> dict[str, measures.Reliability]:
+    """Return how reliable the scores are before and after the blend."""
+    return {
+        name: measures.measure_reliability(group.patients, group.scores[step], group.levels)
+        for name, step in (("before the blend", NET), ("after the blend", BLEND))
+        if step in group.scores
+    }
+
+
+def share_levels(source: Source, groups: list[Group]) -> dict[str, np.ndarray]:
+    """Return how frequent the levels are: in the training labels, expected and given in the test set, true in a group.
+
+    Without a test set, expected and given in the validation fold.
+    """
+    n_levels, split = len(source.layout.task.names), "test"
+    scores, given = evidence.read_steps(source, split)
+    if not scores:
+        split = "valid"
+        scores, given = evidence.read_steps(source, split)
+    shares, training = {}, evidence.read_training_levels(source)
+    if training is not None:
+        shares["training labels"] = measures.share_levels(training.to_numpy(), n_levels)
+    if scores:
+        shares["expected by the scores"] = scores.get(BLEND, list(scores.values())[-1]).to_numpy().mean(axis=0)
+    for assigned in [levels for step, levels in given.items() if step not in scores]:
+        shares["given"] = measures.share_levels(assigned.to_numpy(), n_levels)
+    if groups and groups[0].split == split:
+        shares["true"] = measures.share_levels(groups[0].levels, n_levels)
+    return shares
+
+
+def show_hardest(source: Source, group: Group) -> dict[str, list[dict[str, Any]]]:
+    """Return the patients that are hardest to grade with their eyes: patient -> eyes, left first."""
+    if not group.scores:
+        return {}
+    last = list(group.scores)[-1]
+    given, explained = group.given[group.final], group.given[NET if NET in group.given else last]
+    ranked = measures.rank_groups(group.patients, group.levels, given, group.scores[last])[:HARDEST]
+    rows = [row for patient in ranked for row, whose in enumerate(group.patients) if whose == patient]
+    shown = pictures.show_eyes(source, group.split, [group.images[row] for row in rows], explained[rows])
+    hardest: dict[str, list[dict[str, Any]]] = {patient: [] for patient in ranked}
+    for row in rows:
+        scores = {whose: group.scores.get(step) for whose, step in (("net", NET), ("blend", BLEND))}
+        square, heats = shown.get(group.images[row], (None, {}))
+        eye = {"image": group.images[row], "square": square, "heats": heats}
+        eye |= {"level": group.levels[row], "given": given[row], "explained": explained[row]}
+        eye["scores"] = {whose: of[row] for whose, of in scores.items() if of is not None}
+        hardest[group.owners[row].group].append(eye)
+    return hardest

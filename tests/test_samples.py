@@ -1,0 +1,116 @@
+"""Image ids, folders, labels and folds that divide no group."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocess.cache import tables
+from preprocess.cache.errors import InputError
+from preprocess.samples import folds, readers, retina
+
+
+def test_image_id_names_patient_and_side_and_ids_are_ordered_by_number():
+    images = ["b_left", "10_right", "9_right", "10_left", "a_left", "010_left"]
+    assert tables.sort_images(images) == ["9_right", "010_left", "10_left", "10_right", "a_left", "b_left"]
+    for image, owner in (("10_left", ("10", "left")), ("a_b_right", ("a_b", "right")), ("10_left_b", ("10", "left"))):
+        assert retina.find_owner(image) == owner
+    groups = readers.find_groups(retina.RETINA, ["10_left", "9_right", "10_right"])
+    assert groups.tolist() == ["10", "9", "10"]
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["", "10", "10_middle", "../10_left", "/10_left", "a/b_left", "a\\b_left", ".x_left", "_left", "1\n_left"]
+    + ["x" * 300 + "_left"],
+)
+def test_what_is_no_plain_eye_id_is_refused(image):
+    with pytest.raises(InputError, match="PATIENT_left"):
+        retina.find_owner(image)
+
+
+def test_listing_finds_photographs_names_the_misnamed_and_includes_the_labelled_without_a_file(tmp_path):
+    folder, labels = tmp_path / "train", tmp_path / "trainLabels.csv"
+    labels.write_text("image,level\n10_left,0\n10_right,0\n")
+    assert retina.list_images(tmp_path, "train") == ({}, {})
+    folder.mkdir()
+    assert retina.list_images(tmp_path, "train") == ({}, {})
+    for name in ("10_left.jpeg", "2_right.JPG", "2_left.png", "holiday.jpeg", ".hidden_left.jpeg", "notes.txt"):
+        (folder / name).touch()
+    paths, misnamed = retina.list_images(tmp_path, "train")
+    assert list(paths) == ["2_left", "2_right", "10_left", "10_right"]
+    assert [image for image in paths if not paths[image].exists()] == ["10_right"]
+    assert list(misnamed) == ["holiday.jpeg"]
+    (folder / "10_left.png").touch()
+    with pytest.raises(InputError, match=r"10_left\.png"):
+        retina.list_images(tmp_path, "train")
+
+
+def test_labels_are_joined_by_id_and_sorted(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("\ufefflevel,Usage,image\r\n4,Public,10_right\r\n1,Private,10_left\r\n")
+    assert list(retina.read_labels(path).items()) == [("10_left", 1), ("10_right", 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "not a CSV"),
+        (bytes(range(256)) * 20, "not a CSV"),
+        (b"image;level\n10_left;0\n", "no column image, level"),
+        (b"image,grade\n10_left,0\n", "no column level"),
+        (b"image,level\n10_left,5\n", "row 2: level is 5"),
+        (b"image,level\n10_left,0\n10_right,1.5\n", "row 3: level is 1.5"),
+        (b"image,level\n10_left,nan\n", "row 2: level is 'nan'"),
+        (b"image,level\n10_left,\n", "row 2: level is ''"),
+        (b"image,level\n10_left,0\n10_left,1\n", "row 3: image 10_left comes a second time"),
+        (b"image,level\n../../10_left,0\n", r"row 2: '\.\./\.\./10_left' is no image id"),
+        (b'image,level\n"10\n_left",0\n', "row 2: .* is no image id"),
+        (b"image,level\n10_left,0,7,8\n10_right,0,1\n", "not a CSV|row"),
+    ],
+)
+def test_bad_labels_are_one_line_naming_file_and_row(tmp_path, text, message):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text)
+    with pytest.raises(InputError, match=message) as caught:
+        retina.read_labels(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_labels_or_an_input_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("fuzz") / "labels.csv"
+    path.write_bytes(content)
+    try:
+        retina.read_labels(path)
+    except InputError as error:
+        assert str(path) in str(error)
+
+
+def test_differing_ids_are_named():
+    with pytest.raises(InputError, match="2 images of A are not in B: 2_left, 10_left"):
+        tables.check_same_images(["1_left", "2_left", "10_left"], ["1_left"], "A", "B")
+    with pytest.raises(InputError, match="1 images of B are not in A: 3_left"):
+        tables.check_same_images(["1_left"], ["1_left", "3_left"], "A", "B")
+
+
+@given(st.integers(0, 2**32), st.integers(2, 7))
+def test_folds_keep_groups_together_and_do_not_depend_on_order(seed, n_folds):
+    rng = np.random.default_rng(seed)
+    groups = np.repeat([str(patient) for patient in range(40)], 2)
+    levels = rng.integers(0, 5, len(groups))
+    found = folds.assign_folds(groups, levels, n_folds, seed)
+    assert (found[::2] == found[1::2]).all()
+    sizes = np.bincount(found, minlength=n_folds)
+    assert sizes.max() - sizes.min() <= 2  # one patient
+    order = rng.permutation(len(groups))
+    assert (folds.assign_folds(groups[order], levels[order], n_folds, seed) == found[order]).all()
+
+
+def test_folds_spread_each_level_evenly_and_more_than_groups_are_refused():
+    levels = np.repeat([0, 1, 2, 3, 4], 100)
+    found = folds.assign_folds([str(patient) for patient in range(500)], levels, 5, seed=3)
+    assert all((np.bincount(found[levels == level]) == 20).all() for level in range(5))
+    with pytest.raises(InputError, match="1 patients cannot be divided into 2 folds"):
+        folds.assign_folds(["10", "10"], np.array([0, 0]), 2, seed=0)

@@ -1,0 +1,270 @@
+"""Squares: crops, flips and lookup tables, the same however they are made; whole batches; where the pixels lie."""
+
+import contextlib
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from dr.squares import batches, crops, draws, source, store
+from dr.squares.source import CachedSquares
+from dr.squares.store import Squares
+from preprocess import crop
+from preprocess.cache.errors import InputError
+from preprocess.picture.square import Making, keep_values
+from preprocess.samples.layout import Owner
+from tests import tiny
+
+SIZE_PX, CROP_PX, N = 12, 8, 9
+MARGIN_PX = SIZE_PX - CROP_PX
+ALL = np.arange(N)
+
+
+@pytest.fixture
+def squares():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (N, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    luts = rng.integers(0, 256, (N, 3, 256), dtype=np.uint8)
+    return Squares(2 * ALL, pixels, store.compose_tables(luts, [120.0, 90, 60], [50.0, 40, 30]))
+
+
+def test_table_is_lut_then_standardization():
+    luts = np.random.default_rng(0).integers(0, 256, (2, 3, 256), dtype=np.uint8)
+    tables = store.compose_tables(luts, [100.0, 110, 120], [10.0, 20, 30])
+    assert tables.dtype == np.float32
+    np.testing.assert_allclose(tables, (luts.transpose(0, 2, 1) - [100.0, 110, 120]) / [10.0, 20, 30], rtol=1e-6)
+
+
+@pytest.mark.parametrize("jitter", [0, 0.3])
+def test_crop_flip_table_and_colours_agree_with_plain_indexing(squares, jitter):
+    """Colours are stretched and shifted per channel, on the standardized values."""
+    cuts = crops.draw_crops(N, MARGIN_PX, seed=3, epoch=1, jitter=jitter)
+    assert 0 < cuts.is_flipped_vertically.sum() < N
+    batch = crops.cut_batch(squares, ALL, cuts, CROP_PX).numpy()
+    for position in range(N):
+        top, left = cuts.top[position], cuts.left[position]
+        square = squares.pixels[position][top : top + CROP_PX, left : left + CROP_PX]
+        square = square[::-1] if cuts.is_flipped_vertically[position] else square
+        square = square[:, ::-1] if cuts.is_flipped_horizontally[position] else square
+        table = squares.tables[position] * cuts.gain[position] + cuts.shift[position]
+        for channel in range(3):
+            np.testing.assert_array_equal(batch[position, channel], table[:, channel][square[:, :, channel]])
+
+
+@pytest.fixture
+def ramps():
+    """Six squares of 64 px that are ramps, two grey levels a px: channel 0 tells x, channel 1 tells y."""
+    y, x = np.mgrid[:64, :64] * 2
+    pixels = np.repeat(np.stack([x, y, (x + y) // 2], axis=2)[None].astype(np.uint8), 6, axis=0)
+    return Squares(2 * np.arange(6), pixels, store.compose_tables(keep_values(6), [0] * 3, [1] * 3))
+
+
+@pytest.mark.parametrize("changes", [{}, {"jitter": 0.3}, {"rotation_deg": 180, "zoom": 1.3}], ids=str)
+def test_device_cuts_as_the_host_does(squares, ramps, changes):
+    """The same bytes; turned, within a grey level: interpolation rounds."""
+    for given in (squares, ramps) if "zoom" not in changes else (ramps,):
+        crop_px = given.size_px * 5 // 8
+        cuts = crops.draw_crops(len(given), given.size_px - crop_px, 3, 2, **changes)
+        ways = given, Squares(given.eyes, torch.from_numpy(given.pixels), torch.from_numpy(given.tables))
+        host, device = (crops.cut_batch(way, np.array([5, 0, 5, 3]), cuts, crop_px) for way in ways)
+        assert (host - device).abs().max() <= (1 if "zoom" in changes else 0)
+        assert (host - device).abs().mean() < 0.05
+        assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in (host, device))
+
+
+def test_turned_crop_shows_what_lies_at_the_turned_places(ramps):
+    """On ramps a pixel tells the place that it came from."""
+    cuts = crops.draw_crops(6, 24, seed=0, epoch=1, rotation_deg=20, zoom=1.1)
+    batch = crops.cut_batch(ramps, np.arange(6), cuts, 40).numpy()
+    offset = np.arange(40) - 19.5
+    for row in range(6):
+        dy, dx = np.meshgrid(offset, offset, indexing="ij")
+        dy = -dy if cuts.is_flipped_vertically[row] else dy
+        dx = -dx if cuts.is_flipped_horizontally[row] else dx
+        cosine, sine = np.cos(cuts.angle[row]), np.sin(cuts.angle[row])
+        x = cuts.left[row] + 19.5 + (cosine * dx - sine * dy) / cuts.zoom[row]
+        y = cuts.top[row] + 19.5 + (sine * dx + cosine * dy) / cuts.zoom[row]
+        is_inside = (x > 0) & (x < 63) & (y > 0) & (y < 63)
+        assert is_inside.mean() > 0.8
+        assert np.abs(batch[row, 0] - 2 * x)[is_inside].max() <= 0.6  # rounding
+        assert np.abs(batch[row, 1] - 2 * y)[is_inside].max() <= 0.6
+
+
+def test_sample_depends_neither_on_its_batch_nor_on_the_thread_that_cuts_ahead(squares):
+    cuts = crops.draw_crops(N, MARGIN_PX, seed=0, epoch=1)
+    whole, order = crops.cut_batch(squares, ALL, cuts, CROP_PX), np.random.default_rng(0).permutation(N)
+    parts = [crops.cut_batch(squares, part, cuts, CROP_PX) for part in np.split(order, [2, 3, 7])]
+    assert torch.equal(torch.cat(parts), whole[order])
+    chosen = batches.order_epoch(ALL, 2, seed=0, epoch=1)
+    ahead = list(batches.iterate_batches(squares, chosen, cuts, CROP_PX, torch.device("meta")))
+    assert [positions.tolist() for positions, _ in ahead] == [positions.tolist() for positions in chosen]
+    assert ahead[0][1].device.type == "meta"
+
+
+@pytest.mark.parametrize("name", ["places", "top", "left", "flips", "angle", "zoom", "gain", "shift"])
+def test_what_is_drawn_is_uniform_within_its_bounds_and_independent(name):
+    """512 - 448 + 1 = 65 places each way: chi-squared over all 4,225; flips are fair coins beside them and each other.
+
+    What is no whole number is drawn from -1 to 1, of its bounds or of their logarithms, for each channel its own.
+    """
+    drawn = crops.draw_crops(200_000, 64, seed=0, epoch=1, rotation_deg=90, zoom=1.2, jitter=0.3)
+    flips = 2 * drawn.is_flipped_vertically + drawn.is_flipped_horizontally
+    counted = {"places": (drawn.top * 65 + drawn.left, 65**2), "flips": (drawn.top * 4 + flips, 4 * 65)}
+    counted |= {"top": (drawn.top, 65), "left": (drawn.left, 65)}
+    spread = {"angle": drawn.angle / (np.pi / 2), "zoom": np.log(drawn.zoom) / np.log(1.2)}
+    spread |= {"gain": np.log(drawn.gain) / np.log(1.3), "shift": drawn.shift / 0.3}
+    if name in counted:
+        values, n_values = counted[name]
+        counts = np.bincount(values, minlength=n_values)
+        assert len(counts) == n_values
+        assert stats.chisquare(counts).pvalue > 0.001
+    else:
+        values = spread[name][:50_000]
+        assert stats.kstest(np.ravel(values), stats.uniform(-1, 2).cdf).pvalue > 0.001
+        assert values.ndim == 1 or np.abs(np.corrcoef(values.T)[np.triu_indices(3, 1)]).max() < 0.02
+
+
+def test_draws_depend_on_seed_epoch_and_stream_but_not_on_how_many_positions_there_are():
+    plain = {"seed": 5, "epoch": 3, "stream": draws.CROPS}
+    many = crops.draw_crops(2000, 64, **plain)
+    for one, other in zip(crops.draw_crops(10, 64, **plain), many, strict=True):
+        np.testing.assert_array_equal(one, other[:10])
+    for change in ({"seed": 1}, {"epoch": 2}, {"stream": draws.VIEWS}):
+        other = crops.draw_crops(2000, 64, **plain | change)
+        assert abs(np.corrcoef(many.top, other.top)[0, 1]) < 0.1
+        assert abs(np.corrcoef(many.is_flipped_vertically, other.is_flipped_vertically)[0, 1]) < 0.1
+
+
+def test_crop_corners_are_uniform_and_flips_independent_fair_coins():
+    """512 - 448 + 1 = 65 places each way; chi-squared over all 4,225 of them, and over each side."""
+    cuts = crops.draw_crops(200_000, 512 - 448, seed=0, epoch=1)
+    counts = np.bincount(cuts.top * 65 + cuts.left, minlength=65**2)
+    assert len(counts) == 65**2
+    assert stats.chisquare(counts).pvalue > 0.001
+    for corner in (cuts.top, cuts.left):
+        assert stats.chisquare(np.bincount(corner, minlength=65)).pvalue > 0.001
+    code = cuts.is_flipped_vertically * 4 + cuts.is_flipped_horizontally * 2 + (cuts.top < 32)
+    share = np.bincount(code, minlength=8).reshape(2, 2, 2) / len(code)
+    expected = np.broadcast_to([33 / 65 / 4, 32 / 65 / 4], (2, 2, 2))
+    np.testing.assert_allclose(share, expected, atol=0.004)  # 5 standard deviations
+
+
+def test_no_margin_leaves_one_place_the_centre_is_in_the_middle_and_nothing_is_changed_unasked():
+    """Nor does it matter to the places what else is drawn."""
+    centre, changed = crops.center_crops(50, 64), {"rotation_deg": 90, "zoom": 1.2, "jitter": 0.3}
+    assert (centre.top == 32).all() and (centre.left == 32).all()
+    assert not crops.draw_crops(50, 0, seed=0, epoch=1).top.any()
+    plain, other = (crops.draw_crops(50, 64, seed=0, epoch=1, **options) for options in ({}, changed))
+    for one, two in zip(plain[:4], other[:4], strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not centre.is_flipped_vertically.any() and not centre.is_flipped_horizontally.any()
+    for one, two in zip(plain[4:], centre[4:], strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not plain.angle.any() and not plain.shift.any() and (plain.zoom == 1).all() and (plain.gain == 1).all()
+
+
+def test_epoch_takes_every_position_once_in_whole_batches():
+    first, later = (batches.order_epoch(np.arange(100, 123), 5, seed=0, epoch=epoch) for epoch in (1, 2))
+    assert [len(batch) for batch in first] == [5] * 4
+    assert len(np.unique(np.concatenate(first))) == 20
+    assert not np.array_equal(np.concatenate(first), np.concatenate(later))
+    (batch,) = batches.order_epoch(np.arange(3), 64, seed=0, epoch=1)  # fewer than a batch make one
+    assert sorted(batch) == [0, 1, 2]
+
+
+def test_eyes_are_numbered_by_group_and_side():
+    whose = ("7", "left"), ("7", "right"), ("10", "right"), ("10", "left"), ("8",), ("8",)
+    assert store.number_eyes([Owner(*one) for one in whose]).tolist() == [0, 1, 3, 2, 4, 4]
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 6])
+def test_paired_batches_hold_whole_patients(batch_size):
+    """40 patients of 1 to 4 pictures; some are held out."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(40), rng.integers(1, 5, 40))
+    eyes = 2 * patients + rng.integers(0, 2, len(patients))
+    positions = np.flatnonzero(patients % 7)
+    chosen = batches.order_pairs(positions, eyes, batch_size, seed=0, epoch=1)
+    taken = np.concatenate(chosen)
+    assert len(np.unique(taken)) == len(taken) > 0.9 * len(positions)
+    assert set(taken) <= set(positions)
+    for batch in chosen:
+        assert 2 <= len(batch) < batch_size + 4
+        assert sorted(batch) == [row for row in positions if patients[row] in set(patients[batch])]
+    later = np.concatenate(batches.order_pairs(positions, eyes, batch_size, seed=0, epoch=2))
+    assert not np.array_equal(taken, later[: len(taken)])
+    exact = batches.order_pairs(np.arange(20), np.arange(20), 6, seed=0, epoch=1)
+    assert [len(batch) for batch in exact] == [6, 6, 6]
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """Five squares as PNG, and what is in them: (5, 12, 12, 3) RGB."""
+    pixels = np.random.default_rng(1).integers(0, 256, (5, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    paths = {f"{patient}_left": tmp_path / f"{patient}_left.png" for patient in range(5)}
+    for path, square in zip(paths.values(), pixels, strict=True):
+        cv2.imwrite(str(path), square[:, :, ::-1])
+    owners = [Owner(str(patient), "left") for patient in range(5)]
+    return CachedSquares(paths, owners, keep_values(5), Making("whole", SIZE_PX, "none"), {"resize": "one"}), pixels
+
+
+def load(cached, storage, tmp_path):
+    file = tmp_path / "pixels" / "train.npy"
+    return store.load(cached, [120.0] * 3, [50.0] * 3, torch.device("cpu"), storage, file)
+
+
+@pytest.mark.parametrize("storage", ["memory", "file", "device", "auto"])
+def test_squares_are_decoded_as_rgb_and_cut_alike_wherever_they_lie(cached, tmp_path, storage):
+    squares, expected = cached
+    loaded = load(squares, storage, tmp_path)
+    np.testing.assert_array_equal(loaded.pixels, expected)
+    cuts = crops.draw_crops(5, MARGIN_PX, seed=0, epoch=1)
+    there, here = loaded, dataclasses.replace(loaded, pixels=expected)
+    assert torch.equal(*(crops.cut_batch(squares, np.arange(5), cuts, CROP_PX) for squares in (there, here)))
+
+
+def test_file_is_used_again_until_its_squares_change(cached, tmp_path):
+    squares, expected = cached
+    file = tmp_path / "pixels" / "train.npy"
+    times = []
+    for digest in ("one", "one", "other"):
+        loaded = load(squares._replace(digests={"resize": digest}), "file", tmp_path)
+        np.testing.assert_array_equal(loaded.pixels, expected)
+        times.append(file.stat().st_mtime_ns)
+    assert times[0] == times[1] != times[2]
+    for rows in ([0, 1], [1, 3]):  # two folds of the same cache
+        chosen = load(squares.select(np.array(rows)), "file", tmp_path)
+        np.testing.assert_array_equal(chosen.pixels, expected[rows])
+
+
+@pytest.mark.parametrize("fault", [None, "no picture", (SIZE_PX, SIZE_PX + 1), (SIZE_PX + 1, SIZE_PX + 1)], ids=str)
+def test_bad_square_is_named(cached, tmp_path, fault):
+    path = cached[0].paths["3_left"]
+    path.unlink()
+    if isinstance(fault, str):
+        path.write_text(fault)
+    elif fault:
+        cv2.imwrite(str(path), np.zeros((*fault, 3), np.uint8))
+    with pytest.raises(InputError, match="3_left.png"):
+        load(cached[0], "memory", tmp_path)
+
+
+def test_label_without_image_image_without_label_and_eyes_found_anew_are_named(tmp_path, capsys):
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    places, labels = tiny.draw_squares(data, cache), data / "trainLabels.csv"
+    text = labels.read_text()
+    for wrong, named in ((text.replace("3_left,3\n", ""), "3_left"), (text + "99_left,0\n", "99_left")):
+        labels.write_text(wrong)
+        with pytest.raises(InputError, match=named):
+            source.read_training_set(data, cache)
+    labels.write_text(text)
+    assert len(source.read_training_set(data, cache).targets) == 24
+    cv2.imwrite(str(data / "train" / "3_left.png"), np.zeros((SIZE_PX, 3 * SIZE_PX, 3), np.uint8))
+    for method in ("box", "whole"):  # all eyes are found otherwise, or one is; and the squares were cut before
+        with contextlib.suppress(InputError):  # which tells that the black one is rejected
+            crop.main([*places, f"--method={method}", "--jobs=1"])
+        with pytest.raises(InputError, match="crop train changed.*run python -m preprocess.resize again"):
+            source.read_training_set(data, cache)
