@@ -2,14 +2,18 @@
 # From a folder of photographs to a submission. Each line of `pipeline` is a stage, and `python -m STAGE` runs it alone.
 # It needs Python 3.11 or newer, and works under bash 3.2 (macOS) too.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) self=./run_all.sh
+home=$root # of the demo
+if [[ ! -d $root/preprocess ]]; then root=${root%/*} home=$PWD self="dr-pipeline run"; fi # pip has installed it
 
 pipeline() {
   local at=(--data "$data" --cache "$cache" --recipe "$recipe")
   if [[ $is_demo ]]; then stage preprocess.synthetic --data "$data" --recipe "$recipe"; fi # photographs, drawn
   stage preprocess "${at[@]}"                        # photographs -> squares, a lookup table each, their mean and std
-  stage dr.train "${at[@]}"                          # squares and labels -> a checkpoint per epoch
-  stage dr.predict "${at[@]}"                        # checkpoints -> scores, views and epochs averaged
+  if [[ $folds ]]; then score_folds; else            # these two for each fold, in a cache of their own
+    stage dr.train "${at[@]}"                        # squares and labels -> a checkpoint per epoch
+    stage dr.predict "${at[@]}"                      # checkpoints -> scores, views and epochs averaged
+  fi
   stage blend.train "${at[@]}"                       # scores and labels -> a blend of both eyes
   stage blend.predict "${at[@]}"                     # scores -> blended scores
   stage kappa.assign "${at[@]}"                      # blended scores -> levels
@@ -18,83 +22,60 @@ pipeline() {
   stage submissions.report "${at[@]}" --name "$name" # all that is worth seeing -> submissions/NAME.html
 }
 
-usage() {
-  cat <<'END'
-usage: ./run_all.sh                                   the demo: drawn photographs, submissions/demo.csv and .html
-       ./run_all.sh --data DIR [OPTIONS] [STAGE STAGE-OPTIONS]...
-
-From a folder in Kaggle's layout (train/*.jpeg, test/*.jpeg, trainLabels.csv, perhaps sampleSubmission.csv) to
-submissions/NAME.csv, and NAME.html, a report on it. Every stage keeps what it makes in the cache: a second run does
-only what is new or changed.
-
-  --data DIR          the folder of photographs (default: data/demo, which is drawn first)
-  --cache DIR         where the stages keep what they make (default: cache, or cache/demo for the demo)
-  --name NAME         the submission's name (default: submission, or demo for the demo)
-  --recipe NAME       where all options without a value get it from, or FILE.toml (default: article, or demo)
-  --jobs N            processes for the stages that read or draw photographs (default: one per core)
-  --allow-rejected    go on although some photographs cannot be used: see CACHE/rejected.csv
-  --size-px N         side of the cropped squares in pixels
-  --epochs N          epochs of training
-  --views N           views per eye that are averaged in prediction
-  --python [FILE...]  only set up, with the requirements in FILE too, and print the Python interpreter's path
-
-A stage's name begins options for that stage alone; `python -m STAGE --help` lists them:
-  ./run_all.sh --data data --jobs 8 dr.train --folds 8 --seed 1 blend.train --method linear kappa.assign --method exact
-
-It is software for a competition and for research, not a medical device.
-END
-}
-
-stage() { # STAGE OPTION...: with the command line's options for this stage behind the others
-  local current="" word
-  local -a own=()
-  for word in ${words[@]+"${words[@]}"}; do
-    if is_stage "$word"; then current=$word; elif [[ $current == "$1" ]]; then own+=("$word"); fi
-  done
-  if [[ $is_plan ]]; then
-    planned+=(== "$@" ${own[@]+"${own[@]}"})
-    return
+score_folds() { # a net per fold, and the mean of their scores: in CACHE/folds-N, where the later stages go on
+  local fold part own=$cache/folds-$folds
+  local -a runs=()
+  at=(--data "$data" --cache "$own" --recipe "$recipe") # of the pipeline, from here on
+  if [[ ! $is_plan ]]; then
+    mkdir -p "$own"
+    for part in crop resize normalize standardize rejected.csv; do ln -sfn "../$part" "$own/$part"; done
   fi
-  printf '\n== %s\n' "$1"
-  "$python" -P -m "$@" ${own[@]+"${own[@]}"}
+  for ((fold = 0; fold < folds; fold++)); do
+    stage dr.train "${at[@]}" --run "fold-$fold" --folds "$folds" --fold "$fold"
+    stage dr.predict "${at[@]}" --run "fold-$fold"
+    runs+=("fold-$fold")
+  done
+  stage dr.predict "${at[@]}" --average "${runs[@]}"
 }
 
-is_stage() { # WORD: it names a module
-  local path="$root/${1//.//}"
-  [[ $1 != *[!a-z_.]* && (-f $path.py || -f $path/__main__.py) ]]
-}
-
-source "$root/preprocess/environment.sh" # fail, set_up, check_options
+source "$root/preprocess/environment.sh" # usage, fail, stage, is_stage, set_up, check_options
 trap 'told=$?; ((told == 130)) || echo "error: interrupted; the same command goes on where it stopped" >&2; exit 130' INT
 
-data="" cache="" name="" recipe="" words=() planned=()
+data="" cache="" name="" recipe="" folds="" words=() planned=()
 while (($#)); do
+  [[ $1 != --*=* ]] || set -- "${1%%=*}" "${1#*=}" "${@:2}"
   case $1 in
     --help | -h) usage; exit ;;
     --python) set_up "$root/requirements.txt" "${@:2}"; exit ;;
     --allow-rejected) words+=(preprocess "$1" dr.predict "$1"); shift; continue ;;
-    --data | --cache | --name | --recipe | --jobs | --size-px | --epochs | --views)
-      [[ -n ${2:-} && $2 != --* ]] || fail "$1 needs a value; see ./run_all.sh --help" ;;
-    *) is_stage "$1" || fail "unknown option or stage $1; see ./run_all.sh --help"; break ;;
+    --data | --cache | --name | --recipe | --jobs | --size-px | --epochs | --views | --folds | --device)
+      [[ -n ${2:-} && $2 != --* ]] || fail "$1 needs a value; see $self --help" ;;
+    *) is_stage "$1" || fail "unknown option or stage $1; see $self --help"; break ;;
   esac
   case $1 in
     --jobs) words+=(preprocess.synthetic "$1" "$2" preprocess "$1" "$2") ;;
     --size-px) words+=(preprocess "$1" "$2") ;;
     --epochs) words+=(dr.train "$1" "$2") ;;
     --views) words+=(dr.predict "$1" "$2") ;;
-    *) printf -v "${1#--}" %s "$2" ;; # data, cache, name, recipe
+    --device) words+=(dr.train "$1" "$2" dr.predict "$1" "$2") ;;
+    *) printf -v "${1#--}" %s "$2" ;; # data, cache, name, recipe, folds
   esac
   shift 2
 done
 words+=("$@")
+if [[ $folds ]]; then
+  [[ $folds =~ ^([2-9]|[1-9][0-9])$ ]] || fail "--folds $folds: a number from 2 to 99"
+  [[ " $* " != *" --fold"[s=\ ]* && " $* " != *" --run"[=\ ]* ]] || fail "--folds $folds names folds and runs itself"
+fi
 is_demo=$([[ $data ]] || echo yes)
 if [[ $is_demo ]]; then
-  data="$root/data/demo" cache=${cache:-$root/cache/demo} name=${name:-demo} recipe=${recipe:-demo}
+  data="$home/data/demo" cache=${cache:-$home/cache/demo} name=${name:-demo${folds:+-folds}} recipe=${recipe:-demo}
 else
-  cache=${cache:-cache} name=${name:-submission} recipe=${recipe:-article}
+  cache=${cache:-cache} name=${name:-submission${folds:+-folds}} recipe=${recipe:-article}
 fi
 python=$(set_up "$root/requirements.txt")
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PYTHONUNBUFFERED=1
+[[ $home != "$root" ]] || export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
 is_plan=yes pipeline
 for word in "$@"; do

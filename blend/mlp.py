@@ -108,7 +108,8 @@ def fit_blend(pairs: Pairs, levels: np.ndarray, method: str, seed: int) -> Blend
     """Fit a blend to (n, k) pairs and (n,) levels, by method `linear` or `mlp`.
 
     Both eyes of a patient are examples, each as the own eye once: that is both orders of each pair. Each network has
-    one thread and its own generator, so that the result does not depend on how many cores there are.
+    one thread and its own generator, so that the result does not depend on how many cores there are. The networks learn
+    of eyes without a fellow, too: most of what they mend is how sure the scores are of themselves.
     """
     weight = fit_fellow_weight(pairs, levels)
     if method == "linear":
@@ -146,6 +147,7 @@ def save_blend(path: Path, blend: Blend) -> None:
 
 def load_blend(path: Path) -> Blend:
     """Return the blend of a checkpoint. Raises InputError if the file is missing, torn or no blend's."""
+    files.check_regular(path)
     content = checkpoint.load(path, "blend.train")
     is_ours = isinstance(content, dict) and content.get("format") == FORMAT
     weight, nets = (content.get("fellow_weight"), content.get("nets")) if is_ours else (None, None)

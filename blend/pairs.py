@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dr.measures import measure_log_loss
+from preprocess.cache import tables
+from preprocess.cache.errors import InputError, shorten
 from preprocess.samples.folds import assign_folds
-from preprocess.samples.layout import Owner
+from preprocess.samples.layout import Layout, Owner
 
 N_FOLDS = 5  # of cross-fitting
 SEED = 0
 OTHER_SIDE = {"left": "right", "right": "left"}
 PRIOR_IMAGES = 50  # a weight fitted to 120 images is off by 0.2 either way: so many images speak for 0, own scores only
+
+
+# Of the option that says which images are pairs, where their names do not.
+PAIRS_FROM: dict[str, Any] = {
+    "type": Path, "metavar": "TABLE", "help": "CSV of image, group and side (left or right): whose eyes the images of "
+    "--scores are (default: their names tell, PATIENT_left and PATIENT_right)",
+}  # fmt: skip
 
 
 class Pairs(NamedTuple):
@@ -25,6 +35,32 @@ class Pairs(NamedTuple):
 
     def select(self, rows: np.ndarray) -> Pairs:
         return Pairs(self.own[rows], self.fellow[rows])
+
+    @property
+    def is_pair(self) -> np.ndarray:
+        """Which rows, (n,) bool, tell of a fellow: an eye without one is its own, and says nothing of its weight."""
+        return (self.own != self.fellow).any(axis=1)
+
+
+def read_owners(images: Sequence[str], layout: Layout, pairs_from: Path | None) -> list[Owner]:
+    """Return whose eyes images are, by their names or by a table of image, group and side (left or right).
+
+    Raises InputError, naming some or file and row, for images that neither tells of.
+    """
+    if not pairs_from:
+        try:
+            return [layout.find_owner(image) for image in images]
+        except InputError as error:
+            raise InputError(f"{error}; --pairs-from TABLE pairs images of other names") from None
+    table = tables.read_table(pairs_from, ["image", "group", "side"], layout.spell)
+    sides = table["side"].str.lower()
+    bad = ~sides.isin(OTHER_SIDE) | (table["group"] == "")
+    if bad.any():
+        row, side = int(bad.argmax()), shorten(table["side"][bad.argmax()])
+        raise InputError(f"{pairs_from}, row {row + 2}: side {side!r} is not left or right, or the group is empty")
+    owners = dict(zip(table["image"], map(Owner, table["group"], sides), strict=True))
+    tables.check_same_images(images, [image for image in images if image in owners], "the scores", pairs_from)
+    return [owners[image] for image in images]
 
 
 def pair_eyes(owners: Sequence[Owner], scores: np.ndarray) -> Pairs:
@@ -67,9 +103,15 @@ def blend_linear(pairs: Pairs, fellow_weight: float) -> np.ndarray:
 
 
 def fit_fellow_weight(pairs: Pairs, levels: np.ndarray) -> float:
-    """Return the fellow's weight in 0–1: the one of lowest log loss (which is convex in it), shrunk for few images."""
+    """Return the fellow's weight in 0–1: the one of lowest log loss (which is convex in it), shrunk for few images.
+
+    Only eyes with a fellow count; without any it is 0.
+    """
     from scipy.optimize import minimize_scalar
 
+    pairs, levels = pairs.select(pairs.is_pair), levels[pairs.is_pair]
+    if not len(levels):
+        return 0.0
     best = minimize_scalar(
         lambda weight: measure_log_loss(blend_linear(pairs, weight), levels), bounds=(0, 1), method="bounded"
     ).x

@@ -4,20 +4,24 @@ python -m blend.train --data data --cache cache
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from blend.pairs import N_FOLDS, SEED, cross_fit, pair_eyes
+import numpy as np
+
+from blend.pairs import N_FOLDS, PAIRS_FROM, SEED, cross_fit, pair_eyes, read_owners
 from dr.measures import expect_levels, measure_log_loss
-from dr.scores import read_scores, read_targets_of, write_scores
+from dr.scores import NORMALIZE, NORMALIZE_HINT, read_scores, read_targets_of, write_scores
+from dr.task import find_prior, name_columns
 from preprocess.cache import files, manifest, stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
 from preprocess.samples import readers
-from preprocess.samples.layout import Layout
+from preprocess.samples.layout import Layout, Task
 
-VERSION = 1  # of what this stage computes; a change refits every cache's blend
+VERSION = 2  # of what this stage computes; a change refits every cache's blend
 METHODS = ("mlp", "linear")
 OUT_OF_FOLD = ("out_of_fold.csv", "linear_out_of_fold.csv")  # by the method chosen; by the linear blend, to compare
 
@@ -36,16 +40,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     explicit.add_argument("--scores", type=Path, help="scores of labelled images")
     explicit.add_argument("--labels", type=Path, help="their levels")
     explicit.add_argument("--out", type=Path, help="checkpoint to write")
+    explicit.add_argument("--known-only", action="store_true", help="leave out images that --labels has no level of")
+    explicit.add_argument("--normalize", **NORMALIZE)
+    explicit.add_argument("--pairs-from", **PAIRS_FROM)
     options = recipe.parse(parser, argv, "blend.train")
     if len({bool(path) for path in (options.scores, options.labels, options.out)}) > 1:
         parser.error("--scores, --labels and --out come together")
+    if not options.scores and (options.known_only or options.normalize or options.pairs_from):
+        parser.error("--known-only, --normalize and --pairs-from come with --scores")
+    files.check_out(options.out, options.scores, options.labels, options.pairs_from)
     layout = readers.find_layout(options.data)
     if options.scores:
-        summary = train_file(options.scores, options.labels, options.out, None, options.method, layout)
+        summary = train_file(options, layout, options.scores, options.labels, options.out, None)
     else:
         with stage.working(options.cache, "blend.train"):
             summary = train_cached(options, layout)
-    print(f"blend.train: {summary}")
+    print(f"blend.train: {summary}", file=files.summary_stream(options.out))
 
 
 def train_cached(options: argparse.Namespace, layout: Layout) -> str:
@@ -59,14 +69,14 @@ def train_cached(options: argparse.Namespace, layout: Layout) -> str:
     change = manifest.find_change(folder, parameters, inputs)
     if change is None:
         return "cached"
-    summary = train_file(scores, labels, folder / "model.pt", folder, options.method, layout)
+    summary = train_file(options, layout, scores, labels, folder / "model.pt", folder)
     outputs = {name: files.hash_file(folder / name) for name in ("model.pt", *OUT_OF_FOLD)}
     manifest.write_manifest(folder, "blend.train", parameters, inputs, outputs)
     return f"{summary} ({change})"
 
 
 def train_file(
-    scores_from: Path, labels_from: Path, out: Path, folder: Path | None, method: str, layout: Layout
+    options: argparse.Namespace, layout: Layout, scores_from: Path, labels_from: Path, out: Path, folder: Path | None
 ) -> str:
     """Fit a blend to files, write its checkpoint, return one line on what it is worth.
 
@@ -74,28 +84,41 @@ def train_file(
     """
     from blend import mlp  # torch takes a second and a half; who is cached does not wait for it
 
-    table = read_scores(scores_from, layout.task)
-    images, scores = list(table.index), table.to_numpy()
-    levels = read_targets_of(table.index, scores_from, labels_from, layout)
-    owners = [layout.find_owner(image) for image in images]
+    table = read_scores(scores_from, layout.task, options.normalize, layout.spell, NORMALIZE_HINT)
+    known = read_targets_of(table.index, scores_from, labels_from, layout, options.known_only)
+    images, scores, levels = list(known.index), table.loc[known.index].to_numpy(), known.to_numpy()
+    owners = read_owners(images, layout, options.pairs_from)
     groups, pairs = [owner.group for owner in owners], pair_eyes(owners, scores)
     if len(set(groups)) < 2:
         raise InputError(f"{scores_from}: one patient only; a blend is judged on other patients than it was fitted to")
+    warn_of_columns(scores, levels, layout.task, scores_from)
     blended = {
         name: cross_fit(pairs, groups, levels, partial(mlp.fit_predictor, method=name, seed=SEED))
-        for name in ("linear", method)
+        for name in ("linear", options.method)
     }
     if folder:
-        for name, which in zip(OUT_OF_FOLD, (method, "linear"), strict=True):
+        for name, which in zip(OUT_OF_FOLD, (options.method, "linear"), strict=True):
             write_scores(folder / name, images, blended[which], layout.task)
-    blend = mlp.fit_blend(pairs, levels, method, SEED)
+    blend = mlp.fit_blend(pairs, levels, options.method, SEED)
     mlp.save_blend(out, blend)
     worth = ", ".join(  # the squared error of the expected level: the kappa hangs on it
         f"{name} {measure_log_loss(kind, levels):.4f} {((expect_levels(kind) - levels) ** 2).mean():.4f}"
         for name, kind in {"raw": scores, **blended}.items()
     )
     fitted = f"{len(images)} images, fellow's weight {blend.fellow_weight:.2f}"
+    fitted += "" if pairs.is_pair.any() else " (none of these eyes has a fellow)"
+    fitted += f"; {len(table) - len(images)} without a known level left out" if options.known_only else ""
     return f"{fitted}; cross-fitted log loss and squared error: {worth}"
+
+
+def warn_of_columns(scores: np.ndarray, levels: np.ndarray, task: Task, scores_from: Path) -> None:
+    """Say on stderr that scores are worse than none: (n, k) scores, (n,) levels."""
+    loss, prior = measure_log_loss(scores, levels), find_prior(task, levels)
+    guessed = measure_log_loss(np.tile(prior, (len(levels), 1)), levels)
+    if loss > guessed:
+        worse = f"log loss {loss:.4f}, worse than guessing each level by its frequency, {guessed:.4f}"
+        columns = ", ".join(name_columns(task))
+        print(f"warning: {scores_from}: {worse}; are {columns} in the order of the levels?", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dr import measures
 from dr.machine import workers
 from dr.training import checkpoint, runs, settings
 from dr.training.checkpoint import Checkpoint
@@ -23,6 +24,8 @@ from preprocess.samples.layout import Owner
 LAYERS = ("fine", "last")  # those of dr.nets.heat, which needs torch
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 92)
 SUFFIX = "_heat.jpeg"
+UNLIKE = "unlike what the net was trained on"
+UNKNOWN = "what the net was trained on looks like is not known: too few images, or an older version of dr.train"
 NOBODY = Owner("")  # whose eye a photograph shows does not matter where its fellow is not asked
 
 
@@ -39,10 +42,26 @@ def check_refused(reasons: Mapping[str, str], n_done: int) -> None:
         raise InputError(f"{counted} ({name}: {reason})" + f"; {n_done} done" * (n_done > 0))
 
 
+def add_strict_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--strict`."""
+    parser.add_argument("--strict", action="store_true", help=f"refuse photographs that are {UNLIKE}; else it is said")
+
+
+def is_unlike(unlikeness: float | None) -> bool:
+    """Tell whether a photograph lies farther from what a net learned from than a new one may; not if it is unknown."""
+    return unlikeness is not None and not unlikeness <= 1
+
+
+def check_like(unlikeness: float | None, is_strict: bool) -> None:
+    """Raise Unusable if `--strict` refuses a photograph."""
+    if is_strict and is_unlike(unlikeness):
+        raise square.Unusable(f"{UNLIKE}: {unlikeness:.1f} times as far from it as new ones of its kind may lie")
+
+
 def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
     """Return the checkpoint that is named, or that of the last epoch in the cache.
 
-    Raises InputError if there is none, or its net does not know the level to explain.
+    Raises InputError if there is none, or its net does not know the level to explain or what is to be refused.
     """
     if options.checkpoint:
         of = checkpoint.read(options.checkpoint)
@@ -52,6 +71,8 @@ def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
     last = len(of.task.names) - 1
     if options.level is not None and options.level > last:
         raise InputError(f"--level {options.level}: the net's last level is {last}")
+    if options.strict and not of.likeness:
+        raise InputError(f"--strict: {UNKNOWN}")
     return of
 
 
@@ -72,13 +93,15 @@ def explain(options: argparse.Namespace) -> None:
     from dr.machine.device import choose_device
     from dr.nets import heat
     from dr.squares import crops, store
-    from dr.training import views
+    from dr.training import likeness, views
 
     on = choose_device(options.device)
     net, reasons = views.put_net(of, on), {}
     for path, target in targets.items():
         try:
             made = square.make_square(path, of.making)
+            unlikeness = likeness.measure(of, made)
+            check_like(unlikeness, options.strict)
         except square.Unusable as error:
             reasons[show(path)] = str(error)
             print(f"{show(path)}: refused: {error}", flush=True)
@@ -86,22 +109,33 @@ def explain(options: argparse.Namespace) -> None:
         squares = store.gather([NOBODY], [made], of.mean, of.std)
         with progress.tracking(1, "scoring", is_shown=False) as bar:
             scores = views.score_views(net, of, squares, 1, 1, bar)[0, 0]
-        level = int(scores.argmax()) if options.level is None else options.level
+        level = int(measures.round_levels(scores)) if options.level is None else options.level
         centers = crops.cut_centers(squares, net.image_px).to(on)
         (seen,) = heat.map_heat(net, centers, np.array([level]), options.layer)
         rgb, _ = photograph.decode(path, photograph.MAX_PIXELS)  # never reduced
         placed = undo_crop(seen, made.disc, of.making, rgb.shape[:2])
-        done, jpeg = cv2.imencode(".jpeg", cv2.cvtColor(heat.blend_heat(rgb, placed), cv2.COLOR_RGB2BGR), JPEG_OPTIONS)
-        if not done:
-            raise RuntimeError(f"{target}: OpenCV cannot encode it")
-        files.write_bytes(target, jpeg.tobytes())
-        thought = f"level {level} ({scores[level]:.0%} by this net)"
-        if level != scores.argmax():
-            thought += f", likeliest {scores.argmax()} ({scores.max():.0%})"
-        thought += "" if seen.any() else ", for which nothing speaks"
-        print(f"{show(path)}: {thought} -> {show(target)}", flush=True)
-    print(stage.NOTICE)
+        write_jpeg(target, heat.blend_heat(rgb, placed))
+        said = describe_thought(scores, level, seen.any(), unlikeness)
+        print(f"{show(path)}: {said} -> {show(target)}", flush=True)
+    print(*[UNKNOWN] * (not of.likeness), stage.NOTICE, sep="\n")
     check_refused(reasons, len(targets) - len(reasons))
+
+
+def write_jpeg(target: Path, rgb: np.ndarray) -> None:
+    """Write a picture, (h, w, 3) uint8 RGB."""
+    done, jpeg = cv2.imencode(".jpeg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), JPEG_OPTIONS)
+    if not done:
+        raise RuntimeError(f"{target}: OpenCV cannot encode it")
+    files.write_bytes(target, jpeg.tobytes())
+
+
+def describe_thought(scores: np.ndarray, level: int, is_backed: bool, unlikeness: float | None) -> str:
+    """Return what the net thinks of a photograph: its scores (k,), and the level explained, for which places speak."""
+    nearest = int(measures.round_levels(scores))
+    thought = f"level {level} ({scores[level]:.0%} by this net)"
+    thought += f", nearest to the mean {nearest} ({scores[nearest]:.0%})" * (level != nearest)
+    thought += ", for which nothing speaks" * (not is_backed)
+    return thought + f", {UNLIKE}" * is_unlike(unlikeness)
 
 
 def undo_crop(heat: np.ndarray, disc: Disc, making: square.Making, shape: tuple[int, int]) -> np.ndarray:
@@ -134,7 +168,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.train left the net: its last epoch")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
-    parser.add_argument("--level", type=stage.whole(0), help="level to explain (the likeliest)")
+    parser.add_argument("--level", type=stage.whole(0), help="level to explain (the one nearest to the mean)")
+    add_strict_option(parser)
     parser.add_argument("--layer", choices=LAYERS, default="fine", help="fine: an earlier convolution, which shows "
                         "single spots; last: the last one, coarse, Grad-CAM proper")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("heat"), help="folder for the pictures")

@@ -217,7 +217,7 @@ def measure_reliability(groups: Sequence[str], scores: np.ndarray, levels: np.nd
     draws = draw_groups(numbers.max() + 1)
     hit, all_of_bin = (sum_draws(draws, of[:, shown]) for of in (true, come))
     shares = np.divide(hit, all_of_bin, out=np.full(hit.shape, np.nan), where=all_of_bin > 0)
-    low, high = np.nanpercentile(shares, INTERVAL, axis=0)
+    low, high = np.nanpercentile(shares, INTERVAL, axis=0).reshape(2, -1)  # of no bin, numpy returns (0,)
     counts, predicted, observed = counts[shown], predicted[shown], observed[shown]
     return Reliability(predicted / counts, observed / counts, low, high, counts, error)
 

@@ -3,14 +3,17 @@
 python -m dr.predict --data DIR --cache DIR [--views N] [--epochs-averaged last:5] [--run NAME] [--allow-rejected]
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
+import itertools
 import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,6 +28,9 @@ from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
 from preprocess.samples import readers
 from preprocess.samples.layout import Layout, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION = 2  # raise it when the same checkpoints give other scores
 
@@ -164,29 +170,45 @@ def fill_rejected(
     return np.array(filled)
 
 
-def average_runs(cache: Path, run: str | None, names: Sequence[str], task: Task) -> None:
-    """Write the mean of the score tables of several runs as those of `run`.
+def average_runs(cache: Path, run: str | None, names: Sequence[str | None], task: Task) -> None:
+    """Write the mean of the score tables of several runs as those of `run`, which has no net itself.
 
-    Raises InputError, naming some, if the tables have different images.
+    Of the validation folds it has each image by the nets that held it out: they have the same images, or none in
+    common. Raises InputError, naming some, if tables have only part of their images in common.
     """
     folders, folder = [runs.folder_of(cache, name) for name in names], runs.folder_of(cache, run)
-    digests: dict[str, str] = {}
-    outputs: dict[str, str] = {}
+    titles = [name or settings.ORDINARY for name in names]
+    if (folder / "epochs").exists():
+        raise InputError(f"{folder}: holds a net of its own; give the mean another name by --run")
+    if repeated := [title for title in titles if titles.count(title) > 1]:
+        raise InputError(f"--average: {repeated[0]} comes twice")
+    means: dict[str, pd.DataFrame] = {}
+    inputs: dict[str, str] = {}
     for table in ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv"):
         paths = [source / table for source in folders]
-        if not any(path.exists() for path in paths):
-            continue
-        scores = [read_scores(path, task) for path in paths]
-        for path, others in zip(paths[1:], scores[1:], strict=True):
-            tables.check_same_images(scores[0].index, others.index, paths[0], path)
-        mean = np.mean([own.to_numpy() for own in scores], axis=0)
-        write_scores(folder / table, list(scores[0].index), mean, task)
-        digests |= {str(path.relative_to(cache)): files.hash_file(path) for path in paths}
-        outputs[table] = files.hash_file(folder / table)
-    if not outputs:
-        raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {names[0]} first")
-    manifest.write_manifest(folder, "dr.predict", {"average": list(names)}, digests, outputs)
-    print(f"dr.predict: {', '.join(outputs)}: mean of {', '.join(names)}")
+        if any(path.exists() for path in paths):
+            means[table] = average_tables({path: read_scores(path, task) for path in paths}, "valid" in table)
+            inputs |= {str(path.relative_to(cache)): files.hash_file(path) for path in paths}
+    if not means:
+        raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {titles[0]} first")
+    for table, mean in means.items():
+        write_scores(folder / table, list(mean.index), mean.to_numpy(), task)
+        print(f"dr.predict: {table}: {len(mean)} images, mean of {', '.join(titles)}")
+    outputs = {table: files.hash_file(folder / table) for table in means}
+    manifest.write_manifest(folder, "dr.predict", {"average": list(names)}, inputs, outputs)
+
+
+def average_tables(scores: Mapping[Path, pd.DataFrame], is_split: bool) -> pd.DataFrame:
+    """Return each image's mean over the tables that have it, path -> scores.
+
+    Raises InputError, naming some, if the images differ; if `is_split`, two tables may also have none in common.
+    """
+    import pandas as pd
+
+    for (path, own), (other_path, other) in itertools.combinations(scores.items(), 2):
+        if not is_split or len(own.index.intersection(other.index)):
+            tables.check_same_images(own.index, other.index, path, other_path)
+    return pd.concat(scores.values()).groupby("image").mean()
 
 
 def parse_epochs(text: str) -> str:
@@ -202,7 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "dr.predict",
         "Score the validation fold and the test set: probabilities, averaged over views (the middle of the square, and "
         "random crops and flips) and epochs. Writes CACHE/dr/scores_valid.csv, scores_test.csv, and single_*.csv: "
-        "the middle view of the last epoch alone.",
+        "the middle view of the last epoch alone. With --average, the mean of several runs: on the test set of all, on "
+        "the validation folds of those that held an image out.",
         "--data data --cache cache --views 8 --epochs-averaged last:5",
     )
     settings.add_device_options(parser)
@@ -211,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="epochs whose nets are averaged")  # fmt: skip
     parser.add_argument("--batch-size", type=stage.whole(1), help="images scored at a time")
     parser.add_argument("--average", type=settings.parse_run, nargs="+", metavar="RUN",
-                        help="write the mean of these runs' score tables instead")  # fmt: skip
+                        help="write the mean of these runs' score tables instead, as those of --run")  # fmt: skip
     stage.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "dr.predict")
     with stage.working(options.cache, "dr.predict", [runs.folder_of(options.cache, options.run)]):

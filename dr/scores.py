@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr.task import find_fault, name_columns
-from preprocess.cache import files, tables
+from dr.task import SUM_TOLERANCE, find_fault, name_columns
+from preprocess.cache import tables
 from preprocess.cache.errors import InputError
 from preprocess.samples.layout import Layout, Task
 
@@ -17,10 +18,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NUMBER_FORMAT = "%.9g"  # nine significant digits tell any two float32 apart
+# Of the option that takes scores whatever their rows sum to, and what to say where it is missing.
+NORMALIZE: dict[str, Any] = {"action": "store_true", "help": "divide each row of --scores by its sum"}
+NORMALIZE_HINT = "; --normalize divides each row by its sum"
+LEAST_DECIMALS = 2  # of scores that count as rounded; sums of coarser ones may be off by whatever a slip makes
 
 
-def read_scores(path: Path, task: Task) -> pd.DataFrame:
+def read_scores(
+    path: Path, task: Task, normalize: bool = False, spell: Callable[[str], str] = str, hint: str = ""
+) -> pd.DataFrame:
     """Return a score table, float64, indexed by image in their order.
+
+    Sums that are off because the table is rounded are made 1.
+
+    Parameters
+    ----------
+    normalize : make all sums 1, however far they are off
+    spell : see `Layout`
+    hint : what to do about a sum that is not 1
 
     Raises InputError, naming file and row, for missing columns, a bad or repeated image id, and scores that the task
     cannot have, see `dr.task.find_fault`.
@@ -28,14 +43,29 @@ def read_scores(path: Path, task: Task) -> pd.DataFrame:
     import pandas as pd
 
     columns = name_columns(task)
-    table = tables.read_table(path, ["image", *columns])
+    table = tables.read_table(path, ["image", *columns], spell)
     if table.empty:
         raise InputError(f"{path}: holds no image")
     scores = tables.read_numbers(path, table, columns)
-    if fault := find_fault(scores):
-        raise InputError(f"{path}, row {fault[0] + 2}: image {table['image'][fault[0]]}: {fault[1]}")
+    sums = scores.sum(axis=1, keepdims=True)
+    if normalize or find_fault(scores):
+        tolerance = np.inf if normalize and (sums > 0).all() else find_rounding(table[columns].to_numpy())
+        if fault := find_fault(scores, tolerance):
+            advice = hint if fault[1].endswith("not 1") else ""
+            raise InputError(f"{path}, row {fault[0] + 2}: image {table['image'][fault[0]]}: {fault[1]}{advice}")
+        scores = scores / sums
     frame = pd.DataFrame(scores, index=pd.Index(table["image"], name="image"), columns=columns)
     return frame.loc[tables.sort_images(frame.index)]
+
+
+def find_rounding(texts: np.ndarray) -> float:
+    """Return how far off 1 sums of rounded scores may be: half of the last digit for each of (n, k) decimal numbers.
+
+    The digits are those of the number that has most: 0.5 may be short for 0.500.
+    """
+    parts = [re.fullmatch(r"[^.e]*\.?(\d*)(?:e([+-]?\d+))?\s*", text, re.IGNORECASE) for text in texts.ravel()]
+    decimals = max(len(part[1]) - int(part[2] or 0) if part else 0 for part in parts)
+    return max(SUM_TOLERANCE, 0.5 * texts.shape[1] * 10.0**-decimals if decimals >= LEAST_DECIMALS else 0)
 
 
 def write_scores(path: Path, images: Sequence[str], scores: np.ndarray, task: Task) -> None:
@@ -53,14 +83,18 @@ def write_scores(path: Path, images: Sequence[str], scores: np.ndarray, task: Ta
     if fault := find_fault(scores):
         raise InputError(f"{path}: image {images[fault[0]]}: {fault[1]}")
     frame = pd.DataFrame(scores, pd.Index(images, name="image"), name_columns(task)).loc[tables.sort_images(images)]
-    files.write_bytes(path, frame.to_csv(float_format=NUMBER_FORMAT, lineterminator="\n").encode())
+    tables.write_csv(path, frame.to_csv(float_format=NUMBER_FORMAT, lineterminator="\n"))
 
 
-def read_targets_of(images: pd.Index, scores_from: Path, labels_from: Path, layout: Layout) -> np.ndarray:
-    """Return the target of each image of a score table, (n,) int64, from a label table that may hold more images.
+def read_targets_of(
+    images: pd.Index, scores_from: Path, labels_from: Path, layout: Layout, known_only: bool = False
+) -> pd.Series:
+    """Return the target of each image of a table, int64, indexed by image, from a label table that may hold more.
 
-    Raises InputError, naming some, if images have no label.
+    Raises InputError, naming some, if images have no label, unless only the known ones are wanted and there are some.
     """
-    labels = layout.read_labels(labels_from)
-    tables.check_same_images(images, images.intersection(labels.index), scores_from, labels_from)
-    return labels[images].to_numpy()
+    labels = layout.read_labels(labels_from, known_only)
+    known = images[images.isin(labels.index)]
+    if not (known_only and len(known)):
+        tables.check_same_images(images, known, scores_from, labels_from)
+    return labels[known]

@@ -16,11 +16,14 @@ def name_columns(task: Task) -> list[str]:
     return [f"p{level}" for level in range(len(task.names))]
 
 
-def find_fault(scores: np.ndarray) -> tuple[int, str] | None:
-    """Return the first row of (n, k) scores that is no distribution, and why; None if all are."""
+def find_fault(scores: np.ndarray, tolerance: float = SUM_TOLERANCE) -> tuple[int, str] | None:
+    """Return the first row of (n, k) scores that is no distribution, and why; None if all are.
+
+    Sums may be off by `tolerance`.
+    """
     finite, positive = np.all(np.isfinite(scores), axis=1), np.all(scores >= 0, axis=1)
     sums = scores.sum(axis=1)
-    bad = np.flatnonzero(~(finite & positive & (np.abs(sums - 1) <= SUM_TOLERANCE)))
+    bad = np.flatnonzero(~(finite & positive & (np.abs(sums - 1) <= tolerance)))
     if not bad.size:
         return None
     row = int(bad[0])

@@ -1,4 +1,4 @@
-"""Train the net: squares, lookup tables and labels -> CACHE/dr/epochs, a checkpoint each, and history.csv.
+"""Train the net: squares, lookup tables and labels -> CACHE/dr/epochs, a checkpoint each, and their history.csv.
 
 python -m dr.train --data DIR --cache DIR [--recipe NAME] [--epochs N] [--learning-rate X] [--run NAME]
 """
@@ -11,84 +11,124 @@ from pathlib import Path
 from dr.machine import workers
 from dr.squares import source
 from dr.training import runs, settings
+from dr.training.runs import Start
 from dr.training.settings import Settings
 from preprocess.cache import files, manifest, stage
+from preprocess.cache.errors import InputError
 from preprocess.samples import readers
 
 KEPT_EPOCHS = 10  # checkpoints of 7.4 MB; prediction averages the last five
 
 
-def train(options: argparse.Namespace, wanted: Settings, epochs: Path) -> None:
+def train(options: argparse.Namespace, wanted: Settings) -> None:
     """Bring the epochs of a run up to date; under torchrun all train, the first process decides and writes."""
     training_set = source.read_training_set(options.data, options.cache)
+    run, inputs = runs.folder_of(options.cache, options.run), training_set.digests
+    pending = run / "pending" / runs.identify(vars(wanted), inputs)
     with workers.joined(options.device):
-        start = workers.share(lambda: find_start(epochs, wanted, training_set.digests))
+        start = workers.share(lambda: find_start(options, wanted, inputs, pending))
         if start is None:
             return
-        if start < wanted.epochs:
+        if not start.is_over:
             workers.let_waiting_threads_sleep()
             from dr.training.epochs import train_epochs  # torch takes seconds; who is cached does not wait for it
 
             task = readers.find_layout(options.data).task
-            train_epochs(options, wanted, epochs, training_set, task, start)
+            train_epochs(options, wanted, pending, training_set, task, start)
+        elif workers.rank() == 0:
+            runs.begin(pending, start, vars(wanted), inputs)
     if workers.rank() == 0:  # the run has come to its end
-        figures = runs.read_figures(epochs)
-        runs.write_history(epochs, figures)
-        kept = {f"{row['epoch']:04}.pt": row["checkpoint"] for row in figures[-options.keep :]}
-        manifest.write_manifest(epochs, "dr.train", vars(wanted), training_set.digests, outputs=kept)
+        figures = runs.read_figures(pending)
+        runs.write_history(pending, figures)
+        newest = {f"{row['epoch']:04}.pt": row["checkpoint"] for row in figures[-options.keep :]}
+        kept = {name: digest for name, digest in newest.items() if (pending / name).exists()}
+        manifest.write_manifest(pending, "dr.train", vars(wanted), inputs, outputs=kept)
+        put_in_use(run, pending, options.overwrite)
 
 
-def find_start(epochs: Path, wanted: Settings, digests: Mapping[str, str]) -> int | None:
-    """Return how many epochs need not be done again, None if nothing at all is to be done, and say why."""
-    epochs.mkdir(parents=True, exist_ok=True)
-    kept, figures = manifest.read_manifest(epochs), runs.read_figures(epochs)
-    has_all = kept and max(kept["outputs"], default="") == f"{len(figures):04}.pt"
-    if has_all and (epochs.parent / "history.csv").exists() and not manifest.find_change(epochs, vars(wanted), digests):
+def put_in_use(run: Path, new: Path, is_overwriting: bool) -> None:
+    """Put a finished net in the place of the one that is in use, and say where that one lies."""
+    old = runs.put_in_use(run, new, is_overwriting)
+    if old:
+        print(f"dr.train: the net before lies in {old}; its settings bring it back at once")
+
+
+def find_start(options: argparse.Namespace, wanted: Settings, inputs: Mapping[str, str], pending: Path) -> Start | None:
+    """Return which epochs need not be done again, None if nothing at all is to be done, and say why."""
+    run = runs.folder_of(options.cache, options.run)
+    if runs.is_finished(run / "epochs", vars(wanted), inputs):
         print("dr.train: cached")
         return None
-    files.remove_partials(epochs.parent)
-    start = count_kept(epochs, wanted, digests)
-    return wanted.epochs if runs.has_stalled(figures[:start], wanted.patience) else start
+    if runs.read_mean(run) and not (run / "epochs").exists():
+        raise InputError(f"{run}: holds the mean of several nets; give this one another name by --run")
+    run.mkdir(parents=True, exist_ok=True)
+    files.remove_partials(run)
+    for folder in (pending, run / "former" / pending.name):
+        if runs.is_finished(folder, vars(wanted), inputs):
+            print(f"dr.train: {folder} holds the net of these settings; it is in use from now on")
+            put_in_use(run, folder, options.overwrite)
+            return None
+    folders = [pending, run / "epochs", *sorted(run.glob("pending/*")), *sorted(run.glob("former/*"))]
+    usable = [count_usable(folder, wanted, inputs) for folder in folders]
+    n_done = max(usable)
+    folder = folders[usable.index(n_done)]
+    has_stalled = runs.has_stalled(runs.read_figures(folder)[:n_done], wanted.patience)
+    print(f"dr.train: {describe_start(run / 'epochs', wanted, inputs, n_done, options.overwrite)}")
+    return Start(folder, n_done, is_over=has_stalled or n_done == wanted.epochs)
 
 
-def count_kept(epochs: Path, wanted: Settings, digests: Mapping[str, str]) -> int:
-    """Return how many finished epochs can be kept, and say why if none can."""
-    kept = manifest.read_manifest(epochs)
-    if kept is None:
+def count_usable(folder: Path, wanted: Settings, inputs: Mapping[str, str]) -> int:
+    """Return how many epochs of a folder are those that training would begin with."""
+    kept = manifest.read_manifest(folder)
+    if kept is None or kept["inputs"] != inputs or kept["parameters"] | {"epochs": wanted.epochs} != vars(wanted):
         return 0
-    finished = runs.count_finished(epochs)
-    old, new = kept["parameters"], vars(wanted)
-    change = manifest.describe_change(old, new) or manifest.describe_change(kept["inputs"], digests)
-    if change is None:
-        print(f"dr.train: goes on after epoch {finished}" if finished else "dr.train: starts")
-        return finished
-    is_longer = old | {"epochs": 0} == new | {"epochs": 0} and kept["inputs"] == digests
-    if is_longer and old["epochs"] < new["epochs"]:
-        before, done = Settings(**old), [(epoch, share) for epoch in range(1, finished + 1) for share in (0, 0.5)]
-        if all(before.find_rate(*when) == wanted.find_rate(*when) for when in done):
-            print(f"dr.train: {change}; goes on after epoch {finished}")
-            return finished
-        change += ", and with it the learning rates of epochs already done (--drop-epochs would fix them)"
-    print(f"dr.train: {change}; starts over")
-    return 0
+    before, n_done = Settings(**kept["parameters"]), runs.count_finished(folder)
+    done = [(epoch, share) for epoch in range(1, n_done + 1) for share in (0, 0.5)]
+    is_same = n_done <= wanted.epochs and all(before.find_rate(*when) == wanted.find_rate(*when) for when in done)
+    return n_done if is_same else 0
+
+
+def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_done: int, is_overwriting: bool) -> str:
+    """Return what differs from the net in use, what is done already, and what becomes of that net."""
+    in_use = manifest.read_manifest(epochs)
+    old = in_use["parameters"] if in_use else {}
+    change = in_use and (
+        manifest.describe_change(old, vars(wanted)) or manifest.describe_change(in_use["inputs"], inputs)
+    )
+    parts = [change] if change else []
+    is_longer = change and vars(wanted) == old | {"epochs": wanted.epochs} and old["epochs"] < wanted.epochs
+    if is_longer and not n_done:
+        parts = [f"{change}, and with it the learning rates of epochs already done (--drop-epochs would fix them)"]
+    parts.append(f"goes on after epoch {n_done}" if n_done else "starts over" if change else "starts")
+    if change and in_use and in_use["outputs"]:
+        pace, n_due = runs.find_pace(epochs), wanted.epochs - n_done
+        if pace and n_due:
+            parts[-1] += f", about {max(1, round(n_due * pace / 60))} min at the old net's pace"
+        n_old, fate = len(runs.read_figures(epochs)), "removed" if is_overwriting else "kept"
+        parts.append(f"the net of {n_old} epochs stays in use until then, and then it is {fate}")
+    return "; ".join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     parser = stage.make_parser(
         "dr.train",
-        "Train the net on the squares of preprocess.resize. Writes CACHE/dr/epochs, a checkpoint per epoch, and "
-        "CACHE/dr/history.csv. The same command goes on where it stopped.",
+        "Train the net on the squares of preprocess.resize. Writes CACHE/dr/epochs, a checkpoint per epoch and "
+        "history.csv. The same command goes on where it stopped. With other options or labels it is another net, which "
+        "takes the place of the one before when it has ended; that one lies in CACHE/dr/former then, and its options "
+        "bring it back at once.",
         "--data data --cache cache --epochs 60 --batch-size 64",
     )
     settings.add_device_options(parser)
     parser.add_argument("--keep", type=stage.whole(1), default=KEPT_EPOCHS, help="newest checkpoints to keep")
+    parser.add_argument("--overwrite", action="store_true", help="remove the net that is replaced, when that is done, "
+                        "instead of keeping it")  # fmt: skip
     settings.add_options(parser)
     options, wanted = settings.parse(parser, argv)
     epochs = runs.folder_of(options.cache, options.run) / "epochs"
     is_first = workers.rank() == 0
     with stage.working(options.cache, "dr.train", [epochs]) if is_first else contextlib.nullcontext():
-        train(options, wanted, epochs)
+        train(options, wanted)
 
 
 if __name__ == "__main__":

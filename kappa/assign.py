@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from dr.measures import quadratic_weighted_kappa, round_levels
-from dr.scores import read_scores, read_targets_of
+from dr.scores import NORMALIZE, NORMALIZE_HINT, read_scores, read_targets_of
 from kappa import anneal, exact
 from kappa.proxy import expected_kappa
 from preprocess.cache import files, manifest, stage, tables
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
 from preprocess.samples import readers
-from preprocess.samples.layout import Layout, Task
+from preprocess.samples.layout import Layout
 
 METHODS = ("anneal", "exact", "round", "argmax")
 VERSION = 1  # of what this stage computes
@@ -45,16 +45,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     explicit = parser.add_argument_group("explicit files, in place of those in --cache")
     explicit.add_argument("--scores", type=Path, help="scores to decide on")
     explicit.add_argument("--out", type=Path, help="levels to write")
+    explicit.add_argument("--normalize", **NORMALIZE)
     options = recipe.parse(parser, argv, "kappa.assign")
     if bool(options.scores) != bool(options.out):
         parser.error("--scores and --out come together")
+    if options.normalize and not options.scores:
+        parser.error("--normalize comes with --scores")
+    files.check_out(options.out, options.scores)
     layout = readers.find_layout(options.data)
     if options.scores:
-        summary = assign_file(options.scores, options.out, options.method, layout.task)
+        summary = assign_file(options, layout, options.scores, options.out)
     else:
         with stage.working(options.cache, "kappa.assign"):
             summary = assign_cached(options, layout)
-    print(f"kappa.assign: {summary}")
+    print(f"kappa.assign: {summary}", file=files.summary_stream(options.out))
 
 
 def assign_cached(options: argparse.Namespace, layout: Layout) -> str:
@@ -71,22 +75,23 @@ def assign_cached(options: argparse.Namespace, layout: Layout) -> str:
     if change is None:
         return "cached"
     out = folder / "levels_test.csv"
-    summary = assign_file(scores_from, out, options.method, layout.task)
+    summary = assign_file(options, layout, scores_from, out)
     manifest.write_manifest(folder, "kappa.assign", parameters, inputs, {out.name: files.hash_file(out)})
     valid_from, labels_from = scores_from.with_name("scores_valid.csv"), options.data / layout.labels["train"]
     if valid_from.exists() and labels_from.exists():
         table = read_scores(valid_from, layout.task)
-        true, scores = read_targets_of(table.index, valid_from, labels_from, layout), table.to_numpy()
+        true = read_targets_of(table.index, valid_from, labels_from, layout).to_numpy()
+        scores = table.to_numpy()
         levels = decide(scores, options.method).levels
         kappa = quadratic_weighted_kappa(true, levels, scores.shape[1])
         summary += f"; validation fold: QWK {kappa:.4f}, proxy {expected_kappa(scores, levels):.4f}"
     return f"{summary} ({change})"
 
 
-def assign_file(scores_from: Path, out: Path, method: str, task: Task) -> str:
+def assign_file(options: argparse.Namespace, layout: Layout, scores_from: Path, out: Path) -> str:
     """Read scores, write the levels a method gives them, and return one line on how good they are by the proxy."""
-    table = read_scores(scores_from, task)
-    scores = table.to_numpy()
+    table = read_scores(scores_from, layout.task, options.normalize, layout.spell, NORMALIZE_HINT)
+    scores, method = table.to_numpy(), options.method
     levels, acceptance = decide(scores, method)
     rows = zip(table.index, levels, strict=True)
     tables.write_table(out, ("image", "level"), {image: {"level": level} for image, level in rows})

@@ -1,6 +1,6 @@
 """Grade one patient, or a folder of them: raw photographs and a finished cache -> scores and levels, on the screen.
 
-python -m submissions.grade LEFT RIGHT [--cache DIR | --checkpoint FILE... --blend FILE] [--views N] [--json]
+python -m submissions.grade PHOTOGRAPH... [--cache DIR | --checkpoint FILE... --blend FILE] [--views N] [--json]
 
 What a user runs when all stages are done. Its level is the one nearest to the expected level, as of `kappa.assign
 --method round`: best for an eye by itself, where annealing weighs it against a whole test set.
@@ -9,47 +9,97 @@ What a user runs when all stages are done. Its level is the one nearest to the e
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dr import explain
 from dr.explain import check_refused, show
 from dr.machine import workers
 from dr.training import checkpoint, runs, settings
 from dr.training.runs import Voter
-from preprocess.cache import stage
-from preprocess.cache.errors import InputError
+from preprocess.cache import files, pipeline, stage, tables
+from preprocess.cache.errors import InputError, shorten
 from preprocess.recipes import recipe
 from preprocess.samples import retina
+from preprocess.samples.layout import Owner
 
 if TYPE_CHECKING:
     from submissions.panel import Grade
 
-PATIENT = "patient"  # whose eyes two photographs show, whatever their names
 DECIMALS = 6  # of what --json prints
 
 
-def list_photographs(given: Sequence[Path]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the photographs, image id -> path, patient by patient, and the files that cannot be paired, with reasons.
+def list_photographs(options: argparse.Namespace) -> tuple[dict[Path, Owner], dict[str, str]]:
+    """Return whose eye each photograph shows, patient by patient, and the files that cannot be paired, with reasons.
 
     Raises InputError for anything but a folder with photographs, or one file or two.
     """
-    folders = [path for path in given if path.is_dir()]
+    told = [(path, side) for path, side in ((options.left, "left"), (options.right, "right")) if path]
+    if told and options.photographs:
+        raise InputError("--left and --right are instead of photographs without them, not beside them")
+    given = told or [(path, "") for path in options.photographs]
+    folders = [path for path, _ in given if path.is_dir()]
     if folders and len(given) > 1:
         raise InputError(
             f"{folders[0]}: a folder is graded alone; give one folder, or the two photographs of a patient"
         )
     if folders:
+        if options.patient is not None:
+            raise InputError("--patient: of a folder the names of the files tell whose eyes they show")
         found, misnamed = retina.list_folder(folders[0])
         if not found and not misnamed:
             raise InputError(f"{folders[0]}: holds no photographs ({', '.join(retina.SUFFIXES)})")
-        return found, {show(folders[0] / name): reason for name, reason in misnamed.items()}
-    if len(given) > 2:
-        raise InputError(f"{len(given)} photographs: give a patient's two, or the folder that holds those of many")
-    if len(given) == 2 and given[0].resolve() == given[1].resolve():
-        raise InputError(f"{given[0]}: given twice; give the left eye and the right one")
-    return dict(zip((f"{PATIENT}_left", f"{PATIENT}_right"), given, strict=False)), {}
+        owners = {path: retina.find_owner(image) for image, path in found.items()}
+        return owners, {show(folders[0] / name): reason for name, reason in misnamed.items()}
+    if not 1 <= len(given) <= 2:
+        n = len(given) or "no"
+        raise InputError(f"{n} photographs: give a patient's one or two, or the folder that holds those of many")
+    return find_owners(given, options.patient), {}
+
+
+def find_owners(given: Sequence[tuple[Path, str]], patient: str | None) -> dict[Path, Owner]:
+    """Return whose eye each of a patient's photographs shows, the left one first: as its name says, or as is told.
+
+    Names that are not PATIENT_left or PATIENT_right say nothing; what nobody says is "".
+
+    Parameters
+    ----------
+    given : photographs, one or two, each with the side that is told, or ""
+    patient : who is told to be shown, if anybody
+
+    Raises InputError for what contradicts itself, and for two photographs of which one may show either eye.
+    """
+    if patient is not None and not tables.is_id(patient):
+        raise InputError(f"--patient {shorten(patient)!r}: not a name that an image id may have")
+    owners = {}
+    for path, told in given:
+        named = Owner("")
+        with contextlib.suppress(InputError):
+            named = retina.find_owner(path.stem)
+        if told and named.side not in ("", told):
+            raise InputError(f"{show(path)}: the {named.side} eye by its name, the {told} one by --{told}")
+        if patient and named.group not in ("", patient):
+            raise InputError(f"{show(path)}: of patient {named.group} by its name, of {patient} by --patient")
+        owners[path] = Owner(patient or named.group, told or named.side)
+    if len(given) == 1:
+        return owners
+    both = " and ".join(show(path) for path, _ in given)
+    if given[0][0].resolve() == given[1][0].resolve():
+        raise InputError(f"{both}: one file given twice; give the left eye and the right one")
+    if "" in (sides := [owner.side for owner in owners.values()]):
+        unknown = show(list(owners)[sides.index("")])
+        raise InputError(f"{unknown}: which eye is it? Its name does not say; give --left FILE --right FILE")
+    groups = dict.fromkeys(owner.group for owner in owners.values() if owner.group)
+    if len(groups) > 1:
+        raise InputError(f"{both}: of two patients, {' and '.join(groups)}; grade them alone, or a folder of all")
+    if len({*sides}) == 1:
+        raise InputError(f"{both}: both are the {sides[0]} eye; grade them alone, or a folder of all")
+    group = next(iter(groups), "")
+    of = {path: Owner(group, side) for path, side in zip(owners, sides, strict=True)}
+    return dict(sorted(of.items(), key=lambda item: item[1].side))
 
 
 def read_voters(options: argparse.Namespace) -> list[Voter]:
@@ -59,7 +109,7 @@ def read_voters(options: argparse.Namespace) -> list[Voter]:
     """
     if options.checkpoint:
         views, share = recipe.read_chain(recipe.BASE)[0].sections["dr.predict"]["views"], 1 / len(options.checkpoint)
-        voters = [Voter(checkpoint.read(path), share, views) for path in options.checkpoint]
+        voters = [Voter(checkpoint.read(path), share, views, files.hash_file(path)) for path in options.checkpoint]
     else:
         voters = runs.read_averaged(options.cache, None)
     return [voter._replace(n_views=options.views or voter.n_views) for voter in voters]
@@ -67,7 +117,7 @@ def read_voters(options: argparse.Namespace) -> list[Voter]:
 
 def write_table(grades: Sequence[Grade]) -> list[str]:
     """Return the grades as lines for people, one per eye."""
-    names = [f"{grade.eye.owner.side:5}  {show(Path(grade.eye.path.name))}" for grade in grades]
+    names = [f"{grade.eye.owner.side or '-':5}  {show(Path(grade.eye.path.name))}" for grade in grades]
     width = max(map(len, names))
     voices = ["the net"] if grades[0].blended is None else ["the net", "blended with the fellow"]
     numbers = "".join(f"{level:6}" for level in range(len(grades[0].scores)))
@@ -86,6 +136,7 @@ def write_row(grade: Grade) -> str:
     voices = [scores for scores in (grade.scores, grade.blended) if scores is not None]
     doubts = ["no fellow: blended with itself" if is_blended else "no fellow"] * (not grade.has_fellow)
     doubts += ["no rim seen: taken whole"] * (disc is not None and disc.confidence == 0)
+    doubts += [explain.UNLIKE] * explain.is_unlike(grade.eye.unlikeness)
     sure = f"{disc.confidence:.2f}" if disc else "-"
     numbers = "".join("  " + "".join(f"{score:6.2f}" for score in scores) for scores in voices)
     return f"{sure:>7}{numbers}  {grade.expected:6.2f}  {grade.level:5}  {', '.join(doubts)}"
@@ -93,27 +144,50 @@ def write_row(grade: Grade) -> str:
 
 def describe_grade(grade: Grade) -> dict[str, Any]:
     """Return one eye's grade as plain numbers and names; the crop in pixels of the photograph."""
+    far = grade.eye.unlikeness
     names = ("center_x", "center_y", "semi_axis_x", "semi_axis_y", "confidence")
     return {
         "photograph": show(grade.eye.path),
-        "patient": grade.eye.owner.group,
-        "side": grade.eye.owner.side,
+        "patient": grade.eye.owner.group or None,
+        "side": grade.eye.owner.side or None,
         "crop": {name: getattr(grade.eye.disc, name) for name in names} if grade.eye.disc else None,
         "scores": grade.scores.round(DECIMALS).tolist(),
         "blended": None if grade.blended is None else grade.blended.round(DECIMALS).tolist(),
         "expected_level": round(grade.expected, DECIMALS),
         "has_fellow": grade.has_fellow,
         "level": grade.level,
+        "unlikeness": None if far is None else round(far, DECIMALS),
+        "is_unlike": None if far is None else explain.is_unlike(far),
     }
 
 
-def tell(grades: Sequence[Grade], reasons: Mapping[str, str], is_json: bool) -> str:
-    """Return grades and refused files as JSON, or as a table."""
+def describe_voter(voter: Voter) -> dict[str, Any]:
+    """Return which net counts for how much, and what it was trained on and for."""
+    of = voter.checkpoint
+    return {
+        "checkpoint": voter.digest,
+        "epoch": of.epoch,
+        "share": voter.share,
+        "views": voter.n_views,
+        "n_images": of.n_images,
+        "task": of.task._asdict(),
+        "making": of.making._asdict(),
+    }
+
+
+def tell(
+    grades: Sequence[Grade], reasons: Mapping[str, str], voters: Sequence[Voter], blend: Path | None, is_json: bool
+) -> str:
+    """Return grades and refused files as JSON, with what graded them, or as a table."""
     if not is_json:
         refused = [f"refused: {name}: {reason}" for name, reason in reasons.items()]
-        return "\n".join([*(write_table(grades) if grades else []), *refused, stage.NOTICE])
+        unknown = [explain.UNKNOWN] * any(grade.eye.unlikeness is None for grade in grades)
+        return "\n".join([*(write_table(grades) if grades else []), *refused, *unknown, stage.NOTICE])
     content = {
         "notice": stage.NOTICE,
+        "version": pipeline.VERSION,
+        "nets": [describe_voter(voter) for voter in voters],
+        "blend": files.hash_file(blend) if blend else None,
         "eyes": [describe_grade(grade) for grade in grades],
         "refused": [{"photograph": path, "reason": reason} for path, reason in reasons.items()],
     }
@@ -122,15 +196,17 @@ def tell(grades: Sequence[Grade], reasons: Mapping[str, str], is_json: bool) -> 
 
 def grade(options: argparse.Namespace) -> None:
     """Grade the photographs, print what comes out, and name at last those that are refused."""
-    paths, misnamed = list_photographs(options.photographs)
+    owners, misnamed = list_photographs(options)
     voters = read_voters(options)
+    if options.strict and not any(voter.checkpoint.likeness for voter in voters):
+        raise InputError(f"--strict: {explain.UNKNOWN}")
     blend = options.blend or (None if options.checkpoint else options.cache / "blend" / "train" / "model.pt")
     workers.let_waiting_threads_sleep()
     # Torch takes a second and a half: whoever has mistyped something does not wait for it.
     from submissions import panel
 
-    grades, refused = panel.grade_eyes(voters, blend, options.device, paths)
-    print(tell(grades, misnamed | refused, options.json))
+    grades, refused = panel.grade_eyes(voters, blend, options.device, owners, options.strict)
+    print(tell(grades, misnamed | refused, voters, blend, options.json))
     check_refused(misnamed | refused, len(grades))
 
 
@@ -143,8 +219,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"sure the crop is (0-1). {stage.NOTICE}",
         "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache",
     )
-    parser.add_argument("photographs", type=Path, nargs="+", metavar="PHOTOGRAPH", help="the left and the right eye "
-                        "of a patient, or one of them, or a folder of PATIENT_left and PATIENT_right")  # fmt: skip
+    parser.add_argument("photographs", type=Path, nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "
+                        "PATIENT_right, or one of them, or one of any name, or a folder of many patients")  # fmt: skip
+    parser.add_argument("--left", type=Path, metavar="FILE", help="the left eye, whatever the file's name")
+    parser.add_argument("--right", type=Path, metavar="FILE", help="the right eye")
+    parser.add_argument("--patient", metavar="NAME", help="whose they are (as the names say, if they do)")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="of a finished run: the nets and views that "
                         "dr.predict averaged, and the blend")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets to average, without a "
@@ -154,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--views", type=stage.whole(1), help="views averaged per eye (the cache's; with --checkpoint "
                         "the article's)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    explain.add_strict_option(parser)
     settings.add_device_option(parser)
     grade(parser.parse_args(argv))
 

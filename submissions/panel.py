@@ -10,27 +10,34 @@ import numpy as np
 from blend.mlp import Blend, apply_blend, load_blend
 from blend.pairs import pair_eyes
 from dr import measures
-from dr.explain import show
+from dr.explain import check_like, show
 from dr.machine import device
+from dr.nets.net import Net
 from dr.squares import store
-from dr.training import views
+from dr.training import likeness, views
 from dr.training.runs import Voter
 from preprocess.cache import progress
+from preprocess.cache.progress import Bar
 from preprocess.picture import outline, square
 from preprocess.picture.disc import Disc
 from preprocess.picture.square import Making, Square
-from preprocess.samples import retina
 from preprocess.samples.layout import Owner
 
 EYES_AT_ONCE = 64  # prepared and scored together; their squares take 50 MB
 
 
 class Eye(NamedTuple):
-    """A photograph, whom it shows, and where the eye was found in it; None if the picture was taken whole."""
+    """What is known of a photograph before it is graded.
+
+    owner : whom it shows
+    disc : where the eye was found in it; None if the picture was taken whole
+    unlikeness : how far it lies from what the nets learned from, 1 as far as it may; None if no net knows
+    """
 
     path: Path
     owner: Owner
     disc: Disc | None
+    unlikeness: float | None
 
 
 class Grade(NamedTuple):
@@ -52,14 +59,19 @@ class Grade(NamedTuple):
 
 
 def grade_eyes(
-    voters: Sequence[Voter], blend_from: Path | None, device_name: str, paths: Mapping[str, Path]
+    voters: Sequence[Voter],
+    blend_from: Path | None,
+    device_name: str,
+    owners: Mapping[Path, Owner],
+    is_strict: bool,
 ) -> tuple[list[Grade], dict[str, str]]:
     """Return the grade of each photograph, and the refused files with the reason.
 
     Parameters
     ----------
     blend_from : file of a blend, if there is one
-    paths : image id -> path; all photographs of a patient, one after the other, so that each eye meets its fellow
+    owners : of the photographs; all of a patient's, one after the other, so that each eye meets its fellow
+    is_strict : whether what is unlike anything the nets learned from is refused
     """
     on = device.choose_device(device_name)
     device.prepare(on)
@@ -69,33 +81,56 @@ def grade_eyes(
     is_found = outline.SHAPES[next(iter(makings)).crop] == "ellipse"
     grades: list[Grade] = []
     reasons: dict[str, str] = {}
-    with progress.tracking(len(paths) * sum(voter.n_views for voter in voters), "grading") as bar:
-        for part in split_patients(paths):
+    with progress.tracking(len(owners) * sum(voter.n_views for voter in voters), "grading") as bar:
+        for part in split_patients(owners):
             squares: list[dict[Making, Square]] = []
             eyes: list[Eye] = []
-            for image, path in part.items():
+            for path, owner in part.items():
                 try:
-                    squares.append({making: square.make_square(path, making) for making in makings})
+                    made = {making: square.make_square(path, making) for making in makings}
+                    unlikeness = measure_unlikeness(voters, made)
+                    check_like(unlikeness, is_strict)
                 except square.Unusable as reason:
                     reasons[show(path)] = str(reason)
                     continue
-                disc = next(iter(squares[-1].values())).disc
-                eyes.append(Eye(path, retina.find_owner(image), disc if is_found else None))
-            if not eyes:
-                continue
-            scores = np.zeros(())
-            for net, (of, share, n_views) in zip(nets, voters, strict=True):
-                wanted = [made[of.making] for made in squares]
-                gathered = store.gather([eye.owner for eye in eyes], wanted, of.mean, of.std)
-                scores = scores + share * views.score_views(net, of, gathered, n_views, len(eyes), bar).mean(axis=0)
-            grades += decide(blend, eyes, scores)
+                disc = next(iter(made.values())).disc if is_found else None
+                eyes.append(Eye(path, owner, disc, unlikeness))
+                squares.append(made)
+            if eyes:
+                grades += decide(blend, eyes, score_eyes(nets, voters, eyes, squares, bar))
     return grades, reasons
 
 
-def split_patients(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+def measure_unlikeness(voters: Sequence[Voter], squares: Mapping[Making, Square]) -> float | None:
+    """Return how far a photograph's squares lie from what the nets learned from, the mean of those that know."""
+    total, known = 0.0, 0.0
+    for of, share, *_ in voters:
+        far = likeness.measure(of, squares[of.making])
+        if far is not None:
+            total, known = total + share * far, known + share
+    return total / known if known else None
+
+
+def score_eyes(
+    nets: Sequence[Net],
+    voters: Sequence[Voter],
+    eyes: Sequence[Eye],
+    squares: Sequence[Mapping[Making, Square]],
+    bar: Bar,
+) -> np.ndarray:
+    """Return the scores of eyes by their squares, (n, k): the nets' mean, each by its share."""
+    scores = np.zeros(())
+    for net, (of, share, n_views, _) in zip(nets, voters, strict=True):
+        wanted = [made[of.making] for made in squares]
+        gathered = store.gather([eye.owner for eye in eyes], wanted, of.mean, of.std)
+        scores = scores + share * views.score_views(net, of, gathered, n_views, len(eyes), bar).mean(axis=0)
+    return scores
+
+
+def split_patients(owners: Mapping[Path, Owner]) -> Iterator[dict[Path, Owner]]:
     """Yield the photographs in parts of about EYES_AT_ONCE that divide no patient."""
-    part: dict[str, Path] = {}
-    for _, of_patient in groupby(paths.items(), key=lambda item: retina.find_owner(item[0]).group):
+    part: dict[Path, Owner] = {}
+    for _, of_patient in groupby(owners.items(), key=lambda item: item[1].group):
         if len(part) >= EYES_AT_ONCE:
             yield part
             part = {}

@@ -5,7 +5,6 @@ python -m submissions.write --data DIR --cache DIR [--name NAME | --out FILE] [-
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +19,10 @@ from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
 from preprocess.samples import readers
 from preprocess.samples.layout import Layout
+from submissions import target
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FOLDER = Path(__file__).parent
 
 
 def list_expected(data: Path, layout: Layout) -> tuple[list[str], Path]:
@@ -41,16 +39,17 @@ def list_expected(data: Path, layout: Layout) -> tuple[list[str], Path]:
     return list(paths), data / "test"
 
 
-def write_submission(levels_path: Path, data: Path, layout: Layout, target: Path) -> pd.Series:
+def write_submission(levels_path: Path, data: Path, layout: Layout, out: Path) -> pd.Series:
     """Write the levels of exactly the expected images and return them, indexed by image.
 
     Raises InputError for missing, unknown or repeated images and for levels that the task does not know.
     """
     levels = layout.read_labels(levels_path)
-    images, source = list_expected(data, layout)
-    tables.check_same_images(images, levels.index, source, levels_path)
-    tables.write_table(target, ("image", "level"), {image: {"level": levels[image]} for image in images})
-    return levels[images]
+    expected, source = list_expected(data, layout)
+    images = {image: layout.spell(image) for image in expected}  # written as the sample writes them
+    tables.check_same_images(images.values(), levels.index, source, levels_path)
+    tables.write_table(out, ("image", "level"), {image: {"level": levels[own]} for image, own in images.items()})
+    return levels[list(images.values())]
 
 
 def describe_levels(levels: pd.Series, data: Path, layout: Layout) -> list[str]:
@@ -79,13 +78,6 @@ def describe_promise(cache: Path, layout: Layout) -> str:
     return f"expected QWK {promised:.4f}: what the blended scores promise, if they mean what they say"
 
 
-def parse_name(text: str) -> str:
-    """Return a name that is one plain file name."""
-    if not text or text.startswith(".") or Path(text).name != text:
-        raise argparse.ArgumentTypeError("a plain file name is wanted")
-    return text
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     parser = stage.make_parser(
@@ -95,24 +87,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         "the levels are beside the training labels, and the kappa that the scores promise.",
         "--data data --cache cache --name first",
     )
-    parser.add_argument("--name", type=parse_name, default="submission", help="name of the file in submissions/")
-    parser.add_argument("--out", type=Path, help="write to this file instead")
+    target.add_options(parser, ".csv")
     parser.add_argument("--levels", type=Path, help="read the levels from this CSV instead of the cache")
-    options = recipe.parse(parser, argv, "submissions.write")
-    layout, target = readers.find_layout(options.data), options.out or FOLDER / f"{options.name}.csv"
+    options = recipe.parse(parser, argv, "submissions.write", check=lambda options: target.find(options, ".csv"))
+    layout, out = readers.find_layout(options.data), target.find(options, ".csv")
     levels_path = options.levels or options.cache / "kappa" / "levels_test.csv"
-    levels = write_submission(levels_path, options.data, layout, target)
-    print(f"submissions.write: {len(levels)} images -> {target}")
-    print(*describe_levels(levels, options.data, layout), sep="\n")
+    files.check_out(out, levels_path, *(options.data / name for name in (layout.sample, *layout.labels.values())))
+    target.claim(options, out)
+    levels = write_submission(levels_path, options.data, layout, out)
+    told = [f"submissions.write: {len(levels)} images -> {out}", *describe_levels(levels, options.data, layout)]
     if options.levels:
-        print("  expected QWK: not known, the levels were not made in the cache")
+        told.append("  expected QWK: not known, the levels were not made in the cache")
     else:
         unusable = rejected.read_reasons(options.cache, "test").keys() & set(levels.index)
         if unusable:
             many = f"{len(unusable)} of them rejected photographs"
-            print(f"  {many}, graded by the fellow's scores or the training prior")
-        print(f"  {describe_promise(options.cache, layout)}")
-    print(f"  {stage.NOTICE}")
+            told.append(f"  {many}, graded by the fellow's scores or the training prior")
+        told.append(f"  {describe_promise(options.cache, layout)}")
+    print(*told, f"  {stage.NOTICE}", sep="\n", file=files.summary_stream(options.out))
 
 
 if __name__ == "__main__":

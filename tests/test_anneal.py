@@ -32,16 +32,6 @@ def test_each_energy_change_is_that_of_the_move_alone_and_after_many_the_sums_ar
     assert (problem.own, problem.chance) == pytest.approx(sum_errors(errors, problem.levels), abs=1e-12)
 
 
-def test_a_sweep_proposes_every_image_once_and_never_the_present_level():
-    rng = np.random.default_rng(0)
-    problem = Ratio(expected_errors(rng.dirichlet(np.full(5, 0.4), 40)), rng.integers(0, 5, 40), block=16)
-    for _ in range(3):
-        blocks = [problem.propose(rng)[0][:2] for _ in range(3)]
-        rows, levels = (np.concatenate(part) for part in zip(*blocks, strict=True))
-        assert sorted(rows) == list(range(40))
-        assert (levels != problem.levels[rows]).all() and np.isin(levels, range(5)).all()
-
-
 @settings(max_examples=15, deadline=None)
 @given(SEEDS, st.integers(1, 5), st.sampled_from([0.1, 0.5, 2]))
 def test_reaches_the_best_of_all_labelings(seed, n_images, concentration):
@@ -68,34 +58,6 @@ def test_the_result_tells_what_it_is_worth_and_hangs_on_the_generator_alone():
     again, seven, seven_again = (anneal_levels(scores, rng=np.random.default_rng(seed)) for seed in (0, 7, 7))
     for one, other in ((annealed, again), (seven, seven_again)):
         assert (one.levels == other.levels).all() and one[1:] == other[1:]
-
-
-class Walk:
-    """A particle among 200 positions with many local minima, one step at a time: nothing of images."""
-
-    position = 0
-
-    def height(self, position):
-        return 0.2 * abs(position - 137) + 0.5 * (position % 3 != 2)
-
-    def propose(self, rng):
-        position = (self.position + rng.choice([-1, 1])) % 200
-        return position, np.array([self.height(position) - self.height(self.position)])
-
-    def take(self, position, accepted):
-        if accepted[0]:
-            self.position = position
-
-
-@pytest.mark.parametrize(
-    ("temperatures", "end"),
-    [(np.geomspace(10, 0.05, 20_000), 137), (np.full(5000, 1e-9), 2)],
-    ids=["hot: out of local minima", "cold: stays in the first"],
-)
-def test_anything_with_an_energy_and_moves_is_annealed(temperatures, end):
-    walk = Walk()
-    anneal(walk, temperatures, np.random.default_rng(0))
-    assert walk.position == end
 
 
 def test_moves_are_accepted_as_often_as_metropolis_says():

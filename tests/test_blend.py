@@ -1,4 +1,4 @@
-"""The blends: what they compute, that they learn, do no harm on few patients, leak nothing, and keep their files."""
+"""The blends: fellows, what is computed, that it learns, does no harm on few patients, leaks nothing, keeps files."""
 
 import re
 from functools import partial
@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blend import mlp, predict, train
 from blend import pairs as blending
@@ -16,6 +18,7 @@ from dr.scores import read_scores, write_scores
 from preprocess.cache import manifest
 from preprocess.cache.errors import InputError
 from preprocess.samples.folds import assign_folds
+from preprocess.samples.layout import Owner
 from preprocess.samples.retina import TASK, find_owner
 
 IMAGES = [f"{patient}_{side}" for patient in range(1, 201) for side in ("left", "right")]
@@ -35,6 +38,33 @@ def draw_scores(n_images, seed):
 
 LEVELS, SCORES = draw_scores(len(IMAGES), seed=0)
 PAIRS = pair_eyes(OWNERS, SCORES)
+
+
+SEVERAL = ["1_left", "1_right", "2_right", "10_left", "10_left_b", "10_right", "11_left", "11_left_b"]
+DRAWN = np.random.default_rng(0).dirichlet(np.ones(5), len(SEVERAL))
+
+
+def pair_rows(rows):
+    return pair_eyes([find_owner(SEVERAL[row]) for row in rows], DRAWN[rows]).fellow
+
+
+FELLOWS = pair_rows(range(len(SEVERAL)))
+
+
+def test_the_fellow_is_the_mean_of_the_other_side_or_the_eye_itself():
+    others = ([1], [0], [2], [5], [5], [3, 4], [6], [7])  # a second picture of the same eye is no fellow
+    for fellow, rows in zip(FELLOWS, others, strict=True):
+        assert fellow == pytest.approx(DRAWN[rows].mean(axis=0))
+    assert (pair_eyes([Owner("1"), Owner("1")], DRAWN[:2]).fellow == DRAWN[:2]).all()  # of no side
+
+
+@given(st.permutations(range(len(SEVERAL))))
+def test_the_order_of_rows_does_not_matter_nor_an_eye_that_is_removed(order):
+    assert (pair_rows(order) == FELLOWS[order]).all()
+    kept = [row for row in order if SEVERAL[row] != "1_left"]
+    expected = FELLOWS.copy()
+    expected[1] = DRAWN[1]  # 1_right has no fellow any more
+    assert (pair_rows(kept) == expected[kept]).all()
 
 
 @pytest.fixture
@@ -154,13 +184,6 @@ def test_explicit_files_need_no_cache_keep_the_ids_and_come_out_alike_again(file
         assert blended.loc[image].to_numpy() == pytest.approx(whole[IMAGES.index(image)], abs=1e-6)
 
 
-def test_the_checkpoint_of_the_linear_blend_is_its_weight(files):
-    train_on(files, "--method", "linear")
-    expected = blending.blend_linear(PAIRS, blending.fit_fellow_weight(PAIRS, LEVELS))
-    blended = predict_by(files / "model.pt", files / "scores.csv")
-    assert blended.to_numpy() == pytest.approx(expected, abs=1e-8)
-
-
 def test_what_cannot_be_fitted_or_applied_is_said_and_leaves_no_file(files, tmp_path):
     model = files / "model.pt"
     with pytest.raises(InputError, match=r"model\.pt: no such checkpoint; run python -m blend\.train first"):
@@ -191,6 +214,9 @@ def test_the_cache_is_used_and_a_change_is_named(cached, quick, tmp_path, capsys
     predict.main(cached)
     assert "(model.pt changed, out_of_fold.csv changed)" in capsys.readouterr().out
     assert (folder / "scores_test.csv").read_bytes() == (folder / "linear_test.csv").read_bytes()
+    weight = blending.fit_fellow_weight(PAIRS.select(slice(200)), LEVELS[:200])
+    expected = blending.blend_linear(PAIRS.select(slice(200, 400)), weight)
+    assert read_scores(folder / "scores_test.csv", TASK).to_numpy() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_damaged_output_is_made_again_and_one_of_a_test_set_that_is_no_more_removed(cached, tmp_path, capsys):

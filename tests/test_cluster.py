@@ -8,7 +8,7 @@ import pytest
 from preprocess.__main__ import main as preprocess
 from preprocess.cache import journal, parallel
 from preprocess.cache.errors import InputError
-from tests.test_preprocess import read_all
+from tests.benchmarks.crash import read_all
 
 distributed = pytest.importorskip("distributed")
 

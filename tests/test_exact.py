@@ -1,4 +1,4 @@
-"""Dinkelbach's labels against all k^n labelings."""
+"""The proxy against sampling and the kappa; Dinkelbach's labels against all k^n labelings."""
 
 import itertools
 
@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dr.measures import quadratic_weighted_kappa
 from dr.scores import read_scores
-from kappa.exact import find_minima, optimal_levels
+from kappa.exact import optimal_levels
 from kappa.proxy import expected_errors, expected_kappa, proxy_of
+from preprocess.cache.errors import InputError
 from preprocess.samples.retina import TASK
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -42,25 +44,16 @@ def test_adversarial_scores_reach_the_best_of_all_labelings(scores):
 
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, st.sampled_from([(1, 5), (2, 5), (3, 5), (4, 5), (5, 5), (7, 3)]), st.sampled_from([0.05, 0.3, 1, 5]))
-def test_random_scores_reach_the_best_of_all_labelings(seed, shape, concentration):
-    n_images, n_levels = shape
-    check(np.random.default_rng(seed).dirichlet(np.full(n_levels, concentration), n_images))
-
-
-@settings(max_examples=25, deadline=None)
-@given(SEEDS)
-def test_coarse_scores_with_many_ties_reach_the_best_of_all_labelings(seed):
-    check(np.random.default_rng(seed).multinomial(2, UNIFORM, 5) / 2)
+def test_random_and_coarse_scores_reach_the_best_of_all_labelings(seed, shape, concentration):
+    rng, (n_images, n_levels) = np.random.default_rng(seed), shape
+    check(rng.dirichlet(np.full(n_levels, concentration), n_images))
+    check(rng.multinomial(2, np.full(n_levels, 1 / n_levels), n_images) / 2)  # many ties
 
 
 def test_rounding_would_not_do():
     scores = np.random.default_rng(0).dirichlet(np.full(5, 1.0), 1000)
     rounded = np.round(scores @ np.arange(5)).astype(int)
     assert expected_kappa(scores, optimal_levels(scores)) > expected_kappa(scores, rounded) + 0.05
-
-
-def test_minima_are_the_first_of_equals():
-    assert find_minima(np.array([[1.0, 3, 2], [1, 2, 2], [2, 2, 0]])).tolist() == [0, 1, 2]
 
 
 def check_by_bisection(scores):
@@ -80,3 +73,28 @@ def test_many_random_scores_agree_with_bisection():
 
 def test_real_scores_agree_with_bisection(real_data):
     check_by_bisection(read_scores(real_data / "eyepacs-test-scores" / "scores.csv.gz", TASK).to_numpy())
+
+
+def test_the_proxy_of_certain_scores_is_the_kappa_and_of_the_same_everywhere_zero():
+    levels, predicted = np.random.default_rng(1).integers(0, 5, (2, 200))
+    assert expected_kappa(np.eye(5)[levels], predicted) == pytest.approx(quadratic_weighted_kappa(levels, predicted))
+    assert expected_kappa(np.eye(5)[[3, 3]], np.array([3, 3])) == 1
+    assert expected_kappa(np.full((4, 5), 0.2), np.array([0, 1, 2, 3])) == pytest.approx(0)
+
+
+def test_the_proxy_is_the_mean_kappa_of_drawn_levels():
+    rng = np.random.default_rng(2)
+    scores = rng.dirichlet(np.full(5, 0.4), 3000)
+    predicted = scores.argmax(axis=1)
+    drawn = (rng.random((300, 3000, 1)) > scores.cumsum(axis=1)[:, :4]).sum(axis=2)
+    kappas = [quadratic_weighted_kappa(levels, predicted) for levels in drawn]
+    assert expected_kappa(scores, predicted) == pytest.approx(np.mean(kappas), abs=4 * np.std(kappas) / 300**0.5 + 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "score", "n_levels"),
+    [((2, 5), np.nan, 2), ((2, 5), 0.3, 2), ((0, 5), 0.2, 0), (5, 0.2, 5), ((3, 5), 0.2, 2)],
+)
+def test_scores_that_are_no_distributions_and_levels_of_another_length_are_refused(shape, score, n_levels):
+    with pytest.raises(InputError):
+        expected_kappa(np.full(shape, score), np.zeros(n_levels, int))

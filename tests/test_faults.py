@@ -85,28 +85,17 @@ with files.locked(Path(sys.argv[1])):
 """
 
 
-@pytest.fixture
-def holder(tmp_path):
-    """A process that holds the cache `tmp_path`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
-    )
-    process.stdout.readline()
-    yield process
-    process.kill()
-    process.communicate()
-
-
-def test_who_comes_second_is_told_which_process_holds_the_cache(data, tmp_path, holder):
-    message = f"another run is using this cache (process {holder.pid} on "
-    with pytest.raises(InputError, match=re.escape(message)), files.locked(tmp_path):
-        pass
-    shown = run_script(data, tmp_path).communicate()
-    assert message in shown[1]
-    assert shown[1].count("\n") == 1
+def test_who_comes_second_is_told_which_process_holds_the_cache(data, tmp_path):
+    command, ends = [sys.executable, "-c", HOLD, tmp_path], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **ends, cwd=ROOT) as holder:
+        holder.stdout.readline()
+        message = f"another run is using this cache (process {holder.pid} on "
+        with pytest.raises(InputError, match=re.escape(message)), files.locked(tmp_path):
+            pass
+        shown = run_script(data, tmp_path).communicate()
+        holder.kill()
+    assert message in shown[1] and shown[1].count("\n") == 1
     assert "crop:" not in shown[0]
-    holder.kill()
-    holder.wait()
     with files.locked(tmp_path):  # the kernel has let go of it
         pass
 

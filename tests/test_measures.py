@@ -100,6 +100,8 @@ def test_reliability_is_the_share_that_came_true():
     assert bins.error == pytest.approx((40 * 0.25 + 40 * 0.25) / 200)
     assert (bins.low <= bins.observed).all() and (bins.observed <= bins.high).all()
     assert bins.low[1] < 0.45 and bins.high[1] > 0.55
+    few = measures.measure_reliability(["1", "2"], scores[:2], levels[:2])  # no bin has enough to be shown
+    assert (len(few.low), len(few.high), len(few.counts)) == (0, 0, 0)
 
 
 def test_the_hardest_patient_has_the_largest_squared_error():

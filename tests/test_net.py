@@ -34,42 +34,13 @@ def test_layers_at_448_are_the_articles_with_925013_parameters_and_pairs_add_the
     convolutions = [(16, 448, 448), (16, 224, 224), (32, 224, 224), (32, 112, 112), (64, 112, 112), (64, 56, 56)]
     convolutions += [(96, 28, 28), (96, 14, 14), (128, 7, 7)]
     assert shapes == [*convolutions, (96,), (96,), (96,), (5,)]
-
-
-@pytest.mark.parametrize(("image_px", "pooled_px"), [(448, 7), (224, 4), (112, 2), (33, 1), (32, 1)])
-def test_other_sizes_work(image_px, pooled_px):
-    net = make(image_px).eval()
-    assert net.body.find_pooled_px(image_px) == pooled_px
-    with torch.inference_mode():
-        assert net(torch.zeros(2, 3, image_px, image_px)).shape == (2, 5)
-
-
-@pytest.mark.parametrize(("wrong", "match"), [((31,), "at least 32"), *(((32, 0, p), "dropout") for p in (-0.1, 1.0))])
-def test_impossible_nets_raise(wrong, match):
-    with pytest.raises(ValueError, match=match):
-        make(*wrong)
-
-
-def test_pooling_before_relu_equals_pooling_after(net):
-    torch.manual_seed(0)
-    convolution, norm, pool, relu = block = net.body.blocks[1]
-    images = torch.randn(4, 16, 20, 20)
-    with torch.no_grad():
-        norm.weight.uniform_(-1, 1)  # a negative scale would tell the orders apart, were it not applied before both
-    one, other = block(images), pool(relu(norm(convolution(images))))
-    torch.testing.assert_close(one, other, rtol=0, atol=0)
-    weights = torch.randn_like(one)
-    gradient, expected = (torch.autograd.grad((maps * weights).sum(), convolution.weight)[0] for maps in (one, other))
-    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
+    assert [net.body.find_pooled_px(image_px) for image_px in (448, 224, 112, 33, 32)] == [7, 4, 2, 1, 1]
 
 
 def test_l2_spares_biases_and_batch_norm(net):
     weights, others = split_parameters(net)
-    assert len(weights) == 11
-    assert all(weight.ndim >= 2 for weight in weights)
+    assert [len(weights), {part.ndim for part in weights}, {part.ndim for part in others}] == [11, {2, 4}, {1}]
     assert len(others) == 9 * 3 + 2  # a bias per layer, scale and shift per BatchNorm of a convolution
-    assert all(parameter.ndim == 1 for parameter in others)
-    assert len(weights) + len(others) == len(list(net.parameters()))
 
 
 def test_initial_weights_are_spread_as_torch_spreads_them_and_depend_on_the_seed_alone():
@@ -86,10 +57,7 @@ def test_initial_weights_are_spread_as_torch_spreads_them_and_depend_on_the_seed
 
 
 def test_prediction_neither_drops_nor_learns(net):
-    images = torch.randn(4, 3, 32, 32)
-    assert net(images).shape == (4, 5)  # in training, without keys
-    net.eval()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
+    images, before = torch.randn(4, 3, 32, 32), {name: value.clone() for name, value in net.eval().state_dict().items()}
     assert torch.equal(net(images), net(images))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     alone = torch.cat([net(image[None]) for image in images])
@@ -115,17 +83,6 @@ def test_hash_is_splitmix64s():
     states = (1234567 + np.arange(1, 4, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).astype(np.int64)
     hashes = draws.hash_numbers(torch.from_numpy(states)).numpy().astype(np.uint64)
     assert hashes.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
-
-
-def test_net_can_learn_a_batch_by_heart():
-    net, images, levels = make(dropout=0.0), torch.randn(10, 3, 32, 32), torch.arange(10) % 5
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    for _ in range(15):
-        loss = torch.nn.functional.cross_entropy(net(images), levels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.1
 
 
 def test_fellow_eye_counts_once_trained_and_neither_other_patients_nor_the_order_do(net):

@@ -1,12 +1,6 @@
-"""The four stages together: one decode gives the same bytes as two, and a killed run ends in the same bytes."""
+"""The four stages together: one decode gives the same bytes as two. Kills and Ctrl-C are in test_faults."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -18,21 +12,11 @@ from preprocess.picture import photograph
 from preprocess.samples import readers
 from preprocess.samples.layout import Listing, Owner
 from preprocess.samples.retina import RETINA
-
-ROOT = Path(__file__).parents[1]
-
-
-def options(data, cache, jobs=1):
-    return [f"--data={data}", f"--cache={cache}", f"--jobs={jobs}", "--allow-rejected"]
+from tests.benchmarks.crash import read_all
 
 
-def read_all(cache):
-    """Return the bytes of every file in a cache but the lock and the times, by relative path."""
-    return {
-        str(path.relative_to(cache)): path.read_bytes()
-        for path in sorted(cache.rglob("*"))
-        if path.is_file() and path.name not in (".lock", "times.csv")
-    }
+def options(data, cache):
+    return [f"--data={data}", f"--cache={cache}", "--jobs=1", "--allow-rejected"]
 
 
 def test_one_decode_gives_the_bytes_of_two_though_photographs_are_bad(data, cache, tmp_path, monkeypatch):
@@ -80,37 +64,3 @@ def test_ids_may_lead_through_folders(data, cache, monkeypatch):
     shutil.rmtree(data / "test")
     preprocess(options(data, cache))
     assert not (squares / f"{files.PARTIAL}1.png").exists()
-
-
-def run_and_signal(data, cache, n_lines, number):
-    """Send a signal to the process group of preprocessing once the first journal has `n_lines`; return the process."""
-    command = [sys.executable, "-m", "preprocess", *options(data, cache, jobs=2)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    journal = cache / "crop" / "train.jsonl"
-    while process.poll() is None:
-        if journal.exists() and journal.read_bytes().count(b"\n") >= n_lines:
-            os.killpg(process.pid, number)
-            break
-        time.sleep(0.001)
-    return process.communicate(timeout=30)[1], process.returncode
-
-
-def test_killed_runs_end_in_the_bytes_of_an_undisturbed_one(drawn_folder, cache, tmp_path):
-    preprocess(options(drawn_folder, cache))
-    disturbed = tmp_path / "disturbed"
-    for n_lines in (1, 3, 6):
-        assert run_and_signal(drawn_folder, disturbed, n_lines, signal.SIGKILL)[1] == -signal.SIGKILL
-    assert run_and_signal(drawn_folder, disturbed, 1000, signal.SIGKILL)[1] == 0
-    assert read_all(disturbed) == read_all(cache)
-
-
-@pytest.mark.usefixtures("hear_ctrl_c")
-@pytest.mark.parametrize("n_lines", [1, 4])  # workers are just starting; workers are at work
-def test_interrupt_ends_in_one_line_and_leaves_no_temporary_file(drawn_folder, cache, n_lines):
-    message, status = run_and_signal(drawn_folder, cache, n_lines, signal.SIGINT)
-    if status != 0:  # it may have been done by then
-        assert status == 130
-        assert message == "error: interrupted; the same command goes on where it stopped\n"
-    assert not list(cache.rglob(f"{files.PARTIAL}*"))

@@ -12,6 +12,7 @@ from preprocess.cache.errors import InputError
 from preprocess.picture import cut, outline, photograph
 from preprocess.picture.disc import Disc
 from preprocess.picture.photograph import Photograph, UnreadablePhotograph, decode
+from tests.test_crop import correct
 
 
 def draw_disc(height, width, center_x, center_y, radius):
@@ -70,18 +71,6 @@ def test_black_where_the_photograph_ends():
         cut.cut_out(picture, Disc(500, 500, 20, 20, 1), 32)
 
 
-def test_histogram_counts_the_pixels_inside_only():
-    square = np.zeros((4, 4, 3), np.uint8)
-    square[1, 1] = (5, 6, 7)
-    inside = np.zeros((4, 4), bool)
-    inside[1, 1:3] = True
-    counts = cut.count_pixels(square, inside)
-    assert counts.shape == (3, 256)
-    assert (counts.sum(axis=1) == 2).all()
-    assert [counts[channel, 5 + channel] for channel in range(3)] == [1, 1, 1]
-    assert (cut.decode_histogram(cut.encode(square, inside)[1]["histogram"]) == counts).all()
-
-
 def test_a_reduced_decode_costs_little(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     grain = cv2.GaussianBlur(rng.normal(0, 60, (2000, 3000, 3)), (0, 0), 3)
@@ -95,11 +84,6 @@ def test_a_reduced_decode_costs_little(tmp_path, monkeypatch):
     assert [reduction for _, reduction in used] == [2]
     full, _ = cut.cut_out(decode(path, 2000)[0], Disc(1500, 1000, 950, 950, 1), 512)
     assert np.abs(reduced.astype(int) - full).mean() < 1.5
-
-
-def correct(cache, image, ellipse):
-    header = "image,center_x,center_y,semi_axis_x,semi_axis_y"
-    (cache / "crop" / "corrections.csv").write_text(f"{header}\n{image},{ellipse}\n")
 
 
 def run(data, cache, *options):
@@ -129,7 +113,7 @@ def test_a_second_run_reads_no_photograph_and_only_what_must_be_is_redone(data, 
     assert "crop: train: all 8 images are cached" in printed
     assert "resize: train: all 8 images are cached" in printed
     image = pd.read_csv(cache / "crop" / "train.csv")["image"][0]
-    correct(cache, image, "200,150,90,90")
+    correct(cache, f"{image},200,150,90,90")
     second = run(data, cache)
     assert "resize: train: 1 of 8 images are due" in capsys.readouterr().out
     assert [name for name in first if first[name] != second[name]] == [f"{image}.png"]
@@ -142,11 +126,8 @@ def test_a_second_run_reads_no_photograph_and_only_what_must_be_is_redone(data, 
     assert list(run(data, cache, "--size-px=32")) == [name for name in first if name != f"{image}.png"]
 
 
-def test_a_missing_or_damaged_crop_journal_is_named_and_no_square_is_lost(drawn_folder, cache):
-    data = drawn_folder
-    with pytest.raises(InputError, match=r"run python -m preprocess\.crop first"):
-        resize.main([f"--data={data}", f"--cache={cache}", "--jobs=1"])
-    squares = run(data, cache)
+def test_a_damaged_crop_journal_is_named_and_no_square_is_lost(drawn_folder, cache):
+    data, squares = drawn_folder, run(drawn_folder, cache)
     (cache / "crop" / "train.jsonl").write_bytes(b"")
     with pytest.raises(InputError, match=r"train\.jsonl: not what was written; run python -m preprocess\.crop again"):
         resize.main([f"--data={data}", f"--cache={cache}", "--jobs=1", "--size-px=64"])
@@ -156,6 +137,6 @@ def test_a_missing_or_damaged_crop_journal_is_named_and_no_square_is_lost(drawn_
 @pytest.mark.parametrize("ellipse", ["-20,100,10,10", "5000,100,10,10", "150,110,1e6,1e6", "150,110,0.001,0.001"])
 def test_a_correction_that_shows_no_eye_is_refused_or_rejected(data, cache, ellipse):
     image = next(iter(run(data, cache))).removesuffix(".png")
-    correct(cache, image, ellipse)
+    correct(cache, f"{image},{ellipse}")
     with pytest.raises(InputError, match="too small or too large|outside the photograph"):
         run(data, cache)

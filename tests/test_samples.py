@@ -17,16 +17,9 @@ def test_image_id_names_patient_and_side_and_ids_are_ordered_by_number():
         assert retina.find_owner(image) == owner
     groups = readers.find_groups(retina.RETINA, ["10_left", "9_right", "10_right"])
     assert groups.tolist() == ["10", "9", "10"]
-
-
-@pytest.mark.parametrize(
-    "image",
-    ["", "10", "10_middle", "../10_left", "/10_left", "a/b_left", "a\\b_left", ".x_left", "_left", "1\n_left"]
-    + ["x" * 300 + "_left"],
-)
-def test_what_is_no_plain_eye_id_is_refused(image):
-    with pytest.raises(InputError, match="PATIENT_left"):
-        retina.find_owner(image)
+    for image in ("", "10", "10_middle", "../10_left", "a/b_left", "a\\b_left", ".x_left", "_left", "1\n_left"):
+        with pytest.raises(InputError, match="PATIENT_left"):
+            retina.find_owner(image)
 
 
 def test_listing_finds_photographs_names_the_misnamed_and_includes_the_labelled_without_a_file(tmp_path):
@@ -46,46 +39,22 @@ def test_listing_finds_photographs_names_the_misnamed_and_includes_the_labelled_
         retina.list_images(tmp_path, "train")
 
 
-def test_labels_are_joined_by_id_and_sorted(tmp_path):
-    path = tmp_path / "labels.csv"
-    path.write_text("\ufefflevel,Usage,image\r\n4,Public,10_right\r\n1,Private,10_left\r\n")
-    assert list(retina.read_labels(path).items()) == [("10_left", 1), ("10_right", 4)]
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "not a CSV"),
-        (bytes(range(256)) * 20, "not a CSV"),
-        (b"image;level\n10_left;0\n", "no column image, level"),
-        (b"image,grade\n10_left,0\n", "no column level"),
-        (b"image,level\n10_left,5\n", "row 2: level is 5"),
-        (b"image,level\n10_left,0\n10_right,1.5\n", "row 3: level is 1.5"),
-        (b"image,level\n10_left,nan\n", "row 2: level is 'nan'"),
-        (b"image,level\n10_left,\n", "row 2: level is ''"),
-        (b"image,level\n10_left,0\n10_left,1\n", "row 3: image 10_left comes a second time"),
-        (b"image,level\n../../10_left,0\n", r"row 2: '\.\./\.\./10_left' is no image id"),
-        (b'image,level\n"10\n_left",0\n', "row 2: .* is no image id"),
-        (b"image,level\n10_left,0,7,8\n10_right,0,1\n", "not a CSV|row"),
+        ("image,grade\n10_left,0\n", "no column level"),
+        ("image,level\n10_left,5\n", "row 2: level is 5"),
+        ("image,level\n10_left,0\n10_right,1.5\n", "row 3: level is 1.5"),
+        ("image,level\n10_left,\n", "row 2: level is ''"),
     ],
 )
 def test_bad_labels_are_one_line_naming_file_and_row(tmp_path, text, message):
+    """And see test_tables."""
     path = tmp_path / "labels.csv"
-    path.write_bytes(text)
+    path.write_text(text)
     with pytest.raises(InputError, match=message) as caught:
         retina.read_labels(path)
     assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_give_labels_or_an_input_error(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("fuzz") / "labels.csv"
-    path.write_bytes(content)
-    try:
-        retina.read_labels(path)
-    except InputError as error:
-        assert str(path) in str(error)
 
 
 def test_differing_ids_are_named():

@@ -55,18 +55,6 @@ TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 IMPORTS = {name: find_imports(tree) for name, tree in TREES.items()}
 
 
-def test_the_rules_see_the_imports():
-    assert "preprocess.cache.files" in IMPORTS["preprocess.cache.stage"]
-    assert len(MODULES) > 60
-    assert len(STAGES) > 13
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_run_against_the_data(name):
-    allowed = FLOW[: FLOW.index(name.split(".")[0]) + 1]
-    assert not [other for other in IMPORTS[name] if other.split(".")[0] not in allowed]
-
-
 def reach(name):
     """Return all modules that a module imports, at once or through others."""
     found, due = set(), [name]
@@ -78,29 +66,26 @@ def reach(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_no_module_imports_itself_through_others(name):
+def test_imports_run_against_the_data_in_no_circle_and_own_modules_at_the_top(name):
+    allowed = FLOW[: FLOW.index(name.split(".")[0]) + 1]
+    assert not [other for other in IMPORTS[name] if other.split(".")[0] not in allowed]
     assert name not in reach(name)
-
-
-@pytest.mark.parametrize("package", ["dr", "blend"])
-def test_train_and_predict_do_not_know_each_other(package):
-    assert f"{package}.predict" not in reach(f"{package}.train")
-    assert f"{package}.train" not in reach(f"{package}.predict")
-
-
-@pytest.mark.parametrize("room", sorted({path.parent for path in FILES}), ids=lambda room: str(room.relative_to(ROOT)))
-def test_a_room_can_be_overlooked(room):
-    assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= MOST_MODULES
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_own_modules_are_imported_at_the_top(name):
     functions = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef) and find_imports(node)]
     assert len(functions) <= (name in LATE)
+    assert "N_LEVELS" not in MODULES[name].read_text()  # the task alone counts levels
 
 
-def test_levels_are_counted_by_the_task_alone():
-    assert not [name for name, path in MODULES.items() if "N_LEVELS" in path.read_text()]
+def test_the_rules_see_the_imports_and_train_and_predict_do_not_know_each_other():
+    assert "preprocess.cache.files" in IMPORTS["preprocess.cache.stage"]
+    assert len(MODULES) > 60 and len(STAGES) > 13
+    for package in ("dr", "blend"):
+        assert f"{package}.predict" not in reach(f"{package}.train")
+        assert f"{package}.train" not in reach(f"{package}.predict")
+
+
+def test_a_room_can_be_overlooked():
+    for room in {path.parent for path in FILES}:
+        assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= MOST_MODULES, room
 
 
 def test_the_run_script_and_the_stages_agree():

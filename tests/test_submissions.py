@@ -36,17 +36,14 @@ def test_submission_follows_the_sample_or_else_the_test_folder(tmp_path, sample)
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
-        ("image,level\n1_left,0\n", "1 images of .*test are not in .*levels.csv: 1_right"),
-        ("image,level\n1_left,0\n1_right,1\n2_left,1\n", "1 images of .*levels.csv are not in .*test: 2_left"),
-        ("image,level\n1_left,0\n1_left,1\n", "row 3: image 1_left comes a second time"),
-        ("image,level\n1_left,0\n1_right,5\n", "row 3: level is 5"),
-        ("image,level\n1_left,0\n1_right,-1\n", "row 3: level is -1"),
-        ("image,level\n1_left,0\n1_right,0.5\n", "row 3: level is 0.5"),
-        ("image\n1_left\n", "no column level"),
+        ("1_left,0\n", "1 images of .*test are not in .*levels.csv: 1_right"),
+        ("1_left,0\n1_right,1\n2_left,1\n", "1 images of .*levels.csv are not in .*test: 2_left"),
+        ("1_left,0\n1_left,1\n", "row 3: image 1_left comes a second time"),
+        *((f"1_left,0\n1_right,{level}\n", f"row 3: level is {level}") for level in ("5", "-1", "0.5")),
     ],
 )
 def test_anything_else_is_an_error_and_writes_nothing(tmp_path, levels, message):
-    path = make(tmp_path, levels)
+    path = make(tmp_path, f"image,level\n{levels}")
     with pytest.raises(InputError, match=message):
         write.main([f"--data={tmp_path}", f"--levels={path}", f"--out={tmp_path / 'out.csv'}"])
     assert not (tmp_path / "out.csv").exists()

@@ -1,7 +1,5 @@
 """The drawn photographs: reproducible, right in anatomy, labels and truth, and not to be graded by their colour."""
 
-import hashlib
-import itertools
 from collections import Counter
 
 import cv2
@@ -21,10 +19,10 @@ from preprocess.fundus import camera, retina
 SMALL = ["--patients-train", "3", "--patients-test", "2", "--width-px", "256", "--levels", "balanced"]
 
 
-def hash_files(folder):
-    """Return path -> digest of all photographs and tables of a data folder."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".jpeg", ".csv")]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+def read_data(folder):
+    """Return path -> bytes of all photographs and tables of a data folder."""
+    paths = (path for path in folder.rglob("*") if path.suffix in (".jpeg", ".csv"))
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
 def check_tables(folder):
@@ -40,44 +38,36 @@ def check_tables(folder):
     assert set(levels[levels > 0].index) == set(tables["lesions"].image)
 
 
-def draw_reflectance(seed, level, mirrored=False, width_px=256):
+def draw_reflectance(seed, level, width_px=256):
     """Return reflectance, lesions and frame of an eye seen by the camera that cuts off least."""
     rng = np.random.default_rng(seed)
-    frame = camera.frame_photograph(rng, camera.scale_camera(camera.CAMERAS[0], width_px), mirrored)
+    frame = camera.frame_photograph(rng, camera.scale_camera(camera.CAMERAS[0], width_px), mirrored=False)
     return *retina.draw_retina(rng, level, retina.sample_retina(rng), frame), frame
 
 
-def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs(tmp_path):
+def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs_and_another_seed_other_photographs(tmp_path):
     for jobs in ("1", "2"):
         synthetic.main([f"--data={tmp_path / jobs}", "--jobs", jobs, *SMALL])
-    first, second = hash_files(tmp_path / "1"), hash_files(tmp_path / "2")
+    first, second = read_data(tmp_path / "1"), read_data(tmp_path / "2")
     assert first == second
     assert len(first) == 2 * 5 + 5
     check_tables(tmp_path / "1")
-
-
-def test_another_seed_gives_other_photographs(tmp_path):
-    levels, files = [], []
-    for seed in ("0", "2"):  # with these, some patients have the same number and levels
-        synthetic.main([f"--data={tmp_path / seed}", "--jobs=1", "--seed", seed, *SMALL, "--levels=real"])
-        labels = pd.read_csv(tmp_path / seed / "trainLabels.csv")
-        levels.append(set(labels.itertuples(index=False, name=None)))
-        files.append(hash_files(tmp_path / seed))
-    alike = [f"train/{image}.jpeg" for image, _ in levels[0] & levels[1]]
-    assert alike
-    assert not any(files[0][path] == files[1][path] for path in alike)
+    synthetic.main([f"--data={tmp_path / 'other'}", "--jobs=1", "--seed=3", *SMALL])
+    assert not first.items() & read_data(tmp_path / "other").items()
+    one, other = (synthetic.draw_eye(seed, 12, "left", 2, 256).photograph for seed in (0, 3))  # of one shape
+    assert (one != other).any()
 
 
 def test_rerun_mends_what_is_missing_or_changed_and_touches_nothing_else(tmp_path):
     arguments = [f"--data={tmp_path}", "--jobs=1", *SMALL]
     synthetic.main(arguments)
-    before = hash_files(tmp_path)
+    before = read_data(tmp_path)
     photographs = sorted(tmp_path.glob("t*/*.jpeg"))
     dates = {path: path.stat().st_mtime_ns for path in photographs[2:]}
     photographs[0].unlink()
     photographs[1].write_bytes(b"torn")
     synthetic.main(arguments)
-    assert hash_files(tmp_path) == before
+    assert read_data(tmp_path) == before
     assert {path: path.stat().st_mtime_ns for path in dates} == dates
     with pytest.raises(InputError, match="would not draw"):  # of another plan
         synthetic.main([*arguments, "--patients-train=1", "--patients-test=0"])
@@ -92,13 +82,6 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path, name):
     with pytest.raises(InputError, match=name.removesuffix(".jpeg")):
         synthetic.main([f"--data={tmp_path}", "--jobs=1", *SMALL])
     assert (tmp_path / name).read_bytes() == b"precious"
-
-
-@pytest.mark.parametrize("option", ["--seed=-1", "--patients-train=-1", "--width-px=5"])
-def test_senseless_options_are_refused(tmp_path, option, capsys):
-    with pytest.raises(SystemExit):
-        synthetic.main([f"--data={tmp_path}", option])
-    assert f"argument {option.partition('=')[0]}: " in capsys.readouterr().err
 
 
 # Shares of the levels and of patients whose eyes differ by at most 0, 1, 2: the competition's trainLabels.csv.
@@ -146,10 +129,6 @@ def test_lesions_are_where_the_table_says():
 
 def test_the_optic_disc_lies_on_the_side_of_the_nose():
     """Reflections may be as bright as the optic disc in some photographs, so most of them must agree."""
-    for seed, mirrored in itertools.product(range(8), (False, True)):
-        reflectance, _, frame = draw_reflectance(seed, 0, mirrored)
-        brightest = cv2.GaussianBlur(reflectance.sum(axis=0), (0, 0), 5).argmax() % frame.width
-        assert (brightest > frame.center_x) == mirrored
     right_side = {"left": [], "right": []}
     for patient in range(10):
         for side, found in right_side.items():
@@ -175,13 +154,6 @@ def test_the_true_disc_is_the_edge_in_the_picture():
         profile = cv2.remap(grey, *rays, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT).mean(axis=0)
         steepest = radii[np.argmin(profile[1:] - profile[:-1]) :][:2].mean()
         assert steepest == pytest.approx(radius, rel=0.015)
-
-
-def test_photographs_come_in_the_sizes_of_several_cameras_or_as_asked():
-    assert {1024, 4752} <= {model.width for model in camera.CAMERAS}
-    asked = [synthetic.draw_eye(0, patient, "left", 0, 320).photograph.shape for patient in range(8)]
-    assert {width for _, width, _ in asked} == {320}
-    assert len({height for height, _, _ in asked}) > 1
 
 
 def test_a_wide_photograph_is_the_enlarged_narrow_one():

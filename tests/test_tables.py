@@ -123,29 +123,18 @@ def test_a_torn_gzip_is_refused(tmp_path, content):
         RETINA.read_labels(tmp_path / "labels.csv.gz")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(list(READERS)), st.binary(max_size=60), st.floats(0, 1), st.integers(0, 9))
 @example("labels", b"\x00", 0.9, 0)
 def test_any_bytes_in_a_table_give_rows_or_one_line(tmp_path_factory, name, new, place, n_old):
     content = make_table(name, [{}, {"image": "1_right"}])
     start = int(place * len(content))
     try:
-        read(name, tmp_path_factory.getbasetemp(), content[:start] + new + content[start + n_old :])
-    except InputError as error:
-        assert str(error).isprintable()
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.text(max_size=8) | st.sampled_from(["1_left", "0.5", "1", "1_right"]), min_size=6, max_size=18))
-def test_any_fields_give_distributions_or_one_line(tmp_path_factory, fields):
-    text, rows = io.StringIO(), [fields[start : start + 6] for start in range(0, len(fields), 6)]
-    csv.writer(text).writerows([["image", *SCORES], *rows])
-    try:
-        table = read("scores", tmp_path_factory.getbasetemp(), text.getvalue().encode())
+        table = read(name, tmp_path_factory.getbasetemp(), content[:start] + new + content[start + n_old :])
     except InputError as error:
         assert str(error).isprintable()
     else:
-        assert np.allclose(table.sum(axis=1), 1, atol=1e-5)
+        assert name != "scores" or np.allclose(table.sum(axis=1), 1, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)

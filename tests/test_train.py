@@ -1,6 +1,5 @@
 """Training: what a run leaves behind, that it goes on where it stopped, and what it refuses."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -13,8 +12,6 @@ import pytest
 import torch
 
 from dr import train
-from dr.machine import workers
-from dr.machine.batch_norm import SharedBatchNorm
 from dr.nets.net import split_parameters
 from dr.squares import batches, crops, store
 from dr.squares.store import Squares
@@ -55,7 +52,7 @@ def epochs(cache):
 
 def test_run_leaves_checkpoints_and_history_and_is_cached_then_without_torch(run, places, cache, epochs):
     assert "epoch 2: learning rate" in run("--epochs", 2)
-    table = pd.read_csv(cache / "dr" / "history.csv")
+    table = pd.read_csv(epochs / "history.csv")
     assert list(table.columns) == ["epoch", "learning_rate", "train_log_loss", "valid_log_loss", "valid_qwk"]
     assert table["epoch"].tolist() == [1, 2]
     kept = checkpoint.read(epochs / "0002.pt")
@@ -70,23 +67,14 @@ def test_run_leaves_checkpoints_and_history_and_is_cached_then_without_torch(run
     assert digest_files(cache / "dr") == before
 
 
-@pytest.mark.parametrize("spinning", [None, "ACTIVE"])
-def test_waiting_threads_sleep_unless_told_otherwise(monkeypatch, spinning):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if spinning:
-        monkeypatch.setenv("OMP_WAIT_POLICY", spinning)
-    workers.let_waiting_threads_sleep()
-    assert os.environ["OMP_WAIT_POLICY"] == (spinning or "PASSIVE")
-
-
-@pytest.mark.parametrize(("option", "is_same"), [("--storage=file", 1), ("--storage=device", 1), ("--seed=5", 0)])
-def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, cache, option, is_same):
+def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, cache):
     run("--epochs", 1)
     before = digest_files(cache / "dr")
-    run("--epochs", 1, "--run", "second", option)
-    after = digest_files(cache / "dr")
-    assert {name: after[name] for name in before} == before
-    assert (after["epochs/0001.pt"] == after["runs/second/epochs/0001.pt"]) == is_same
+    for option, is_same in (("--storage=file", True), ("--storage=device", True), ("--seed=5", False)):
+        run("--epochs", 1, "--run", option[2:6], option)
+        after = digest_files(cache / "dr")
+        assert {name: after[name] for name in before} == before
+        assert (after["epochs/0001.pt"] == after[f"runs/{option[2:6]}/epochs/0001.pt"]) == is_same
 
 
 @pytest.mark.parametrize(
@@ -96,7 +84,7 @@ def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, c
         ([], ["0002.pt"], 1),
         ([], ["0002.json"], 1),  # the history needs them all
         ([], ["0003.json"], 2),
-        ([], ["../history.csv"], 3),
+        ([], ["history.csv"], 3),
         (["--pairs"], ["0003.pt"], 2),
         (["--freeze-epochs", 2], ["0002.pt", "0003.pt"], 1),  # in the middle of the frozen epochs
         (["--freeze-epochs", 2, "--nesterov", "--jitter", 0.1], ["0003.pt"], 2),
@@ -115,26 +103,6 @@ def test_damaged_epochs_are_made_again_with_the_same_bytes(run, cache, epochs, o
     assert sorted(path.stem for path in epochs.glob("0*")) == ["0001", "0002", "0003", "0003", "0004", "0004"]
 
 
-def test_more_epochs_go_on_where_the_rates_stay(run, cache, epochs):
-    run("--epochs", 2, "--drop-epochs", 3)
-    first = (epochs / "0001.pt").stat().st_mtime_ns
-    assert "epochs changed from 2 to 3; goes on after epoch 2" in run("--epochs", 3, "--drop-epochs", 3)
-    assert (epochs / "0001.pt").stat().st_mtime_ns == first
-    longer = (cache / "dr" / "history.csv").read_bytes()
-    run("--epochs", 3, "--drop-epochs", 3, "--run", "at_once")
-    assert (cache / "dr" / "runs" / "at_once" / "history.csv").read_bytes() == longer
-
-
-def test_what_makes_training_start_over_is_named(run):
-    run("--epochs", 1, "--schedule", "cosine")
-    printed = "epochs changed from 1 to 2, and with it the learning rates of epochs already done"
-    assert f"{printed} (--drop-epochs would fix them); starts over" in run("--epochs", 2, "--schedule", "cosine")
-    run("--epochs", 1)
-    assert "momentum changed from 0.9 to 0.8; starts over" in run("--epochs", 1, "--momentum", 0.8)
-    run("--epochs", 1)
-    assert "freeze_epochs changed from 0 to 1; starts over" in run("--epochs", 1, "--freeze-epochs", 1)
-
-
 def test_paired_net_starts_from_a_single_one_and_from_another_anew(run, cache, epochs):
     """With a rate of 0 it stays where it started: the single net's weights, a correction of 0, the same scores."""
     run("--epochs", 2)
@@ -142,11 +110,9 @@ def test_paired_net_starts_from_a_single_one_and_from_another_anew(run, cache, e
     options = ["--run", "both", "--pairs", "--epochs", 1, "--learning-rate", 0, "--start-from"]
     run(*options, single)
     first, both = (checkpoint.read(path) for path in (single, cache / "dr/runs/both/epochs/0001.pt"))
-    assert learner.load_net(both).head.joint is not None
-    assert both.settings.start_from == files.hash_file(single)
-    for name, value in first.net.items():
-        if "running" not in name and "num_batches" not in name:
-            assert torch.equal(both.net[name], value)
+    assert learner.load_net(both).head.joint is not None and both.settings.start_from == files.hash_file(single)
+    learned = [name for name in first.net if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(both.net[name], first.net[name]) for name in learned)
     assert "cached" in run(*options, single)
     assert "start_from changed" in run(*options, other)
 
@@ -156,8 +122,8 @@ def test_unfit_start_is_refused(run, cache, tmp_path):
     files.write_bytes(torn, b"no checkpoint")
     run("--epochs", 1, "--run", "other")
     kept = checkpoint.read(cache / "dr/runs/other/epochs/0001.pt")
-    weights = kept.net | {"head.hidden.0.weight": torch.zeros(96, 512)}
-    checkpoint.write(larger, dataclasses.replace(kept, net=weights))
+    kept.net["head.hidden.0.weight"] = torch.zeros(96, 512)
+    checkpoint.write(larger, kept)
     for start in (missing, torn, larger):
         with pytest.raises(InputError, match="start.pt: "):
             run("--epochs", 1, "--start-from", start)
@@ -192,10 +158,9 @@ def test_nan_and_a_full_disk_stop_and_keep_the_last_good_checkpoint(run, epochs,
     assert "goes on after epoch 1" in run("--epochs", 2, "--drop-epochs", 9)
 
 
-def test_patience_stops_early_and_counts_as_finished(run, cache):
+def test_patience_stops_early_and_counts_as_finished(run):
     options = ("--epochs", 30, "--patience", 1, "--learning-rate", 0)
     assert "no better validation log loss in 1 epochs; stops" in run(*options)
-    assert len(pd.read_csv(cache / "dr" / "history.csv")) < 30
     assert run(*options) == "dr.train: cached\n"
     figures = [{"valid_log_loss": loss} for loss in (3.0, 2.0, 2.5, 2.1)]
     assert [runs.has_stalled(figures, patience) for patience in (2, 3, None)] == [True, False, False]
@@ -203,30 +168,20 @@ def test_patience_stops_early_and_counts_as_finished(run, cache):
 
 REFUSED = {
     **{"--fold 4": "--fold 4", "--folds 100": "100 folds", "--crop-px 38": "only 37 px"},
-    **{"--device nowhere --seed 3": "nowhere", "--drop-epochs 3 --schedule cosine": "--drop-epochs"},
+    "--drop-epochs 3 --schedule cosine": "--drop-epochs",
     "--nesterov --momentum 0": "--momentum",
 }
 
 
 def test_a_refused_command_leaves_the_finished_epochs(run, epochs):
     run("--epochs", 1)
-    before = digest_files(epochs)
     for options, match in REFUSED.items():
         with pytest.raises(InputError, match=match):
             run("--epochs", 1, *options.split())
-        assert digest_files(epochs) == before
-    for options in ("--epochs 0", "--learning-rate nan", "--run ../x", "--dropout 1"):
+    for options in ("--epochs 0", "--device nowhere", "--learning-rate nan", "--run ../x", "--dropout 1"):
         with pytest.raises(SystemExit):
             train.main(options.split())
     assert "cached" in run("--epochs", 1)
-
-
-def test_what_several_processes_cannot_do_is_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(InputError, match="one process"):
-        learner.resolve(make_settings(pairs=True), 512, CPU)
-    with pytest.raises(InputError, match="8 images cannot be divided evenly among 3"):
-        workers.take_share(np.arange(8))
 
 
 @pytest.mark.parametrize(
@@ -256,11 +211,8 @@ def test_one_cycle_is_torchs():
 
 
 def test_balanced_weights_make_levels_count_alike():
-    levels = np.array([0] * 70 + [1] * 20 + [2] * 10)
-    weights = weigh_targets(TASK, levels, "balanced")
-    assert weights[levels].mean() == pytest.approx(1)
-    assert [weights[level] * (levels == level).sum() for level in range(3)] == pytest.approx([100 / 3] * 3)
-    assert weights[3] == weights[4] == 0
+    weights = weigh_targets(TASK, np.array([0] * 70 + [1] * 20 + [2] * 10), "balanced")
+    np.testing.assert_allclose(weights * [70, 20, 10, 1, 1], [100 / 3] * 3 + [0, 0], rtol=1e-6)
 
 
 def make_learner(targets=range(5), **changes):
@@ -290,26 +242,19 @@ def test_step_is_sgd_with_l2_on_weights_alone():
 
 @pytest.mark.parametrize("options", [{"rotation_deg": 90.0}, {"zoom": 1.2}, {"jitter": 0.3}, {}])
 def test_batch_norm_settles_on_images_as_prediction_shows_them(options):
-    """Only if training shows them otherwise; against the channels' mean and variance, summed up by hand."""
+    """Only if training shows them otherwise; against the channels' mean, summed up by hand."""
     made = make_learner(batch_size=4, dropout=0.0, **options)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)
     squares = Squares(2 * np.arange(8), pixels, store.compose_tables(keep_values(8), [128.0] * 3, [64.0] * 3))
     before = {name: value.clone() for name, value in made.net.state_dict().items()}
     passes.settle_batch_norm(made, squares, np.arange(8), epoch=2)
-    after = made.net.state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert {name for name in changed if "num_batches" not in name} == {
-        name for name in before if "running" in name and options
-    }
-    if not options:
-        assert not changed
-        return
-    cuts = crops.draw_crops(8, 8, made.settings.seed, 2)
-    means = []
-    for batch in batches.order_epoch(np.arange(8), 4, made.settings.seed, 2):
-        maps = made.net.body.blocks[0][0](crops.cut_batch(squares, batch, cuts, 32))
-        means.append(maps.mean(dim=(0, 2, 3)).detach())
-    torch.testing.assert_close(after["body.blocks.0.1.running_mean"], torch.stack(means).mean(dim=0))
+    after, name = made.net.state_dict(), "body.blocks.0.1.running_mean"
+    changed = {name for name in before if not torch.equal(before[name], after[name]) and "num_batches" not in name}
+    assert changed == {name for name in before if "running" in name and options}
+    cuts, blocks = crops.draw_crops(8, 8, made.settings.seed, 2), made.net.body.blocks
+    chosen = batches.order_epoch(np.arange(8), 4, made.settings.seed, 2)
+    means = [blocks[0][0](crops.cut_batch(squares, batch, cuts, 32)).mean(dim=(0, 2, 3)) for batch in chosen]
+    torch.testing.assert_close(after[name], torch.stack(means).mean(dim=0).detach() if options else before[name])
     assert all(layer.momentum == 0.1 for layer in made.net.modules() if hasattr(layer, "running_mean"))
 
 
@@ -317,26 +262,13 @@ def test_squared_error_of_the_expected_level_is_added_to_the_loss():
     """The gradient of the last bias, against that of the formula in float64."""
     made = make_learner(dropout=0.0, weight_decay=0.0, squared_error=0.7)
     images, targets, *others = make_batch([0, 4, 2, 1])
-    with torch.no_grad():
-        logits = made.net(images).double()
-    logits.requires_grad_()
+    logits = made.net(images).detach().double().requires_grad_()
     shares = logits.softmax(dim=1)
-    expected = sum(level * shares[:, level] for level in range(5))
-    own_shares = shares[torch.arange(4), targets]
-    (-own_shares.log() + 0.7 * (expected - targets) ** 2).mean().backward()
+    error = shares @ torch.arange(5.0).double() - targets
+    (-shares[torch.arange(4), targets].log() + 0.7 * error**2).mean().backward()
     passes.take_step(made, images, targets, *others)
     gradient = made.net.head.outputs.bias.grad
     torch.testing.assert_close(gradient.double(), logits.grad.sum(dim=0), rtol=1e-4, atol=1e-6)
-
-
-def test_label_smoothing_weights_and_clipping_change_the_step():
-    moved = []
-    changes = ({"label_smoothing": 0.2}, {"class_weights": "balanced"}, {"clip_norm": 1e-3}, {"nesterov": True})
-    for change in ({}, *changes):
-        made = make_learner([0, 0, 0, 1, 2], **change)
-        passes.take_step(made, *make_batch([0, 0, 0, 1, 2, 2]))
-        moved.append(made.net.head.outputs.weight.detach())
-    assert all(not torch.equal(moved[0], other) for other in moved[1:])
 
 
 def test_two_processes_train_the_same_net_as_one(run, places, cache):
@@ -344,7 +276,7 @@ def test_two_processes_train_the_same_net_as_one(run, places, cache):
 
     The gradients agree to 1e-14 in float64. In float32 large steps let rounding grow: ReLUs flip.
     """
-    options = "--epochs 2 --learning-rate 0.001 --freeze-epochs 1".split()
+    options = "--epochs 2 --learning-rate 0.001 --freeze-epochs 1 --jitter 0.1".split()  # so that statistics settle
     run(*options)
     (cache / "dr").rename(cache / "alone")
     launcher = "-m torch.distributed.run --standalone --nproc_per_node=2 -m dr.train".split()
@@ -356,21 +288,15 @@ def test_two_processes_train_the_same_net_as_one(run, places, cache):
         one, two = (checkpoint.read(cache / name / "epochs" / path.name).net for name in ("alone", "dr"))
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-4)
-    first, second = (pd.read_csv(cache / name / "history.csv") for name in ("alone", "dr"))
+    first, second = (pd.read_csv(cache / name / "epochs" / "history.csv") for name in ("alone", "dr"))
     np.testing.assert_allclose(second["train_log_loss"], first["train_log_loss"], atol=1e-4)
-    again = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    told = [line for line in again.stdout.splitlines() if not line.startswith("[Gloo]")]  # torch 2.10 greets
-    assert (again.returncode, told) == (0, ["dr.train: cached"])
 
 
-@pytest.mark.parametrize("momentum", [0.1, None])
-def test_shared_batch_norm_is_torchs_in_a_group_of_one(tmp_path, momentum):
-    """With momentum, and without it: then the statistics are the mean over the batches."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    try:
-        shared, own = SharedBatchNorm(3, momentum=momentum), torch.nn.BatchNorm2d(3, momentum=momentum)
-        for batch in torch.randn(4, 2, 3, 5, 5, generator=torch.Generator().manual_seed(0)):
-            torch.testing.assert_close(shared(batch), own(batch))
-        torch.testing.assert_close(shared.state_dict(), own.state_dict())
-    finally:
-        torch.distributed.destroy_process_group()
+def test_label_smoothing_weights_and_clipping_change_the_step():
+    moved = []
+    changes = ({"label_smoothing": 0.2}, {"class_weights": "balanced"}, {"clip_norm": 1e-3}, {"nesterov": True})
+    for change in ({}, *changes):
+        made = make_learner([0, 0, 0, 1, 2], **change)
+        passes.take_step(made, *make_batch([0, 0, 0, 1, 2, 2]))
+        moved.append(made.net.head.outputs.weight.detach())
+    assert all(not torch.equal(moved[0], other) for other in moved[1:])

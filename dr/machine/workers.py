@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from preprocess.cache.errors import InputError
+from preprocess.cache.errors import InputError, shorten
 
 if TYPE_CHECKING:
     import torch
+
+JOIN_S = 120  # the processes of a launcher start together; one that waits longer for the others waits in vain
 
 
 def let_waiting_threads_sleep() -> None:
@@ -28,32 +31,51 @@ def let_waiting_threads_sleep() -> None:
 
 def count() -> int:
     """Return how many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _read_number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """Return which of them this is, from 0 on."""
-    return int(os.environ.get("RANK", "0"))
+    return _read_number("RANK", 0)
 
 
 def local_rank() -> int:
     """Return which of this machine's processes, and so of its GPUs, this is."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _read_number("LOCAL_RANK", 0)
+
+
+def _read_number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f"{name} is {text!r} in the environment, not a whole number; torchrun sets it")
+    return int(text)
 
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[None]:
-    """Join the others, NCCL between GPUs and Gloo else, to train on the device of this name."""
+    """Join the others, NCCL between GPUs and Gloo else, to train on the device of this name.
+
+    Raises InputError if the environment does not say who and where they are, or they do not come within JOIN_S.
+    """
     if count() == 1:
         yield
         return
+    if rank() >= count():
+        raise InputError(f"RANK is {rank()} in the environment: of {count()} processes the last is {count() - 1}")
     import torch
     from torch import distributed
 
     is_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if is_gpu:
         torch.cuda.set_device(local_rank())
-    distributed.init_process_group("nccl" if is_gpu else "gloo")
+    try:  # the limit is for meeting alone: later one process may well work while the others wait
+        store, own, all_of_them = next(distributed.rendezvous("env://", timeout=timedelta(seconds=JOIN_S)))
+    except ValueError as error:  # a variable of the environment is not set
+        raise InputError(f"WORLD_SIZE is {count()}, but {str(error).rpartition(': ')[2]}; torchrun sets it") from None
+    except RuntimeError as error:
+        shown = shorten(" ".join(str(error).split()))
+        raise InputError(f"{count()} processes (WORLD_SIZE) did not meet within {JOIN_S} s: {shown}") from None
+    distributed.init_process_group("nccl" if is_gpu else "gloo", store=store, rank=own, world_size=all_of_them)
     try:
         yield
     finally:

@@ -42,6 +42,8 @@ class Checkpoint:
     prior : the share of each output among them
     net : its weights
     optimizer : parameter -> what the optimizer keeps of it
+    n_images : how many it learned from; None if an older version made it, which did not say
+    likeness : what they look like, see dr.training.likeness; None if an older version made it, {} if they are too few
     """
 
     epoch: int
@@ -53,6 +55,8 @@ class Checkpoint:
     prior: list[float]
     net: dict[str, torch.Tensor]
     optimizer: dict[str, dict[str, torch.Tensor]]
+    n_images: int | None = None
+    likeness: dict[str, torch.Tensor] | None = None
 
 
 def write(path: Path, checkpoint: Checkpoint) -> str:
@@ -99,8 +103,10 @@ def load(path: Path, made_by: str) -> Any:
 
 def _find_fault(content: Any) -> str | None:
     """Return why what was read is no checkpoint of dr.train that can be used here; None if it is one."""
-    names = {field.name for field in dataclasses.fields(Checkpoint)}
-    if not isinstance(content, dict) or content.keys() != names or not isinstance(content["settings"], dict):
+    fields = dataclasses.fields(Checkpoint)
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    is_ours = isinstance(content, dict) and needed <= content.keys() <= {field.name for field in fields}
+    if not is_ours or not isinstance(content["settings"], dict):
         return "not a checkpoint of this version of dr.train; train again"
     kept, known = content["settings"], {field.name for field in dataclasses.fields(Settings)}
     odd = [*(name for name in kept if name not in known), *(name for name in known if name not in kept)]
@@ -113,13 +119,15 @@ def _find_fault(content: Any) -> str | None:
     return None if is_sound else "a checkpoint of dr.train whose content makes no sense; train again"
 
 
-def _makes_sense(epoch, settings, task, making, mean, std, prior, net, optimizer) -> bool:
+def _makes_sense(epoch, settings, task, making, mean, std, prior, net, optimizer, n_images=1, likeness=None) -> bool:
     """Tell whether the parts of a checkpoint have possible values, those that decide how a net is built above all."""
     import torch
 
     numbers, kept = [*mean, *std, *prior], [part for parts in optimizer.values() for part in parts.values()]
     return (
         {type(epoch), type(settings["seed"]), type(settings["crop_px"]), type(making["size_px"])} == {int}
+        and (n_images is None or type(n_images) is int)
+        and (not likeness or _is_likeness(**likeness))
         and LEAST_CROP_PX <= settings["crop_px"] <= making["size_px"] <= MOST_CROP_PX
         and type(settings["dropout"]) in (float, int)
         and 0 <= settings["dropout"] < 1
@@ -139,3 +147,9 @@ def _makes_sense(epoch, settings, task, making, mean, std, prior, net, optimizer
         and min(std) > 0
         and all(isinstance(part, torch.Tensor) for part in (*net.values(), *kept))
     )
+
+
+def _is_likeness(known: torch.Tensor, scale: torch.Tensor) -> bool:
+    """Tell whether they are some descriptions and the scale of their parts, finite numbers."""
+    fits = known.ndim == 2 and scale.shape == known.shape[1:]
+    return fits and bool(known.isfinite().all() and scale.isfinite().all() and (scale > 0).all())

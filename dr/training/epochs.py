@@ -12,20 +12,21 @@ from dr.squares import crops, store
 from dr.squares.source import TrainingSet
 from dr.squares.store import Squares
 from dr.task import find_prior, measure
-from dr.training import checkpoint, learner, passes, runs, views
+from dr.training import checkpoint, learner, likeness, passes, runs, views
 from dr.training.checkpoint import Checkpoint
 from dr.training.learner import Learner
+from dr.training.runs import Start
 from dr.training.settings import Settings
 from preprocess import standardize
-from preprocess.cache import files, manifest, progress
+from preprocess.cache import files, progress
 from preprocess.cache.errors import InputError
 from preprocess.samples.layout import Task
 
 
 def train_epochs(
-    options: argparse.Namespace, wanted: Settings, folder: Path, training_set: TrainingSet, task: Task, start: int
+    options: argparse.Namespace, wanted: Settings, folder: Path, training_set: TrainingSet, task: Task, start: Start
 ) -> None:
-    """Train the epochs after `start`, a checkpoint each in `folder`, until all are done or patience is at its end."""
+    """Train the epochs after the start, a checkpoint each in `folder`, until all are done or patience is at its end."""
     on = device.choose_device(options.device)
     device.prepare(on)
     cached, targets = training_set.squares, training_set.targets
@@ -39,19 +40,17 @@ def train_epochs(
     if workers.rank() == 0:
         print(f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}")
     learning = learner.make_learner(resolved, task, targets[learned], on)
-    if start:
-        learning = learner.restore(learning, checkpoint.read(folder / f"{start:04}.pt"))
+    if start.n_done:
+        learning = learner.restore(learning, checkpoint.read(start.folder / f"{start.n_done:04}.pt"))
     elif options.start_from:
         learner.start_net(learning.net, options.start_from)
     if workers.rank() == 0:  # nothing but the training itself can fail from here on
-        for suffix in (".json", ".pt"):  # figures first, so that a kill leaves none without a checkpoint
-            for path in sorted(folder.glob(f"[0-9]*{suffix}"), reverse=True):
-                if path.stem.isdigit() and int(path.stem) > start:
-                    path.unlink()
-        manifest.write_manifest(folder, "dr.train", vars(wanted), training_set.digests, outputs={})
+        runs.begin(folder, start, vars(wanted), training_set.digests)
     prior = find_prior(task, targets[learned]).tolist()
-    record = Checkpoint(start, learning.settings, task, cached.making, mean, std, prior, net={}, optimizer={})
-    for epoch in range(start + 1, wanted.epochs + 1):
+    of = learning.settings, task, cached.making, mean, std, prior
+    known = likeness.learn(squares, learned, held_out, learning.net.image_px)
+    record = Checkpoint(start.n_done, *of, net={}, optimizer={}, n_images=len(learned), likeness=known)
+    for epoch in range(start.n_done + 1, wanted.epochs + 1):
         log_loss = passes.train_epoch(learning, squares, targets, learned, epoch)
         passes.settle_batch_norm(learning, squares, learned, epoch)
         record = dataclasses.replace(record, epoch=epoch)

@@ -1,12 +1,22 @@
-"""The files of a run: epochs/0001.pt, a checkpoint, 0001.json, that epoch's figures, and history.csv, all figures."""
+"""The files of a run: epochs/0001.pt, a checkpoint, 0001.json, that epoch's figures, and history.csv, all figures.
 
+A net is trained in pending/ID and in epochs/ when it has ended; the one that was there before lies in former/ID then.
+An ID is a digest of the settings and of what is learned from.
+"""
+
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dr.training import checkpoint
 from dr.training.checkpoint import Checkpoint
+from dr.training.settings import ORDINARY
 from preprocess.cache import files, manifest
 from preprocess.cache.errors import InputError
 
@@ -33,12 +43,21 @@ class Trained(NamedTuple):
         return max(self.checkpoints)
 
 
+class Start(NamedTuple):
+    """Where training begins: after so many epochs, which lie in `folder`, and whether they are all."""
+
+    folder: Path
+    n_done: int
+    is_over: bool
+
+
 class Voter(NamedTuple):
-    """One of several nets whose scores are averaged: its part of the mean, and the views of it."""
+    """One of several nets whose scores are averaged: its part of the mean, the views of it, its file's digest."""
 
     checkpoint: Checkpoint
     share: float
     n_views: int
+    digest: str
 
 
 def folder_of(cache: Path, run: str | None) -> Path:
@@ -46,11 +65,19 @@ def folder_of(cache: Path, run: str | None) -> Path:
     return cache / "dr" / "runs" / run if run else cache / "dr"
 
 
+def read_mean(run: Path) -> list[str]:
+    """Return the names of the runs whose mean `dr.predict` left in a run's folder; none if they are its own scores."""
+    kept = manifest.read_manifest(run)
+    return [name or ORDINARY for name in kept["parameters"].get("average", [])] if kept else []
+
+
 def read_trained(cache: Path, run: str | None) -> Trained:
     """Return what `dr.train` left. Raises InputError if it is not finished."""
     folder = folder_of(cache, run) / "epochs"
     kept = manifest.read_manifest(folder)
     if kept is None or not kept["outputs"]:
+        if names := read_mean(folder.parent):
+            raise InputError(f"{folder.parent}: holds the mean of {', '.join(names)}; name one of them by --run")
         raise InputError(f"{folder}: holds no finished training; run python -m dr.train first")
     checkpoints = {int(name.removesuffix(".pt")): digest for name, digest in kept["outputs"].items()}
     return Trained(folder, kept["parameters"], kept["inputs"], checkpoints)
@@ -81,7 +108,72 @@ def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Vote
     gone = [epoch for epoch in epochs if epoch not in trained.checkpoints]
     if gone:
         raise InputError(f"{folder}: epoch {gone[0]} is gone since it was averaged; run python -m dr.predict again")
-    return [Voter(read_checkpoint(trained, epoch), share / len(epochs), parameters["views"]) for epoch in epochs]
+    n_views, of_each = parameters["views"], share / len(epochs)
+    return [Voter(read_checkpoint(trained, epoch), of_each, n_views, trained.checkpoints[epoch]) for epoch in epochs]
+
+
+def identify(settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Return the ID of what is trained with these settings from these inputs."""
+    return files.hash_text(json.dumps([settings, inputs], sort_keys=True))[:12]
+
+
+def is_finished(epochs: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+    """Tell whether a folder holds all that training with these settings from these inputs would leave."""
+    kept = manifest.read_manifest(epochs)
+    has_all = kept and max(kept["outputs"], default="") == f"{len(read_figures(epochs)):04}.pt"
+    return bool(
+        has_all and (epochs / "history.csv").exists() and manifest.find_change(epochs, settings, inputs) is None
+    )
+
+
+def begin(pending: Path, start: Start, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    """Make the folder in which a net is trained hold the epochs that are done, by hard links, and no others."""
+    if start.folder != pending:
+        shutil.rmtree(pending, ignore_errors=True)  # of an earlier start that came less far
+        pending.mkdir(parents=True)
+    for suffix in (".json", ".pt"):  # figures first, so that a kill leaves none without a checkpoint
+        for path in sorted(start.folder.glob(f"[0-9]*{suffix}"), reverse=True):
+            is_done = path.stem.isdigit() and int(path.stem) <= start.n_done
+            if start.folder == pending and not is_done:
+                path.unlink()
+            elif start.folder != pending and is_done:
+                try:
+                    os.link(path, pending / path.name)
+                except OSError:  # a file system that knows none
+                    shutil.copy2(path, pending / path.name)
+    manifest.write_manifest(pending, "dr.train", settings, inputs, outputs={})
+
+
+def put_in_use(run: Path, new: Path, is_overwriting: bool) -> Path | None:
+    """Make the finished net of a folder the run's; return where the one before lies now, None if it is gone.
+
+    By renames: after a kill between them both lie where `dr.train` looks for them.
+    """
+    epochs, former, old = run / "epochs", run / "former", None
+    if epochs.exists():
+        kept = manifest.read_manifest(epochs)
+        old = former / (identify(kept["parameters"], kept["inputs"]) if kept else "unknown")
+        if old.name == new.name:  # the same net, damaged
+            shutil.rmtree(epochs)
+        else:
+            shutil.rmtree(
+                old, ignore_errors=True
+            )  # the same as the one in use, or it would not have been trained again
+            former.mkdir(exist_ok=True)
+            epochs.rename(old)
+    new.rename(epochs)
+    for gone in [former / new.name, *([old] if old and is_overwriting else [])]:
+        shutil.rmtree(gone, ignore_errors=True)
+    for folder in (former, run / "pending"):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            folder.rmdir()
+    return old if old and old.exists() else None
+
+
+def find_pace(epochs: Path) -> float | None:
+    """Return the seconds that an epoch of a run took, the median; None if nobody can tell."""
+    written = [path.stat().st_mtime for path in sorted(epochs.glob("[0-9]*.json"))]
+    return float(np.median(np.diff(written))) or None if len(written) > 1 else None
 
 
 def read_figures(epochs: Path) -> list[dict[str, Any]]:
@@ -96,9 +188,9 @@ def read_figures(epochs: Path) -> list[dict[str, Any]]:
 
 
 def write_history(epochs: Path, figures: Sequence[dict[str, Any]]) -> None:
-    """Write history.csv, a row per epoch, beside the folder of a run's epochs."""
+    """Write history.csv, a row per epoch."""
     lines = [",".join(COLUMNS), *(",".join(repr(row[column]) for column in COLUMNS) for row in figures)]
-    files.write_bytes(epochs.parent / "history.csv", ("\n".join(lines) + "\n").encode())
+    files.write_bytes(epochs / "history.csv", ("\n".join(lines) + "\n").encode())
 
 
 def has_stalled(figures: list[dict[str, Any]], patience: int | None) -> bool:

@@ -12,6 +12,7 @@ from preprocess.cache.errors import InputError
 from preprocess.cache.stage import number, whole
 from preprocess.recipes import recipe
 
+ORDINARY = "default"  # what the run without a name is called where runs are named
 NETS = ("nine-conv",)  # of dr.nets.net
 SCHEDULES = ("drops", "one-cycle", "cosine")
 STORAGES = ("auto", "device", "memory", "file")
@@ -117,7 +118,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where the net is and runs, and change no result."""
-    parser.add_argument("--run", type=parse_run, help="name of one of several nets, kept in CACHE/dr/runs/NAME")
+    parser.add_argument("--run", type=parse_run, help="name of one of several nets, kept in CACHE/dr/runs/NAME "
+                        f"({ORDINARY}: the one in CACHE/dr)")  # fmt: skip
     add_device_option(parser)
     parser.add_argument("--storage", choices=STORAGES, default="auto", help="where the squares lie, as uint8: device, "
                         "memory or a memory-mapped file; auto: the first of them with room")  # fmt: skip
@@ -125,14 +127,22 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
-    parser.add_argument("--device", default="auto", help="cuda, mps or cpu; auto: the first of them at hand")
+    parser.add_argument("--device", type=parse_device, default="auto", help="cuda, mps or cpu; auto: the first of "
+                        "them at hand")  # fmt: skip
 
 
-def parse_run(text: str) -> str:
-    """Return the name of a run, if it is a plain file name."""
+def parse_device(text: str) -> str:
+    """Return the name of a device, if it can be one; only torch knows whether it is at hand."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cuda, cuda:1 (and so on), mps, cpu")
+    return text
+
+
+def parse_run(text: str) -> str | None:
+    """Return the name of a run, if it is a plain file name; None for the one that has none."""
     if not re.fullmatch(r"\w[\w.-]{0,99}", text):
         raise argparse.ArgumentTypeError("letters, digits, _, - and . only")
-    return text
+    return None if text == ORDINARY else text
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import socket
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from preprocess.cache.errors import InputError
 
@@ -17,12 +19,20 @@ PARTIAL = ".partial-"  # prefix of every temporary file: a name no image id may 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with the same suffix; put it in `path`'s place if the block succeeds.
+    """Yield a temporary path with `path`'s suffix; put it in `path`'s place if the block succeeds.
 
+    A link stays, and what it leads to is replaced; a pipe, a device or the standard output stays and gets the content.
     Raises InputError if `path` is a folder.
     """
     if path.is_dir():
         raise InputError(f"{path}: a folder; give the name of a file to write")
+    if is_stdout(path) or (path.exists() and not path.is_file()):
+        with tempfile.TemporaryDirectory() as folder, naming(path):
+            yield Path(folder, path.name)
+            with open(os.dup(sys.stdout.fileno()) if is_stdout(path) else path, "wb") as stream:
+                stream.write(Path(folder, path.name).read_bytes())
+        return
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f"{PARTIAL}{os.getpid()}-{hash_text(path.name)[:12]}{path.suffix}"
     try:
@@ -31,6 +41,33 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_stdout(path: Path) -> bool:
+    """Tell whether a path is where this process prints: /dev/stdout, or the file that it leads to."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):  # no such path, or nothing that has a number
+        return False
+
+
+def summary_stream(out: Path | None) -> TextIO:
+    """Return where to print of what is written to `out`: not among it."""
+    return sys.stderr if out and is_stdout(out) else sys.stdout
+
+
+def check_out(out: Path | None, *sources: Path | None) -> None:
+    """Raise InputError if a file that is to be written is one of those that are read."""
+    for source in filter(None, sources):
+        if out and out.exists() and source.exists() and out.samefile(source):
+            raise InputError(f"{out}: it is read, too, and would be lost; give another --out")
+
+
+def check_regular(path: Path) -> None:
+    """Raise InputError for what may never end or never begin: a named pipe, a device. A shell's <(…) is welcome."""
+    leads_to = Path(os.path.realpath(path))  # of <(…) a name that is no path
+    if leads_to.exists() and not leads_to.is_file():
+        raise InputError(f"{path}: not a regular file")
 
 
 @contextlib.contextmanager
@@ -70,6 +107,7 @@ def hash_text(text: str) -> str:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
+    check_regular(path)
     try:
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()

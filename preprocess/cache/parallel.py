@@ -4,18 +4,15 @@ import argparse
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from preprocess.cache import progress
 from preprocess.cache.errors import InputError
-from preprocess.cache.stage import whole
+from preprocess.cache.stage import end_with, whole
 
 CLUSTER_TIMEOUT_S = 20  # a scheduler that does not answer by then is not there
 CLUSTER_RETRIES = 3  # how often a task moves on when the worker it runs on dies
-FOLLOW_S = 0.5  # how often a worker looks whether the process that started it is still there
 # The options that joblib's helper process starts with: it tidies up after a killed run, and need not tell.
 IGNORE_TRACKER = "ignore:resource_tracker:UserWarning"
 
@@ -67,7 +64,7 @@ def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: i
         n_jobs=min(jobs, len(tasks)),
         return_as="generator_unordered",
         batch_size=1,
-        initializer=_start_worker,
+        initializer=end_with,
         initargs=(os.getpid(),),
     )
     resource_tracker.ensure_running()  # now, since it would let SIGINT through again
@@ -77,17 +74,6 @@ def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: i
         return parallel(delayed(_call)(work, image, arguments) for image, arguments in tasks.items())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(parent: int) -> None:
-    """Have a worker process end when the one that started it is gone, even killed."""
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(FOLLOW_S)
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _map_cluster(work: Callable[..., Any], tasks: Mapping[str, tuple], address: str) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,10 @@
-"""The stages: their names, in the order of the pipeline, and where each keeps what it makes."""
+"""The pipeline: its version, its stages in order, where each keeps what it makes, and the commands beside them."""
+
+from pathlib import Path
+
+VERSION = "0.2.0"  # the only place: pyproject.toml reads it
+ROOT = Path(__file__).parents[2]
+IS_INSTALLED = not (ROOT / "run_all.sh").exists()  # by pip; else ROOT is a clone
 
 # Below the cache; None: not in the cache.
 FOLDERS: dict[str, str | None] = {
@@ -16,3 +22,5 @@ FOLDERS: dict[str, str | None] = {
     "submissions.score": None,
     "submissions.report": "report",
 }
+
+BESIDE = ("preprocess", "dr.explain", "kappa.score", "submissions.grade")  # four stages in one; what is no stage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +13,23 @@ from preprocess.cache.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+MISSING = "no such file"  # the reason of an image that a table names and no file holds
 COLUMNS = ["image", "stage", "reason", "split"]
 
 
 def record_rejected(cache: Path, stage: str, split: str, reasons: Mapping[str, str]) -> None:
-    """Put a stage's rejected images of one split into `CACHE/rejected.csv`, in place of what it said before."""
+    """Put a stage's rejected images of one split into `CACHE/rejected.csv`, in place of what it said before.
+
+    What is only missing stands last: of a download that is not over, there may be thousands.
+    """
     import pandas as pd
 
     path = cache / "rejected.csv"
     rejected = read_rejected(cache)
     others = rejected[(rejected["stage"] != stage) | (rejected["split"] != split)]
     own = pd.DataFrame([(image, stage, reason, split) for image, reason in reasons.items()], columns=COLUMNS, dtype=str)
-    table = pd.concat([others, own]).sort_values(["split", "stage", "image"])
+    table = pd.concat([others, own])
+    table = table.assign(last=table["reason"] == MISSING).sort_values(["last", "split", "stage", "image"])[COLUMNS]
     content = table.to_csv(index=False, lineterminator="\n").encode()
     if not path.exists() or path.read_bytes() != content:
         files.write_bytes(path, content)
@@ -57,9 +62,20 @@ def check_rejected(cache: Path, reasons: Mapping[str, str], allow_rejected: bool
     """Raise InputError if images were rejected and the user did not allow it."""
     if not reasons:
         return
-    image, reason = next(iter(reasons.items()))
-    counted = f"{len(reasons)} photograph{'s are' if len(reasons) > 1 else ' is'} rejected ({image}: {reason})"
+    missing = [image for image, reason in reasons.items() if reason == MISSING]
+    damaged = {image: reason for image, reason in reasons.items() if reason != MISSING}
+    parts = []
+    if damaged:
+        image, reason = next(iter(damaged.items()))
+        parts.append(f"{_count(damaged, 'photograph')} rejected ({image}: {reason})")
+    if missing:
+        parts.append(f"{_count(missing, 'file')} missing ({missing[0]})")
+    counted = ", ".join(parts)
     where = f"see {cache / 'rejected.csv'}"
     if not allow_rejected:
         raise InputError(f"{counted}; {where}; mend the files, or go on without them with --allow-rejected")
     print(f"{counted}; {where}", file=sys.stderr)
+
+
+def _count(images: Collection[str], noun: str) -> str:
+    return f"{len(images):,d} {noun}{'s are' if len(images) > 1 else ' is'}"

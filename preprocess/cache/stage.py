@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import csv
+import os
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ NOTICE = "For competition and research: not a medical device, no diagnosis."  # 
 EXIT_INPUT = 2  # the input must be mended
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
 MESSAGE = "interrupted; the same command goes on where it stopped"
+FOLLOW_S = 0.5  # how often a process looks whether the one that started it is still there
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -47,7 +49,7 @@ def make_bare_parser(module: str, description: str, example: str) -> argparse.Ar
 def make_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser with the options all stages share: `--data`, `--cache` and `--recipe`."""
     parser = make_bare_parser(module, description, example)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder in Kaggle's layout")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder in Kaggle's layout (.jpeg, .jpg, .png)")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make")
     recipe.add_option(parser)
     return parser
@@ -96,7 +98,10 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`; end with one line and status 2 on bad input or an unusable disk, 130 on Ctrl-C.
 
     Every stage may be killed at any instant without harm; on Ctrl-C what it has begun is unwound, and that is all.
+    Where run_all.sh has started it, it ends with the script, however that ends.
     """
+    if os.environ.pop("END_WITH_SCRIPT", ""):  # for this process, not for those that it starts
+        end_with(os.getppid())
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job does not hear Ctrl-C
         signal.signal(signal.SIGINT, _begin_unwinding)
     try:
@@ -107,6 +112,17 @@ def run(main: Callable[[], None]) -> None:
         fail(f"{error.filename or 'input or output'}: {error.strerror or error}", EXIT_INPUT)
     except KeyboardInterrupt:
         fail(MESSAGE, EXIT_INTERRUPTED)
+
+
+def end_with(parent: int) -> None:
+    """Have this process end as soon as `parent`, which started it, is gone, even killed."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(FOLLOW_S)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _begin_unwinding(number: int, frame: object) -> None:

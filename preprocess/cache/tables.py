@@ -7,7 +7,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # (hidden and temporary files), no control character, and nothing a spreadsheet takes for the start of a formula, since
 # submissions are opened in one.
 IMAGE_ID = re.compile(r"[^.=+@\-/\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*(/[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*)*")
+EXTENSION = re.compile(r"\.(jpe?g|png|tiff?|bmp|gif)", re.IGNORECASE)  # of a picture's file, which no id has
 LONGEST_ID = 200  # bytes: file systems take 255, temporary names need some
 
 
@@ -48,6 +49,7 @@ def read_csv(path: Path) -> list[list[str]]:
 
     Raises InputError, naming file and row, if it is no table: as many fields in every row as in the header.
     """
+    files.check_regular(path)
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = content.decode("utf-8-sig")
@@ -68,12 +70,12 @@ def read_csv(path: Path) -> list[list[str]]:
     return rows
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str], spell: Callable[[str], str] = str) -> pd.DataFrame:
     """Return the named columns of a CSV as text, one row per image, indexed 0..n-1 in the file's order.
 
     Raises InputError, naming file and row, for an unreadable file, columns that are missing or come twice, rows that
     have more or fewer fields than the header, ids that are no image id and ids that come twice. Further columns are
-    left out.
+    left out. `spell` makes of an image as it is written the id that it is known by, see `Layout`.
     """
     import pandas as pd
 
@@ -87,10 +89,15 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if repeated:
         raise InputError(f"{path}: column {repeated[0]} comes {header.count(repeated[0])} times")
     table = pd.DataFrame({column: [row[header.index(column)] for row in rows] for column in columns}, dtype=str)
+    if "image" in columns:
+        table["image"] = table["image"].map(spell)
     seen: set[str] = set()
     for position, image in enumerate(table["image"] if "image" in columns else ()):
         if not is_id(image):
             raise InputError(f"{path}, row {position + 2}: {shorten(image)!r} is no image id")
+        if EXTENSION.fullmatch(suffix := Path(image).suffix):
+            where = f"{path}, row {position + 2}: image {shorten(image)}"
+            raise InputError(f"{where}: drop the {suffix}: an image id is the file's name without it")
         if image in seen:
             raise InputError(f"{path}, row {position + 2}: image {image} comes a second time")
         seen.add(image)
@@ -98,7 +105,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def read_numbers(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Return text columns of a table read from `path` as float64 of shape (n, len(columns)).
+    """Return text columns of rows of a table that `read_table` read as float64 of shape (n, len(columns)).
 
     Raises InputError, naming file and row, for what is no finite number.
     """
@@ -109,17 +116,22 @@ def read_numbers(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> np.
     if bad.any():
         row, column = (int(position[0]) for position in np.nonzero(bad))
         text = shorten(table[columns[column]].iloc[row])
-        raise InputError(f"{path}, row {row + 2}: {columns[column]} is {text!r}, not a finite number")
+        raise InputError(f"{path}, row {table.index[row] + 2}: {columns[column]} is {text!r}, not a finite number")
     return numbers
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a CSV whose first column is the image id."""
+    """Write a CSV whose first column is the image id, see `write_csv`."""
     lines = io.StringIO()
     writer = csv.DictWriter(lines, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({"image": image, **row} for image, row in rows.items())
-    files.write_bytes(path, lines.getvalue().encode())
+    write_csv(path, lines.getvalue())
+
+
+def write_csv(path: Path, text: str) -> None:
+    """Write a table's text, whole or not at all, gzipped where the name ends in .gz: the same text, the same bytes."""
+    files.write_bytes(path, gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
 
 
 def check_same_images(expected: Iterable[str], given: Iterable[str], expected_from: object, given_from: object) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from preprocess.cache.rejected import MISSING
+
 # Four times the largest camera of the competition (16 megapixels). A damaged or hostile header may claim anything up to
 # 65535 x 65535; within these limits no file takes more than 500 MB of memory, however small it is. A progressive JPEG
 # takes 6 bytes a pixel; what cannot be decoded at reduced scale, PNG and CMYK, 14 to 18.
@@ -132,7 +134,7 @@ def _read_start(path: Path) -> bytes:
             with path.open("rb") as file:
                 start = file.read(4)
     except FileNotFoundError as error:
-        raise UnreadablePhotograph("no such file") from error
+        raise UnreadablePhotograph(MISSING) from error
     except (OSError, ValueError) as error:
         raise UnreadablePhotograph(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(status.st_mode):

@@ -27,6 +27,14 @@ class Recipe(NamedTuple):
     sections: dict[str, dict[str, Any]]
 
 
+class OptionsChecked(SystemExit):
+    """What `--check-options` ends in: all options can be used, and these they are."""
+
+    def __init__(self, options: argparse.Namespace):
+        super().__init__(0)
+        self.options = options
+
+
 def list_names() -> list[str]:
     """Return the names of the recipes that come with the pipeline."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
@@ -96,7 +104,7 @@ def parse(
     renamed : "STAGE.option" of a recipe -> how `parser` calls it, where they differ
     check : called with the options; raises InputError if they contradict each other
 
-    Raises InputError, naming file and key, for what the parser would not take, and SystemExit after `--check-options`.
+    Raises InputError, naming file and key, for what the parser would not take; OptionsChecked after `--check-options`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -113,10 +121,20 @@ def parse(
                 except (argparse.ArgumentTypeError, ValueError) as error:
                     raise InputError(f"{recipe.path}: [{stage}] {key}: {error}") from None
     options = parser.parse_args(argv)
+    _check_paths(options)
     check(options)
     if options.check_options:
-        raise SystemExit(0)
+        raise OptionsChecked(options)
     return options
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Raise InputError, now and not when a run comes to them, for labels that are not there and no file to write."""
+    labels, out = getattr(options, "labels", None), getattr(options, "out", None)
+    if labels and not labels.exists():
+        raise InputError(f"{labels}: no such file")
+    if out and out.is_dir():
+        raise InputError(f"{out}: a folder; give the name of a file to write")
 
 
 def _take(action: argparse.Action, value: Any) -> Any:

@@ -46,15 +46,18 @@ class Layout(NamedTuple):
     task : what is asked of each image
     list_images : (data, split) -> Listing. An image that a table names is listed even if its file is missing, so that
         the stage that wants to read it finds out; a missing or empty folder gives an empty listing.
+    spell : an image as a table or a file's name writes it -> its id
     find_owner : image id -> Owner; raises InputError for an id that this layout cannot have
-    read_labels : (path of a table) -> the target of each image, int64, indexed by image, in their order
+    read_labels : (path of a table, known_only=False) -> the target of each image, int64, indexed by image, in their
+        order; an empty target is an error, or else, if only the known ones are wanted, left out
     labels : split -> name of the table of its targets in the data folder
     sample : name of the table that lists the images of a submission, in its order
     """
 
     task: Task
     list_images: Callable[[Path, str], Listing]
+    spell: Callable[[str], str]
     find_owner: Callable[[str], Owner]
-    read_labels: Callable[[Path], pd.Series]
+    read_labels: Callable[..., pd.Series]
     labels: dict[str, str]
     sample: str

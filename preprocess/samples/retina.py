@@ -19,18 +19,24 @@ if TYPE_CHECKING:
 SUFFIXES = (".jpeg", ".jpg", ".png")  # Kaggle's files are .jpeg
 # A second picture of an eye carries a repeat: 10_left_b.
 IMAGE_ID = re.compile(r"(?P<patient>[^/]+?)_(?P<side>left|right)(?:_\w+)?")
+SIDE = re.compile(r"(?<=_)(left|right)(?=_|$)", re.IGNORECASE)
 FORMULA_STARTS = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula
 LABELS, SAMPLE = {"train": "trainLabels.csv", "test": "testLabels.csv"}, "sampleSubmission.csv"
 # The clinical scale: Wilkinson et al., Ophthalmology 110(9), 2003.
 TASK = Task("levels", ("no retinopathy", "mild", "moderate", "severe", "proliferative"))
 
 
+def spell(image: str) -> str:
+    """Return an image id as all tables are joined by it: 10_right for 10_RIGHT."""
+    return SIDE.sub(lambda side: side[0].lower(), image)
+
+
 def find_owner(image: str) -> Owner:
-    """Return whose eye an image id such as `10_left` names.
+    """Return whose eye an image id such as `10_left` names, however its side is written.
 
     Raises InputError if the id is not PATIENT_left or PATIENT_right (or PATIENT_left_REPEAT), or no plain file name.
     """
-    match = IMAGE_ID.fullmatch(image)
+    match = IMAGE_ID.fullmatch(spell(image))
     if not match or not tables.is_id(image):
         raise InputError(f"image id {shorten(image)!r} is not of the form PATIENT_left or PATIENT_right")
     return Owner(match["patient"], match["side"])
@@ -43,7 +49,7 @@ def list_images(data: Path, split: str) -> Listing:
     found = dict(listing.paths)
     table = data / (LABELS["train"] if split == "train" else SAMPLE)
     if found and table.exists():
-        for image in tables.read_table(table, ["image"])["image"]:
+        for image in tables.read_table(table, ["image"], spell)["image"]:
             find_owner(image)
             found.setdefault(image, folder / f"{image}{SUFFIXES[0]}")
     return Listing({image: found[image] for image in tables.sort_images(found)}, listing.misnamed)
@@ -57,15 +63,16 @@ def list_folder(folder: Path) -> Listing:
         path = folder / name
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
+        image = spell(path.stem)
         try:
-            find_owner(path.stem)
+            find_owner(image)
             path.name.encode()
         except (InputError, UnicodeEncodeError):
             misnamed[_show(path.name)] = "the file's name is not PATIENT_left or PATIENT_right"
             continue
-        if path.stem in found:
-            raise InputError(f"{path} and {found[path.stem].name} are both image {path.stem}; remove one")
-        found[path.stem] = path
+        if image in found:
+            raise InputError(f"{path} and {found[image].name} are both image {image}; remove one")
+        found[image] = path
     return Listing({image: found[image] for image in tables.sort_images(found)}, misnamed)
 
 
@@ -76,23 +83,28 @@ def _show(name: str) -> str:
     return f"./{shown}" if shown.startswith(FORMULA_STARTS) else shown
 
 
-def read_labels(path: Path) -> pd.Series:
-    """Return the level 0-4 of each image, int64, indexed by image in their order.
+def read_labels(path: Path, known_only: bool = False) -> pd.Series:
+    """Return the level 0-4 of each image, int64, indexed by image in their order; see `Layout`.
 
     Raises InputError, naming file and row, for anything else.
     """
     import pandas as pd
 
-    table = tables.read_table(path, ["image", "level"])
+    table = tables.read_table(path, ["image", "level"], spell)
+    empty = table["level"].str.strip() == ""
+    if empty.any() and not known_only:
+        hint = "(blend.train and kappa.score leave such images out with --known-only)"
+        raise InputError(f"{path}, row {int(empty.argmax()) + 2}: level is '', not known {hint}")
+    table = table[~empty]
     levels = tables.read_numbers(path, table, ["level"])[:, 0]
     known = range(len(TASK.names))
     bad = ~np.isin(levels, known)
     if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+        row = int(table.index[bad][0])
         named = f"{', '.join(map(str, known[:-1]))} or {known[-1]}"
-        raise InputError(f"{path}, row {row + 2}: level is {shorten(table['level'].iloc[row])}, not {named}")
+        raise InputError(f"{path}, row {row + 2}: level is {shorten(table['level'][row])}, not {named}")
     labels = pd.Series(levels.astype(np.int64), index=pd.Index(table["image"], name="image"), name="level")
     return labels[tables.sort_images(labels.index)]
 
 
-RETINA = Layout(TASK, list_images, find_owner, read_labels, LABELS, SAMPLE)
+RETINA = Layout(TASK, list_images, spell, find_owner, read_labels, LABELS, SAMPLE)

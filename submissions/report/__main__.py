@@ -10,9 +10,9 @@ from typing import Any
 from preprocess.cache import files, manifest, stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
+from submissions import target
 from submissions.report import evidence, figures, sections
 from submissions.report.evidence import Source
-from submissions.write import FOLDER, parse_name
 
 VERSION = 2  # raise it when the same inputs give another report
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
@@ -33,7 +33,7 @@ def render(content: Mapping[str, Any]) -> str:
     return environment.from_string(TEMPLATE.read_text()).render(content, charts=charts)
 
 
-def write_report(source: Source, name: str, target: Path) -> str:
+def write_report(source: Source, name: str, out: Path) -> str:
     """Bring the report in the cache up to date and put a copy in its place; return one line on what was done."""
     folder = source.cache / "report"
     parameters = {"version": VERSION, "name": name, "data": source.data.resolve().name}
@@ -44,9 +44,9 @@ def write_report(source: Source, name: str, target: Path) -> str:
         outputs = {"report.html": files.hash_file(folder / "report.html")}
         manifest.write_manifest(folder, "submissions.report", parameters, inputs, outputs)
     content = (folder / "report.html").read_bytes()
-    if not target.exists() or target.read_bytes() != content:
-        files.write_bytes(target, content)
-    return f"{'cached' if change is None else change} -> {target} ({len(content) / 1e6:.1f} MB)"
+    if not out.is_file() or out.read_bytes() != content:
+        files.write_bytes(out, content)
+    return f"{'cached' if change is None else change} -> {out} ({len(content) / 1e6:.1f} MB)"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,18 +58,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         "fold, where the blend is cross-fitted. What the cache does not hold is named as missing.",
         "--data data --cache cache --name first",
     )
-    parser.add_argument("--name", type=parse_name, default="submission", help="name of the file in submissions/")
-    parser.add_argument("--out", type=Path, metavar="FILE.html", help="write to this file instead")
+    target.add_options(parser, ".html")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="true levels of the test set, a CSV of image,level "
                         "and perhaps Usage (Public, Private), as in Kaggle's retinopathy_solution.csv (default: "
                         "DATA/testLabels.csv, if it exists)")  # fmt: skip
-    options = recipe.parse(parser, argv, "submissions.report")
+    options = recipe.parse(parser, argv, "submissions.report", check=lambda options: target.find(options, ".html"))
+    out = target.find(options, ".html")
+    files.check_out(out, options.labels)
     if not options.cache.is_dir():
         raise InputError(f"{options.cache}: no such folder; run ./run_all.sh first, or give another --cache")
     with files.locked(options.cache):  # its own time is no part of what it reports on
         source = evidence.find_source(options.data, options.cache, options.labels)
-        summary = write_report(source, options.name, options.out or FOLDER / f"{options.name}.html")
-    print(f"submissions.report: {summary}\n{stage.NOTICE}")
+        target.claim(options, out)
+        summary = write_report(source, options.name, out)
+    print(f"submissions.report: {summary}\n{stage.NOTICE}", file=files.summary_stream(options.out))
 
 
 if __name__ == "__main__":

@@ -144,7 +144,8 @@ def read_true_levels(source: Source) -> dict[str, dict[str, pd.Series]]:
         labels = source.layout.read_labels(source.labels)
         known["test"] = {"test set": labels}
         if "Usage" in tables.read_csv(source.labels)[0]:
-            usage = tables.read_table(source.labels, ["image", "Usage"]).set_index("image")["Usage"][labels.index]
+            table = tables.read_table(source.labels, ["image", "Usage"], source.layout.spell)
+            usage = table.set_index("image")["Usage"][labels.index]
             known["test"] = {"test set": labels[usage.isin(PARTS)]}
             known["test"] |= {f"{part.lower()} part": labels[usage == part] for part in PARTS}
     training = read_training_levels(source)
@@ -183,7 +184,7 @@ def digest_inputs(source: Source) -> dict[str, str]:
     paths = {f"{name} manifest": cache / folder / "manifest.json" for name, folder in REPORTED.items()}
     names = [name.format(split=split) for split in ("valid", "test") for _, name in STEPS]
     paths |= {name: cache / name for name in (*names, ASSIGNED, "rejected.csv")}
-    paths |= {f"history {run or ''}": runs.folder_of(cache, run) / "history.csv" for run in list_runs(cache)}
+    paths |= {f"history {run or ''}": runs.folder_of(cache, run) / "epochs/history.csv" for run in list_runs(cache)}
     paths |= {"training labels": source.data / source.layout.labels["train"], "labels": source.labels or Path("/")}
     digests = {name: files.hash_file(path) for name, path in paths.items() if path.is_file()}
     return digests | {"times": files.hash_text(str(sorted(stage.read_times(cache).items())))}

@@ -1,17 +1,12 @@
 """Kill every stage at random instants until the pipeline is done, and compare what is left with an undisturbed run.
 
-python -m tests.benchmarks.crash [--kills 25] [--signal KILL|INT] [--seed 0] [--folder DIR]
+python -m tests.benchmarks.crash [--kills 25] [--signal KILL|INT]
 
-Draws a few patients, runs every stage once undisturbed, then on another cache kills each stage's process again and
-again, at instants drawn uniformly over its undisturbed duration, and reports kills, time lost per kill and files that
-differ. A stage that gets through before it is killed loses what it made and starts over, until it was killed often
-enough. Then the same with a full disk, with files limited in size and with a read-only cache, each of which must end in
-one line and status 2, and two undisturbed runs with one and with two processes.
+Instants are drawn uniformly over a stage's undisturbed duration; one that gets through before loses what it made and
+starts over, until it was hit often enough. Then the same with a full disk, with files limited in size and with a
+read-only cache, each of which must end in one line and status 2. All must end in the bytes of one process.
 """
 
-from __future__ import annotations
-
-import argparse
 import contextlib
 import os
 import random
@@ -21,283 +16,178 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
+from subprocess import DEVNULL
 
-from preprocess.cache.stage import MESSAGE
+from preprocess import synthetic
+from preprocess.cache import stage as stages
 
 ROOT = Path(__file__).parents[2]
-PATIENTS = "--patients-train 8 --patients-test 3 --width-px 400 --levels balanced --jobs 2".split()
-TRAIN = "--epochs 3 --folds 2 --batch-size 8 --device cpu --precision float32".split()
-PREDICT = "--views 2 --epochs-averaged last:2 --device cpu".split()
-SIZE = ["--size-px", "64"]
+SIZE = ["--size-px=64"]
 IMAGE_FOLDERS = ("crop", "resize", "normalize", "standardize")
-UNCOMPARED = {".lock", "times.csv"}  # who holds the cache, and how long stages took
-FILE_KB = 1  # more than a lock, less than a picture
-ROOMY_BYTES = 200_000_000
-GONE_S = 60.0  # workers of a killed process must be gone by then, on a busy machine too
-
-
-class Stage(NamedTuple):
-    """One stage of the pipeline: module and its own options."""
-
-    module: str
-    options: list[str]
-
-
-AT_ONCE = Stage("preprocess", [*SIZE, "--jobs=2"])  # the next four in one
+AT_ONCE = f"preprocess {SIZE[0]} --jobs=2"  # the next four in one
 STAGES = (
-    Stage("preprocess.crop", ["--jobs=2"]),
-    Stage("preprocess.resize", [*SIZE, "--jobs=2"]),
-    Stage("preprocess.normalize", []),
-    Stage("preprocess.standardize", []),
-    Stage("dr.train", TRAIN),
-    Stage("dr.predict", PREDICT),
-    Stage("blend.train", []),
-    Stage("blend.predict", []),
-    Stage("kappa.assign", []),
-    Stage("submissions.write", []),
+    "preprocess.crop --jobs=2",
+    f"preprocess.resize {SIZE[0]} --jobs=2",
+    "preprocess.normalize",
+    "preprocess.standardize",
+    "dr.train --epochs 3 --folds 2 --batch-size 8 --device cpu --precision float32",
+    "dr.predict --views 2 --epochs-averaged last:2 --device cpu",
+    "blend.train",
+    "blend.predict",
+    "kappa.assign",
+    "submissions.write --out={cache}/submission/levels.csv",
 )
 
 
-class Ended(NamedTuple):
-    """How one process ended: exit status, what it said on stderr, seconds from its start, seconds from the signal."""
-
-    status: int
-    message: str
-    elapsed_s: float
-    answer_s: float = 0.0
+Ended = namedtuple("Ended", "status message elapsed_s")  # a process: exit status, stderr, seconds from its start
+Toll = namedtuple("Toll", "kills lost_s")  # what it took to get a stage through, and seconds more than undisturbed
 
 
-def list_command(stage: Stage, data: Path, cache: Path) -> list[str]:
-    """Return the command line of a stage."""
-    command = [sys.executable, "-P", "-m", stage.module, f"--data={data}", f"--cache={cache}", *stage.options]
-    return (
-        [*command, f"--out={cache / 'submission' / 'levels.csv'}"] if stage.module == "submissions.write" else command
-    )
+def list_command(stage, data, cache):
+    module, *options = (word.format(cache=cache) for word in stage.split())
+    return [sys.executable, "-P", "-m", module, f"--data={data}", f"--cache={cache}", *options]
 
 
-def run(command: list[str], number: int = 0, delay_s: float = 0.0, is_group: bool = True) -> Ended:
+def run(command, number=0, delay_s=0.0, is_group=True):
     """Run a command; with a signal's number, send it after a while, to the whole process group or the process alone."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     start = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-        )
-        answered = start
-        if number:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(delay_s)
-            if process.poll() is None:
-                (os.killpg if is_group else os.kill)(process.pid, number)
-                answered = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=DEVNULL, stderr=errors)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay_s if number else None)
+        if process.poll() is None:
+            (os.killpg if is_group else os.kill)(process.pid, number)
         process.wait()
-        end = time.perf_counter()
+        elapsed_s = time.perf_counter() - start
         errors.seek(0)
         message = errors.read().decode(errors="replace")
     if number:
         wait_for_workers(process.pid)
-    return Ended(process.returncode, message, end - start, end - answered)
+    return Ended(process.returncode, message, elapsed_s)
 
 
-def wait_for_workers(session: int) -> None:
-    """Wait until all processes of a session are gone. Raises RuntimeError if some are not in a few seconds."""
-    limit = time.perf_counter() + GONE_S
-    while time.perf_counter() < limit:
-        if subprocess.run(["pgrep", "--session", str(session)], stdout=subprocess.DEVNULL, check=False).returncode:
-            return
+def wait_for_workers(session):
+    """Raise RuntimeError if a session's processes are not gone in a minute: the machine may be busy."""
+    limit = time.perf_counter() + 60
+    while not subprocess.run(["pgrep", "--session", str(session)], stdout=DEVNULL, check=False).returncode:
+        if time.perf_counter() > limit:
+            raise RuntimeError(f"processes of session {session} outlive it")
         time.sleep(0.05)
-    raise RuntimeError(f"processes of session {session} outlive it")
 
 
-def read_all(folder: Path) -> dict[str, bytes]:
+def read_all(folder):
     """Return the content of all files below a folder that must not differ, by relative path."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in UNCOMPARED)
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in {".lock", "times.csv"})
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def count_differences(one: Path, other: Path, folders: tuple[str, ...] = (".",)) -> str:
+def count_differences(one, other, folders=(".",)):
     """Return how many files two folders (or some folders in them) hold, and how many are missing in one or differ."""
     first, second = ({(f, name): c for f in folders for name, c in read_all(top / f).items()} for top in (one, other))
-    names = {*first, *second}
-    differing = sum(first.get(name) != second.get(name) for name in names)
-    return f"{len(names)} files, {differing} differ from the undisturbed run"
+    differing = sum(first.get(name) != second.get(name) for name in {*first, *second})
+    return f"{len({*first, *second})} files, {differing} differ from the undisturbed run"
 
 
-def run_all(data: Path, cache: Path, jobs: int = 2) -> dict[str, float]:
-    """Run the whole pipeline undisturbed and return the seconds that each stage took."""
-    took = {}
-    for stage in STAGES:
-        options = [f"--jobs={jobs}" if word.startswith("--jobs") else word for word in stage.options]
-        ended = run(list_command(stage._replace(options=options), data, cache))
-        if ended.status:
-            raise RuntimeError(f"{stage.module}: {ended.message}")
-        took[stage.module] = ended.elapsed_s
-    return took
+def demand(is_right, stage, ended):
+    """Raise RuntimeError unless a stage ended as it should."""
+    if not is_right:
+        raise RuntimeError(f"{stage}: {ended}")
 
 
-class Toll(NamedTuple):
-    """What it took to get a stage through: kills, seconds more than undisturbed, in all, and the slowest end."""
-
-    kills: int
-    lost_s: float
-    slowest_s: float
-
-    def describe(self) -> str:
-        """Return the toll in words."""
-        if not self.kills:
-            return "not killed"
-        return f"{self.kills} kills, {self.lost_s / self.kills:.2f} s lost per kill, gone after {self.slowest_s:.2f} s"
-
-
-def disturb(stage: Stage, data: Path, cache: Path, kills: int, number: int, took_s: float, rng: random.Random) -> Toll:
-    """Send a stage a signal again and again; let it through at last.
-
-    Raises RuntimeError if it ends in any other way than it should.
-    """
-    done, lost_s, slowest_s = 0, 0.0, 0.0
+def disturb(stage, data, cache, kills, number, took_s, rng):
+    """Send a stage a signal again and again; let it through at last. Raises RuntimeError if it ends in another way."""
+    done, lost_s, before = 0, 0.0, cache.with_name("before")
+    cache.mkdir(exist_ok=True)
+    shutil.rmtree(before, ignore_errors=True)
+    shutil.copytree(cache, before)
     while True:
-        before = snapshot(cache)
-        chain_s, is_first = 0.0, True
-        while True:
-            delay_s = rng.uniform(0, took_s) if done < kills else 1e9
-            ended = run(list_command(stage, data, cache), number, delay_s, rng.random() < 0.5)
-            chain_s += ended.elapsed_s
-            if ended.status == 0:
-                break
+        delay_s, is_group = rng.uniform(0, took_s) if done < kills else 1e9, rng.random() < 0.5
+        ended = run(list_command(stage, data, cache), number, delay_s, is_group)
+        lost_s += ended.elapsed_s
+        if ended.status:
             check_end(stage, ended, number, cache)
-            done, is_first, slowest_s = done + 1, False, max(slowest_s, ended.answer_s)
-        lost_s += 0.0 if is_first else chain_s - took_s
+            done += 1
+            continue
+        lost_s -= took_s
         if done >= kills:
-            return Toll(done, lost_s, slowest_s)
-        restore(before, cache)
+            return Toll(done, lost_s)
+        shutil.rmtree(cache)
+        shutil.copytree(before, cache)
 
 
-def snapshot(cache: Path) -> Path:
-    """Return a copy of a cache."""
-    copy = cache.with_name("before")
-    shutil.rmtree(copy, ignore_errors=True)
-    return shutil.copytree(cache, copy) if cache.exists() else copy
-
-
-def restore(copy: Path, cache: Path) -> None:
-    """Put a cache back to what it was."""
-    shutil.rmtree(cache)
-    if copy.exists():
-        shutil.copytree(copy, cache)
-
-
-def check_end(stage: Stage, ended: Ended, number: int, cache: Path) -> None:
-    """Raise RuntimeError unless a stage that got a signal ended as it should."""
-    if number == signal.SIGKILL:
-        if ended.status != -signal.SIGKILL:
-            raise RuntimeError(f"{stage.module}: status {ended.status}: {ended.message}")
-        return
-    left = [str(path) for path in cache.rglob(".partial-*")]
+def check_end(stage, ended, number, cache):
+    is_killed = ended.status == -number == -signal.SIGKILL
     is_pythons = ended.status in {1, -signal.SIGINT} and "in run\n" not in ended.message  # it, or a library, started
     lines = [line for line in ended.message.splitlines() if "error: " in line]
-    is_ours = ended.status == 130 and lines == [f"error: {MESSAGE}"] and "Traceback" not in ended.message
-    if left or not (is_pythons or is_ours):
-        raise RuntimeError(f"{stage.module}: {ended}, left behind: {left}")
+    is_ours = ended.status == 130 and lines == [f"error: {stages.MESSAGE}"] and "Traceback" not in ended.message
+    is_clean = number == signal.SIGINT and not list(cache.rglob(".partial-*"))
+    demand(is_killed or ((is_pythons or is_ours) and is_clean), stage, ended)
 
 
-# --- disks ------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size_bytes: int) -> Iterator[None]:
-    """Mount a file system of so many bytes on a folder. Raises PermissionError without the right to."""
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", folder], check=False).returncode:
-        raise PermissionError("mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    """Change the options of a mounted file system."""
-    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
-
-
-def check_refusal(stage: Stage, ended: Ended, reason: str) -> None:
+def check_refusal(stage, ended, reason):
     """Raise RuntimeError unless a stage ended in one line, with a reason, and status 2."""
     lines = [line for line in ended.message.splitlines() if "error: " in line]
-    if ended.status != 2 or len(lines) != 1 or reason not in lines[0] or "Traceback" in ended.message:
-        raise RuntimeError(f"{stage.module}: {ended}")
-    print(f"  {stage.module:<24} {lines[0]}")
+    is_one = len(lines) == 1 and reason in lines[0] and "Traceback" not in ended.message
+    demand(ended.status == 2 and is_one, stage, ended)
+    print(f"  {stage.split()[0]:<24} {lines[0]}")
 
 
-def limit_files(command: list[str]) -> list[str]:
-    """Return a command that runs another which may write no large file."""
-    return ["bash", "-c", f'ulimit -f {FILE_KB}; exec "$0" "$@"', *command]
+def limit_files(command):
+    """Return a command that runs another which may write no file of more than 1 kB."""
+    return ["bash", "-c", 'ulimit -f 1; exec "$0" "$@"', *command]
 
 
-def fill_up(folder: Path, data: Path, whole: Path) -> None:
+def fill_up(disk, data, whole):
     """Run a pipeline on a disk that is full, or read-only, before every stage, and compare what it ends in."""
-    with small_disk(folder, ROOMY_BYTES):
-        cache = folder / "cache"
-        for stage in STAGES:
-            command = list_command(stage, data, cache)
-            used = sum(path.stat().st_blocks * 512 for path in cache.rglob("*") if path.is_file())
-            remount(folder, f"size={used + 4096}")
-            refused = run(command)
-            if refused.status:
-                check_refusal(stage, refused, "No space left on device")
-            remount(folder, f"size={ROOMY_BYTES}")
-            limited = run(limit_files(command))
-            if limited.status:
-                check_refusal(stage, limited, "File too large")
-            remount(folder, "ro")
-            check_refusal(stage, run(command), "Read-only file system")
-            remount(folder, "rw")
-            if run(command).status:
-                raise RuntimeError(f"{stage.module} does not go on after the disk was mended")
-        print(f"  {count_differences(whole, cache)}")
+    cache, roomy = disk / "cache", "size=200000000"
+    for stage in STAGES:
+        command = list_command(stage, data, cache)
+        used = sum(path.stat().st_blocks * 512 for path in cache.rglob("*") if path.is_file())
+        for disk_is, tried, reason in (
+            (f"size={used + 4096}", command, "No space left on device"),
+            (roomy, limit_files(command), "File too large"),
+            ("ro", command, "Read-only file system"),
+            (f"rw,{roomy}", command, None),
+        ):
+            subprocess.run(["mount", "-o", f"remount,{disk_is}", disk], check=True)
+            ended = run(tried)
+            if ended.status or disk_is == "ro":  # a stage of small files may fit
+                check_refusal(stage, ended, reason or "no reason")
+    print(f"  {count_differences(whole, cache)}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main():
+    parser = stages.make_bare_parser("tests.benchmarks.crash", __doc__.splitlines()[0], "--kills 20 --signal INT")
     parser.add_argument("--kills", type=int, default=25, help="per stage")
     parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--stages", nargs="+", default=[stage.module for stage in (AT_ONCE, *STAGES)], help="those to disturb"
-    )
     options = parser.parse_args()
-    rng, number = random.Random(options.seed), getattr(signal, f"SIG{options.signal}")
+    rng, number, took, kills = random.Random(0), getattr(signal, f"SIG{options.signal}"), {}, 0
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children would not hear it
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        data, whole, hurt, at_once = (folder / name for name in ("data", "whole", "hurt", "at_once"))
-        subprocess.run(
-            [sys.executable, "-m", "preprocess.synthetic", f"--data={data}", *PATIENTS], check=True, cwd=ROOT
-        )
-        run_all(data, whole)  # the first run also fills the operating system's caches
-        took = run_all(data, folder / "two")
-        run_all(data, folder / "one", jobs=1)
-        for other in ("two", "one"):
-            print(f"undisturbed with {other} process(es): {count_differences(whole, folder / other)}")
-        took[AT_ONCE.module] = run(list_command(AT_ONCE, data, folder / "warm")).elapsed_s
-        kills = 0
+        data, whole, hurt, at_once, disk = (Path(place, name) for name in ("data", "whole", "hurt", "at_once", "disk"))
+        patients = "--patients-train=8 --patients-test=3 --width-px=400 --levels=balanced".split()
+        synthetic.main([f"--data={data}", *patients])
+        for stage in STAGES:
+            ended = run(list_command(stage.replace("--jobs=2", "--jobs=1"), data, whole))
+            demand(ended.status == 0, stage, ended)
+            took[stage] = ended.elapsed_s
+        took[AT_ONCE] = run(list_command(AT_ONCE, data, Path(place, "warm"))).elapsed_s
         for stage, cache in ((AT_ONCE, at_once), *((stage, hurt) for stage in STAGES)):
-            wanted = options.kills if stage.module in options.stages else 0
-            toll = disturb(stage, data, cache, wanted, number, took[stage.module], rng)
-            print(f"{stage.module:<24} takes {took[stage.module]:5.1f} s; {toll.describe()}", flush=True)
+            toll = disturb(stage, data, cache, options.kills, number, took[stage], rng)
+            cost_s = toll.lost_s / max(toll.kills, 1)
+            print(f"{stage.split()[0]:<24} {took[stage]:5.1f} s; {toll.kills} kills, each {cost_s:.2f} s", flush=True)
             kills += toll.kills
         print(f"{kills} kills: {count_differences(whole, hurt)}")
         print(f"of the four image stages at once: {count_differences(whole, at_once, IMAGE_FOLDERS)}")
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], check=True)  # takes the right to
         try:
-            fill_up(folder / "disk", data, whole)
-        except PermissionError:
-            print("no right to mount a small disk: full and read-only disks not tried")
+            fill_up(disk, data, whole)
+        finally:
+            subprocess.run(["umount", disk], check=True)
 
 
 if __name__ == "__main__":
