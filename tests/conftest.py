@@ -53,6 +53,29 @@ def cache(tmp_path):
 
 
 @pytest.fixture
+def places(tmp_path, cache):
+    """The options that name a folder of tiny squares and a cache in which they are preprocessed."""
+    from tests.tiny import draw_squares
+
+    return draw_squares(tmp_path / "squares", cache)
+
+
+@pytest.fixture
+def run(places, capsys):
+    """Run `dr.train` on the squares and return what it printed."""
+
+    from dr import train
+    from tests.tiny import TRAIN_OPTIONS
+
+    def run_train(*options):
+        capsys.readouterr()
+        train.main([*places, *TRAIN_OPTIONS, *map(str, options)])
+        return capsys.readouterr().out
+
+    return run_train
+
+
+@pytest.fixture
 def one_thread():
     """Torch on one thread: tiny nets are faster so, above all beside other work."""
     import torch

@@ -24,23 +24,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def places(tmp_path, cache):
-    return draw_squares(tmp_path / "squares", cache)
-
-
-@pytest.fixture
-def run(places, capsys):
-    """Run `dr.train` on the squares and return what it printed."""
-
-    def run_train(*options):
-        capsys.readouterr()
-        train.main([*places, *TRAIN_OPTIONS, *map(str, options)])
-        return capsys.readouterr().out
-
-    return run_train
-
-
-@pytest.fixture
 def nets(cache):
     return cache / "dr"
 

@@ -21,28 +21,11 @@ from preprocess.cache import files
 from preprocess.cache.errors import InputError
 from preprocess.picture.square import keep_values
 from preprocess.samples.retina import TASK
-from tests.tiny import TRAIN_OPTIONS, digest_files, draw_squares, make_settings
+from tests.tiny import TRAIN_OPTIONS, digest_files, make_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def places(tmp_path, cache):
-    return draw_squares(tmp_path / "squares", cache)
-
-
-@pytest.fixture
-def run(places, capsys):
-    """Run `dr.train` on the squares and return what it printed."""
-
-    def run_train(*options):
-        capsys.readouterr()
-        train.main([*places, *TRAIN_OPTIONS, *map(str, options)])
-        return capsys.readouterr().out
-
-    return run_train
 
 
 @pytest.fixture
