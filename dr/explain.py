@@ -81,6 +81,8 @@ def choose_targets(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
     targets = {path: out / f"{path.stem}{SUFFIX}" for path in paths}
     if len(set(targets.values())) < len(paths):
         raise InputError("two of the photographs have the same name; explain them in two runs with another --out each")
+    if out.resolve() in {path.resolve().parent for path in paths}:
+        raise InputError(f"{out}: holds the photographs, and heat maps would be taken for some; give another --out")
     return targets
 
 

@@ -84,5 +84,8 @@ def test_refused_photograph_is_named_and_the_others_are_explained(photographs, n
 
 
 def test_the_photograph_itself_is_never_overwritten(drawn_folder):
-    (target,) = explain.choose_targets([drawn_folder / "test" / "1_left_heat.jpeg"], drawn_folder / "test").values()
-    assert target.name == "1_left_heat_heat.jpeg"
+    photograph = drawn_folder / "test" / "1_left_heat.jpeg"
+    (target,) = explain.choose_targets([photograph], drawn_folder).values()
+    assert target == drawn_folder / "1_left_heat_heat.jpeg"
+    with pytest.raises(InputError, match="holds the photographs"):
+        explain.choose_targets([photograph], drawn_folder / "test")

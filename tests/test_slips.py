@@ -1,6 +1,7 @@
 """Slips of the hand: nothing is lost by one, and nothing wrong ends with exit 0."""
 
 import gzip
+import importlib
 import os
 import re
 import subprocess
@@ -280,7 +281,7 @@ def test_a_submission_of_another_cache_is_not_written_over_unasked(here, monkeyp
     (here / "submissions" / target.MADE_FROM).write_text("[damaged")
     with pytest.raises(InputError, match="as far as is known"):
         write.main([*options, "--cache=second"])
-    with pytest.raises(InputError, match=r"sampleSubmission\.csv: it is read, too"):
+    with pytest.raises(InputError, match=r"sampleSubmission\.csv: belongs to the data"):
         write.main([*options, "--out=sampleSubmission.csv"])
 
 
@@ -292,3 +293,16 @@ def test_missing_files_are_counted_apart_from_damaged_ones(tmp_path):
     assert list(rejected.read_rejected(tmp_path)["image"][:2]) == ["9_left", "9_right"]
     with pytest.raises(InputError, match=r"^1 file is missing \(1_left\); see"):
         rejected.check_rejected(tmp_path, {"1_left": rejected.MISSING}, False)
+
+
+@pytest.mark.parametrize("name", ["trainLabels.csv", "sampleSubmission.csv", "train/10_left.jpeg", "test/new.csv"])
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [("preprocess.crop", "--sheet"), ("submissions.report", "--out"), ("submissions.write", "--out")],
+)
+def test_what_is_read_in_the_data_folder_is_never_written(data, tmp_path, name, module, option):
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    main = importlib.import_module("submissions.report.__main__" if module.endswith("report") else module).main
+    with pytest.raises(InputError, match="belongs to the data, and would be lost"):
+        main([f"--data={data}", f"--cache={tmp_path / 'cache'}", f"{option}={data / name}"])
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before

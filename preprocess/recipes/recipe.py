@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from preprocess.cache.errors import InputError
 from preprocess.cache.pipeline import FOLDERS
+from preprocess.samples import readers
+from preprocess.samples.layout import SPLITS
 
 FOLDER = Path(__file__).parent
 BASE = "article"
@@ -129,12 +131,20 @@ def parse(
 
 
 def _check_paths(options: argparse.Namespace) -> None:
-    """Raise InputError, now and not when a run comes to them, for labels that are not there and no file to write."""
+    """Raise InputError, now and not when a run comes to them, for labels that are not there and no file to write.
+
+    What the pipeline reads in the data folder, photographs and tables, is never written.
+    """
     labels, out = getattr(options, "labels", None), getattr(options, "out", None)
     if labels and not labels.exists():
         raise InputError(f"{labels}: no such file")
     if out and out.is_dir():
         raise InputError(f"{out}: a folder; give the name of a file to write")
+    for path in filter(None, (out, getattr(options, "sheet", None))):
+        data, layout = options.data.resolve(), readers.find_layout(options.data)
+        read = {data / name for name in (*SPLITS, *layout.labels.values(), layout.sample)}
+        if read & {path.resolve(), *path.resolve().parents}:
+            raise InputError(f"{path}: belongs to the data, and would be lost; write to another place")
 
 
 def _take(action: argparse.Action, value: Any) -> Any:
