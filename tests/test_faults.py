@@ -163,7 +163,8 @@ def test_a_reader_beside_a_writer_never_sees_half_a_file(tmp_path):
 
 def test_workers_do_not_outlive_a_killed_stage(drawn_folder, tmp_path):
     command = crash.list_command(crash.AT_ONCE, drawn_folder, tmp_path)
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
     wait_for_square(tmp_path, process)
     process.kill()
     process.wait()
