@@ -156,9 +156,8 @@ def put_in_use(run: Path, new: Path, is_overwriting: bool) -> Path | None:
         if old.name == new.name:  # the same net, damaged
             shutil.rmtree(epochs)
         else:
-            shutil.rmtree(
-                old, ignore_errors=True
-            )  # the same as the one in use, or it would not have been trained again
+            # What lies there is the same as the net in use, or that one would not have been trained again.
+            shutil.rmtree(old, ignore_errors=True)
             former.mkdir(exist_ok=True)
             epochs.rename(old)
     new.rename(epochs)
