@@ -71,6 +71,7 @@ def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, c
         (["--pairs"], ["0003.pt"], 2),
         (["--freeze-epochs", 2], ["0002.pt", "0003.pt"], 1),  # in the middle of the frozen epochs
         (["--freeze-epochs", 2, "--nesterov", "--jitter", 0.1], ["0003.pt"], 2),
+        (["--precision", "float16"], ["0003.pt"], 2),  # the scale of the gradients goes on, too
     ],
 )
 def test_damaged_epochs_are_made_again_with_the_same_bytes(run, cache, epochs, options, damaged, kept):
@@ -199,7 +200,7 @@ def test_balanced_weights_make_levels_count_alike():
 
 
 def make_learner(targets=range(5), **changes):
-    wanted = make_settings(crop_px=32, precision="float32", **changes)
+    wanted = make_settings(**{"crop_px": 32, "precision": "float32"} | changes)
     made = learner.make_learner(wanted, TASK, np.array(targets), CPU)
     made.net.train()
     return made
@@ -223,21 +224,22 @@ def test_step_is_sgd_with_l2_on_weights_alone():
         torch.testing.assert_close(value, before[name] - 0.01 * (value.grad + decay * before[name]))
 
 
-@pytest.mark.parametrize("options", [{"rotation_deg": 90.0}, {"zoom": 1.2}, {"jitter": 0.3}, {}])
-def test_batch_norm_settles_on_images_as_prediction_shows_them(options):
-    """Only if training shows them otherwise; against the channels' mean, summed up by hand."""
-    made = make_learner(batch_size=4, dropout=0.0, **options)
+def test_batch_norm_settles_on_what_it_meets_in_prediction():
+    """Images unturned and no feature dropped: against means summed up by hand."""
+    made = make_learner(batch_size=4, dropout=0.5, rotation_deg=90.0, jitter=0.3)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)
     squares = Squares(2 * np.arange(8), pixels, store.compose_tables(keep_values(8), [128.0] * 3, [64.0] * 3))
     before = {name: value.clone() for name, value in made.net.state_dict().items()}
     passes.settle_batch_norm(made, squares, np.arange(8), epoch=2)
     after, name = made.net.state_dict(), "body.blocks.0.1.running_mean"
     changed = {name for name in before if not torch.equal(before[name], after[name]) and "num_batches" not in name}
-    assert changed == {name for name in before if "running" in name and options}
+    assert changed == {name for name in before if "running" in name}
     cuts, blocks = crops.draw_crops(8, 8, made.settings.seed, 2), made.net.body.blocks
-    chosen = batches.order_epoch(np.arange(8), 4, made.settings.seed, 2)
-    means = [blocks[0][0](crops.cut_batch(squares, batch, cuts, 32)).mean(dim=(0, 2, 3)) for batch in chosen]
-    torch.testing.assert_close(after[name], torch.stack(means).mean(dim=0).detach() if options else before[name])
+    (chosen, _) = batches.order_epoch(np.arange(8), 4, made.settings.seed, 2)  # half of an epoch is enough
+    images = crops.cut_batch(squares, chosen, cuts, 32)
+    torch.testing.assert_close(after[name], blocks[0][0](images).mean(dim=(0, 2, 3)).detach())
+    undropped = made.net.head.hidden[0](made.net.body(images).flatten(1)).mean(dim=0)
+    torch.testing.assert_close(after["head.hidden.1.running_mean"], undropped.detach())
     assert all(layer.momentum == 0.1 for layer in made.net.modules() if hasattr(layer, "running_mean"))
 
 
@@ -273,6 +275,28 @@ def test_two_processes_train_the_same_net_as_one(run, places, cache):
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-4)
     first, second = (pd.read_csv(cache / name / "epochs" / "history.csv") for name in ("alone", "dr"))
     np.testing.assert_allclose(second["train_log_loss"], first["train_log_loss"], atol=1e-4)
+
+
+def test_a_step_beyond_float16_is_skipped_counted_and_the_scale_halved(run, epochs):
+    """The first scale, 2^16, is far too large for a loss weighed a million times."""
+    told = run("--epochs", 1, "--precision", "float16", "--squared-error", 1e6, "--learning-rate", 1e-9)
+    figures, kept = json.loads((epochs / "0001.json").read_text()), checkpoint.read(epochs / "0001.pt")
+    assert (n_skipped := figures["skipped_steps"]) and f"{n_skipped} steps skipped" in told
+    assert kept.scaler["scale"] == 2.0**16 / 2**n_skipped
+    assert all(torch.isfinite(value).all() for value in kept.net.values())
+
+
+def test_float16_takes_the_step_of_float32_but_for_its_rounding():
+    steps = []
+    for precision in ("float32", "float16"):
+        made = make_learner(precision=precision, clip_norm=1e-2, learning_rate=1.0)
+        weight = made.net.head.hidden[0].weight
+        before = weight.clone()
+        while torch.equal(weight, before):  # the first scales of the gradients are beyond float16
+            passes.take_step(made, *make_batch([0, 1, 2, 3, 4, 0]))
+        steps.append((weight - before).flatten())
+    assert not torch.equal(*steps)
+    assert (steps[1] - steps[0]).norm() < 0.02 * steps[0].norm()
 
 
 def test_label_smoothing_weights_and_clipping_change_the_step():

@@ -8,7 +8,8 @@ from dr.machine import workers
 from preprocess.cache.errors import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
-AMPERE = (8, 0)  # the first CUDA capability whose tensor cores take bfloat16
+KINDS = {"bfloat16": torch.bfloat16, "float16": torch.float16}  # what convolutions may run in beside float32
+PASCAL_P100, VOLTA, AMPERE = (6, 0), (7, 0), (8, 0)  # CUDA capabilities: fast float16, its tensor cores, bfloat16's
 
 
 def choose_device(name: str) -> torch.device:
@@ -24,20 +25,34 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Return the named precision, or for `auto` bfloat16 where the processor multiplies it natively, else float32."""
+    """Return the named precision, or for `auto` float16 where a GPU multiplies it natively, else float32.
+
+    Never bfloat16, whose 8 bits cost what `dr.train --help` says.
+    """
     if name != "auto":
         return name
-    has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
-    if device.type == "cpu" and getattr(torch.backends.cpu, "get_cpu_capability", str)().startswith("AVX512"):
-        with open("/proc/cpuinfo") as handle:  # without these, AVX512-BF16 or AMX, it is emulated and slower
-            flags = next((line for line in handle if line.startswith("flags")), "")
-        has_bfloat16 = "avx512_bf16" in flags or "amx_bf16" in flags
-    return "bfloat16" if has_bfloat16 else "float32"
+    return "float16" if device.type == "cuda" and is_native("float16", device) else "float32"
+
+
+def is_native(precision: str, device: torch.device) -> bool:
+    """Tell whether a device multiplies numbers of a precision itself: others emulate it, slower than float32."""
+    if precision == "float32":
+        return True
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        return capability >= AMPERE or (precision == "float16" and (capability >= VOLTA or capability == PASCAL_P100))
+    if device.type != "cpu" or not getattr(torch.backends.cpu, "get_cpu_capability", str)().startswith("AVX512"):
+        return False
+    with open("/proc/cpuinfo") as handle:
+        flags = next((line for line in handle if line.startswith("flags")), "").split()
+    needed = {"bfloat16": {"avx512_bf16", "amx_bf16"}, "float16": {"avx512_fp16", "amx_fp16"}}
+    return not needed[precision].isdisjoint(flags)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which convolutions run in `precision`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    kind = KINDS.get(precision)
+    return torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None)
 
 
 def prepare(device: torch.device) -> None:

@@ -42,6 +42,7 @@ class Checkpoint:
     prior : the share of each output among them
     net : its weights
     optimizer : parameter -> what the optimizer keeps of it
+    scaler : of float16's gradients, see Learner; None if an older version made it
     n_images : how many it learned from; None if an older version made it, which did not say
     likeness : what they look like, see dr.training.likeness; None if an older version made it, {} if they are too few
     """
@@ -55,6 +56,7 @@ class Checkpoint:
     prior: list[float]
     net: dict[str, torch.Tensor]
     optimizer: dict[str, dict[str, torch.Tensor]]
+    scaler: dict[str, float] | None = None
     n_images: int | None = None
     likeness: dict[str, torch.Tensor] | None = None
 
@@ -119,13 +121,16 @@ def _find_fault(content: Any) -> str | None:
     return None if is_sound else "a checkpoint of dr.train whose content makes no sense; train again"
 
 
-def _makes_sense(epoch, settings, task, making, mean, std, prior, net, optimizer, n_images=1, likeness=None) -> bool:
+def _makes_sense(
+    epoch, settings, task, making, mean, std, prior, net, optimizer, scaler=None, n_images=1, likeness=None
+) -> bool:
     """Tell whether the parts of a checkpoint have possible values, those that decide how a net is built above all."""
     import torch
 
     numbers, kept = [*mean, *std, *prior], [part for parts in optimizer.values() for part in parts.values()]
     return (
         {type(epoch), type(settings["seed"]), type(settings["crop_px"]), type(making["size_px"])} == {int}
+        and all(isinstance(value, int | float) for value in (scaler or {}).values())
         and (n_images is None or type(n_images) is int)
         and (not likeness or _is_likeness(**likeness))
         and LEAST_CROP_PX <= settings["crop_px"] <= making["size_px"] <= MOST_CROP_PX

@@ -51,17 +51,17 @@ def train_epochs(
     known = likeness.learn(squares, learned, held_out, learning.net.image_px)
     record = Checkpoint(start.n_done, *of, net={}, optimizer={}, n_images=len(learned), likeness=known)
     for epoch in range(start.n_done + 1, wanted.epochs + 1):
-        log_loss = passes.train_epoch(learning, squares, targets, learned, epoch)
+        log_loss, n_skipped = passes.train_epoch(learning, squares, targets, learned, epoch)
         passes.settle_batch_norm(learning, squares, learned, epoch)
         record = dataclasses.replace(record, epoch=epoch)
-        what = options, learning, squares, targets, held_out, folder, record, log_loss
+        what = options, learning, squares, targets, held_out, folder, record, log_loss, n_skipped
         if workers.share(functools.partial(_keep_epoch, *what)):
             break
 
 
 def _keep_epoch(
     options: argparse.Namespace, learning: Learner, squares: Squares, targets: np.ndarray, held_out: np.ndarray,
-    folder: Path, record: Checkpoint, log_loss: float,
+    folder: Path, record: Checkpoint, log_loss: float, n_skipped: int,
 ) -> bool:  # fmt: skip
     """Check and keep an epoch; its figures, written last, make it count as done. Return whether training ends here.
 
@@ -78,15 +78,18 @@ def _keep_epoch(
         )
     valid = {f"valid_{name}": value for name, value in measure(scores, targets[held_out]).items()}
     optimizer = learner.collect_optimizer(learning)
-    record = dataclasses.replace(record, net=learning.net.state_dict(), optimizer=optimizer)
+    net, scaler = learning.net.state_dict(), learning.scaler.state_dict()
+    record = dataclasses.replace(record, net=net, optimizer=optimizer, scaler=scaler)
     digest = checkpoint.write(folder / f"{epoch:04}.pt", record)
     figures = {"epoch": epoch, "learning_rate": rate, "train_log_loss": log_loss, **valid, "checkpoint": digest}
+    figures |= {"skipped_steps": n_skipped} if n_skipped else {}
     files.write_json(folder / f"{epoch:04}.json", figures)
     if epoch > options.keep:
         (folder / f"{epoch - options.keep:04}.pt").unlink(missing_ok=True)
     done = runs.read_figures(folder)
     runs.write_history(folder, done)
     told = f"log loss train {log_loss:.4f} valid {valid['valid_log_loss']:.4f}, QWK valid {valid['valid_qwk']:.4f}"
+    told += f", {n_skipped} steps skipped: beyond float16's range" if n_skipped else ""
     print(f"epoch {epoch}: learning rate {rate:.4g}, {told}", flush=True)
     is_over = runs.has_stalled(done, settings.patience)
     if is_over:

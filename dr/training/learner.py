@@ -28,6 +28,7 @@ class Learner(NamedTuple):
     """A net in training and what it is trained with.
 
     forward : the net as training calls it, see batch_norm.connect
+    scaler : keeps the gradients within float16's range, if that is the precision; else it does nothing
     settings : with precision and crop_px decided
     weights : (k,), what an image of each target counts
     """
@@ -35,6 +36,7 @@ class Learner(NamedTuple):
     net: Net
     forward: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     settings: Settings
     weights: torch.Tensor
     device: torch.device
@@ -56,12 +58,15 @@ def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.
     net.initialize_weights(made, resolved.seed)
     made = made.to(on, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs do not know it
     forward = batch_norm.connect(made, on, is_ever_frozen=resolved.freeze_epochs > 0)
-    weights, others = net.split_parameters(made)
-    groups = [{"params": weights, "weight_decay": resolved.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    held_down, others = net.split_parameters(made)
+    groups = [{"params": held_down, "weight_decay": resolved.weight_decay}, {"params": others, "weight_decay": 0.0}]
     rate, momentum = resolved.learning_rate, resolved.momentum
     optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=resolved.nesterov)
     counts_for = weigh_targets(task, targets, resolved.class_weights)
-    return Learner(made, forward, optimizer, resolved, torch.tensor(counts_for, dtype=torch.float32, device=on), on)
+    scaler = _make_scaler(resolved, on)
+    return Learner(
+        made, forward, optimizer, scaler, resolved, torch.tensor(counts_for, dtype=torch.float32, device=on), on
+    )
 
 
 def _make_net(settings: Settings, task: Task) -> Net:
@@ -100,7 +105,15 @@ def restore(learner: Learner, kept: Checkpoint) -> Learner:
         for key, value in kept.optimizer.get(name, {}).items():
             learner.optimizer.state[parameter][key] = value.to(parameter)
     # The precision is the checkpoint's: this machine might choose another.
-    return learner._replace(settings=dataclasses.replace(learner.settings, precision=kept.settings.precision))
+    settings = dataclasses.replace(learner.settings, precision=kept.settings.precision)
+    scaler = _make_scaler(settings, learner.device)
+    if kept.scaler:
+        scaler.load_state_dict(kept.scaler)
+    return learner._replace(settings=settings, scaler=scaler)
+
+
+def _make_scaler(settings: Settings, on: torch.device) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler(on.type, enabled=settings.precision == "float16")
 
 
 def collect_optimizer(learner: Learner) -> dict[str, dict[str, torch.Tensor]]:

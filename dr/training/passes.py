@@ -14,13 +14,17 @@ from dr.training.settings import Settings
 from preprocess.cache import progress
 from preprocess.cache.errors import InputError
 
-CHANGES = {"rotation_deg": 0.0, "zoom": 1.0, "jitter": 0.0}  # of the images beside crops and flips, and what is none
-SETTLING_IMAGES = 1024  # all 3,942 of a training set gave no lower log loss
+CHANGES = ("rotation_deg", "zoom", "jitter")  # settings that change images beside crops and flips
+SETTLING_IMAGES, SETTLING_SHARE = 1024, 0.5  # at most, also of an epoch; more gave no lower log loss
 STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the device
 
 
-def train_epoch(learner: Learner, squares: Squares, targets: np.ndarray, positions: np.ndarray, epoch: int) -> float:
-    """Train for one epoch on the squares at `positions`; return the mean log loss of what the net said meanwhile.
+def train_epoch(
+    learner: Learner, squares: Squares, targets: np.ndarray, positions: np.ndarray, epoch: int
+) -> tuple[float, int]:
+    """Train for one epoch on the squares at `positions`.
+
+    Returns the mean log loss of what the net said meanwhile, and how many steps were skipped, see `Learner.scaler`.
 
     Raises InputError, naming the step, if the loss is no longer a finite number.
     """
@@ -30,7 +34,7 @@ def train_epoch(learner: Learner, squares: Squares, targets: np.ndarray, positio
     margin_px = squares.size_px - learner.net.image_px
     cuts = crops.draw_crops(len(squares), margin_px, settings.seed, epoch, **changes)
     targets_there, eyes = torch.tensor(targets, device=on), torch.tensor(squares.eyes, device=on)
-    losses, mean_loss = torch.full((len(ordered),), torch.nan, device=on), float("nan")
+    losses, mean_loss, n_skipped = torch.full((len(ordered),), torch.nan, device=on), float("nan"), 0
     set_training(learner.net, is_frozen=epoch <= settings.freeze_epochs)
     images_of = batches.iterate_batches(squares, ordered, cuts, learner.net.image_px, on)
     n_images = workers.count() * sum(map(len, ordered))
@@ -40,38 +44,41 @@ def train_epoch(learner: Learner, squares: Squares, targets: np.ndarray, positio
                 group["lr"] = settings.find_rate(epoch, step / len(ordered))
             rows = torch.from_numpy(chosen).to(on)
             keys = draws.make_keys(settings.seed, draws.DROPOUT, epoch, rows)
+            scale = learner.scaler.get_scale()
             losses[step] = take_step(learner, images, targets_there[rows], keys, eyes[rows])
+            n_skipped += learner.scaler.get_scale() < scale
             bar.update(workers.count() * len(chosen))
             if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == len(ordered):
                 mean_loss = _check_losses(workers.average(losses[: step + 1]), learner, epoch)
-    return mean_loss
+    return mean_loss, n_skipped
 
 
 def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray, epoch: int) -> None:
-    """Give BatchNorm the statistics of images as prediction shows them, if training shows them turned or changed.
+    """Give BatchNorm the statistics that it meets in prediction: of the weights as they are now, nothing dropped.
 
-    Interpolation takes sharpness away, so the net finds other statistics in turned images. These are the mean over some
-    of the squares at `positions`, the first of the epoch ("precise BatchNorm", Wu and Johnson 2021, "Rethinking 'Batch'
-    in BatchNorm").
+    Those of training lag behind the weights, and are of features some of which are dropped and of images that may be
+    turned, which takes sharpness away. These are the mean over some of the squares at `positions`, the first of the
+    epoch ("precise BatchNorm", Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm").
     """
     settings = learner.settings
-    if all(getattr(settings, name) == none for name, none in CHANGES.items()):
-        return
-    ordered = _order_batches(squares, positions, settings, epoch)[: max(1, SETTLING_IMAGES // settings.batch_size)]
-    cuts = crops.draw_crops(len(squares), squares.size_px - learner.net.image_px, settings.seed, epoch)
     set_training(learner.net, is_frozen=epoch <= settings.freeze_epochs)
+    learner.net.head.dropout.eval()
     layers = [part for part in learner.net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     layers = [layer for layer in layers if layer.training]
+    if not layers:
+        return
+    n_images = min(SETTLING_IMAGES, round(SETTLING_SHARE * len(positions)))
+    ordered = _order_batches(squares, positions, settings, epoch)[: max(1, n_images // settings.batch_size)]
+    cuts = crops.draw_crops(len(squares), squares.size_px - learner.net.image_px, settings.seed, epoch)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
     with torch.no_grad():
         images_of = batches.iterate_batches(squares, ordered, cuts, learner.net.image_px, learner.device)
-        for chosen, images in images_of:
-            rows = torch.from_numpy(chosen).to(learner.device)
+        for _, images in images_of:
             with autocast(learner.device, settings.precision):
-                learner.net(images, draws.make_keys(settings.seed, draws.DROPOUT, epoch, rows))
+                learner.net(images)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
 
@@ -98,10 +105,12 @@ def take_step(
     with autocast(learner.device, settings.precision):
         logits = learner.forward(images, keys, eyes)
     learner.optimizer.zero_grad(set_to_none=True)
-    measure_loss(logits, targets, learner.weights, settings).backward()
+    learner.scaler.scale(measure_loss(logits, targets, learner.weights, settings)).backward()
     if settings.clip_norm:
+        learner.scaler.unscale_(learner.optimizer)
         nn.utils.clip_grad_norm_(learner.net.parameters(), settings.clip_norm)
-    learner.optimizer.step()
+    learner.scaler.step(learner.optimizer)  # not if float16 could not hold a gradient: then the scale is halved
+    learner.scaler.update()
     return nn.functional.cross_entropy(logits.detach(), targets)
 
 
