@@ -6,8 +6,9 @@ The cache must hold squares (`python -m preprocess`). A variant says what is rou
 of the same tensors: `float32` nothing; `bfloat16` all that autocast rounds (inputs, weights and outputs of
 convolutions, outputs of BatchNorm); `bfloat16-TENSOR` all but one kind of tensor (input, weights, before, after,
 gradients, block1); `bfloat16+centered` all, with the bias of each convolution moved so that what BatchNorm subtracts is
-near 0 before it is rounded; and the same with float16, whose range is rounded too. Prints, per variant and seed, the
-log losses and kappa of the last epoch, and over the seeds their mean and spread.
+near 0 before it is rounded; and the same with float16, its range too, with the gradients scaled into it as `dr.train
+--precision float16` does. Prints, per variant and seed, the log losses and kappa of the last epoch, and over the seeds
+their mean and spread.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def run_variant(variant: str, seed: int, options: argparse.Namespace, further: l
         learning = made(*arguments)
         if kind != "float32":
             emulate(learning.net, getattr(torch, kind), set(spared))
+            learning = learning._replace(scaler=torch.amp.GradScaler("cpu", enabled=kind == "float16"))
         if centered:
             learning.net.register_forward_pre_hook(lambda net, _: center(net) if net.training else None)
         return learning

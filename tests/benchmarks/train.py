@@ -1,12 +1,13 @@
 """Images per second of training, prediction and the loader: the plain way against this project's, side by side.
 
-python -m tests.benchmarks.train [--image-px 448] [--batch-size 16] [--rounds 3] [--device cpu]
+python -m tests.benchmarks.train [--image-px 448] [--batch-size 16] [--rounds 3] [--device cpu] [--precisions NAME...]
 
 Plain: float32, NCHW, ReLU before pooling, a DataLoader that crops, flips and standardizes sample by sample. Every
 measurement is a process of its own, as memory settings are a process's; the ways take turns, and the best round counts.
 """
 
 import argparse
+import functools
 import itertools
 import os
 import time
@@ -22,6 +23,7 @@ from dr.machine import device
 from dr.nets.nine_conv import CONVOLUTIONS, HIDDEN
 from dr.squares import batches, crops, draws, store
 from dr.training import learner, passes
+from dr.training.settings import PRECISIONS
 from preprocess.samples.retina import TASK
 from tests.tiny import make_settings
 
@@ -60,10 +62,10 @@ def make_plain(squares, crop_px, batch_size, on):
     return net, drawn, take_step, lambda images: net(images.to(on)).softmax(1).cpu()
 
 
-def make_ours(squares, crop_px, batch_size, on):
+def make_ours(squares, crop_px, batch_size, on, precision):
     """Return this project's way, likewise."""
     device.prepare(on)
-    precision, n = device.choose_precision("auto", on), len(squares)
+    precision, n = device.choose_precision(precision, on), len(squares)
     if on.type == "cuda":
         pixels, tables = (torch.from_numpy(part).to(on) for part in (squares.pixels, squares.tables))
         squares = store.Squares(squares.eyes, pixels, tables)
@@ -90,7 +92,8 @@ def measure(way, task, crop_px, batch_size, on):
     rng, n, size_px = np.random.default_rng(0), max(64, batch_size), round(crop_px / learner.CROP_SHARE)
     luts, pixels = (rng.integers(0, 256, (n, *shape), dtype=np.uint8) for shape in ((3, 256), (size_px, size_px, 3)))
     squares = store.Squares(2 * np.arange(n), pixels, store.compose_tables(luts, [127.0] * 3, [70.0] * 3))
-    net, drawn, take_step, predict = WAYS[way](squares, crop_px, batch_size, on)
+    make = make_plain if way == "plain" else functools.partial(make_ours, precision=way)
+    net, drawn, take_step, predict = make(squares, crop_px, batch_size, on)
     net.train(task == "train")
     wait = torch.cuda.synchronize if on.type == "cuda" else lambda: None
 
@@ -112,7 +115,7 @@ def measure(way, task, crop_px, batch_size, on):
     return n_images / (time.perf_counter() - start)
 
 
-WAYS, TASKS = {"plain": make_plain, "ours": make_ours}, ("train", "predict", "load")
+TASKS = ("train", "predict", "load")
 
 
 def main():
@@ -120,18 +123,19 @@ def main():
     for name, default in (("image-px", 448), ("batch-size", 16), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["auto"], help="of ours")
     options = parser.parse_args()
-    rates = dict.fromkeys(itertools.product(WAYS, TASKS), 0.0)
+    rates = dict.fromkeys(itertools.product(["plain", *options.precisions], TASKS), 0.0)
     for _, (way, task) in itertools.product(range(options.rounds), rates):
         os.environ.pop("OMP_WAIT_POLICY", None)
-        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE"} if way == "ours" else {}  # see dr.machine.workers
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE"} if way != "plain" else {}  # see dr.machine.workers
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
             rate = alone.submit(measure, way, task, options.image_px, options.batch_size, options.device).result()
         rates[way, task] = max(rates[way, task], rate)
     print(f"{options.image_px} px, batches of {options.batch_size}, {options.device}, images/s:")
-    for task in TASKS:
-        plain, ours = (rates[way, task] for way in WAYS)
-        print(f"  {task:8} plain {plain:9.1f}   ours {ours:9.1f}   ratio {ours / plain:5.2f}")
+    for task, way in itertools.product(TASKS, options.precisions):
+        plain, ours = rates["plain", task], rates[way, task]
+        print(f"  {task:8} plain {plain:9.1f}   ours, {way:8} {ours:9.1f}   ratio {ours / plain:5.2f}")
 
 
 if __name__ == "__main__":
