@@ -25,13 +25,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Return the named precision, or for `auto` float16 where a GPU multiplies it natively, else float32.
+    """Return the named precision, or for `auto` the first that the device multiplies natively: bfloat16, float16,
+    which wants its gradients scaled, or float32.
 
-    Never bfloat16, whose 8 bits cost what `dr.train --help` says.
+    What bfloat16 and float16 cost is less than what chance does: `python -m tests.benchmarks.precision`.
     """
     if name != "auto":
         return name
-    return "float16" if device.type == "cuda" and is_native("float16", device) else "float32"
+    return next(precision for precision in (*KINDS, "float32") if is_native(precision, device))
 
 
 def is_native(precision: str, device: torch.device) -> bool:

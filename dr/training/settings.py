@@ -113,7 +113,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--folds", whole(2), "parts that the patients are divided into")
     add("--fold", whole(0), "the part that is held out for validation")
     add("--seed", whole(0), "of weights, order, crops, flips and dropout")
-    add("--precision", str, "auto: bfloat16 where it is fast", choices=PRECISIONS)
+    add("--precision", str, "of the convolutions; auto: bfloat16 where it is fast, else float16 where it is",
+        choices=PRECISIONS)  # fmt: skip
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
