@@ -1,6 +1,6 @@
 """Every figure of the pipeline, each formula once: scores, levels, groups and owners in, numbers out; no files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ N_DRAWS = 1000  # of the bootstrap: the ends of a 95 % interval rest on 25 draws
 SEED = 0
 DRAWS_AT_A_TIME = 100  # 26,788 groups in float32 take 11 MB
 INTERVAL = (2.5, 97.5)  # percent
+Z95 = 1.959964  # of a normal distribution 95 % lie within so many deviations
 N_BINS = 10  # of the reliability diagram
 LEAST_IN_BIN = 10  # a share of fewer scores says nothing
 
@@ -25,10 +26,10 @@ class Estimate(NamedTuple):
     high: float
 
 
-class Kappa(NamedTuple):
-    """What a step is worth, and how much more than the step before (None for the first)."""
+class Worth(NamedTuple):
+    """What a step is worth by a figure, and how much more than the step before (None for the first)."""
 
-    kappa: Estimate
+    figure: Estimate
     gain: Estimate | None
 
 
@@ -125,37 +126,47 @@ def kappa_of_counts(counts: np.ndarray) -> np.ndarray:
     return 1 - np.divide(observed, chance, out=np.zeros_like(chance, np.float64), where=observed > 0)
 
 
-def measure_kappas(groups: Sequence[str], levels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> dict[str, Kappa]:
+def measure_worth(
+    groups: Sequence[str],
+    levels: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+    figure: Callable[[np.ndarray], np.ndarray] = kappa_of_counts,
+) -> dict[str, Worth]:
     """Return what each step is worth, with 95 % intervals of a bootstrap over groups: the same draws for all steps.
 
-    `levels` are the true ones, `predicted` maps each step, in their order, to the (n,) levels it gives.
+    `levels` are the true ones, or classes; `predicted` maps each step, in their order, to the (n,) levels it gives;
+    `figure` maps confusion matrices to what they are worth, like `kappa_of_counts`.
     """
     numbers = number_groups(groups)
     draws = draw_groups(numbers.max() + 1)
-    kappas: dict[str, Kappa] = {}
+    worth: dict[str, Worth] = {}
     before = None
     for step, guessed in predicted.items():
-        value, drawn = draw_kappas(draws, numbers, levels, guessed)
-        kappas[step] = Kappa(
+        value, drawn = draw_figures(draws, numbers, levels, guessed, figure)
+        worth[step] = Worth(
             estimate(value, drawn), None if before is None else estimate(value - before[0], drawn - before[1])
         )
         before = value, drawn
-    return kappas
+    return worth
 
 
-def draw_kappas(
-    draws: np.ndarray, numbers: np.ndarray, levels: np.ndarray, predicted: np.ndarray
+def draw_figures(
+    draws: np.ndarray,
+    numbers: np.ndarray,
+    levels: np.ndarray,
+    predicted: np.ndarray,
+    figure: Callable[[np.ndarray], np.ndarray] = kappa_of_counts,
 ) -> tuple[float, np.ndarray]:
-    """Return the kappa of all images and that of each draw, (n_draws,).
+    """Return a figure of all images and that of each draw, (n_draws,), see `measure_worth`.
 
     `draws` are those of `draw_groups`; `numbers`, see `number_groups`, and both levels are (n,) of the images.
     """
-    n_levels = int(max(levels.max(), predicted.max())) + 1  # higher ones that nobody has change no kappa
+    n_levels = int(max(levels.max(), predicted.max())) + 1  # higher ones that nobody has change no figure
     n_cells = n_levels**2
     cells = n_cells * numbers + n_levels * levels + predicted
     by_group = np.bincount(cells, minlength=n_cells * draws.shape[1]).reshape(-1, n_cells)
     counts = np.vstack([by_group.sum(axis=0), sum_draws(draws, by_group)]).reshape(-1, n_levels, n_levels)
-    value, *drawn = kappa_of_counts(counts)
+    value, *drawn = figure(counts)
     return float(value), np.array(drawn)
 
 
@@ -175,6 +186,57 @@ def measure_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int
 def share_levels(levels: np.ndarray, n_levels: int) -> np.ndarray:
     """Return the share of each level, (n_levels,)."""
     return np.bincount(levels, minlength=n_levels) / len(levels)
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def accuracy_of_counts(counts: np.ndarray) -> np.ndarray:
+    """Return the share on the diagonal of each confusion matrix, (...,) float64; `counts` is (..., k, k), not empty."""
+    return np.trace(counts, axis1=-2, axis2=-1) / counts.sum(axis=(-2, -1))
+
+
+def rates_of_counts(counts: np.ndarray) -> np.ndarray:
+    """Return precision, recall and F1 of each class, (..., 3, k) float64, of confusion matrices with the true in rows.
+
+    Not measurable, NaN, is the precision of what nobody was given, the recall of what nobody has, the F1 of both.
+    """
+    right = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
+    given, true = counts.sum(axis=-2), counts.sum(axis=-1)
+    parts = np.stack([given, true, (given + true) / 2], axis=-2)
+    return np.divide(right[..., None, :], parts, out=np.full(parts.shape, np.nan), where=parts > 0)
+
+
+def macro_f1_of_counts(counts: np.ndarray) -> np.ndarray:
+    """Return the mean F1 over the classes that somebody has or was given, (...,) float64; `counts` is (..., k, k)."""
+    return np.nanmean(rates_of_counts(counts)[..., 2, :], axis=-1)
+
+
+def measure_auc(scores: np.ndarray, is_true: np.ndarray) -> float:
+    """Return how often what is true has the higher score than what is not, ties counting half; NaN if one is missing.
+
+    The area under the ROC curve by ranks (Hanley and McNeil, Radiology 143(1), 1982); scores and is_true are (n,).
+    """
+    is_true = np.asarray(is_true, bool)
+    n_true, n_false = int(is_true.sum()), int((~is_true).sum())
+    if not n_true or not n_false:
+        return float("nan")
+    values, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # from 1, the mean of those that tie
+    return float((ranks[is_true].sum() - n_true * (n_true + 1) / 2) / (n_true * n_false))
+
+
+def estimate_share(n_true: int, n: int) -> Estimate:
+    """Return a share with its 95 % interval (Wilson, JASA 22(158), 1927); NaN of none.
+
+    It takes the n as independent: with several of a group it is too narrow.
+    """
+    if not n:
+        return Estimate(*[float("nan")] * 3)
+    share, spread = n_true / n, Z95**2 / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = np.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    return Estimate(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from dr.training.runs import Voter
 from preprocess.cache import files, pipeline, stage, tables
 from preprocess.cache.errors import InputError, shorten
 from preprocess.recipes import recipe
-from preprocess.samples import retina
+from preprocess.samples import listing, retina
 from preprocess.samples.layout import Owner
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def list_photographs(options: argparse.Namespace) -> tuple[dict[Path, Owner], di
             raise InputError("--patient: of a folder the names of the files tell whose eyes they show")
         found, misnamed = retina.list_folder(folders[0])
         if not found and not misnamed:
-            raise InputError(f"{folders[0]}: holds no photographs ({', '.join(retina.SUFFIXES)})")
+            raise InputError(f"{folders[0]}: holds no photographs ({', '.join(listing.SUFFIXES)})")
         owners = {path: retina.find_owner(image) for image, path in found.items()}
         return owners, {show(folders[0] / name): reason for name, reason in misnamed.items()}
     if not 1 <= len(given) <= 2:

@@ -67,7 +67,7 @@ def test_the_bootstrap_takes_whole_patients_as_a_slow_one_does():
     rng = np.random.default_rng(0)
     patients = [str(patient) for patient in range(12) for _ in "lr"][:-1]  # one has one eye only
     levels, first, second = rng.integers(0, 5, (3, len(patients)))
-    fast = measures.measure_kappas(patients, levels, {"first": first, "second": second})
+    fast = measures.measure_worth(patients, levels, {"first": first, "second": second})
     rows_of = [np.flatnonzero(measures.number_groups(patients) == number) for number in range(12)]
     drawn = []
     for draw in measures.draw_groups(12):
@@ -75,10 +75,10 @@ def test_the_bootstrap_takes_whole_patients_as_a_slow_one_does():
         drawn.append([quadratic_weighted_kappa(levels[rows], which[rows]) for which in (first, second)])
     of_first, of_second = np.array(drawn).T
     value = quadratic_weighted_kappa(levels, first)
-    assert fast["first"].kappa == pytest.approx((value, *np.percentile(of_first, [2.5, 97.5])))
+    assert fast["first"].figure == pytest.approx((value, *np.percentile(of_first, [2.5, 97.5])))
     assert fast["second"].gain[1:] == pytest.approx(tuple(np.percentile(of_second - of_first, [2.5, 97.5])))
     assert fast["first"].gain is None
-    assert measures.measure_kappas(patients, levels, {"only": levels})["only"].kappa == (1.0, 1.0, 1.0)
+    assert measures.measure_worth(patients, levels, {"only": levels})["only"].figure == (1.0, 1.0, 1.0)
 
 
 def test_agreement_counts_patients_with_both_eyes_once():

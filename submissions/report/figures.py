@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr.measures import Kappa, Reliability
+from dr.measures import Reliability, Worth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,15 +35,15 @@ STYLE: dict[str, Any] = {
 }
 
 
-def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, Kappa]]) -> None:
-    """Draw each group's kappa with its interval, one step below the other; group -> step -> Kappa."""
+def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, Worth]]) -> None:
+    """Draw each group's kappa with its interval, one step below the other; group -> step -> Worth."""
     steps = list(dict.fromkeys(step for measured in kappas.values() for step in measured))
     figure.set_figheight(0.9 + 0.55 * len(steps))
     axes = figure.subplots()
     spread = np.linspace(-0.2, 0.2, len(kappas)) if len(kappas) > 1 else [0.0]
     for color, offset, (group, measured) in zip(cycle(SERIES), spread, kappas.items(), strict=False):
         heights = [steps.index(step) + 0.15 + offset for step in measured]
-        estimates = np.array([kappa.kappa for kappa in measured.values()])
+        estimates = np.array([worth.figure for worth in measured.values()])
         axes.hlines(heights, estimates[:, 1], estimates[:, 2], color=color, linewidth=2, alpha=0.6)
         axes.plot(estimates[:, 0], heights, "o", color=color, markersize=5, label=group)
     for height, step in enumerate(steps):

@@ -31,7 +31,7 @@ def collect(source: Source, name: str) -> dict[str, Any]:
     kept = {name: manifest.read_manifest(source.cache / folder) for name, folder in evidence.REPORTED.items()}
     stages = {name: written for name, written in kept.items() if written}
     unusable = rejected.read_rejected(source.cache).to_dict("records")
-    kappas = {of.title: measures.measure_kappas(of.patients, of.levels, of.given) for of in groups}
+    kappas = {of.title: measures.measure_worth(of.patients, of.levels, of.given) for of in groups}
     hardest = show_hardest(source, groups[0]) if groups else {}
     return {
         "name": name,
