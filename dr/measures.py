@@ -33,6 +33,25 @@ class Worth(NamedTuple):
     gain: Estimate | None
 
 
+class ClassFigures(NamedTuple):
+    """How well one class is told from the others: how many images have it, and the figures; NaN if not measurable."""
+
+    n_images: int
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    auc: Estimate
+
+
+class ClassesFigures(NamedTuple):
+    """How well classes are told apart, all together, and each of them in their order."""
+
+    accuracy: Estimate
+    log_loss: Estimate
+    macro_f1: Estimate
+    each: list[ClassFigures]
+
+
 class Agreement(NamedTuple):
     """How the two eyes of patients agree: counts (k, k), left by right; the shares at most 0, 1, 2 levels apart."""
 
@@ -74,7 +93,8 @@ def sum_draws(draws: np.ndarray, by_group: np.ndarray) -> np.ndarray:
 
 
 def estimate(value: float, drawn: np.ndarray) -> Estimate:
-    """Return a figure with the percentile interval of its draws."""
+    """Return a figure with the percentile interval of its draws, of those in which it can be measured."""
+    drawn = drawn[~np.isnan(drawn)] if np.isfinite(value) else np.full(1, np.nan)
     low, high = np.percentile(drawn, INTERVAL)
     return Estimate(value, float(low), float(high))
 
@@ -162,12 +182,18 @@ def draw_figures(
     `draws` are those of `draw_groups`; `numbers`, see `number_groups`, and both levels are (n,) of the images.
     """
     n_levels = int(max(levels.max(), predicted.max())) + 1  # higher ones that nobody has change no figure
+    value, *drawn = figure(count_draws(draws, numbers, levels, predicted, n_levels))
+    return float(value), np.array(drawn)
+
+
+def count_draws(
+    draws: np.ndarray, numbers: np.ndarray, levels: np.ndarray, predicted: np.ndarray, n_levels: int
+) -> np.ndarray:
+    """Return the confusion matrix of all images and then that of each draw, (1 + n_draws, n_levels, n_levels)."""
     n_cells = n_levels**2
     cells = n_cells * numbers + n_levels * levels + predicted
     by_group = np.bincount(cells, minlength=n_cells * draws.shape[1]).reshape(-1, n_cells)
-    counts = np.vstack([by_group.sum(axis=0), sum_draws(draws, by_group)]).reshape(-1, n_levels, n_levels)
-    value, *drawn = figure(counts)
-    return float(value), np.array(drawn)
+    return np.vstack([by_group.sum(axis=0), sum_draws(draws, by_group)]).reshape(-1, n_levels, n_levels)
 
 
 def measure_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int) -> Agreement | None:
@@ -212,18 +238,51 @@ def macro_f1_of_counts(counts: np.ndarray) -> np.ndarray:
     return np.nanmean(rates_of_counts(counts)[..., 2, :], axis=-1)
 
 
-def measure_auc(scores: np.ndarray, is_true: np.ndarray) -> float:
-    """Return how often what is true has the higher score than what is not, ties counting half; NaN if one is missing.
+def measure_auc(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return how often what is true has the higher score than what is not, ties counting half: the area under the ROC.
 
-    The area under the ROC curve by ranks (Hanley and McNeil, Radiology 143(1), 1982); scores and is_true are (n,).
+    Not measurable, NaN, where one of the two is missing. Source: Hanley and McNeil, Radiology 143(1), 1982.
+
+    Parameters
+    ----------
+    scores, is_true : (n,)
+    weights : (..., n), how often each image counts; the result is (...,)
     """
-    is_true = np.asarray(is_true, bool)
-    n_true, n_false = int(is_true.sum()), int((~is_true).sum())
-    if not n_true or not n_false:
-        return float("nan")
-    values, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # from 1, the mean of those that tie
-    return float((ranks[is_true].sum() - n_true * (n_true + 1) / 2) / (n_true * n_false))
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
+    weights, is_true = np.asarray(weights, np.float64)[..., order], np.asarray(is_true, bool)[order]
+    true, false = (np.add.reduceat(weights * part, starts, axis=-1) for part in (is_true, ~is_true))
+    below = np.cumsum(false, axis=-1) - false / 2
+    pairs = true.sum(axis=-1) * false.sum(axis=-1)
+    return np.divide((true * below).sum(axis=-1), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+
+def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> ClassesFigures:
+    """Return what (n, k) scores are worth as classes, the likeliest given, with 95 % intervals.
+
+    Those of shares are Wilson's, which take images as independent; the others are of a bootstrap over groups.
+    """
+    n_classes, given, numbers = scores.shape[1], scores.argmax(axis=1), number_groups(groups)
+    draws = draw_groups(numbers.max() + 1)
+    counts = count_draws(draws, numbers, targets, given, n_classes)
+    whole, f1, macro = counts[0].astype(int), rates_of_counts(counts)[:, 2], macro_f1_of_counts(counts)
+    losses = np.stack([np.bincount(numbers, weights) for weights in (measure_losses(scores, targets), None)], axis=1)
+    lost, drawn = sum_draws(draws, losses).T
+    each = []
+    for number in range(n_classes):
+        right, true = int(whole[number, number]), targets == number
+        auc = float(measure_auc(scores[:, number], true, np.ones(len(true))))
+        parts = (draws[start : start + DRAWS_AT_A_TIME] for start in range(0, len(draws), DRAWS_AT_A_TIME))
+        aucs = np.concatenate([measure_auc(scores[:, number], true, part[:, numbers]) for part in parts])
+        precision, recall = (estimate_share(right, int(whole.sum(axis=axis)[number])) for axis in (0, 1))
+        of_f1 = estimate(float(f1[0, number]), f1[1:, number])
+        each.append(ClassFigures(int(true.sum()), precision, recall, of_f1, estimate(auc, aucs)))
+    return ClassesFigures(
+        estimate_share(int(np.trace(whole)), len(targets)),
+        estimate(measure_log_loss(scores, targets), lost / drawn),
+        estimate(float(macro[0]), macro[1:]),
+        each,
+    )
 
 
 def estimate_share(n_true: int, n: int) -> Estimate:
