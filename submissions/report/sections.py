@@ -168,7 +168,10 @@ def measure_scores(group: Group) -> dict[str, measures.Reliability]:
     """Return how reliable the scores are before and after the blend."""
     return {
         name: measures.measure_reliability(group.patients, group.scores[step], group.levels)
-        for name, step in (("before the blend", NET), ("after the blend", BLEND))
+        for name, step in (
+            ("before the blend" if BLEND in group.scores else "the net", NET),
+            ("after the blend", BLEND),
+        )
         if step in group.scores
     }
 
