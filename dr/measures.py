@@ -295,7 +295,7 @@ def estimate_share(n_true: int, n: int) -> Estimate:
     share, spread = n_true / n, Z95**2 / n
     middle = (share + spread / 2) / (1 + spread)
     half = np.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return Estimate(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
+    return Estimate(share, min(share, max(0.0, float(middle - half))), max(share, min(1.0, float(middle + half))))
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

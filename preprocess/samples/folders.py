@@ -123,12 +123,15 @@ def _list_classes(folder: Path) -> list[str]:
     """Return the names of a folder's sub-folders, sorted; none of a folder that is not there."""
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _holds_photograph(folder: Path) -> bool:
-    names = (entry.name for entry in os.scandir(folder))
-    return any(Path(name).suffix.lower() in listing.SUFFIXES and not name.startswith(".") for name in names)
+    with os.scandir(folder) as entries:
+        return any(
+            Path(entry.name).suffix.lower() in listing.SUFFIXES and not entry.name.startswith(".") for entry in entries
+        )
 
 
 def _list_parts(data: Path, parts: tuple[str, ...]) -> Found:
