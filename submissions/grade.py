@@ -1,6 +1,6 @@
 """Grade one patient, or a folder of them: raw photographs and a finished cache -> scores and levels, on the screen.
 
-python -m submissions.grade PHOTOGRAPH... [--cache DIR | --checkpoint FILE... --blend FILE] [--views N] [--json]
+python -m submissions.grade PHOTOGRAPH|URL... [--cache DIR | --checkpoint FILE... --blend FILE] [--views N] [--json]
 
 What a user runs when all stages are done. Its level is the one nearest to the expected level, as of `kappa.assign
 --method round`: best for an eye by itself, where annealing weighs it against a whole test set.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from preprocess.cache.errors import InputError, shorten
 from preprocess.recipes import recipe
 from preprocess.samples import listing, retina
 from preprocess.samples.layout import Owner, Task
+from submissions import download
 
 if TYPE_CHECKING:
     from submissions.panel import Grade
@@ -135,7 +137,7 @@ def read_voters(options: argparse.Namespace) -> list[Voter]:
 
 def write_classes(grades: Sequence[Grade], task: Task) -> list[str]:
     """Return the classes as lines for people, one per image, with all probabilities."""
-    names = [show(grade.eye.path) for grade in grades]
+    names = [show(Path(grade.eye.path.name)) for grade in grades]
     width, widths = max(map(len, ("image", *names))), [max(6, len(name)) + 2 for name in task.names]
     lines = [f"{'image':{width}}" + "".join(f"{name:>{px}}" for name, px in zip(task.names, widths, strict=True))]
     for name, grade in zip(names, grades, strict=True):
@@ -218,25 +220,24 @@ def describe_voter(voter: Voter) -> dict[str, Any]:
 
 
 def tell(
-    grades: Sequence[Grade], reasons: Mapping[str, str], voters: Sequence[Voter], blend: Path | None, is_json: bool
-) -> str:
-    """Return grades and refused files as JSON, with what graded them, or as a table."""
+    grades: Sequence[Grade], reasons: Mapping[str, str], voters: Sequence[Voter], blend: Path | None, is_json: bool,
+    addresses: Mapping[str, str],
+) -> str:  # fmt: skip
+    """Return grades and refused files as JSON, with what graded them, or as a table; see `fetch_given`."""
     task = voters[0].checkpoint.task
     if not is_json:
         refused = [f"refused: {name}: {reason}" for name, reason in reasons.items()]
         unknown = [explain.UNKNOWN] * any(grade.eye.unlikeness is None for grade in grades)
         lines = write_classes(grades, task) if task.kind == "classes" else write_table(grades) if grades else []
         return "\n".join([*lines, *refused, *unknown, stage.NOTICE])
+    told = [describe_class(grade, task) if task.kind == "classes" else describe_grade(grade) for grade in grades]
+    told = [entry | {"photograph": addresses.get(entry["photograph"], entry["photograph"])} for entry in told]
     content = {
         "notice": stage.NOTICE,
         "version": pipeline.VERSION,
         "nets": [describe_voter(voter) for voter in voters],
         "blend": files.hash_file(blend) if blend else None,
-        **(
-            {"images": [describe_class(grade, task) for grade in grades]}
-            if task.kind == "classes"
-            else {"eyes": [describe_grade(grade) for grade in grades]}
-        ),
+        "images" if task.kind == "classes" else "eyes": told,
         "refused": [{"photograph": path, "reason": reason} for path, reason in reasons.items()],
     }
     return json.dumps(content, indent=2)
@@ -244,6 +245,39 @@ def tell(
 
 def grade(options: argparse.Namespace) -> None:
     """Grade the photographs, print what comes out, and name at last those that are refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        addresses, gone = fetch_given(options, Path(folder))
+        grade_files(options, addresses, gone)
+
+
+def fetch_given(options: argparse.Namespace, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Put files in the place of the addresses among the photographs.
+
+    Return the address of each file, by its path as it is shown, and of those that cannot be had the reason.
+    """
+    addresses: dict[str, str] = {}
+    gone: dict[str, str] = {}
+    given: list[Path] = []
+    for number, name in enumerate(options.photographs):
+        if not download.is_url(name):
+            given.append(Path(name))
+            continue
+        own = folder / str(number)  # two addresses may end in one name
+        own.mkdir()
+        try:
+            given.append(download.fetch(name, own))
+        except InputError as error:
+            gone[name] = str(error)
+        else:
+            addresses[show(given[-1])] = name
+    if gone and not given:
+        check_refused(gone, 0)
+    options.photographs = given
+    return addresses, gone
+
+
+def grade_files(options: argparse.Namespace, addresses: Mapping[str, str], gone: Mapping[str, str]) -> None:
+    """Grade photographs that are files, see `fetch_given`."""
     try:
         voters = read_voters(options)
     except InputError:
@@ -259,9 +293,10 @@ def grade(options: argparse.Namespace) -> None:
     # Torch takes a second and a half: whoever has mistyped something does not wait for it.
     from submissions import panel
 
-    grades, refused = panel.grade_eyes(voters, blend, options.device, owners, options.strict)
-    print(tell(grades, misnamed | refused, voters, blend, options.json))
-    check_refused(misnamed | refused, len(grades))
+    grades, unusable = panel.grade_eyes(voters, blend, options.device, owners, options.strict)
+    refused = misnamed | {addresses.get(name, name): reason for name, reason in unusable.items()} | {**gone}
+    print(tell(grades, refused, voters, blend, options.json, addresses))
+    check_refused(refused, len(grades))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -273,9 +308,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"sure the crop is (0-1). Of a net that tells classes: the likeliest, and all probabilities. {stage.NOTICE}",
         "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache",
     )
-    parser.add_argument("photographs", type=Path, nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "
+    parser.add_argument("photographs", nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "
                         "PATIENT_right, or one of them, or one of any name, or a folder of many patients; "
-                        "for classes any number of images and folders")  # fmt: skip
+                        "for classes any number of images and folders; http(s) addresses, too")  # fmt: skip
     parser.add_argument("--left", type=Path, metavar="FILE", help="the left eye, whatever the file's name")
     parser.add_argument("--right", type=Path, metavar="FILE", help="the right eye")
     parser.add_argument("--patient", metavar="NAME", help="whose they are (as the names say, if they do)")
