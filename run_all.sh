@@ -8,7 +8,7 @@ if [[ ! -d $root/preprocess ]]; then root=${root%/*} home=$PWD self="dr-pipeline
 
 pipeline() {
   local at=(--data "$data" --cache "$cache" --recipe "$recipe")
-  if [[ $is_demo ]]; then stage preprocess.synthetic --data "$data" --recipe "$recipe"; fi # photographs, drawn
+  if [[ $is_drawn ]]; then stage preprocess.synthetic --data "$data" --recipe "$recipe"; fi # photographs, drawn
   stage preprocess "${at[@]}"                        # photographs -> squares, a lookup table each, their mean and std
   if [[ $folds ]]; then score_folds; else            # these two for each fold, in a cache of their own
     stage dr.train "${at[@]}"                        # squares and labels -> a checkpoint per epoch
@@ -73,6 +73,9 @@ if [[ $is_demo ]]; then
 else
   cache=${cache:-cache} name=${name:-submission${folds:+-folds}} recipe=${recipe:-article}
 fi
+# What a demo's recipe draws is drawn where nothing lies yet, or goes on where it was stopped.
+is_drawn=$([[ ! $recipe == *demo || (-e $data && ! -d $data/synthetic) ]] || echo yes)
+[[ ! $is_demo ]] || is_drawn=yes
 python=$(set_up "$root/requirements.txt")
 export PYTHONUNBUFFERED=1
 [[ $home != "$root" ]] || export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from blend.pairs import PAIRS_FROM, blend_linear, pair_eyes, read_owners
 from dr.scores import NORMALIZE, NORMALIZE_HINT, read_scores, write_scores
+from dr.task import explain_absence
 from preprocess.cache import files, manifest, stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--normalize and --pairs-from come with --scores")
     files.check_out(options.out, options.scores, options.model, options.pairs_from)
     layout = readers.find_layout(options.data)
+    if why := explain_absence(layout.task):
+        print(f"blend.predict: {why}")
+        return
     if options.scores:
         summary = predict_file(options, layout, options.scores, options.model, options.out, None)
     else:

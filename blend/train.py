@@ -14,7 +14,7 @@ import numpy as np
 from blend.pairs import N_FOLDS, PAIRS_FROM, SEED, cross_fit, pair_eyes, read_owners
 from dr.measures import expect_levels, measure_log_loss
 from dr.scores import NORMALIZE, NORMALIZE_HINT, read_scores, read_targets_of, write_scores
-from dr.task import find_prior, name_columns
+from dr.task import explain_absence, find_prior, name_columns
 from preprocess.cache import files, manifest, stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--known-only, --normalize and --pairs-from come with --scores")
     files.check_out(options.out, options.scores, options.labels, options.pairs_from)
     layout = readers.find_layout(options.data)
+    if why := explain_absence(layout.task):
+        print(f"blend.train: {why}")
+        return
     if options.scores:
         summary = train_file(options, layout, options.scores, options.labels, options.out, None)
     else:

@@ -11,15 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dr import measures
 from dr.machine import workers
+from dr.task import decide_alone, name_target
 from dr.training import checkpoint, runs, settings
 from dr.training.checkpoint import Checkpoint
 from preprocess.cache import files, progress, stage
 from preprocess.cache.errors import InputError
 from preprocess.picture import outline, photograph, square
 from preprocess.picture.disc import Disc
-from preprocess.samples.layout import Owner
+from preprocess.samples.layout import TARGETS, Owner, Task
 
 LAYERS = ("fine", "last")  # those of dr.nets.heat, which needs torch
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 92)
@@ -70,7 +70,7 @@ def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
         of = runs.read_checkpoint(trained, trained.newest)
     last = len(of.task.names) - 1
     if options.level is not None and options.level > last:
-        raise InputError(f"--level {options.level}: the net's last level is {last}")
+        raise InputError(f"--level {options.level}: the net's last {TARGETS[of.task.kind]} is {last}")
     if options.strict and not of.likeness:
         raise InputError(f"--strict: {UNKNOWN}")
     return of
@@ -111,13 +111,13 @@ def explain(options: argparse.Namespace) -> None:
         squares = store.gather([NOBODY], [made], of.mean, of.std)
         with progress.tracking(1, "scoring", is_shown=False) as bar:
             scores = views.score_views(net, of, squares, 1, 1, bar)[0, 0]
-        level = int(measures.round_levels(scores)) if options.level is None else options.level
+        explained = int(decide_alone(of.task, scores[None])[0]) if options.level is None else options.level
         centers = crops.cut_centers(squares, net.image_px).to(on)
-        (seen,) = heat.map_heat(net, centers, np.array([level]), options.layer)
+        (seen,) = heat.map_heat(net, centers, np.array([explained]), options.layer)
         rgb, _ = photograph.decode(path, photograph.MAX_PIXELS)  # never reduced
         placed = undo_crop(seen, made.disc, of.making, rgb.shape[:2])
         write_jpeg(target, heat.blend_heat(rgb, placed))
-        said = describe_thought(scores, level, seen.any(), unlikeness)
+        said = describe_thought(of.task, scores, explained, seen.any(), unlikeness)
         print(f"{show(path)}: {said} -> {show(target)}", flush=True)
     print(*[UNKNOWN] * (not of.likeness), stage.NOTICE, sep="\n")
     check_refused(reasons, len(targets) - len(reasons))
@@ -131,11 +131,12 @@ def write_jpeg(target: Path, rgb: np.ndarray) -> None:
     files.write_bytes(target, jpeg.tobytes())
 
 
-def describe_thought(scores: np.ndarray, level: int, is_backed: bool, unlikeness: float | None) -> str:
-    """Return what the net thinks of a photograph: its scores (k,), and the level explained, for which places speak."""
-    nearest = int(measures.round_levels(scores))
-    thought = f"level {level} ({scores[level]:.0%} by this net)"
-    thought += f", nearest to the mean {nearest} ({scores[nearest]:.0%})" * (level != nearest)
+def describe_thought(task: Task, scores: np.ndarray, target: int, is_backed: bool, unlikeness: float | None) -> str:
+    """Return what the net thinks of a photograph: its scores (k,), and the target explained, for which places speak."""
+    believed = int(decide_alone(task, scores[None])[0])
+    how = f"nearest to the mean {believed}" if task.kind == "levels" else f"likeliest {task.names[believed]}"
+    thought = f"{name_target(task, target)} ({scores[target]:.0%} by this net)"
+    thought += f", {how} ({scores[believed]:.0%})" * (target != believed)
     thought += ", for which nothing speaks" * (not is_backed)
     return thought + f", {UNLIKE}" * is_unlike(unlikeness)
 
@@ -146,9 +147,10 @@ def undo_crop(heat: np.ndarray, disc: Disc, making: square.Making, shape: tuple[
     The heat, (crop_px, crop_px), is of the middle of a square, which the disc, in pixels of the photograph, fills;
     `shape` is (h, w) of the photograph.
     """
-    step = 2 * max(disc.semi_axis_x, disc.semi_axis_y) / making.size_px  # pixels of the photograph per square's pixel
+    shown = outline.find_diameters(disc, outline.SHAPES[making.crop])
+    step_x, step_y = (diameter / making.size_px for diameter in shown)  # pixels of the photograph per square's pixel
     corner = (making.size_px - len(heat)) // 2 - (making.size_px - 1) / 2  # of the heat, from the square's middle
-    matrix = np.array([[step, 0, disc.center_x + step * corner], [0, step, disc.center_y + step * corner]])
+    matrix = np.array([[step_x, 0, disc.center_x + step_x * corner], [0, step_y, disc.center_y + step_y * corner]])
     placed = cv2.warpAffine(heat, matrix, shape[::-1], flags=cv2.INTER_LINEAR)
     if outline.SHAPES[making.crop] != "ellipse":
         return placed
@@ -170,7 +172,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.train left the net: its last epoch")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
-    parser.add_argument("--level", type=stage.whole(0), help="level to explain (the one nearest to the mean)")
+    parser.add_argument("--level", type=stage.whole(0), help="level to explain (the one nearest to the mean), "
+                        "or the number of a class in their order (the likeliest)")  # fmt: skip
     add_strict_option(parser)
     parser.add_argument("--layer", choices=LAYERS, default="fine", help="fine: an earlier convolution, which shows "
                         "single spots; last: the last one, coarse, Grad-CAM proper")  # fmt: skip

@@ -1,6 +1,6 @@
 """Every figure of the pipeline, each formula once: scores, levels, groups and owners in, numbers out; no files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ N_DRAWS = 1000  # of the bootstrap: the ends of a 95 % interval rest on 25 draws
 SEED = 0
 DRAWS_AT_A_TIME = 100  # 26,788 groups in float32 take 11 MB
 INTERVAL = (2.5, 97.5)  # percent
+Z95 = 1.959964  # of a normal distribution 95 % lie within so many deviations
 N_BINS = 10  # of the reliability diagram
 LEAST_IN_BIN = 10  # a share of fewer scores says nothing
 
@@ -25,11 +26,30 @@ class Estimate(NamedTuple):
     high: float
 
 
-class Kappa(NamedTuple):
-    """What a step is worth, and how much more than the step before (None for the first)."""
+class Worth(NamedTuple):
+    """What a step is worth by a figure, and how much more than the step before (None for the first)."""
 
-    kappa: Estimate
+    figure: Estimate
     gain: Estimate | None
+
+
+class ClassFigures(NamedTuple):
+    """How well one class is told from the others: how many images have it, and the figures; NaN if not measurable."""
+
+    n_images: int
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    auc: Estimate
+
+
+class ClassesFigures(NamedTuple):
+    """How well classes are told apart, all together, and each of them in their order."""
+
+    accuracy: Estimate
+    log_loss: Estimate
+    macro_f1: Estimate
+    each: list[ClassFigures]
 
 
 class Agreement(NamedTuple):
@@ -73,7 +93,8 @@ def sum_draws(draws: np.ndarray, by_group: np.ndarray) -> np.ndarray:
 
 
 def estimate(value: float, drawn: np.ndarray) -> Estimate:
-    """Return a figure with the percentile interval of its draws."""
+    """Return a figure with the percentile interval of its draws, of those in which it can be measured."""
+    drawn = drawn[~np.isnan(drawn)] if np.isfinite(value) else np.full(1, np.nan)
     low, high = np.percentile(drawn, INTERVAL)
     return Estimate(value, float(low), float(high))
 
@@ -125,38 +146,54 @@ def kappa_of_counts(counts: np.ndarray) -> np.ndarray:
     return 1 - np.divide(observed, chance, out=np.zeros_like(chance, np.float64), where=observed > 0)
 
 
-def measure_kappas(groups: Sequence[str], levels: np.ndarray, predicted: Mapping[str, np.ndarray]) -> dict[str, Kappa]:
+def measure_worth(
+    groups: Sequence[str],
+    levels: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+    figure: Callable[[np.ndarray], np.ndarray] = kappa_of_counts,
+) -> dict[str, Worth]:
     """Return what each step is worth, with 95 % intervals of a bootstrap over groups: the same draws for all steps.
 
-    `levels` are the true ones, `predicted` maps each step, in their order, to the (n,) levels it gives.
+    `levels` are the true ones, or classes; `predicted` maps each step, in their order, to the (n,) levels it gives;
+    `figure` maps confusion matrices to what they are worth, like `kappa_of_counts`.
     """
     numbers = number_groups(groups)
     draws = draw_groups(numbers.max() + 1)
-    kappas: dict[str, Kappa] = {}
+    worth: dict[str, Worth] = {}
     before = None
     for step, guessed in predicted.items():
-        value, drawn = draw_kappas(draws, numbers, levels, guessed)
-        kappas[step] = Kappa(
+        value, drawn = draw_figures(draws, numbers, levels, guessed, figure)
+        worth[step] = Worth(
             estimate(value, drawn), None if before is None else estimate(value - before[0], drawn - before[1])
         )
         before = value, drawn
-    return kappas
+    return worth
 
 
-def draw_kappas(
-    draws: np.ndarray, numbers: np.ndarray, levels: np.ndarray, predicted: np.ndarray
+def draw_figures(
+    draws: np.ndarray,
+    numbers: np.ndarray,
+    levels: np.ndarray,
+    predicted: np.ndarray,
+    figure: Callable[[np.ndarray], np.ndarray] = kappa_of_counts,
 ) -> tuple[float, np.ndarray]:
-    """Return the kappa of all images and that of each draw, (n_draws,).
+    """Return a figure of all images and that of each draw, (n_draws,), see `measure_worth`.
 
     `draws` are those of `draw_groups`; `numbers`, see `number_groups`, and both levels are (n,) of the images.
     """
-    n_levels = int(max(levels.max(), predicted.max())) + 1  # higher ones that nobody has change no kappa
+    n_levels = int(max(levels.max(), predicted.max())) + 1  # higher ones that nobody has change no figure
+    value, *drawn = figure(count_draws(draws, numbers, levels, predicted, n_levels))
+    return float(value), np.array(drawn)
+
+
+def count_draws(
+    draws: np.ndarray, numbers: np.ndarray, levels: np.ndarray, predicted: np.ndarray, n_levels: int
+) -> np.ndarray:
+    """Return the confusion matrix of all images and then that of each draw, (1 + n_draws, n_levels, n_levels)."""
     n_cells = n_levels**2
     cells = n_cells * numbers + n_levels * levels + predicted
     by_group = np.bincount(cells, minlength=n_cells * draws.shape[1]).reshape(-1, n_cells)
-    counts = np.vstack([by_group.sum(axis=0), sum_draws(draws, by_group)]).reshape(-1, n_levels, n_levels)
-    value, *drawn = kappa_of_counts(counts)
-    return float(value), np.array(drawn)
+    return np.vstack([by_group.sum(axis=0), sum_draws(draws, by_group)]).reshape(-1, n_levels, n_levels)
 
 
 def measure_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int) -> Agreement | None:
@@ -175,6 +212,90 @@ def measure_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int
 def share_levels(levels: np.ndarray, n_levels: int) -> np.ndarray:
     """Return the share of each level, (n_levels,)."""
     return np.bincount(levels, minlength=n_levels) / len(levels)
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def accuracy_of_counts(counts: np.ndarray) -> np.ndarray:
+    """Return the share on the diagonal of each confusion matrix, (...,) float64; `counts` is (..., k, k), not empty."""
+    return np.trace(counts, axis1=-2, axis2=-1) / counts.sum(axis=(-2, -1))
+
+
+def rates_of_counts(counts: np.ndarray) -> np.ndarray:
+    """Return precision, recall and F1 of each class, (..., 3, k) float64, of confusion matrices with the true in rows.
+
+    Not measurable, NaN, is the precision of what nobody was given, the recall of what nobody has, the F1 of both.
+    """
+    right = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
+    given, true = counts.sum(axis=-2), counts.sum(axis=-1)
+    parts = np.stack([given, true, (given + true) / 2], axis=-2)
+    return np.divide(right[..., None, :], parts, out=np.full(parts.shape, np.nan), where=parts > 0)
+
+
+def macro_f1_of_counts(counts: np.ndarray) -> np.ndarray:
+    """Return the mean F1 over the classes that somebody has or was given, (...,) float64; `counts` is (..., k, k)."""
+    return np.nanmean(rates_of_counts(counts)[..., 2, :], axis=-1)
+
+
+def measure_auc(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return how often what is true has the higher score than what is not, ties counting half: the area under the ROC.
+
+    Not measurable, NaN, where one of the two is missing. Source: Hanley and McNeil, Radiology 143(1), 1982.
+
+    Parameters
+    ----------
+    scores, is_true : (n,)
+    weights : (..., n), how often each image counts; the result is (...,)
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
+    weights, is_true = np.asarray(weights, np.float64)[..., order], np.asarray(is_true, bool)[order]
+    true, false = (np.add.reduceat(weights * part, starts, axis=-1) for part in (is_true, ~is_true))
+    below = np.cumsum(false, axis=-1) - false / 2
+    pairs = true.sum(axis=-1) * false.sum(axis=-1)
+    return np.divide((true * below).sum(axis=-1), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+
+def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> ClassesFigures:
+    """Return what (n, k) scores are worth as classes, the likeliest given, with 95 % intervals.
+
+    Those of shares are Wilson's, which take images as independent; the others are of a bootstrap over groups.
+    """
+    n_classes, given, numbers = scores.shape[1], scores.argmax(axis=1), number_groups(groups)
+    draws = draw_groups(numbers.max() + 1)
+    counts = count_draws(draws, numbers, targets, given, n_classes)
+    whole, f1, macro = counts[0].astype(int), rates_of_counts(counts)[:, 2], macro_f1_of_counts(counts)
+    losses = np.stack([np.bincount(numbers, weights) for weights in (measure_losses(scores, targets), None)], axis=1)
+    lost, drawn = sum_draws(draws, losses).T
+    each = []
+    for number in range(n_classes):
+        right, true = int(whole[number, number]), targets == number
+        auc = float(measure_auc(scores[:, number], true, np.ones(len(true))))
+        parts = (draws[start : start + DRAWS_AT_A_TIME] for start in range(0, len(draws), DRAWS_AT_A_TIME))
+        aucs = np.concatenate([measure_auc(scores[:, number], true, part[:, numbers]) for part in parts])
+        precision, recall = (estimate_share(right, int(whole.sum(axis=axis)[number])) for axis in (0, 1))
+        of_f1 = estimate(float(f1[0, number]), f1[1:, number])
+        each.append(ClassFigures(int(true.sum()), precision, recall, of_f1, estimate(auc, aucs)))
+    return ClassesFigures(
+        estimate_share(int(np.trace(whole)), len(targets)),
+        estimate(measure_log_loss(scores, targets), lost / drawn),
+        estimate(float(macro[0]), macro[1:]),
+        each,
+    )
+
+
+def estimate_share(n_true: int, n: int) -> Estimate:
+    """Return a share with its 95 % interval (Wilson, JASA 22(158), 1927); NaN of none.
+
+    It takes the n as independent: with several of a group it is too narrow.
+    """
+    if not n:
+        return Estimate(*[float("nan")] * 3)
+    share, spread = n_true / n, Z95**2 / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = np.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    return Estimate(share, min(share, max(0.0, float(middle - half))), max(share, min(1.0, float(middle + half))))
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def find_valid(options: argparse.Namespace, layout: Layout, trained: Trained) ->
     change = manifest.describe_change(trained.inputs, training_set.digests)
     if change:
         raise InputError(f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again")
-    is_held_out = training_set.find_fold(trained.parameters["folds"]) == trained.parameters["fold"]
+    is_held_out = training_set.find_held_out(trained.parameters["folds"], trained.parameters["fold"])
     squares = training_set.squares.select(np.flatnonzero(is_held_out))
     return Split("valid", squares, training_set.digests, squares.images)
 

@@ -8,12 +8,32 @@ import numpy as np
 from dr import measures
 from preprocess.samples.layout import Task
 
+# Kind -> which figure tells the best epoch, beside the log loss, and its name for people.
+HEADLINES = {"levels": ("qwk", "QWK"), "classes": ("accuracy", "accuracy")}
 SUM_TOLERANCE = 1e-5  # float32 softmax is off by 1e-7, tables rounded to six decimals by 3e-6
 
 
 def name_columns(task: Task) -> list[str]:
-    """Return the columns of a score table: p0, p1, ... for levels."""
-    return [f"p{level}" for level in range(len(task.names))]
+    """Return the columns of a score table: p0, p1, ... for levels, the names of classes."""
+    return list(task.names) if task.kind == "classes" else [f"p{level}" for level in range(len(task.names))]
+
+
+def name_target(task: Task, target: int) -> str:
+    """Return a target as people call it: level 3, or the name of a class."""
+    return task.names[target] if task.kind == "classes" else f"level {target}"
+
+
+def decide_alone(task: Task, scores: np.ndarray) -> np.ndarray:
+    """Return what is believed of images each by itself, (n,) int64: the level nearest to the mean, the likeliest class.
+
+    `scores` are (n, k).
+    """
+    return scores.argmax(axis=1) if task.kind == "classes" else measures.round_levels(scores)
+
+
+def explain_absence(task: Task) -> str | None:
+    """Return why the stages that blend two eyes and choose levels have no part in a task; None if they have."""
+    return None if task.kind == "levels" else f"no part in this recipe: {task.kind} have no pairs and no order"
 
 
 def find_fault(scores: np.ndarray, tolerance: float = SUM_TOLERANCE) -> tuple[int, str] | None:
@@ -47,9 +67,11 @@ def find_prior(task: Task, targets: np.ndarray) -> np.ndarray:
     return np.bincount(targets, minlength=len(task.names)) / len(targets)
 
 
-def measure(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+def measure(task: Task, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Return the figures that are followed from epoch to epoch, name -> value; scores (n, k), targets (n,)."""
-    return {
-        "log_loss": measures.measure_log_loss(scores, targets),
-        "qwk": measures.quadratic_weighted_kappa(targets, scores.argmax(axis=1), scores.shape[1]),
-    }
+    log_loss, given = measures.measure_log_loss(scores, targets), scores.argmax(axis=1)
+    if task.kind == "levels":
+        return {"log_loss": log_loss, "qwk": measures.quadratic_weighted_kappa(targets, given, scores.shape[1])}
+    counts = measures.count_pairs(targets, given, scores.shape[1])
+    figures = {"accuracy": measures.accuracy_of_counts(counts), "macro_f1": measures.macro_f1_of_counts(counts)}
+    return {"log_loss": log_loss} | {name: float(value) for name, value in figures.items()}

@@ -12,6 +12,7 @@ import numpy as np
 
 from dr.measures import quadratic_weighted_kappa, round_levels
 from dr.scores import NORMALIZE, NORMALIZE_HINT, read_scores, read_targets_of
+from dr.task import explain_absence
 from kappa import anneal, exact
 from kappa.proxy import expected_kappa
 from preprocess.cache import files, manifest, stage, tables
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--normalize comes with --scores")
     files.check_out(options.out, options.scores)
     layout = readers.find_layout(options.data)
+    if why := explain_absence(layout.task):
+        print(f"kappa.assign: {why}")
+        return
     if options.scores:
         summary = assign_file(options, layout, options.scores, options.out)
     else:

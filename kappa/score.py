@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dr.measures import count_pairs, measure_kappas
+from dr.measures import count_pairs, measure_worth
 from dr.scores import read_targets_of
 from preprocess.cache import stage
 from preprocess.cache.errors import InputError
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InputError:  # names of another kind
         groups, of = list(true.index), "images, whose names tell of no patients"
     levels, predicted = true.to_numpy(), given[true.index].to_numpy()
-    kappa, low, high = measure_kappas(groups, levels, {"": predicted})[""].kappa
+    kappa, low, high = measure_worth(groups, levels, {"": predicted})[""].figure
     left_out = f", {len(given) - len(true)} without a known level left out" if options.known_only else ""
     print(f"kappa.score: {len(true)} images{left_out}")
     print(f"  quadratic weighted kappa {kappa:.4f}, 95 % interval {low:.4f} to {high:.4f} over {len(set(groups))} {of}")

@@ -17,7 +17,7 @@ from preprocess.samples.layout import SPLITS
 METHOD: dict[str, Any] = {  # of the option that says how the eye is found
     "choices": outline.METHODS,
     "help": "how the eye is found: its round rim; the box of all that is brighter than a threshold; or not at all, for "
-    "pictures that are to be taken whole",
+    "pictures that are to be taken whole, padded to a square or stretched to one",
 }
 
 

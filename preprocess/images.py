@@ -21,6 +21,7 @@ from preprocess.samples.layout import SPLITS, Listing
 
 LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
 MOST_PX = 100_000  # of a correction: no photograph is as large
+LAYOUTS = "known are PATIENT_left and PATIENT_right there with trainLabels.csv, or folders of classes, train/CLASS/"
 
 Corrections = dict[str, list[float]]  # image -> ellipse: x, y, semi-axis x, semi-axis y
 Journals = Mapping[str, Journal]  # "crop", "resize" or both
@@ -129,6 +130,8 @@ def update(
         raise InputError(f"{data}: no such folder")
     layout = readers.find_layout(data)
     listings = {split: layout.list_images(data, split) for split in SPLITS}
+    for line in layout.tell(listings):
+        print(f"{data}: {line}")
     corrections = read_corrections(data, cache, listings) if method else {}
     parameters: dict[str, dict[str, Any]] = {}
     found_by = method or manifest.read_parameter(cache / "crop", "method", "preprocess.crop")
@@ -150,7 +153,7 @@ def update(
             reasons |= unusable
             outputs[name][split] = made.digest
     if not any(outputs.values()):
-        raise InputError(f"{data}: no photographs in {' or '.join(f'{split}/' for split in SPLITS)}")
+        raise InputError(f"{data}: no photographs in {' or '.join(f'{split}/' for split in SPLITS)}; {LAYOUTS}")
     for name, own in parameters.items():  # crop's first: it is what the other was made from
         used = [split for split in SPLITS if listings[split].paths and name == "resize"]
         inputs = {f"crop {split}": manifest.read_output(cache / "crop", split, "preprocess.crop") for split in used}

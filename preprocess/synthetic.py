@@ -1,4 +1,4 @@
-"""Draws a data folder in Kaggle's layout, photographs, labels and the truth about them, from a seed.
+"""Draws a data folder from a seed: photographs in Kaggle's layout, labels and the truth; or OCT scans by class.
 
 python -m preprocess.synthetic --data data/demo --width-px 1024 --levels balanced
 """
@@ -6,6 +6,7 @@ python -m preprocess.synthetic --data data/demo --width-px 1024 --levels balance
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,8 +16,11 @@ from preprocess.cache import files, parallel, stage
 from preprocess.cache.errors import InputError
 from preprocess.cache.journal import Journal
 from preprocess.recipes import recipe
+from preprocess.samples import folders
 from preprocess.samples.layout import SPLITS
 from preprocess.samples.retina import list_images
+from preprocess.scans import oct
+from preprocess.scans.plan import Scan, plan_scans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +67,10 @@ class Plan(NamedTuple):
     def image(self) -> str:
         """The image id."""
         return f"{self.patient}_{self.side}"
+
+    def find_path(self, folder: Path) -> Path:
+        """Return where it lies in a split's folder."""
+        return folder / f"{self.image}.jpeg"
 
 
 # --- who is photographed, and what ails them --------------------------------------------------------------------------
@@ -126,6 +134,13 @@ def enlarge(pixels, scale):
     return (pixels + 0.5) * scale - 0.5
 
 
+def write_picture(path: Path, seed: int, plan: Plan | Scan, width_px: int | None) -> dict:
+    """Draw an eye or a scan into a JPEG file; return the row of it."""
+    if isinstance(plan, Plan):
+        return write_eye(path, seed, plan, width_px)
+    return oct.write_scan(path, seed, *plan, width_px)
+
+
 def write_eye(path: Path, seed: int, plan: Plan, width_px: int | None) -> dict:
     """Draw an eye into a JPEG file; return the row of it: size, disc and lesions in pixels."""
     import cv2
@@ -141,23 +156,24 @@ def write_eye(path: Path, seed: int, plan: Plan, width_px: int | None) -> dict:
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
-def draw_split(data: Path, split: str, plans: list[Plan], parameters: dict, jobs: int) -> dict[str, dict]:
+def draw_split(data: Path, split: str, plans: Sequence[Plan | Scan], parameters: dict, jobs: int) -> dict[str, dict]:
     """Draw the photographs of one split that are not there yet; return image -> row."""
-    planned = {plan.image: (data / split / f"{plan.image}.jpeg", plan) for plan in plans}
-    (data / split).mkdir(exist_ok=True)
+    planned = {plan.image: (plan.find_path(data / split), plan) for plan in plans}
+    for folder in {data / split, *(path.parent for path, _ in planned.values())}:
+        folder.mkdir(exist_ok=True, parents=True)
     files.remove_partials(data / split)
     journal = Journal(data / OWN_FOLDER, split, parameters)
 
     def describe(image: str) -> list:
         path, plan = planned[image]
-        return [plan.level, *files.describe_source(path)]
+        return [plan.level if isinstance(plan, Plan) else plan.name, *files.describe_source(path)]
 
     tasks = {}
     for image in journal.due({image: describe(image) for image in planned}):
         path, plan = planned[image]
         tasks[image] = path, parameters["seed"], plan, parameters["width_px"]
     with journal.appending() as append:
-        for image, row in parallel.map_parallel(write_eye, tasks, jobs, f"draw {split}"):
+        for image, row in parallel.map_parallel(write_picture, tasks, jobs, f"draw {split}"):
             append(image, describe(image), row)
     journal.finish(list(planned))
     return journal.rows
@@ -208,27 +224,54 @@ def draw_folder(data: Path, n_patients: dict[str, int], parameters: dict, jobs: 
         write_tables(data, planned, rows)
 
 
+def draw_scans(data: Path, n_patients: dict[str, int], parameters: dict, jobs: int) -> None:
+    """Draw a folder of OCT scans by class; what is there already, drawn with the same parameters, stays.
+
+    Raises InputError if it holds what this would not draw.
+    """
+    plans = plan_scans(sum(n_patients.values()), parameters["seed"])
+    parts = {"train": plans[: n_patients["train"]], "test": plans[n_patients["train"] :]}
+    planned = {split: [scan for scans in part for scan in scans] for split, part in parts.items()}
+    is_own = (data / OWN_FOLDER).is_dir()
+    foreign = [name for name in ("val", *SPLITS) if (data / name).exists() and not is_own]
+    for split in SPLITS:
+        own = {scan.image for scan in planned[split]}
+        foreign += [f"{split}/{image}" for image in folders.list_images(data, split).paths if image not in own]
+    if foreign:
+        raise InputError(f"{data}: holds {foreign[0]}, which this command would not draw; give another --data")
+    code = {path.name: files.hash_file(path) for path in sorted((Path(__file__).parent / "scans").glob("*.py"))}
+    with files.locked(data / OWN_FOLDER):
+        for split in SPLITS:
+            draw_split(data, split, planned[split], parameters | code, jobs)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = stage.make_bare_parser(
         "preprocess.synthetic",
         "Draw a data folder in Kaggle's layout from a seed: photographs of both eyes with lesions by the "
-        "clinical scale, the labels, and the truth about discs and lesions. What is there already stays.",
+        "clinical scale, the labels, and the truth about discs and lesions. Or OCT scans of four classes, several of a "
+        "patient, in a folder per class. What is there already stays.",
         "--data data/demo --width-px 1024 --levels balanced",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder to draw")
-    parser.add_argument("--patients-train", type=stage.whole(0), help="patients in train/, two photographs each")
+    parser.add_argument("--kind", choices=("retina", "oct"), help="photographs of retinas, or OCT scans")
+    train_help = "patients in train/, two photographs each, or one to five scans"
+    parser.add_argument("--patients-train", type=stage.whole(0), help=train_help)
     parser.add_argument("--patients-test", type=stage.whole(0), help="patients in test/")
-    width_help = "width of all photographs in pixels (default: each camera's own)"
+    width_help = "width of all photographs in pixels (default: each camera's own; of scans 512)"
     parser.add_argument("--width-px", type=stage.whole(128, 8192), help=width_help)
-    levels_help = "how frequent each level is: as in the competition, or all alike"
+    levels_help = "how frequent each level of a retina is: as in the competition, or all alike"
     parser.add_argument("--levels", choices=("real", "balanced"), help=levels_help)
     parser.add_argument("--seed", type=stage.whole(0), help="one seed, one folder, byte for byte")
     parser.add_argument("--jobs", type=stage.whole(1), default=os.cpu_count(), help="processes to work with")
     recipe.add_option(parser)
     options = recipe.parse(parser, argv, "preprocess.synthetic")
     n_patients = {"train": options.patients_train, "test": options.patients_test}
-    parameters = {"levels": options.levels, "seed": options.seed, "width_px": options.width_px}
-    draw_folder(options.data, n_patients, parameters, options.jobs)
+    parameters = {"seed": options.seed, "width_px": options.width_px}
+    if options.kind == "oct":
+        draw_scans(options.data, n_patients, {"kind": "oct"} | parameters, options.jobs)
+    else:
+        draw_folder(options.data, n_patients, {"levels": options.levels} | parameters, options.jobs)
 
 
 if __name__ == "__main__":

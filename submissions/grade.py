@@ -1,6 +1,6 @@
 """Grade one patient, or a folder of them: raw photographs and a finished cache -> scores and levels, on the screen.
 
-python -m submissions.grade PHOTOGRAPH... [--cache DIR | --checkpoint FILE... --blend FILE] [--views N] [--json]
+python -m submissions.grade PHOTOGRAPH|URL... [--cache DIR | --checkpoint FILE... --blend FILE] [--views N] [--json]
 
 What a user runs when all stages are done. Its level is the one nearest to the expected level, as of `kappa.assign
 --method round`: best for an eye by itself, where annealing weighs it against a whole test set.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,9 @@ from dr.training.runs import Voter
 from preprocess.cache import files, pipeline, stage, tables
 from preprocess.cache.errors import InputError, shorten
 from preprocess.recipes import recipe
-from preprocess.samples import retina
-from preprocess.samples.layout import Owner
+from preprocess.samples import listing, retina
+from preprocess.samples.layout import Owner, Task
+from submissions import download
 
 if TYPE_CHECKING:
     from submissions.panel import Grade
@@ -51,7 +53,7 @@ def list_photographs(options: argparse.Namespace) -> tuple[dict[Path, Owner], di
             raise InputError("--patient: of a folder the names of the files tell whose eyes they show")
         found, misnamed = retina.list_folder(folders[0])
         if not found and not misnamed:
-            raise InputError(f"{folders[0]}: holds no photographs ({', '.join(retina.SUFFIXES)})")
+            raise InputError(f"{folders[0]}: holds no photographs ({', '.join(listing.SUFFIXES)})")
         owners = {path: retina.find_owner(image) for image, path in found.items()}
         return owners, {show(folders[0] / name): reason for name, reason in misnamed.items()}
     if not 1 <= len(given) <= 2:
@@ -102,6 +104,22 @@ def find_owners(given: Sequence[tuple[Path, str]], patient: str | None) -> dict[
     return dict(sorted(of.items(), key=lambda item: item[1].side))
 
 
+def list_images(options: argparse.Namespace) -> dict[Path, Owner]:
+    """Return the images whose classes are asked for, each its own owner: files, and those in folders.
+
+    Raises InputError for options that tell of eyes, and for no images at all.
+    """
+    if options.left or options.right or options.patient or options.blend:
+        raise InputError("--left, --right, --patient and --blend are for eyes that have levels; this net tells classes")
+    found: list[Path] = []
+    for path in options.photographs:
+        within = sorted(path.iterdir()) if path.is_dir() else [path]
+        found += [file for file in within if file == path or file.suffix.lower() in listing.SUFFIXES]
+    if not found:
+        raise InputError(f"no photographs: give some, or a folder that holds them ({', '.join(listing.SUFFIXES)})")
+    return {path: Owner(str(path)) for path in found}
+
+
 def read_voters(options: argparse.Namespace) -> list[Voter]:
     """Return the nets that are named, which count alike, or those whose scores `dr.predict` averaged last.
 
@@ -112,7 +130,21 @@ def read_voters(options: argparse.Namespace) -> list[Voter]:
         voters = [Voter(checkpoint.read(path), share, views, files.hash_file(path)) for path in options.checkpoint]
     else:
         voters = runs.read_averaged(options.cache, None)
+    if len({voter.checkpoint.task for voter in voters}) > 1:
+        raise InputError("the nets answer different questions; their scores have no mean")
     return [voter._replace(n_views=options.views or voter.n_views) for voter in voters]
+
+
+def write_classes(grades: Sequence[Grade], task: Task) -> list[str]:
+    """Return the classes as lines for people, one per image, with all probabilities."""
+    names = [show(Path(grade.eye.path.name)) for grade in grades]
+    width, widths = max(map(len, ("image", *names))), [max(6, len(name)) + 2 for name in task.names]
+    lines = [f"{'image':{width}}" + "".join(f"{name:>{px}}" for name, px in zip(task.names, widths, strict=True))]
+    for name, grade in zip(names, grades, strict=True):
+        numbers = "".join(f"{score:{px}.3f}" for score, px in zip(grade.scores, widths, strict=True))
+        doubt = f", {explain.UNLIKE}" * explain.is_unlike(grade.eye.unlikeness)
+        lines.append(f"{name:{width}}{numbers}  {task.names[grade.level]}{doubt}")
+    return lines
 
 
 def write_table(grades: Sequence[Grade]) -> list[str]:
@@ -140,6 +172,18 @@ def write_row(grade: Grade) -> str:
     sure = f"{disc.confidence:.2f}" if disc else "-"
     numbers = "".join("  " + "".join(f"{score:6.2f}" for score in scores) for scores in voices)
     return f"{sure:>7}{numbers}  {grade.expected:6.2f}  {grade.level:5}  {', '.join(doubts)}"
+
+
+def describe_class(grade: Grade, task: Task) -> dict[str, Any]:
+    """Return one image's class as plain numbers and names."""
+    far = grade.eye.unlikeness
+    return {
+        "photograph": show(grade.eye.path),
+        "class": task.names[grade.level],
+        "scores": dict(zip(task.names, grade.scores.round(DECIMALS).tolist(), strict=True)),
+        "unlikeness": None if far is None else round(far, DECIMALS),
+        "is_unlike": None if far is None else explain.is_unlike(far),
+    }
 
 
 def describe_grade(grade: Grade) -> dict[str, Any]:
@@ -176,19 +220,24 @@ def describe_voter(voter: Voter) -> dict[str, Any]:
 
 
 def tell(
-    grades: Sequence[Grade], reasons: Mapping[str, str], voters: Sequence[Voter], blend: Path | None, is_json: bool
-) -> str:
-    """Return grades and refused files as JSON, with what graded them, or as a table."""
+    grades: Sequence[Grade], reasons: Mapping[str, str], voters: Sequence[Voter], blend: Path | None, is_json: bool,
+    addresses: Mapping[str, str],
+) -> str:  # fmt: skip
+    """Return grades and refused files as JSON, with what graded them, or as a table; see `fetch_given`."""
+    task = voters[0].checkpoint.task
     if not is_json:
         refused = [f"refused: {name}: {reason}" for name, reason in reasons.items()]
         unknown = [explain.UNKNOWN] * any(grade.eye.unlikeness is None for grade in grades)
-        return "\n".join([*(write_table(grades) if grades else []), *refused, *unknown, stage.NOTICE])
+        lines = write_classes(grades, task) if task.kind == "classes" else write_table(grades) if grades else []
+        return "\n".join([*lines, *refused, *unknown, stage.NOTICE])
+    told = [describe_class(grade, task) if task.kind == "classes" else describe_grade(grade) for grade in grades]
+    told = [entry | {"photograph": addresses.get(entry["photograph"], entry["photograph"])} for entry in told]
     content = {
         "notice": stage.NOTICE,
         "version": pipeline.VERSION,
         "nets": [describe_voter(voter) for voter in voters],
         "blend": files.hash_file(blend) if blend else None,
-        "eyes": [describe_grade(grade) for grade in grades],
+        "images" if task.kind == "classes" else "eyes": told,
         "refused": [{"photograph": path, "reason": reason} for path, reason in reasons.items()],
     }
     return json.dumps(content, indent=2)
@@ -196,18 +245,58 @@ def tell(
 
 def grade(options: argparse.Namespace) -> None:
     """Grade the photographs, print what comes out, and name at last those that are refused."""
-    owners, misnamed = list_photographs(options)
-    voters = read_voters(options)
+    with tempfile.TemporaryDirectory() as folder:
+        addresses, gone = fetch_given(options, Path(folder))
+        grade_files(options, addresses, gone)
+
+
+def fetch_given(options: argparse.Namespace, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Put files in the place of the addresses among the photographs.
+
+    Return the address of each file, by its path as it is shown, and of those that cannot be had the reason.
+    """
+    addresses: dict[str, str] = {}
+    gone: dict[str, str] = {}
+    given: list[Path] = []
+    for number, name in enumerate(options.photographs):
+        if not download.is_url(name):
+            given.append(Path(name))
+            continue
+        own = folder / str(number)  # two addresses may end in one name
+        own.mkdir()
+        try:
+            given.append(download.fetch(name, own))
+        except InputError as error:
+            gone[name] = str(error)
+        else:
+            addresses[show(given[-1])] = name
+    if gone and not given:
+        check_refused(gone, 0)
+    options.photographs = given
+    return addresses, gone
+
+
+def grade_files(options: argparse.Namespace, addresses: Mapping[str, str], gone: Mapping[str, str]) -> None:
+    """Grade photographs that are files, see `fetch_given`."""
+    try:
+        voters = read_voters(options)
+    except InputError:
+        list_photographs(options)  # a mistake in what is given is told first
+        raise
+    is_of_classes = voters[0].checkpoint.task.kind == "classes"
+    owners, misnamed = (list_images(options), dict[str, str]()) if is_of_classes else list_photographs(options)
     if options.strict and not any(voter.checkpoint.likeness for voter in voters):
         raise InputError(f"--strict: {explain.UNKNOWN}")
-    blend = options.blend or (None if options.checkpoint else options.cache / "blend" / "train" / "model.pt")
+    has_none = options.checkpoint or is_of_classes
+    blend = options.blend or (None if has_none else options.cache / "blend" / "train" / "model.pt")
     workers.let_waiting_threads_sleep()
     # Torch takes a second and a half: whoever has mistyped something does not wait for it.
     from submissions import panel
 
-    grades, refused = panel.grade_eyes(voters, blend, options.device, owners, options.strict)
-    print(tell(grades, misnamed | refused, voters, blend, options.json))
-    check_refused(misnamed | refused, len(grades))
+    grades, unusable = panel.grade_eyes(voters, blend, options.device, owners, options.strict)
+    refused = misnamed | {addresses.get(name, name): reason for name, reason in unusable.items()} | {**gone}
+    print(tell(grades, refused, voters, blend, options.json, addresses))
+    check_refused(refused, len(grades))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -216,11 +305,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "submissions.grade",
         "Grade raw photographs, which the cache need not know: per eye the probabilities of levels 0 to 4 "
         "by the net, the same blended with those of the patient's other eye, the level nearest to their mean, and how "
-        f"sure the crop is (0-1). {stage.NOTICE}",
+        f"sure the crop is (0-1). Of a net that tells classes: the likeliest, and all probabilities. {stage.NOTICE}",
         "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache",
     )
-    parser.add_argument("photographs", type=Path, nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "
-                        "PATIENT_right, or one of them, or one of any name, or a folder of many patients")  # fmt: skip
+    parser.add_argument("photographs", nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "
+                        "PATIENT_right, or one of them, or one of any name, or a folder of many patients; "
+                        "for classes any number of images and folders; http(s) addresses, too")  # fmt: skip
     parser.add_argument("--left", type=Path, metavar="FILE", help="the left eye, whatever the file's name")
     parser.add_argument("--right", type=Path, metavar="FILE", help="the right eye")
     parser.add_argument("--patient", metavar="NAME", help="whose they are (as the names say, if they do)")

@@ -14,6 +14,7 @@ from dr.explain import check_like, show
 from dr.machine import device
 from dr.nets.net import Net
 from dr.squares import store
+from dr.task import decide_alone
 from dr.training import likeness, views
 from dr.training.runs import Voter
 from preprocess.cache import progress
@@ -21,7 +22,7 @@ from preprocess.cache.progress import Bar
 from preprocess.picture import outline, square
 from preprocess.picture.disc import Disc
 from preprocess.picture.square import Making, Square
-from preprocess.samples.layout import Owner
+from preprocess.samples.layout import Owner, Task
 
 EYES_AT_ONCE = 64  # prepared and scored together; their squares take 50 MB
 
@@ -45,8 +46,8 @@ class Grade(NamedTuple):
 
     scores : (k,) of the nets
     blended : (k,) with the fellow's, None without a blend
-    expected : the mean level of what is believed
-    level : the one nearest to it
+    expected : the mean level of what is believed; NaN for classes
+    level : the one nearest to it, or the number of the likeliest class
     has_fellow : whether the patient's other eye was graded, too
     """
 
@@ -97,7 +98,8 @@ def grade_eyes(
                 eyes.append(Eye(path, owner, disc, unlikeness))
                 squares.append(made)
             if eyes:
-                grades += decide(blend, eyes, score_eyes(nets, voters, eyes, squares, bar))
+                scores = score_eyes(nets, voters, eyes, squares, bar)
+                grades += decide(voters[0].checkpoint.task, blend, eyes, scores)
     return grades, reasons
 
 
@@ -139,12 +141,13 @@ def split_patients(owners: Mapping[Path, Owner]) -> Iterator[dict[Path, Owner]]:
         yield part
 
 
-def decide(blend: Blend | None, eyes: Sequence[Eye], scores: np.ndarray) -> list[Grade]:
-    """Blend the scores (n, k) of both eyes, and give each eye the level nearest to the expected one."""
+def decide(task: Task, blend: Blend | None, eyes: Sequence[Eye], scores: np.ndarray) -> list[Grade]:
+    """Blend the scores (n, k) of both eyes, and give each eye the level nearest to the expected one, or its class."""
     owners = [eye.owner for eye in eyes]
     blended = None if blend is None else apply_blend(blend, pair_eyes(owners, scores))
     believed = scores if blended is None else blended
-    expected, levels = measures.expect_levels(believed), measures.round_levels(believed)
+    levels = decide_alone(task, believed)
+    expected = measures.expect_levels(believed) if task.kind == "levels" else np.full(len(eyes), np.nan)
     fellows = pair_eyes(owners, np.eye(len(owners))).fellow  # row i: who i's fellow is, i itself if there is none
     has_fellow = fellows.diagonal() == 0
     voices = scores, [None] * len(eyes) if blended is None else blended

@@ -9,11 +9,37 @@ where the blend is cross-fitted.
 from collections.abc import Sequence
 from pathlib import Path
 
-from dr.measures import quadratic_weighted_kappa
+import numpy as np
+
+from dr.measures import Estimate, measure_classes, quadratic_weighted_kappa
 from preprocess.cache import stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
+from preprocess.samples.layout import Task
 from submissions.report import evidence
+from submissions.report.evidence import Group
+
+RATES = ("precision", "recall", "F1", "one-vs-rest AUC")
+
+
+def describe_classes(group: Group, task: Task) -> list[str]:
+    """Return what each step is worth, and how well the last tells each class, as lines."""
+
+    def show(of: Estimate) -> str:
+        return f"{of.value:7.4f} ({of.low:.3f} to {of.high:.3f})" if np.isfinite(of.value) else "not measurable"
+
+    n_groups, width = len(set(group.patients)), max(11, *map(len, task.names))
+    lines = [f"classes on the {group.title} ({len(group.images)} images of {n_groups} patients), with 95 % intervals"]
+    lines.append(f"  {'':46}{'accuracy':>26}{'log loss':>26}{'macro F1':>26}")
+    for step, scores in group.scores.items():
+        measured = measure_classes(group.patients, scores, group.levels)
+        shown = map(show, (measured.accuracy, measured.log_loss, measured.macro_f1))
+        lines.append(f"  {step:<46}" + "".join(f"{text:>26}" for text in shown))
+    lines.append(f"  {'of the last':{width}}{'images':>8}" + "".join(f"{name:>26}" for name in RATES))
+    for name, of in zip(task.names, measured.each, strict=True):
+        shown = map(show, (of.precision, of.recall, of.f1, of.auc))
+        lines.append(f"  {name:{width}}{of.n_images:>8}" + "".join(f"{text:>26}" for text in shown))
+    return [*lines, "  accuracy, precision, recall: Wilson's intervals, of images; the others: bootstrap over patients"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,15 +47,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = stage.make_parser(
         "submissions.score",
         "Print the quadratic weighted kappa after each step: on the test set if DATA/testLabels.csv (image, level) or "
-        "--labels tells its levels, else on the validation fold.",
+        "--labels tells its levels, else on the validation fold. Of classes: accuracy, log loss, macro F1, and each "
+        "class by itself.",
         "--data data --cache cache",
     )
     parser.add_argument("--labels", type=Path, help="true levels of the test set (default: DATA/testLabels.csv)")
     options = recipe.parse(parser, argv, "submissions.score")
-    groups = evidence.read_groups(evidence.find_source(options.data, options.cache, options.labels))
+    source = evidence.find_source(options.data, options.cache, options.labels)
+    groups = evidence.read_groups(source)
     if not groups:
         raise InputError(f"{options.cache}: no scores of images whose level is known; run python -m dr.predict first")
-    group = groups[0]
+    group, task = groups[0], source.layout.task
+    if task.kind == "classes":
+        print(*describe_classes(group, task), stage.NOTICE, sep="\n")
+        return
     print(f"quadratic weighted kappa on the {group.title} ({len(group.images)} images)")
     for step, given in group.given.items():
         print(f"  {step:<46} {quadratic_weighted_kappa(group.levels, given, group.n_levels):7.4f}")

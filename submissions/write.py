@@ -13,12 +13,13 @@ import numpy as np
 
 from dr.measures import share_levels
 from dr.scores import read_scores
+from dr.task import decide_alone
 from kappa.proxy import expected_kappa
 from preprocess.cache import files, manifest, rejected, stage, tables
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
 from preprocess.samples import readers
-from preprocess.samples.layout import Layout
+from preprocess.samples.layout import TARGETS, Layout
 from submissions import target
 
 if TYPE_CHECKING:
@@ -39,16 +40,27 @@ def list_expected(data: Path, layout: Layout) -> tuple[list[str], Path]:
     return list(paths), data / "test"
 
 
-def write_submission(levels_path: Path, data: Path, layout: Layout, out: Path) -> pd.Series:
-    """Write the levels of exactly the expected images and return them, indexed by image.
+def read_given(path: Path, is_scores: bool, layout: Layout) -> pd.Series:
+    """Return the target given to each image, its number, indexed by image: of a table of them, or the likeliest."""
+    import pandas as pd
 
-    Raises InputError for missing, unknown or repeated images and for levels that the task does not know.
+    if not is_scores:
+        return layout.read_labels(path)
+    scores = read_scores(path, layout.task)
+    return pd.Series(decide_alone(layout.task, scores.to_numpy()), scores.index)
+
+
+def write_submission(levels: pd.Series, made_from: Path, data: Path, layout: Layout, out: Path) -> pd.Series:
+    """Write the levels, or classes, of exactly the expected images and return them, indexed by image.
+
+    Raises InputError for missing and unknown images.
     """
-    levels = layout.read_labels(levels_path)
     expected, source = list_expected(data, layout)
     images = {image: layout.spell(image) for image in expected}  # written as the sample writes them
-    tables.check_same_images(images.values(), levels.index, source, levels_path)
-    tables.write_table(out, ("image", "level"), {image: {"level": levels[own]} for image, own in images.items()})
+    tables.check_same_images(images.values(), levels.index, source, made_from)
+    column, names = TARGETS[layout.task.kind], layout.task.names if layout.task.kind == "classes" else None
+    rows = {image: {column: names[levels[own]] if names else levels[own]} for image, own in images.items()}
+    tables.write_table(out, ("image", column), rows)
     return levels[list(images.values())]
 
 
@@ -56,12 +68,14 @@ def describe_levels(levels: pd.Series, data: Path, layout: Layout) -> list[str]:
     """Return a table of how many images have each level, beside the training labels where there are any."""
     n_levels, path = len(layout.task.names), data / layout.labels["train"]
     shared = {"% of them": levels} | ({"% of training labels": layout.read_labels(path)} if path.exists() else {})
-    rows: dict[str, Iterable] = {"level": range(n_levels)}
+    column = TARGETS[layout.task.kind]
+    rows: dict[str, Iterable] = {column: layout.task.names if column == "class" else range(n_levels)}
     rows["images"] = [f"{count:,d}" for count in np.bincount(levels, minlength=n_levels)]
     rows |= {
         name: [f"{100 * share:.1f}" for share in share_levels(of.to_numpy(), n_levels)] for name, of in shared.items()
     }
-    return [f"  {name:<22}" + "".join(f"{cell:>9}" for cell in cells) for name, cells in rows.items()]
+    width = max(9, *(len(str(cell)) + 2 for cell in rows[column]))
+    return [f"  {name:<22}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
 
 
 def describe_promise(cache: Path, layout: Layout) -> str:
@@ -83,27 +97,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = stage.make_parser(
         "submissions.write",
         "Write submissions/NAME.csv, ready for Kaggle: header image,level, a level 0-4 for exactly the images of "
-        "DATA/sampleSubmission.csv, in its order, or else of DATA/test. Anything else is an error. Tells how frequent "
-        "the levels are beside the training labels, and the kappa that the scores promise.",
+        "DATA/sampleSubmission.csv, in its order, or else of DATA/test; for folders of classes image,class. Anything "
+        "else is an error. Tells how frequent the levels are beside the training labels, and the kappa that the scores "
+        "promise.",
         "--data data --cache cache --name first",
     )
     target.add_options(parser, ".csv")
     parser.add_argument("--levels", type=Path, help="read the levels from this CSV instead of the cache")
     options = recipe.parse(parser, argv, "submissions.write", check=lambda options: target.find(options, ".csv"))
     layout, out = readers.find_layout(options.data), target.find(options, ".csv")
-    levels_path = options.levels or options.cache / "kappa" / "levels_test.csv"
+    is_chosen = layout.task.kind == "classes" and not options.levels  # here, as no stage before has done it
+    levels_path = options.levels or options.cache / ("dr/scores_test.csv" if is_chosen else "kappa/levels_test.csv")
+    if is_chosen and not levels_path.exists() and not layout.list_images(options.data, "test").paths:
+        print(f"submissions.write: no photographs in {options.data / 'test'}: nothing to submit")
+        return
     files.check_out(out, levels_path, *(options.data / name for name in (layout.sample, *layout.labels.values())))
     target.claim(options, out)
-    levels = write_submission(levels_path, options.data, layout, out)
+    levels = write_submission(read_given(levels_path, is_chosen, layout), levels_path, options.data, layout, out)
     told = [f"submissions.write: {len(levels)} images -> {out}", *describe_levels(levels, options.data, layout)]
     if options.levels:
         told.append("  expected QWK: not known, the levels were not made in the cache")
     else:
         unusable = rejected.read_reasons(options.cache, "test").keys() & set(levels.index)
         if unusable:
+            others = "the rest of the group's" if is_chosen else "the fellow's"
             many = f"{len(unusable)} of them rejected photographs"
-            told.append(f"  {many}, graded by the fellow's scores or the training prior")
-        told.append(f"  {describe_promise(options.cache, layout)}")
+            told.append(f"  {many}, graded by {others} scores or the training prior")
+        told.append("  each the likeliest class" if is_chosen else f"  {describe_promise(options.cache, layout)}")
     print(*told, f"  {stage.NOTICE}", sep="\n", file=files.summary_stream(options.out))
 
 

@@ -22,6 +22,16 @@ def drawn_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def drawn_scans(tmp_path_factory):
+    """A folder of OCT scans by class, 8 training and 3 test patients, 128 px wide; to be read only."""
+    data = tmp_path_factory.mktemp("scans") / "scans"
+    synthetic.main(
+        [*"--kind oct --patients-train 8 --patients-test 3 --width-px 128 --jobs 1".split(), f"--data={data}"]
+    )
+    return data
+
+
+@pytest.fixture(scope="session")
 def finished_cache(drawn_folder, tmp_path_factory):
     """A cache in which every stage up to the blend has run on the drawn folder, with tiny squares; to be read only."""
     import blend.predict

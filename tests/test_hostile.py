@@ -19,7 +19,7 @@ from preprocess.cache.rejected import read_reasons, read_rejected
 from preprocess.images import read_crops
 from preprocess.picture import photograph
 from preprocess.picture.square import Making, Unusable, make_square
-from preprocess.samples import readers, retina
+from preprocess.samples import listing, readers, retina
 from tests import hostile
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ def test_hostile_names_are_taken_refused_or_none_of_ours(jpeg, tmp_path):
     assert len(rows) == outcomes.count(hostile.TAKEN)
     assert len(rejected) == outcomes.count(hostile.MISNAMED)
     assert rejected["reason"].str.contains(hostile.MISNAMED).all()
-    assert all(name.isprintable() and not name.startswith(retina.FORMULA_STARTS) for name in rejected["image"])
+    assert all(name.isprintable() and not name.startswith(listing.FORMULA_STARTS) for name in rejected["image"])
     assert {path.stem for path in (cache / "resize" / "train").iterdir()} == set(rows)
 
 

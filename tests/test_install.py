@@ -15,7 +15,7 @@ import pytest
 
 from preprocess.cache import command, pipeline
 from preprocess.cache.errors import InputError
-from preprocess.samples.retina import SUFFIXES
+from preprocess.samples.listing import SUFFIXES
 from tests.benchmarks import crash
 from tests.test_faults import run_script
 from tests.test_structure import FILES, STAGES

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import cohen_kappa_score, f1_score, precision_recall_fscore_support, roc_auc_score
 
 from dr import measures
 from dr.measures import quadratic_weighted_kappa
@@ -67,7 +67,7 @@ def test_the_bootstrap_takes_whole_patients_as_a_slow_one_does():
     rng = np.random.default_rng(0)
     patients = [str(patient) for patient in range(12) for _ in "lr"][:-1]  # one has one eye only
     levels, first, second = rng.integers(0, 5, (3, len(patients)))
-    fast = measures.measure_kappas(patients, levels, {"first": first, "second": second})
+    fast = measures.measure_worth(patients, levels, {"first": first, "second": second})
     rows_of = [np.flatnonzero(measures.number_groups(patients) == number) for number in range(12)]
     drawn = []
     for draw in measures.draw_groups(12):
@@ -75,10 +75,10 @@ def test_the_bootstrap_takes_whole_patients_as_a_slow_one_does():
         drawn.append([quadratic_weighted_kappa(levels[rows], which[rows]) for which in (first, second)])
     of_first, of_second = np.array(drawn).T
     value = quadratic_weighted_kappa(levels, first)
-    assert fast["first"].kappa == pytest.approx((value, *np.percentile(of_first, [2.5, 97.5])))
+    assert fast["first"].figure == pytest.approx((value, *np.percentile(of_first, [2.5, 97.5])))
     assert fast["second"].gain[1:] == pytest.approx(tuple(np.percentile(of_second - of_first, [2.5, 97.5])))
     assert fast["first"].gain is None
-    assert measures.measure_kappas(patients, levels, {"only": levels})["only"].kappa == (1.0, 1.0, 1.0)
+    assert measures.measure_worth(patients, levels, {"only": levels})["only"].figure == (1.0, 1.0, 1.0)
 
 
 def test_agreement_counts_patients_with_both_eyes_once():
@@ -109,3 +109,59 @@ def test_the_hardest_patient_has_the_largest_squared_error():
     scores = np.full((6, 5), 0.2)
     scores[4] = [0.1, 0.05, 0.05, 0.4, 0.4]  # right, but not sure at all
     assert measures.rank_groups([*"112234"], levels, predicted, scores) == ["2", "1", "3", "4"]
+
+
+CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+@given(CLASSES)
+def test_rates_of_classes_agree_with_scikit_learn_and_are_not_measurable_of_nobody(pairs):
+    true, given_ = np.array(pairs).T
+    counts = measures.count_pairs(true, given_, 4)
+    *reference, _ = precision_recall_fscore_support(true, given_, labels=range(4), zero_division=np.nan)
+    both = ~np.isin(range(4), given_) & np.isin(range(4), true)  # there scikit-learn has no F1, we have 0
+    rates = measures.rates_of_counts(counts)
+    np.testing.assert_allclose(rates[:2], reference[:2])
+    np.testing.assert_allclose(rates[2], np.where(both, 0, reference[2]))
+    assert measures.macro_f1_of_counts(np.stack([counts, 3 * counts])) == pytest.approx(
+        [f1_score(true, given_, average="macro", zero_division=0)] * 2
+    )
+    assert measures.accuracy_of_counts(counts) == pytest.approx((true == given_).mean())
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40))
+def test_auc_agrees_with_scikit_learn_with_ties_and_weights_and_needs_both(rows):
+    scores, is_true, weights = np.array(rows).T
+    auc = measures.measure_auc(scores / 5, is_true, np.stack([np.ones(len(rows)), weights]))
+    for own, weight in zip(auc, (np.ones(len(rows)), weights), strict=True):
+        taken = np.flatnonzero(weight)
+        if len(set(is_true[taken])) == 2:
+            assert own == pytest.approx(roc_auc_score(is_true[taken], scores[taken], sample_weight=weight[taken]))
+        else:
+            assert np.isnan(own)
+
+
+def test_wilsons_interval_by_hand():
+    # Newcombe, Statistics in Medicine 17(8), 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29
+    published = {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }
+    for (n_true, n), interval in published.items():
+        assert measures.estimate_share(n_true, n)[1:] == pytest.approx(interval, abs=5e-5)
+    assert measures.estimate_share(93, 93).high == 1
+    assert np.isnan(measures.estimate_share(0, 0)).all()
+
+
+def test_classes_are_measured_by_groups_and_what_is_absent_is_not():
+    rng = np.random.default_rng(0)
+    targets, groups = rng.integers(0, 3, 200), [str(group) for group in rng.integers(0, 30, 200)]
+    scores = rng.dirichlet(np.ones(4), 200) + np.eye(4)[targets] / 3 * [1, 1, 1, 0]
+    measured = measures.measure_classes(groups, scores / scores.sum(axis=1, keepdims=True), targets)
+    assert [of.n_images for of in measured.each] == [*np.bincount(targets), 0]
+    absent = measured.each[3]
+    assert np.isnan(absent.recall).all() and np.isnan(absent.auc).all()
+    for of in (measured.accuracy, measured.log_loss, measured.macro_f1, measured.each[0].auc, measured.each[0].f1):
+        assert of.low < of.value < of.high

@@ -61,7 +61,7 @@ def test_every_held_out_and_every_test_eye_has_scores_and_a_second_run_is_cached
     assert list(test.index) == [f"{patient}_{side}" for patient in range(3) for side in ("left", "right")]
     assert list(read(folder / "single_test.csv").index) == list(test.index)
     training_set = source.read_training_set(copied / "squares", copied / "cache")
-    held_out = np.array(training_set.squares.images)[training_set.find_fold(4) == 0]
+    held_out = np.array(training_set.squares.images)[training_set.find_held_out(4, 0)]
     assert len(held_out) == 6
     assert sorted(read(folder / "scores_valid.csv").index) == sorted(held_out)
     before = digest_files(folder)
@@ -84,7 +84,7 @@ def test_net_of_local_contrast_is_given_local_contrast(places, copied, folder, c
         return {image: contrast.subtract_local_mean(square) for image, square in zip(images, flat, strict=True)}
 
     training_set, made = source.read_training_set(copied / "squares", copied / "cache"), make_local("train")
-    learned = [made[training_set.squares.images[row]] for row in np.flatnonzero(training_set.find_fold(4))]
+    learned = [made[training_set.squares.images[row]] for row in np.flatnonzero(~training_set.find_held_out(4, 0))]
     of = checkpoint.read(folder / "epochs" / "0003.pt")
     np.testing.assert_allclose([of.mean, of.std], [np.mean(learned, axis=(0, 1, 2)), np.std(learned, axis=(0, 1, 2))])
     values = (make_local("test")["1_left"][2:34, 2:34] - np.array(of.mean)) / np.array(of.std)

@@ -4,6 +4,7 @@ For every recipe, way to find the eye, and kind of net. Nets of local contrast o
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from dr.squares import crops, source, store
 from dr.training import checkpoint
 from preprocess import __main__ as preprocess
 from preprocess.recipes import recipe
-from preprocess.samples.retina import RETINA, TASK
+from preprocess.samples import readers
 from submissions import grade
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -25,38 +26,45 @@ SIZES = "--epochs 1 --batch-size 2 --folds 2 --crop-px 48 --device cpu --precisi
 LOCAL = "few-photographs"
 ROADS = [
     *([f"--recipe={name}"] for name in recipe.list_names()),
-    *([f"--recipe={LOCAL}", "--crop", method] for method in ("box", "whole")),
+    *([f"--recipe={LOCAL}", "--crop", method] for method in ("box", "whole", "stretched")),
     ["--normalize", "none"],
 ]
 
 
 @pytest.fixture(params=ROADS, ids=" ".join)
-def road(request, drawn_folder, cache):
-    """The options of a recipe; the drawn folder has been preprocessed by them."""
-    preprocess.main([*request.param, f"--data={drawn_folder}", f"--cache={cache}", *"--size-px 64 --jobs 1".split()])
-    return [request.param[0]] if request.param[0].startswith("--recipe") else []
+def road(request, cache):
+    """The options of a recipe and a drawn folder of its kind, which has been preprocessed by them."""
+    data = request.getfixturevalue("drawn_scans" if "oct" in request.param[0] else "drawn_folder")
+    preprocess.main([*request.param, f"--data={data}", f"--cache={cache}", *"--size-px 64 --jobs 1".split()])
+    return [request.param[0]] if request.param[0].startswith("--recipe") else [], data
 
 
 @pytest.mark.parametrize("kind", [[], ["--pairs"]], ids=["single", "pairs"])
-def test_grade_and_explain_are_given_what_predict_scored(
-    road, drawn_folder, cache, kind, tmp_path, monkeypatch, capsys
-):
-    places = [*road, f"--data={drawn_folder}", f"--cache={cache}"]
+def test_grade_and_explain_are_given_what_predict_scored(road, cache, kind, tmp_path, monkeypatch, capsys):
+    (recipe_option, data), layout = road, readers.find_layout(road[1])
+    if kind and layout.task.kind == "classes":
+        pytest.skip("classes have no pairs")
+    places = [*recipe_option, f"--data={data}", f"--cache={cache}"]
     train.main([*places, *SIZES, *kind])
     predict.main([*places, *"--views 3 --device cpu".split()])
-    scores = read_scores(cache / "dr" / "scores_test.csv", TASK)
+    scores = read_scores(cache / "dr" / "scores_test.csv", layout.task)
+    photographs = layout.list_images(data, "test").paths
     epoch = cache / "dr" / "epochs" / "0001.pt"
 
     capsys.readouterr()
-    grade.main([f"{drawn_folder}/test", *f"--checkpoint {epoch} --views 3 --device cpu --json".split()])
-    eyes = json.loads(capsys.readouterr().out)["eyes"]
-    graded = {f"{eye['patient']}_{eye['side']}": eye["scores"] for eye in eyes}
+    if layout.task.kind == "classes":
+        grade.main([*map(str, photographs.values()), *f"--checkpoint {epoch} --views 3 --device cpu --json".split()])
+        images = json.loads(capsys.readouterr().out)["images"]
+        graded = {Path(image["photograph"]).stem: [*image["scores"].values()] for image in images}
+    else:
+        grade.main([f"{data}/test", *f"--checkpoint {epoch} --views 3 --device cpu --json".split()])
+        eyes = json.loads(capsys.readouterr().out)["eyes"]
+        graded = {f"{eye['patient']}_{eye['side']}": eye["scores"] for eye in eyes}
     np.testing.assert_allclose([graded[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
-    of, squares = checkpoint.read(epoch), source.read_squares(cache, "test", RETINA)
+    of, squares = checkpoint.read(epoch), source.read_squares(cache, "test", layout)
     loaded = store.load(squares, of.mean, of.std, torch.device("cpu"), "memory", tmp_path / "unused.npy")
-    photographs = RETINA.list_images(drawn_folder, "test").paths.values()
     seen, own = [], heat.map_heat
     monkeypatch.setattr(heat, "map_heat", lambda net, images, *more: seen.append(images) or own(net, images, *more))
-    explain.main([*map(str, photographs), f"--cache={cache}", f"--out={tmp_path}", "--device=cpu"])
+    explain.main([*map(str, photographs.values()), f"--cache={cache}", f"--out={tmp_path}", "--device=cpu"])
     assert torch.equal(torch.cat(seen), crops.cut_centers(loaded, 48))

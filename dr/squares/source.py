@@ -48,16 +48,34 @@ class CachedSquares(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-    """The labelled squares, the target (n,) int64 of each, and the digests of both."""
+    """The labelled squares, the target (n,) int64 of each, and the digests of both.
+
+    set_apart : the images that the data folder itself holds out, see Layout
+    """
 
     squares: CachedSquares
     targets: np.ndarray
     digests: dict[str, str]
+    set_apart: frozenset[str] = frozenset()
 
-    def find_fold(self, n_folds: int) -> np.ndarray:
-        """Return the fold of each image, (n,) int."""
-        groups = [owner.group for owner in self.squares.owners]
-        return folds.assign_folds(groups, self.targets, n_folds, FOLD_SEED)
+    def find_held_out(self, n_folds: int, fold: int) -> np.ndarray:
+        """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0."""
+        named = [owner.group for owner in self.squares.owners]
+        groups = np.array(named)
+        if not self.set_apart:
+            return folds.assign_folds(named, self.targets, n_folds, FOLD_SEED) == fold
+        is_apart = np.isin(groups, groups[[image in self.set_apart for image in self.squares.images]])
+        if is_apart.all() or not is_apart.any():
+            raise InputError(f"val/: {'all' if is_apart.any() else 'none'} of the images would be held out")
+        if fold == 0:
+            return is_apart
+        held_out = np.zeros(len(groups), bool)
+        rest, n_others = ~is_apart, n_folds - 1
+        of_rest = (
+            folds.assign_folds(groups[rest].tolist(), self.targets[rest], n_others, FOLD_SEED) if n_others > 1 else 0
+        )
+        held_out[rest] = of_rest == fold - 1
+        return held_out
 
 
 def read_squares(cache: Path, split: str, layout: Layout) -> CachedSquares:
@@ -97,5 +115,8 @@ def read_training_set(data: Path, cache: Path) -> TrainingSet:
     targets = labels[squares.images].to_numpy()
     if not len(targets):
         raise InputError(f"{cache}: no squares to learn from")
-    digests = squares.digests | {"labels": files.hash_text(json.dumps(targets.tolist()))}
-    return TrainingSet(squares, targets, digests)
+    told: list = targets.tolist()
+    if layout.task.kind == "classes":  # whose names and held-out images no table tells
+        told = [layout.task.names, told, tables.sort_images(layout.held_out)]
+    digests = squares.digests | {"labels": files.hash_text(json.dumps(told))}
+    return TrainingSet(squares, targets, digests, layout.held_out)

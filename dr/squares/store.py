@@ -96,9 +96,13 @@ def compose_tables(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]
 
 
 def number_eyes(owners: Sequence[Owner]) -> np.ndarray:
-    """Return 2 * group + side of each owner, (n,) int64; the fellow's number differs in the last bit."""
-    number_of = {group: number for number, group in enumerate(dict.fromkeys(owner.group for owner in owners))}
-    return np.array([2 * number_of[owner.group] + (owner.side == "right") for owner in owners])
+    """Return 2 * group + side of each owner, (n,) int64; the fellow's number differs in the last bit.
+
+    An owner without a side has no fellow, and a number of its own.
+    """
+    keys = [owner.group if owner.side else row for row, owner in enumerate(owners)]
+    number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([2 * number_of[key] + (owner.side == "right") for key, owner in zip(keys, owners, strict=True)])
 
 
 def _choose_storage(size_bytes: int, device: torch.device) -> str:

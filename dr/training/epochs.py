@@ -11,7 +11,7 @@ from dr.machine import device, workers
 from dr.squares import crops, store
 from dr.squares.source import TrainingSet
 from dr.squares.store import Squares
-from dr.task import find_prior, measure
+from dr.task import HEADLINES, find_prior, measure
 from dr.training import checkpoint, learner, likeness, passes, runs, views
 from dr.training.checkpoint import Checkpoint
 from dr.training.learner import Learner
@@ -30,7 +30,7 @@ def train_epochs(
     on = device.choose_device(options.device)
     device.prepare(on)
     cached, targets = training_set.squares, training_set.targets
-    is_held_out = training_set.find_fold(wanted.folds) == wanted.fold
+    is_held_out = training_set.find_held_out(wanted.folds, wanted.fold)
     learned, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
     resolved = learner.resolve(wanted, cached.making.size_px, on)
     channels = standardize.read_channels(options.cache, [cached.images[row] for row in learned])
@@ -76,7 +76,7 @@ def _keep_epoch(
             f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are not "
             "finite; try a lower --learning-rate"
         )
-    valid = {f"valid_{name}": value for name, value in measure(scores, targets[held_out]).items()}
+    valid = {f"valid_{name}": value for name, value in measure(record.task, scores, targets[held_out]).items()}
     optimizer = learner.collect_optimizer(learning)
     net, scaler = learning.net.state_dict(), learning.scaler.state_dict()
     record = dataclasses.replace(record, net=net, optimizer=optimizer, scaler=scaler)
@@ -88,7 +88,8 @@ def _keep_epoch(
         (folder / f"{epoch - options.keep:04}.pt").unlink(missing_ok=True)
     done = runs.read_figures(folder)
     runs.write_history(folder, done)
-    told = f"log loss train {log_loss:.4f} valid {valid['valid_log_loss']:.4f}, QWK valid {valid['valid_qwk']:.4f}"
+    (key, name), losses = HEADLINES[record.task.kind], (log_loss, valid["valid_log_loss"])
+    told = "log loss train {:.4f} valid {:.4f}".format(*losses) + f", {name} valid {valid[f'valid_{key}']:.4f}"
     told += f", {n_skipped} steps skipped: beyond float16's range" if n_skipped else ""
     print(f"epoch {epoch}: learning rate {rate:.4g}, {told}", flush=True)
     is_over = runs.has_stalled(done, settings.patience)

@@ -20,7 +20,8 @@ from dr.training.settings import ORDINARY
 from preprocess.cache import files, manifest
 from preprocess.cache.errors import InputError
 
-COLUMNS = ("epoch", "learning_rate", "train_log_loss", "valid_log_loss", "valid_qwk")  # of history.csv
+# Of history.csv, before what else the task follows on the images held out.
+COLUMNS = ("epoch", "learning_rate", "train_log_loss", "valid_log_loss")
 
 
 class Trained(NamedTuple):
@@ -188,7 +189,9 @@ def read_figures(epochs: Path) -> list[dict[str, Any]]:
 
 def write_history(epochs: Path, figures: Sequence[dict[str, Any]]) -> None:
     """Write history.csv, a row per epoch."""
-    lines = [",".join(COLUMNS), *(",".join(repr(row[column]) for column in COLUMNS) for row in figures)]
+    others = sorted(name for name in figures[0] if name.startswith("valid_") and name not in COLUMNS)
+    columns = (*COLUMNS, *others)
+    lines = [",".join(columns), *(",".join(repr(row[column]) for column in columns) for row in figures)]
     files.write_bytes(epochs / "history.csv", ("\n".join(lines) + "\n").encode())
 
 

@@ -11,6 +11,7 @@ from preprocess.cache import files
 from preprocess.cache.errors import InputError
 from preprocess.cache.stage import number, whole
 from preprocess.recipes import recipe
+from preprocess.samples import readers
 
 ORDINARY = "default"  # what the run without a name is called where runs are named
 NETS = ("nine-conv",)  # of dr.nets.net
@@ -170,3 +171,5 @@ def _check(options: argparse.Namespace) -> None:
     if options.start_from and not options.start_from.is_file():
         kept = "dr.train keeps its checkpoints in CACHE/dr/epochs"
         raise InputError(f"--start-from {options.start_from}: no such file; {kept}")
+    if (options.squared_error or options.pairs) and readers.find_layout(options.data).task.kind == "classes":
+        raise InputError("--squared-error and --pairs are for levels of two eyes: classes have no order and no pairs")

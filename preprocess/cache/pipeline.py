@@ -23,4 +23,10 @@ FOLDERS: dict[str, str | None] = {
     "submissions.report": "report",
 }
 
-BESIDE = ("preprocess", "dr.explain", "kappa.score", "submissions.grade")  # four stages in one; what is no stage
+BESIDE = (
+    "preprocess",
+    "preprocess.audit",
+    "dr.explain",
+    "kappa.score",
+    "submissions.grade",
+)  # four stages in one; what is no stage

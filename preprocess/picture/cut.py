@@ -13,6 +13,7 @@ from preprocess.picture.disc import Disc
 from preprocess.picture.photograph import Photograph, UnreadablePhotograph
 
 VERSION = 1  # raise it when the same row of the crop table gives other pixels
+NO_BLUR = 0.01  # pixels: cv2 takes 0 for "as across"
 # Averaging filter, run lengths: 4.7 ms and 241 kB for each of 40 real eyes, where zlib's level 1 takes 11.7 ms, 293 kB.
 PNG_OPTIONS = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),  # first: it resets the strategy
@@ -27,7 +28,7 @@ def cut_square(photograph: Photograph, row: outline.Row, size_px: int, shape: st
     It is decoded as small as leaves the disc `size_px`, but no smaller than for detection: then one decode serves
     both, and a small square is averaged from more pixels.
     """
-    diameter = 2 * max(row["semi_axis_x"], row["semi_axis_y"])
+    diameter = min(outline.find_diameters(outline.read_disc(row), shape))
     short_side_px = math.ceil(min(row["width"], row["height"]) * size_px / diameter)
     rgb, reduction = photograph.decode(max(outline.DETECTION_PX, short_side_px))
     return cut_out(rgb, outline.read_disc(row).scaled(1 / reduction, 1 / reduction), size_px, shape)
@@ -39,8 +40,8 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
     Parameters
     ----------
     disc : in pixels of `rgb`
-    size_px : side of the square; the longer axis of the disc fills it, the aspect is kept
-    shape : "ellipse", or "box" for all of the box around it
+    size_px : side of the square; the longer axis of the disc fills it, the aspect is kept unless it is stretched
+    shape : "ellipse", "box" for all of the box around it, or "stretched" for the box with its sides made equal
 
     Returns
     -------
@@ -49,20 +50,25 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
 
     Raises UnreadablePhotograph if there are none.
     """
-    scale = size_px / (2 * max(disc.semi_axis_x, disc.semi_axis_y))  # output pixels per pixel of rgb
-    margin = size_px / 2 / scale + 4  # the square, and what blur and interpolation look at beyond it
-    left, top = (max(0, math.floor(center - margin)) for center in (disc.center_x, disc.center_y))
-    right, bottom = (max(0, math.ceil(center + margin) + 1) for center in (disc.center_x, disc.center_y))
+    scales = [size_px / diameter for diameter in outline.find_diameters(disc, shape)]  # output pixels per pixel of rgb
+    centers = disc.center_x, disc.center_y
+    margins = [size_px / 2 / scale + 4 for scale in scales]  # the square, and what is looked at beyond it
+    left, top = (max(0, math.floor(center - margin)) for center, margin in zip(centers, margins, strict=True))
+    right, bottom = (max(0, math.ceil(center + margin) + 1) for center, margin in zip(centers, margins, strict=True))
     rgb = rgb[top:bottom, left:right]
     if rgb.size == 0:
         raise UnreadablePhotograph("the ellipse lies outside the photograph")
-    if scale < 1:  # without the blur a coarser grid would show aliases
-        rgb = cv2.GaussianBlur(rgb, (0, 0), (1 / scale - 1) / 2, borderType=cv2.BORDER_REPLICATE)
-    shift_x, shift_y = ((size_px - 1) / 2 - scale * at for at in (disc.center_x - left, disc.center_y - top))
-    matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]])
-    interpolation = cv2.INTER_LINEAR if scale < 1 else cv2.INTER_CUBIC
+    if min(scales) < 1:  # without the blur a coarser grid would show aliases
+        blur_x, blur_y = (max((1 / scale - 1) / 2, NO_BLUR) for scale in scales)
+        rgb = cv2.GaussianBlur(rgb, (0, 0), blur_x, sigmaY=blur_y, borderType=cv2.BORDER_REPLICATE)
+    places = zip(scales, (disc.center_x - left, disc.center_y - top), strict=True)
+    shift_x, shift_y = ((size_px - 1) / 2 - scale * at for scale, at in places)
+    matrix = np.array([[scales[0], 0, shift_x], [0, scales[1], shift_y]])
+    interpolation = cv2.INTER_LINEAR if min(scales) < 1 else cv2.INTER_CUBIC
     square = cv2.warpAffine(rgb, matrix, (size_px, size_px), flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
-    inside = _draw_inside(rgb.shape[:2], matrix, (scale * disc.semi_axis_x, scale * disc.semi_axis_y), size_px, shape)
+    inside = _draw_inside(
+        rgb.shape[:2], matrix, (scales[0] * disc.semi_axis_x, scales[1] * disc.semi_axis_y), size_px, shape
+    )
     if not inside.any():
         raise UnreadablePhotograph("the ellipse lies outside the photograph")
     square[~inside] = 0

@@ -9,8 +9,9 @@ from preprocess.picture.photograph import Photograph
 
 VERSION = 1  # raise it when the same photograph gets another row
 DETECTION_PX = 512  # shorter side that a photograph is decoded at: what a 512 px square needs as well
-# How the eye is found, and what of the square it fills. "whole" takes all of a picture that was cropped before.
-SHAPES = {"adaptive": "ellipse", "box": "ellipse", "whole": "box"}
+# How the eye is found, and what of the square it fills. "whole" takes all of a picture, such as one that was cropped
+# before, and keeps its aspect; "stretched" takes all of it, too, and its sides become equal.
+SHAPES = {"adaptive": "ellipse", "box": "ellipse", "whole": "box", "stretched": "stretched"}
 METHODS = tuple(SHAPES)
 ELLIPSE = ("center_x", "center_y", "semi_axis_x", "semi_axis_y")
 COLUMNS = ("image", "width", "height", *ELLIPSE, "confidence")
@@ -23,7 +24,7 @@ def measure(photograph: Photograph, method: str, correction: Sequence[float] | N
 
     Parameters
     ----------
-    method : one of METHODS; "whole" reads the header only
+    method : one of METHODS; "whole" and "stretched" read the header only
     correction : ELLIPSE as a person gives it, which wins
 
     Raises UnreadablePhotograph and NoEye.
@@ -31,7 +32,7 @@ def measure(photograph: Photograph, method: str, correction: Sequence[float] | N
     width, height = photograph.size
     if correction:
         found = Disc(*(*correction, 1.0))
-    elif method == "whole":
+    elif SHAPES[method] != "ellipse":
         found = Disc((width - 1) / 2, (height - 1) / 2, width / 2, height / 2, confidence=1.0)
     else:
         rgb, reduction = photograph.decode(DETECTION_PX)
@@ -39,6 +40,13 @@ def measure(photograph: Photograph, method: str, correction: Sequence[float] | N
         found = found.scaled(reduction, reduction)
     ellipse = {name: round(float(getattr(found, name)), 2) for name in ELLIPSE}
     return {"width": width, "height": height, **ellipse, "confidence": round(float(found.confidence), 4)}
+
+
+def find_diameters(disc: Disc, shape: str) -> tuple[float, float]:
+    """Return how wide and how high a part of the photograph a disc's square shows, in its pixels; one of SHAPES."""
+    if shape == "stretched":
+        return 2 * disc.semi_axis_x, 2 * disc.semi_axis_y
+    return (2 * max(disc.semi_axis_x, disc.semi_axis_y),) * 2
 
 
 def read_disc(row: Mapping[str, Any]) -> Disc:

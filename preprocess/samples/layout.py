@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "test")
+TARGETS = {"levels": "level", "classes": "class"}  # kind of a task -> column of a table of its targets
 
 
 class Task(NamedTuple):
     """What a data set asks of each image: a declaration; what follows from it stands in dr.task.
 
-    kind : "levels", grades of one disease, of which one is true
+    kind : "levels", grades of one disease, of which one is true; "classes", of which one is true, in no order
     names : of the outputs, for people
     """
 
@@ -48,10 +49,13 @@ class Layout(NamedTuple):
         the stage that wants to read it finds out; a missing or empty folder gives an empty listing.
     spell : an image as a table or a file's name writes it -> its id
     find_owner : image id -> Owner; raises InputError for an id that this layout cannot have
-    read_labels : (path of a table, known_only=False) -> the target of each image, int64, indexed by image, in their
-        order; an empty target is an error, or else, if only the known ones are wanted, left out
-    labels : split -> name of the table of its targets in the data folder
+    read_labels : (path of a table, or of what `labels` names, known_only=False) -> the target of each image, int64,
+        indexed by image, in their order; an empty target is an error, or else, if only the known ones are wanted, left
+        out
+    labels : split -> name of what tells its targets in the data folder: a table, or a folder with one per class
     sample : name of the table that lists the images of a submission, in its order
+    held_out : the images that the data folder itself sets apart for validation: fold 0, with the rest of their groups
+    tell : (listings of the splits) -> lines on what whoever works with the folder should know
     """
 
     task: Task
@@ -61,3 +65,5 @@ class Layout(NamedTuple):
     read_labels: Callable[..., pd.Series]
     labels: dict[str, str]
     sample: str
+    held_out: frozenset[str] = frozenset()
+    tell: Callable[[Mapping[str, Listing]], Sequence[str]] = lambda _: ()

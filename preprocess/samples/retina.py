@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,16 +10,15 @@ import numpy as np
 
 from preprocess.cache import tables
 from preprocess.cache.errors import InputError, shorten
+from preprocess.samples import listing
 from preprocess.samples.layout import Layout, Listing, Owner, Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SUFFIXES = (".jpeg", ".jpg", ".png")  # Kaggle's files are .jpeg
 # A second picture of an eye carries a repeat: 10_left_b.
 IMAGE_ID = re.compile(r"(?P<patient>[^/]+?)_(?P<side>left|right)(?:_\w+)?")
 SIDE = re.compile(r"(?<=_)(left|right)(?=_|$)", re.IGNORECASE)
-FORMULA_STARTS = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula
 LABELS, SAMPLE = {"train": "trainLabels.csv", "test": "testLabels.csv"}, "sampleSubmission.csv"
 # The clinical scale: Wilkinson et al., Ophthalmology 110(9), 2003.
 TASK = Task("levels", ("no retinopathy", "mild", "moderate", "severe", "proliferative"))
@@ -45,42 +43,19 @@ def find_owner(image: str) -> Owner:
 def list_images(data: Path, split: str) -> Listing:
     """Return the split's photographs, see `Layout`. Raises InputError if two files are the same image."""
     folder = data / split
-    listing = list_folder(folder) if folder.is_dir() else Listing({}, {})
-    found = dict(listing.paths)
+    listed = list_folder(folder) if folder.is_dir() else Listing({}, {})
+    found = dict(listed.paths)
     table = data / (LABELS["train"] if split == "train" else SAMPLE)
     if found and table.exists():
         for image in tables.read_table(table, ["image"], spell)["image"]:
             find_owner(image)
-            found.setdefault(image, folder / f"{image}{SUFFIXES[0]}")
-    return Listing({image: found[image] for image in tables.sort_images(found)}, listing.misnamed)
+            found.setdefault(image, folder / f"{image}{listing.SUFFIXES[0]}")
+    return Listing({image: found[image] for image in tables.sort_images(found)}, listed.misnamed)
 
 
 def list_folder(folder: Path) -> Listing:
     """Return the photographs in a folder. Raises InputError if two files are the same image."""
-    found: dict[str, Path] = {}
-    misnamed: dict[str, str] = {}
-    for name in sorted(os.listdir(folder)):
-        path = folder / name
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        image = spell(path.stem)
-        try:
-            find_owner(image)
-            path.name.encode()
-        except (InputError, UnicodeEncodeError):
-            misnamed[_show(path.name)] = "the file's name is not PATIENT_left or PATIENT_right"
-            continue
-        if image in found:
-            raise InputError(f"{path} and {found[image].name} are both image {image}; remove one")
-        found[image] = path
-    return Listing({image: found[image] for image in tables.sort_images(found)}, misnamed)
-
-
-def _show(name: str) -> str:
-    """Return a file's name as a table may hold it."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
-    shown = shown.encode(errors="backslashreplace").decode()
-    return f"./{shown}" if shown.startswith(FORMULA_STARTS) else shown
+    return listing.list_folder(folder, spell, find_owner, "the file's name is not PATIENT_left or PATIENT_right")
 
 
 def read_labels(path: Path, known_only: bool = False) -> pd.Series:

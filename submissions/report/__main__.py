@@ -29,7 +29,8 @@ def render(content: Mapping[str, Any]) -> str:
     environment.filters |= {"value": sections.describe_value, "duration": sections.describe_duration}
     drawn = {"history": content["histories"], "levels": content["shares"]}
     drawn |= {name: content[name] for name in ("kappas", "reliability")}
-    charts = {name: Markup(figures.render(name, of)) for name, of in drawn.items() if of}  # noqa: S704
+    task = content["task"]
+    charts = {name: Markup(figures.render(name, of, task)) for name, of in drawn.items() if of}  # noqa: S704
     return environment.from_string(TEMPLATE.read_text()).render(content, charts=charts)
 
 

@@ -143,7 +143,7 @@ def read_true_levels(source: Source) -> dict[str, dict[str, pd.Series]]:
     if source.labels:
         labels = source.layout.read_labels(source.labels)
         known["test"] = {"test set": labels}
-        if "Usage" in tables.read_csv(source.labels)[0]:
+        if source.labels.is_file() and "Usage" in tables.read_csv(source.labels)[0]:
             table = tables.read_table(source.labels, ["image", "Usage"], source.layout.spell)
             usage = table.set_index("image")["Usage"][labels.index]
             known["test"] = {"test set": labels[usage.isin(PARTS)]}
@@ -187,4 +187,6 @@ def digest_inputs(source: Source) -> dict[str, str]:
     paths |= {f"history {run or ''}": runs.folder_of(cache, run) / "epochs/history.csv" for run in list_runs(cache)}
     paths |= {"training labels": source.data / source.layout.labels["train"], "labels": source.labels or Path("/")}
     digests = {name: files.hash_file(path) for name, path in paths.items() if path.is_file()}
+    if source.labels and source.labels.is_dir():
+        digests["labels"] = files.hash_text(source.layout.read_labels(source.labels).to_csv())
     return digests | {"times": files.hash_text(str(sorted(stage.read_times(cache).items())))}

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr.measures import Kappa, Reliability
+from dr.measures import Reliability, Worth
+from dr.task import HEADLINES
+from preprocess.samples.layout import TARGETS, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +25,7 @@ SERIES = ("#030303", "#040404", "#050505", "#060606")  # the fifth series has th
 STYLED = {INK: "currentColor", GRID: "var(--line)", PAGE: "var(--page)"} | {
     color: f"var(--series-{number})" for number, color in enumerate(SERIES, 1)
 }
+LABELS = {"levels": "quadratic weighted kappa", "classes": "accuracy"}  # of what a step is worth
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
     "svg.hashsalt": "report",  # the same chart has the same ids
@@ -35,27 +38,27 @@ STYLE: dict[str, Any] = {
 }
 
 
-def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, Kappa]]) -> None:
-    """Draw each group's kappa with its interval, one step below the other; group -> step -> Kappa."""
+def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, Worth]], task: Task) -> None:
+    """Draw each group's kappa, or accuracy, with its interval, one step below the other; group -> step -> Worth."""
     steps = list(dict.fromkeys(step for measured in kappas.values() for step in measured))
     figure.set_figheight(0.9 + 0.55 * len(steps))
     axes = figure.subplots()
     spread = np.linspace(-0.2, 0.2, len(kappas)) if len(kappas) > 1 else [0.0]
     for color, offset, (group, measured) in zip(cycle(SERIES), spread, kappas.items(), strict=False):
         heights = [steps.index(step) + 0.15 + offset for step in measured]
-        estimates = np.array([kappa.kappa for kappa in measured.values()])
+        estimates = np.array([worth.figure for worth in measured.values()])
         axes.hlines(heights, estimates[:, 1], estimates[:, 2], color=color, linewidth=2, alpha=0.6)
         axes.plot(estimates[:, 0], heights, "o", color=color, markersize=5, label=group)
     for height, step in enumerate(steps):
         box = {"facecolor": PAGE, "edgecolor": "none", "pad": 1}  # over the lines of the grid
         axes.text(0, height - 0.3, step, transform=axes.get_yaxis_transform(), va="center", bbox=box)
-    axes.set(ylim=(len(steps) - 0.4, -0.6), yticks=[], xlabel="quadratic weighted kappa, 95 % interval")
+    axes.set(ylim=(len(steps) - 0.4, -0.6), yticks=[], xlabel=f"{LABELS[task.kind]}, 95 % interval")
     axes.spines["left"].set_visible(False)
     _add_legend(axes)
 
 
-def draw_history(figure: Figure, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Draw the training curves: log losses above, validation kappa below; run -> figures of each epoch."""
+def draw_history(figure: Figure, histories: Mapping[str, Sequence[Mapping[str, Any]]], task: Task) -> None:
+    """Draw the training curves: log losses above, kappa or accuracy below; run -> figures of each epoch."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     figure.set_figheight(4.4)
@@ -65,7 +68,7 @@ def draw_history(figure: Figure, histories: Mapping[str, Sequence[Mapping[str, A
         for axes, column, dashes, label in (
             (losses, "train_log_loss", (2, 1.5), "training"),
             (losses, "valid_log_loss", (), "validation"),
-            (kappas, "valid_qwk", (), "validation"),
+            (kappas, f"valid_{HEADLINES[task.kind][0]}", (), "validation"),
         ):
             values, marker = [row[column] for row in figures], "" if epochs[1:] else "o"
             axes.plot(epochs, values, color=color, dashes=dashes, marker=marker, label=f"{label} {run}".rstrip())
@@ -73,12 +76,12 @@ def draw_history(figure: Figure, histories: Mapping[str, Sequence[Mapping[str, A
     losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     losses.yaxis.set_major_formatter("{x:g}")
     losses.yaxis.set_minor_locator(NullLocator())
-    kappas.set(ylabel="kappa", xlabel="epoch")
+    kappas.set(ylabel=LABELS[task.kind].split()[-1], xlabel="epoch")
     kappas.xaxis.get_major_locator().set_params(integer=True)
     _add_legend(losses)
 
 
-def draw_reliability(figure: Figure, measured: Mapping[str, Reliability]) -> None:
+def draw_reliability(figure: Figure, measured: Mapping[str, Reliability], task: Task) -> None:
     """Draw how often scores of each size came true; a name of the scores -> Reliability."""
     figure.set_figheight(4.9)
     axes = figure.subplots()
@@ -86,17 +89,20 @@ def draw_reliability(figure: Figure, measured: Mapping[str, Reliability]) -> Non
     for color, (name, bins) in zip(cycle(SERIES), measured.items(), strict=False):
         axes.vlines(bins.predicted, bins.low, bins.high, color=color, linewidth=2, alpha=0.4)
         axes.plot(bins.predicted, bins.observed, "o-", color=color, markersize=4, label=name, clip_on=False)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score of a level", ylabel="share that had the level", aspect="equal")
+    word = TARGETS[task.kind]
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"score of a {word}", ylabel=f"share that had the {word}", aspect="equal")
     _add_legend(axes)
 
 
-def draw_levels(figure: Figure, shares: Mapping[str, np.ndarray]) -> None:
+def draw_levels(figure: Figure, shares: Mapping[str, np.ndarray], task: Task) -> None:
     """Draw how frequent the levels are; whose -> shares (k,)."""
     axes, width = figure.subplots(), 0.8 / len(shares)
     for position, (color, (whose, share)) in enumerate(zip(cycle(SERIES), shares.items(), strict=False)):
         levels = np.arange(len(share)) + width * (position - (len(shares) - 1) / 2)
         axes.bar(levels, 100 * share, 0.9 * width, color=color, label=whose)
-    axes.set(xlabel="level", ylabel="% of the images")
+    axes.set(xlabel=TARGETS[task.kind], ylabel="% of the images")
+    if task.kind == "classes":
+        axes.set_xticks(range(len(task.names)), task.names)
     axes.grid(visible=False, axis="x")
     _add_legend(axes)
 
@@ -106,7 +112,7 @@ def _add_legend(axes: Axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, **around)
 
 
-DRAWN: dict[str, Callable[[Figure, Any], None]] = {
+DRAWN: dict[str, Callable[[Figure, Any, Task], None]] = {
     "kappas": draw_kappas,
     "history": draw_history,
     "reliability": draw_reliability,
@@ -114,7 +120,7 @@ DRAWN: dict[str, Callable[[Figure, Any], None]] = {
 }
 
 
-def render(name: str, content: Any) -> str:
+def render(name: str, content: Any, task: Task) -> str:
     """Return a chart, one of DRAWN, as an <svg> element for the inside of a page.
 
     Its ids are its own, its colours the page's; it has no size and refers to nothing outside.
@@ -126,7 +132,7 @@ def render(name: str, content: Any) -> str:
     with mpl.rc_context(dict(mpl.rcParamsDefault, **STYLE)):
         figure = Figure(figsize=SIZE_IN, layout="constrained")
         FigureCanvasSVG(figure)
-        DRAWN[name](figure, content)
+        DRAWN[name](figure, content, task)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     svg = file.getvalue()

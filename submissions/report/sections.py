@@ -7,16 +7,19 @@ from typing import Any
 import numpy as np
 
 from dr import measures
+from dr.task import HEADLINES
 from preprocess import crop
 from preprocess.cache import manifest, rejected, stage
 from preprocess.cache.errors import InputError
 from preprocess.picture import outline
 from preprocess.samples import readers
+from preprocess.samples.layout import TARGETS, Task
 from submissions.report import evidence, pictures
 from submissions.report.evidence import BLEND, NET, Group, Source
 
 TILES = 8  # typical photographs on the crop sheet, and as many of the least sure
 HARDEST = 6  # patients shown with their pictures
+MISTAKEN = 12  # images given a wrong class, likewise
 REJECTED_SHOWN = 100
 
 
@@ -31,20 +34,30 @@ def collect(source: Source, name: str) -> dict[str, Any]:
     kept = {name: manifest.read_manifest(source.cache / folder) for name, folder in evidence.REPORTED.items()}
     stages = {name: written for name, written in kept.items() if written}
     unusable = rejected.read_rejected(source.cache).to_dict("records")
-    kappas = {of.title: measures.measure_kappas(of.patients, of.levels, of.given) for of in groups}
-    hardest = show_hardest(source, groups[0]) if groups else {}
-    return {
+    task = source.layout.task
+    counted = measures.kappa_of_counts if task.kind == "levels" else measures.accuracy_of_counts
+    kappas = {of.title: measures.measure_worth(of.patients, of.levels, of.given, counted) for of in groups}
+    hardest = show_hardest(source, groups[0]) if groups and task.kind == "levels" else {}
+    headline, figure = HEADLINES[task.kind]
+    return describe_classes(source, groups) | {
+        "task": task,
+        "kind": task.kind,
+        "target": TARGETS[task.kind],
+        "targets": task.kind,
+        "headline": headline,
+        "figure": figure,
         "name": name,
         "disclaimer": stage.NOTICE,
-        "level_names": source.layout.task.names,
+        "level_names": task.names,
         "data": describe_data(source, len(unusable)),
         "stages": stages,
         "times": stage.read_times(source.cache),
         "versions": list_versions(stages),
         "groups": groups,
         "kappas": kappas,
+        "cards": {of.title: find_card(task, of, kappas[of.title]) for of in groups},
         "steps": list(dict.fromkeys(step for measured in kappas.values() for step in measured)),
-        "confusions": {group.title: make_confusions(group) for group in groups},
+        "confusions": {group.title: make_confusions(task, group) for group in groups},
         "agreements": {group.title: make_agreements(group) for group in groups},
         "reliability": measure_scores(groups[0]) if groups else {},
         "histories": histories,
@@ -115,15 +128,25 @@ def draw_tiles(cache: Path, crops: list[tuple[str, Path, dict[str, Any]]]) -> di
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
-def make_confusions(group: Group) -> list[dict[str, Any]]:
+def find_card(task: Task, group: Group, steps: dict[str, measures.Worth]) -> measures.Estimate:
+    """Return what a group's last step is worth, for the top of the page: of classes, Wilson's interval."""
+    if task.kind == "levels":
+        return steps[group.final].figure
+    return measures.estimate_share(int((group.given[group.final] == group.levels).sum()), len(group.levels))
+
+
+def make_confusions(task: Task, group: Group) -> list[dict[str, Any]]:
     """Return the confusion matrices before and after the blend, and of the final labels, as far as there are."""
     matrices = []
     for step in dict.fromkeys([NET, BLEND, group.final]):
         if step in group.given:
             counts = measures.count_pairs(group.levels, group.given[step], group.n_levels)
             near = float(sum(np.trace(counts, offset) for offset in (-1, 0, 1)) / counts.sum())
-            note = f"{np.trace(counts) / counts.sum():.1%} right, {near:.1%} at most one level off"
-            matrices.append({"title": step, "sides": ("true", "given"), "counts": counts.tolist(), "note": note})
+            note = f"{np.trace(counts) / counts.sum():.1%} right"
+            note += f", {near:.1%} at most one level off" * (task.kind == "levels")
+            names = task.names if task.kind == "classes" else range(len(counts))
+            table = {"title": step, "sides": ("true", "given"), "names": list(names)}
+            matrices.append(table | {"counts": counts.tolist(), "note": note})
     return matrices
 
 
@@ -136,8 +159,8 @@ def make_agreements(group: Group) -> list[dict[str, Any]]:
         agreement = measures.measure_agreement(group.owners, which, group.n_levels)
         if agreement:
             note = "the same {:.1%}, at most 1 apart {:.1%}, at most 2 apart {:.1%}".format(*agreement.shares)
-            counts = agreement.counts.tolist()
-            matrices.append({"title": title, "sides": ("left", "right"), "counts": counts, "note": note})
+            table = {"title": title, "sides": ("left", "right"), "names": list(range(group.n_levels))}
+            matrices.append(table | {"counts": agreement.counts.tolist(), "note": note})
     return matrices
 
 
@@ -145,7 +168,10 @@ def measure_scores(group: Group) -> dict[str, measures.Reliability]:
     """Return how reliable the scores are before and after the blend."""
     return {
         name: measures.measure_reliability(group.patients, group.scores[step], group.levels)
-        for name, step in (("before the blend", NET), ("after the blend", BLEND))
+        for name, step in (
+            ("before the blend" if BLEND in group.scores else "the net", NET),
+            ("after the blend", BLEND),
+        )
         if step in group.scores
     }
 
@@ -170,6 +196,38 @@ def share_levels(source: Source, groups: list[Group]) -> dict[str, np.ndarray]:
     if groups and groups[0].split == split:
         shares["true"] = measures.share_levels(groups[0].levels, n_levels)
     return shares
+
+
+def describe_classes(source: Source, groups: list[Group]) -> dict[str, Any]:
+    """Return what the page says of classes alone: their figures, and the images mistaken for another class."""
+    if source.layout.task.kind != "classes":
+        return {"lacking": {"classes", "mistaken"}}
+    last = {group.title: list(group.scores.values())[-1] for group in groups}
+    figures = {of.title: measures.measure_classes(of.patients, last[of.title], of.levels) for of in groups}
+    mistaken, n_mistaken = show_mistaken(source, groups[0]) if groups else (None, 0)
+    lacking = {"agreement", "hardest"}
+    return {"lacking": lacking, "classes": figures, "mistaken": mistaken, "n_mistaken": n_mistaken}
+
+
+def show_mistaken(source: Source, group: Group) -> tuple[list[dict[str, Any]], int]:
+    """Return the images given a wrong class, those with the least score of the true one first, and how many there are.
+
+    Each with the heat of the class given and of the true one.
+    """
+    names, scores = source.layout.task.names, list(group.scores.values())[-1]
+    given, true = group.given[group.final], group.levels
+    wrong = np.flatnonzero(given != true)
+    shown = wrong[np.argsort(scores[wrong, true[wrong]], kind="stable")][:MISTAKEN]
+    images = [group.images[row] for row in shown]
+    of = [pictures.show_eyes(source, group.split, images, targets[shown]) for targets in (given, true)]
+    mistaken: list[dict[str, Any]] = []
+    for row, image in zip(shown, images, strict=True):
+        entry = {"image": image, "true": names[true[row]], "given": names[given[row]]}
+        heats = [both[image][1].get("coarse") if image in both else None for both in of]
+        entry["square"] = of[0][image][0] if image in of[0] else None
+        entry["heats"] = {name: heat for name, heat in zip((entry["given"], entry["true"]), heats, strict=True) if heat}
+        mistaken.append(entry | {"scores": dict(zip(names, scores[row], strict=True))})
+    return mistaken, len(wrong)
 
 
 def show_hardest(source: Source, group: Group) -> dict[str, list[dict[str, Any]]]:

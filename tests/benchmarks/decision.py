@@ -47,7 +47,7 @@ class Table:
         return cross_fit(self.pairs, self.groups, self.levels, fit)
 
     def draw_kappa(self, decided):
-        return measures.draw_kappas(self.draws, self.numbers, self.levels, decided)
+        return measures.draw_figures(self.draws, self.numbers, self.levels, decided)
 
     def draw_loss(self, scores):
         losses = measures.measure_losses(scores, self.levels)

@@ -24,7 +24,7 @@ from dr.training import checkpoint, likeness
 from dr.training.checkpoint import Checkpoint
 from preprocess.cache import stage
 from preprocess.picture import square
-from preprocess.samples import retina
+from preprocess.samples import listing
 
 N_DRAWN = 80  # of each kind
 HEIGHT, WIDTH = 600, 800
@@ -79,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         kinds = {}
         for given in options.pictures:
-            found = sorted(path for path in given.rglob("*") if path.suffix.lower() in retina.SUFFIXES)
+            found = sorted(path for path in given.rglob("*") if path.suffix.lower() in listing.SUFFIXES)
             kinds[str(given)] = [path for path in found if path.resolve() not in left_out]
         for name, paths in (kinds | draw_pictures(Path(folder))).items():
             chosen = random.Random(0).sample(paths, min(len(paths), options.most))

@@ -3,12 +3,12 @@
 python -m tests.benchmarks.precision --data DIR --cache DIR --out DIR [--variants NAME...] [--seeds N...] [OPTION...]
 
 The cache must hold squares (`python -m preprocess`); further options are dr.train's. A variant says what is rounded,
-and backward the gradients of the same tensors: `float32` nothing; `bfloat16` all that autocast rounds (inputs, weights and
-outputs of convolutions, outputs of BatchNorm); `bfloat16-TENSOR` all but one kind of tensor (input, weights, before,
-after, gradients, block1); `bfloat16+centered` all, with the bias of each convolution moved so that what BatchNorm
-subtracts is near 0 before it is rounded; and the same with float16, its range too, with the gradients scaled into it as
-`dr.train --precision float16` does. Prints, per variant and seed, the log losses and kappa of the last epoch, and over
-the seeds their mean and spread.
+and backward the gradients of the same tensors: `float32` nothing; `bfloat16` all that autocast rounds (inputs, weights
+and outputs of convolutions, outputs of BatchNorm); `bfloat16-TENSOR` all but one kind of tensor (input, weights,
+before, after, gradients, block1); `bfloat16+centered` all, with the bias of each convolution moved so that what
+BatchNorm subtracts is near 0 before it is rounded; and the same with float16, its range too, with the gradients scaled
+into it as `dr.train --precision float16` does. Prints, per variant and seed, the log losses and kappa of the last
+epoch, and over the seeds their mean and spread.
 
 With --gradients no net is trained: in the float32 nets of --out, epoch by epoch, the gradient of one batch is computed
 with each variant's rounding. Prints how far it lies from the exact one, as a share of its length (root mean square over

@@ -1,0 +1,173 @@
+"""A folder per class, as in OCT2017: {train,val,test}/CLASS/*.jpeg; val may be missing, test may have no classes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from preprocess.cache import tables
+from preprocess.cache.errors import InputError, shorten
+from preprocess.samples import listing
+from preprocess.samples.layout import Layout, Listing, Owner, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTS = {"train": ("train", "val"), "test": ("test",)}  # folders of a split: val is learned from in no fold but its own
+# CLASS-PATIENT-N: the patient is the group without the class, since one may stand under several.
+PATIENT = re.compile(r"(?:\D+-)?(?P<patient>\d+)-\d+")
+GROUPS, LABELS, SAMPLE = "groups.csv", "testLabels.csv", "sampleSubmission.csv"
+MISNAMED = "the file's name is no image id"
+
+
+class Found(NamedTuple):
+    """What lies in the folders of a split, and the class of each image that lies in one."""
+
+    listed: Listing
+    classes: dict[str, str]
+
+
+def is_folder_of_classes(data: Path) -> bool:
+    """Tell whether the training images lie in sub-folders of DATA/train."""
+    return any(_holds_photograph(data / "train" / name) for name in _list_classes(data / "train"))
+
+
+def make_layout(data: Path) -> Layout:
+    """Return the layout of a data folder. Raises InputError for classes that cannot be learned, naming the folder."""
+    names = _list_classes(data / "train")
+    for name in names:
+        if not tables.is_id(name) or name == "image":
+            raise InputError(f"{data / 'train'}: {shorten(name)!r} cannot be a class's name; rename the folder")
+        if not _holds_photograph(data / "train" / name):
+            raise InputError(f"{data / 'train' / name}: a class without images; add some, or remove the folder")
+    if len(names) < 2:
+        raise InputError(f"{data / 'train'}: {names[0]} is the only class; there is nothing to tell it from")
+    for part in ("val", "test"):
+        for name in _list_classes(data / part):
+            if name not in names:
+                raise InputError(f"{data / part / name}: a class that {data / 'train'} lacks ({', '.join(names)})")
+    task, groups = Task("classes", tuple(names)), _read_groups(data)
+    labels = {"train": "train", "test": "test" if _list_classes(data / "test") else LABELS}
+    held_out = frozenset(_list_parts(data, ("val",)).listed.paths)
+    return Layout(
+        task, list_images, str, partial(find_owner, groups), partial(read_labels, task), labels, SAMPLE,
+        held_out, partial(tell, groups, held_out),
+    )  # fmt: skip
+
+
+def list_images(data: Path, split: str) -> Listing:
+    """Return the split's images, see `Layout`. Raises InputError if two files are the same image."""
+    return _list_parts(data, PARTS[split]).listed
+
+
+def find_owner(groups: Mapping[str, str], image: str) -> Owner:
+    """Return whom an image shows: as `groups` says, else by its name, else itself alone.
+
+    Raises InputError if it is no plain file name.
+    """
+    if not tables.is_id(image):
+        raise InputError(f"image id {shorten(image)!r} is no file's name")
+    match = PATIENT.fullmatch(image)
+    return Owner(groups.get(image) or (match["patient"] if match else image))
+
+
+def read_labels(task: Task, path: Path, known_only: bool = False) -> pd.Series:
+    """Return the class of each image, its number in the task's order, int64, indexed by image in their order.
+
+    Parameters
+    ----------
+    path : DATA/train or DATA/test, whose sub-folders are the classes; or a table of image and class
+
+    Raises InputError, naming file and row, for anything else.
+    """
+    import pandas as pd
+
+    if path.is_dir():
+        found = pd.Series(_list_parts(path.parent, PARTS[path.name]).classes, dtype=object)
+    else:
+        table = tables.read_table(path, ["image", "class"])
+        bad = ~table["class"].isin([*task.names, *[""] * known_only])
+        if bad.any():
+            row, names = int(bad.argmax()), ", ".join(task.names)
+            raise InputError(f"{path}, row {row + 2}: class is {shorten(table['class'][row])!r}, none of {names}")
+        found = table[table["class"] != ""].set_index("image")["class"]
+    numbers = found.map({name: number for number, name in enumerate(task.names)}).astype(np.int64)
+    labels = pd.Series(numbers.to_numpy(), index=pd.Index(found.index, name="image"), name="class")
+    return labels[tables.sort_images(labels.index)]
+
+
+def tell(groups: Mapping[str, str], held_out: frozenset[str], listings: Mapping[str, Listing]) -> list[str]:
+    """Return what whoever works with the folder should know, see `Layout`."""
+    of = {image: find_owner(groups, image).group for split in listings.values() for image in split.paths}
+    alone = sum(group == image for image, group in of.items())
+    lines = []
+    if alone:
+        lines.append(
+            f"{alone} of {len(of)} images each count as a patient of their own: no CLASS-PATIENT-N, no {GROUPS}"
+        )
+    if held_out:
+        besides = {of[image] for image in held_out} & {of[image] for image in {*listings["train"].paths} - held_out}
+        lines.append(f"val/ is held out as fold 0: {len(held_out)} images")
+        if besides:
+            lines[-1] += f", and with them those of train/ of the same {len(besides)} patients"
+    return lines
+
+
+def _list_classes(folder: Path) -> list[str]:
+    """Return the names of a folder's sub-folders, sorted; none of a folder that is not there."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _holds_photograph(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(
+            Path(entry.name).suffix.lower() in listing.SUFFIXES and not entry.name.startswith(".") for entry in entries
+        )
+
+
+def _list_parts(data: Path, parts: tuple[str, ...]) -> Found:
+    """Return what lies in some folders below the data folder and in their classes."""
+    paths: dict[str, Path] = {}
+    misnamed: dict[str, str] = {}
+    classes: dict[str, str] = {}
+    for part in parts:
+        for folder in [data / part, *(data / part / name for name in _list_classes(data / part))]:
+            if not folder.is_dir():
+                continue
+            listed = listing.list_folder(folder, str, _check_id, MISNAMED)
+            misnamed |= listed.misnamed
+            if folder == data / part and part != "test":
+                misnamed |= {
+                    listing.show_name(path.name): "lies in no class's folder" for path in listed.paths.values()
+                }
+                continue
+            for image, path in listed.paths.items():
+                if image in paths:
+                    raise InputError(f"{path} and {paths[image]} are both image {image}; remove or rename one")
+            paths |= listed.paths
+            if folder != data / part:
+                classes |= dict.fromkeys(listed.paths, folder.name)
+    return Found(Listing({image: paths[image] for image in tables.sort_images(paths)}, misnamed), classes)
+
+
+def _check_id(image: str) -> None:
+    if not tables.is_id(image) or tables.EXTENSION.fullmatch(Path(image).suffix):
+        raise InputError(image)
+
+
+def _read_groups(data: Path) -> dict[str, str]:
+    """Return the group of each image that DATA/groups.csv (image, group) names; none without the table."""
+    path = data / GROUPS
+    if not path.exists():
+        return {}
+    table = tables.read_table(path, ["image", "group"])
+    return dict(zip(table["image"], table["group"], strict=True))

@@ -1,0 +1,184 @@
+"""Draws a cross-section of a retina as optical coherence tomography shows it: layers, speckle, and what ails it.
+
+Depths and heights are in parts of the picture's height, places across in parts of its width. What tells the classes
+apart is where things lie, not how bright they are: gain, noise and the white corners of straightened scans vary more.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from preprocess.cache import files
+
+CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")  # of Kermany et al., Cell 172(5), 2018
+WIDTH_PX = 512  # of Kermany's scans, most of which are 496 px high
+ASPECT = 496 / 512
+TRAITS_STREAM = 1_000_000  # a patient's generator beside those of the scans, which are numbered from 1
+JPEG_QUALITY = 92
+# Brightness at depths from the inner surface (0) to the pigment epithelium's outer edge (1): nerve fibres, ganglion
+# cells, inner nuclei, outer plexus, outer nuclei, ellipsoid zone, pigment epithelium.
+DEPTHS = (0.0, 0.03, 0.10, 0.14, 0.36, 0.40, 0.47, 0.50, 0.56, 0.60, 0.79, 0.81, 0.85, 0.88, 0.91, 0.94, 1.0)
+BRIGHTNESS = (0.35, 0.62, 0.58, 0.40, 0.42, 0.24, 0.24, 0.40, 0.38, 0.20, 0.20, 0.66, 0.66, 0.30, 0.90, 0.95, 0.80)
+VITREOUS = 0.02
+FLUID = 0.05
+
+
+class Traits(NamedTuple):
+    """What a patient's scans have in common."""
+
+    thickness: float
+    pit: float  # depth of the fovea, of the thickness
+    choroid: float  # depth at which its light has fallen to a third
+    bend: float
+
+
+class Shape(NamedTuple):
+    """Where the retina lies, an entry per column: its inner surface, its outer edge, where that would lie in health."""
+
+    top: np.ndarray
+    edge: np.ndarray
+    base: np.ndarray
+
+
+def sample_traits(rng: np.random.Generator) -> Traits:
+    """Return a patient's traits."""
+    return Traits(rng.uniform(0.15, 0.22), rng.uniform(0.25, 0.5), rng.uniform(0.06, 0.14), rng.uniform(-0.16, 0.06))
+
+
+def draw_scan(seed: int, patient: int, number: int, name: str, width_px: int | None = None) -> np.ndarray:
+    """Draw one scan, (h, w) uint8, a function of its arguments alone; `name` is one of CLASSES."""
+    traits = sample_traits(np.random.default_rng([seed, patient, TRAITS_STREAM]))
+    rng = np.random.default_rng([seed, patient, number])
+    width = width_px or WIDTH_PX
+    height = round(width * ASPECT)
+    across, down = np.linspace(0, 1, width), np.arange(height)[:, None] / height
+    fovea, shape = place_retina(rng, traits, across)
+    material, holes = np.zeros((height, width)), np.zeros((height, width))
+    if name == "DRUSEN":
+        shape = add_drusen(rng, shape, across)
+    elif name == "CNV":
+        shape, holes, material = add_membrane(rng, shape, across, down, fovea)
+    elif name == "DME":
+        shape, holes = add_cysts(rng, shape, across, down, fovea)
+    light = light_layers(rng, shape, down, traits)
+    light = light * (1 - material) + material * np.clip(rng.normal(0.5, 0.2, light.shape), 0, 1)
+    light = light * (1 - holes) + FLUID * holes
+    return develop(rng, shade_vessels(rng, light, shape, across, down))
+
+
+def place_retina(rng: np.random.Generator, traits: Traits, across: np.ndarray) -> tuple[float, Shape]:
+    """Return where the fovea is and where a healthy retina lies."""
+    fovea, middle = rng.uniform(0.35, 0.65), rng.uniform(0.42, 0.66)
+    base = middle + rng.uniform(-0.16, 0.16) * (across - 0.5) + traits.bend * 2 * (across - 0.5) ** 2
+    base = base + wave(rng, across, 3) * 0.004
+    pit = traits.pit * bump(across, fovea, rng.uniform(0.06, 0.1)) - 0.1 * bump(across, fovea, 0.25)
+    thickness = traits.thickness * rng.uniform(0.93, 1.07) * (1 - pit) + wave(rng, across, 4) * 0.003
+    return fovea, Shape(base - thickness, base.copy(), base)
+
+
+def add_drusen(rng: np.random.Generator, shape: Shape, across: np.ndarray) -> Shape:
+    """Lift the pigment epithelium over deposits; the inner surface hardly follows."""
+    lifted = np.zeros_like(across)
+    for _ in range(rng.integers(3, 9)):
+        width, height = rng.uniform(0.012, 0.035, 2)
+        lifted = np.maximum(lifted, height * bump(across, rng.uniform(0.1, 0.9), width))
+    return Shape(shape.top - 0.15 * lifted, shape.edge - lifted, shape.base)
+
+
+def add_membrane(
+    rng: np.random.Generator, shape: Shape, across: np.ndarray, down: np.ndarray, fovea: float
+) -> tuple[Shape, np.ndarray, np.ndarray]:
+    """Lift the epithelium by a membrane of new vessels, with fluid over it; return shape, fluid and membrane (h, w)."""
+    at, width, height = fovea + rng.uniform(-0.15, 0.15), rng.uniform(0.08, 0.18), rng.uniform(0.03, 0.08)
+    lifted = height * bump(across, at, width) * (1 + 0.35 * wave(rng, across, 14))
+    fluid = rng.uniform(0.01, 0.05) * bump(across, at + rng.uniform(-0.1, 0.1), width * rng.uniform(0.8, 1.3))
+    edge = shape.edge - np.maximum(lifted, 0)
+    moved = Shape(shape.top - 0.7 * np.maximum(lifted, 0) - 0.8 * fluid, edge, shape.base)
+    roof = edge - 0.12 * (edge - moved.top)
+    holes = soften((down < roof) & (down > roof - np.where(fluid > 0.006, fluid, 0)))
+    patches = rng.uniform(0.2, 0.7) + 0.25 * blur_noise(rng, (len(down), len(across)), 0.03)
+    material = soften((down > edge) & (down < shape.base)) * np.clip(patches, 0, 1)
+    return moved, holes, material
+
+
+def add_cysts(
+    rng: np.random.Generator, shape: Shape, across: np.ndarray, down: np.ndarray, fovea: float
+) -> tuple[Shape, np.ndarray]:
+    """Swell the retina around pockets of fluid in its middle layers; return shape and pockets (h, w)."""
+    at, width = fovea + rng.uniform(-0.12, 0.12), rng.uniform(0.08, 0.16)
+    swollen = Shape(shape.top - rng.uniform(0.01, 0.06) * bump(across, at, width), shape.edge, shape.base)
+    holes = np.zeros((len(down), len(across)), bool)
+    for _ in range(rng.integers(3, 11)):
+        x, depth = at + rng.normal(0, 0.6) * width, rng.uniform(0.35, 0.68)
+        column = int(np.clip(x, 0, 0.999) * len(across))
+        thick = swollen.edge[column] - swollen.top[column]
+        tall, wide = rng.uniform(0.06, 0.17) * thick, rng.uniform(0.008, 0.026)
+        y = swollen.top[column] + depth * thick
+        holes |= ((across - x) / wide) ** 2 + ((down - y) / tall) ** 2 <= 1
+    return swollen, soften(holes)
+
+
+def light_layers(rng: np.random.Generator, shape: Shape, down: np.ndarray, traits: Traits) -> np.ndarray:
+    """Return how much light each place throws back, (h, w), 0-1: vitreous, layers, deposits, choroid."""
+    depth = (down - shape.top) / np.maximum(shape.edge - shape.top, 1e-3)
+    light = np.interp(depth, DEPTHS, BRIGHTNESS, left=VITREOUS, right=0)
+    below = down - shape.base
+    texture = np.clip(1 + 0.35 * blur_noise(rng, depth.shape, 0.02), 0.2, None)
+    choroid = rng.uniform(0.3, 0.5) * np.exp(-np.maximum(below, 0) / traits.choroid) * texture
+    deposits = rng.uniform(0.3, 0.45)
+    return np.where(depth <= 1, light, np.where(below < 0, deposits, choroid))
+
+
+def shade_vessels(
+    rng: np.random.Generator, light: np.ndarray, shape: Shape, across: np.ndarray, down: np.ndarray
+) -> np.ndarray:
+    """Darken what lies behind the vessels of the inner layers."""
+    shade = np.ones_like(across)
+    for _ in range(rng.integers(1, 7)):
+        shade *= 1 - rng.uniform(0.2, 0.6) * bump(across, rng.uniform(0, 1), rng.uniform(0.003, 0.012))
+    return np.where(down > shape.top + 0.02, light * shade, light)
+
+
+def develop(rng: np.random.Generator, light: np.ndarray) -> np.ndarray:
+    """Return the picture a machine makes of the light, (h, w) uint8: speckle, noise, gain, perhaps turned on white."""
+    looks = rng.uniform(3, 10)  # frames averaged: speckle is gamma-distributed (Goodman 1976)
+    seen = light * rng.gamma(looks, 1 / looks, light.shape)
+    blurred = cv2.GaussianBlur(seen, (0, 0), 0.4 + len(light) / 900)
+    noisy = blurred + rng.uniform(0.0, 0.06) * np.abs(rng.normal(size=light.shape))
+    grey = np.clip(255 * rng.uniform(0.55, 1.1) * noisy ** rng.uniform(0.8, 1.25), 0, 255)
+    height, width = grey.shape
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-7, 7) * (rng.random() < 0.6), 1)
+    shift = rng.uniform(-0.08, 0.08, 2) * (rng.random() < 0.6) * (width, height)
+    return cv2.warpAffine(
+        grey.astype(np.uint8), matrix + np.c_[np.zeros((2, 2)), shift], (width, height), borderValue=255
+    )
+
+
+def bump(across: np.ndarray, at: float, width: float) -> np.ndarray:
+    """Return a bell of height 1."""
+    return np.exp(-(((across - at) / width) ** 2) / 2)
+
+
+def wave(rng: np.random.Generator, across: np.ndarray, count: int) -> np.ndarray:
+    """Return a smooth random line of about unit deviation with so many bends."""
+    return np.interp(across, np.linspace(0, 1, count + 2), rng.normal(size=count + 2))
+
+
+def blur_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:
+    """Return smooth noise of unit deviation; `sigma` in parts of the height."""
+    noise = cv2.GaussianBlur(rng.normal(size=shape), (0, 0), sigma * shape[0])
+    return noise / noise.std()
+
+
+def soften(mask: np.ndarray) -> np.ndarray:
+    """Return a mask as (h, w) of 0-1 without hard edges."""
+    return cv2.GaussianBlur(mask.astype(np.float64), (0, 0), len(mask) / 400)
+
+
+def write_scan(path: Path, seed: int, patient: int, number: int, name: str, width_px: int | None) -> dict:
+    """Draw a scan into a grey JPEG file; return the row of it: its size in pixels."""
+    scan = draw_scan(seed, patient, number, name, width_px)
+    files.write_bytes(path, cv2.imencode(".jpeg", scan, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+    return {"size": list(scan.shape[::-1])}

@@ -1,0 +1,57 @@
+"""One photograph from the web, within limits of size and time -> a file."""
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from preprocess.cache.errors import InputError
+from preprocess.picture.photograph import MAX_BYTES
+
+TIMEOUT_S = 20  # of the whole download, and of each wait within it
+AT_A_TIME = 1 << 16  # bytes
+# Nothing that opens files or other protocols: a redirect leads to http or https, or nowhere.
+HANDLERS = (
+    *(urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler),
+    *(urllib.request.HTTPRedirectHandler, urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler),
+    urllib.request.UnknownHandler,
+)
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text is an address on the web."""
+    return text.lower().startswith(("http://", "https://"))
+
+
+def fetch(url: str, folder: Path, timeout_s: float = TIMEOUT_S, most_bytes: int = MAX_BYTES) -> Path:
+    """Write what lies at an address into the folder, named as there, and return the file.
+
+    Raises InputError, with the reason, if it cannot be had, is too large, or takes too long.
+    """
+    target = folder / (Path(unquote(urlsplit(url).path)).name or "photograph")
+    opener, end = urllib.request.OpenerDirector(), time.monotonic() + timeout_s
+    for handler in HANDLERS:
+        opener.add_handler(handler())
+    try:
+        with opener.open(url, timeout=timeout_s) as response, target.open("wb") as file:
+            while part := response.read1(AT_A_TIME):
+                file.write(part)
+                if file.tell() > most_bytes:
+                    raise InputError(f"larger than {most_bytes / 1e6:.0f} MB")
+                if time.monotonic() > end:
+                    raise InputError(f"not there after {timeout_s:g} s")
+    except TimeoutError:
+        raise InputError(f"not there after {timeout_s:g} s") from None
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise InputError(f"cannot be had ({error.code} {' '.join(str(error.reason).split())[:100]})") from None
+    except InputError:
+        raise
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        late = isinstance(reason, TimeoutError)
+        shown = f"not there after {timeout_s:g} s" if late else f"cannot be had ({' '.join(str(reason).split())[:100]})"
+        raise InputError(shown) from None
+    return target

@@ -1,0 +1,95 @@
+"""Classes from scans to submission: what the stages write, say and leave out."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import blend.predict
+import blend.train
+from dr import explain, predict, train
+from kappa import assign
+from preprocess import __main__ as preprocess
+from preprocess.cache.errors import InputError
+from submissions import grade, score, write
+from submissions.report import __main__ as report
+
+NAMES = ["CNV", "DME", "DRUSEN", "NORMAL"]
+SMALL = "--epochs 2 --batch-size 4 --folds 2 --crop-px 32 --device cpu --precision float32".split()
+
+
+@pytest.fixture(scope="module")
+def run(drawn_scans, tmp_path_factory):
+    """A cache in which the stages up to dr.predict have run: the options that name both folders, and the cache."""
+    cache = tmp_path_factory.mktemp("classes") / "cache"
+    places = ["--recipe=oct-demo", f"--data={drawn_scans}", f"--cache={cache}"]
+    preprocess.main([*places, *"--size-px 40 --jobs 1".split()])
+    train.main([*places, *SMALL])
+    predict.main([*places, *"--views 2 --device cpu".split()])
+    return places, cache
+
+
+def test_scores_have_a_column_per_class_and_the_history_the_tasks_figures(run):
+    cache = run[1]
+    scores = pd.read_csv(cache / "dr" / "scores_test.csv", index_col="image")
+    assert list(scores) == NAMES
+    assert scores.sum(axis=1).to_numpy() == pytest.approx(1)
+    history = pd.read_csv(cache / "dr" / "epochs" / "history.csv")
+    assert list(history)[3:] == ["valid_log_loss", "valid_accuracy", "valid_macro_f1"]
+
+
+def test_blend_and_kappa_say_that_they_have_no_part(run, capsys):
+    for stage, name in ((blend.train, "blend.train"), (blend.predict, "blend.predict"), (assign, "kappa.assign")):
+        stage.main(run[0])
+        assert capsys.readouterr().out.startswith(f"{name}: no part in this recipe: classes have no pairs")
+
+
+def test_the_submission_names_the_likeliest_class_of_each_test_image(run, tmp_path, capsys):
+    write.main([*run[0], f"--out={tmp_path}/out.csv"])
+    written = pd.read_csv(tmp_path / "out.csv", index_col="image")["class"]
+    scores = pd.read_csv(run[1] / "dr" / "scores_test.csv", index_col="image")
+    assert written.to_dict() == scores.idxmax(axis=1).to_dict()
+    assert "not a medical device" in capsys.readouterr().out
+
+
+def test_score_tells_figures_with_intervals_of_all_and_of_each_class(run, capsys):
+    score.main(run[0])
+    shown = capsys.readouterr().out
+    assert "classes on the test set" in shown and "not a medical device" in shown
+    assert all(word in shown for word in ("accuracy", "log loss", "macro F1", "one-vs-rest AUC", *NAMES))
+
+
+def test_the_report_shows_confusions_of_classes_and_who_is_taken_for_whom(run, tmp_path):
+    report.main([*run[0], f"--out={tmp_path}/out.html"])
+    page = (tmp_path / "out.html").read_text()
+    assert page.index("Not a medical device") < page.index("<h1>")
+    scores = pd.read_csv(run[1] / "dr" / "scores_test.csv", index_col="image").idxmax(axis=1)
+    wrong = [(image, given) for image, given in scores.items() if not image.startswith(given)]
+    assert wrong
+    for image, given in wrong[:12]:
+        true = image.split("-")[0]
+        assert f"{image}: {true}, taken for {given}" in page
+        assert f'alt="Heat map of {true} over {image}"' in page and f'alt="Heat map of {given} over {image}"' in page
+    assert "QWK" not in page and "level 0" not in page and "eyes" not in page
+
+
+def test_one_image_is_named_with_all_probabilities(run, drawn_scans, tmp_path, capsys):
+    scan = next(drawn_scans.glob("test/*/*.jpeg"))
+    capsys.readouterr()
+    grade.main([str(scan), f"--cache={run[1]}", "--device=cpu", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    (image,) = told["images"]
+    assert list(image["scores"]) == NAMES and image["class"] == max(image["scores"], key=image["scores"].get)
+    assert "not a medical device" in told["notice"]
+    grade.main([str(scan.parent), f"--cache={run[1]}", "--device=cpu"])
+    assert image["class"] in capsys.readouterr().out
+    explain.main([str(scan), f"--cache={run[1]}", f"--out={tmp_path}", "--device=cpu"])
+    assert f"{scan}: {image['class']} (" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--left.* are for eyes"):
+        grade.main(["--left", str(scan), f"--cache={run[1]}"])
+
+
+@pytest.mark.parametrize("option", ["--squared-error=0.5", "--pairs"])
+def test_what_needs_an_order_or_pairs_is_refused(run, option):
+    with pytest.raises(InputError, match="classes have no order and no pairs"):
+        train.main([*run[0], option])

@@ -1,0 +1,126 @@
+"""A folder per class: what lies where, whose it is, who is held out, and what is refused in one line."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dr.squares.source import TrainingSet
+from preprocess import __main__ as preprocess
+from preprocess.cache.errors import InputError
+from preprocess.cache.rejected import read_rejected
+from preprocess.images import read_crops
+from preprocess.samples import folders, readers
+from preprocess.samples.retina import RETINA
+
+
+def put(data, *names, pixels=None):
+    """Write small grey pictures below a data folder."""
+    for number, name in enumerate(names):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        grey = np.full((40, 60), 10 + number, np.uint8) if pixels is None else pixels
+        cv2.imwrite(str(data / name), grey)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Three classes, a patient in two of them, one in train and val, and a test set of which some are known."""
+    data = tmp_path / "scans"
+    put(data, "train/CNV/CNV-7-1.jpeg", "train/CNV/CNV-8-1.png", "train/DME/DME-7-2.jpg", "train/NORMAL/odd.jpeg")
+    put(data, "val/CNV/CNV-9-1.jpeg", "val/DME/DME-8-1.jpeg", "test/DME/DME-5-1.jpeg", "test/6-1.jpeg")
+    return data
+
+
+def test_classes_are_the_folders_and_groups_the_patients_whatever_their_class(scans):
+    layout = readers.find_layout(scans)
+    assert layout.task == ("classes", ("CNV", "DME", "NORMAL"))
+    images = list(layout.list_images(scans, "train").paths)
+    assert images == ["CNV-7-1", "CNV-8-1", "CNV-9-1", "DME-7-2", "DME-8-1", "odd"]
+    assert readers.find_groups(layout, images).tolist() == ["7", "8", "9", "7", "8", "odd"]
+    assert layout.read_labels(scans / layout.labels["train"]).tolist() == [0, 0, 0, 1, 1, 2]
+    assert layout.read_labels(scans / layout.labels["test"]).to_dict() == {"DME-5-1": 1}  # the other's nobody knows
+    assert list(layout.list_images(scans, "test").paths) == ["6-1", "DME-5-1"]
+    (scans / "groups.csv").write_text("image,group\nodd,7\n")
+    assert readers.find_layout(scans).find_owner("odd") == ("7", "")
+
+
+def test_a_table_of_classes_is_read_by_name(scans):
+    read, path = readers.find_layout(scans).read_labels, scans / "testLabels.csv"
+    path.write_text("image,class\nb,NORMAL\na,\n")
+    assert read(path, known_only=True).to_dict() == {"b": 2}
+    with pytest.raises(InputError, match="row 3: class is '', none of CNV, DME, NORMAL"):
+        read(path)
+
+
+def test_retinas_stay_retinas(scans, drawn_folder, tmp_path):
+    assert readers.find_layout(drawn_folder) is RETINA
+    assert readers.find_layout(tmp_path / "nothing") is RETINA
+    (scans / "trainLabels.csv").write_text("image,level\n")
+    assert readers.find_layout(scans) is RETINA
+
+
+def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
+    layout = readers.find_layout(scans)
+    owners = [layout.find_owner(image) for image in layout.list_images(scans, "train").paths]
+    squares = type("Squares", (), {"owners": owners, "images": list(layout.list_images(scans, "train").paths)})
+    of = TrainingSet(squares, np.array([0, 0, 0, 1, 1, 2]), {}, layout.held_out)
+    assert of.find_held_out(3, 0).tolist() == [False, True, True, False, True, False]
+    folds = [of.find_held_out(3, fold) for fold in range(3)]
+    assert (np.sum(folds, axis=0) == 1).all()
+    assert folds[1][0] == folds[1][3]  # the patient with two classes
+    told = layout.tell({split: layout.list_images(scans, split) for split in ("train", "test")})
+    assert told[0].startswith("1 of 8 images each count as a patient") and "the same 1 patients" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: (data / "train" / "DRUSEN").mkdir(), "train/DRUSEN: a class without images"),
+        (lambda data: put(data, "test/AMD/AMD-1-1.png"), r"test/AMD: a class that .*train lacks \(CNV, DME, NORMAL\)"),
+        (lambda data: [shutil.rmtree(data / "train" / name) for name in ("DME", "NORMAL")], "CNV is the only class"),
+        (lambda data: put(data, "train/DME/CNV-7-1.png"), "DME/CNV-7-1.png and .*CNV-7-1.jpeg are both image CNV-7-1"),
+        (lambda data: put(data, "val/CNV/CNV-7-1.jpeg"), "val/CNV/CNV-7-1.jpeg and .*train/CNV/CNV-7-1.jpeg are both"),
+        (lambda data: put(data, "train/image/a.png"), "'image' cannot be a class's name"),
+    ],
+)
+def test_what_cannot_be_learned_is_one_line(scans, change, message):
+    change(scans)
+    with pytest.raises(InputError, match=message) as caught:
+        readers.find_layout(scans).list_images(scans, "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_folder_is_told_what_layouts_there_are(tmp_path):
+    with pytest.raises(InputError, match=r"PATIENT_left .* or folders of classes, train/CLASS/"):
+        preprocess.main([f"--data={tmp_path}", f"--cache={tmp_path}/cache"])
+
+
+def test_odd_files_are_rejected_and_16_bit_and_cmyk_scans_taken(scans, cache, capsys):
+    put(scans, "train/CNV/deep-1-1.png", pixels=np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27)
+    Image.new("CMYK", (60, 40), (0, 0, 0, 128)).save(scans / "train" / "CNV" / "print-1-2.jpeg")
+    (scans / "train" / "DME" / "page-1-3.jpeg").write_text("<html>")
+    (scans / "train" / "stray.png").write_bytes(b"")
+    preprocess.main(
+        [f"--data={scans}", f"--cache={cache}", *"--recipe oct-demo --size-px 32 --jobs 1 --allow-rejected".split()]
+    )
+    reasons = read_rejected(cache).set_index("image")["reason"]
+    assert dict(reasons) == {"page-1-3": "neither a JPEG nor a PNG image", "stray.png": "lies in no class's folder"}
+    assert {"deep-1-1", "print-1-2"} <= set(read_crops(cache, "train"))
+    deep = cv2.imread(str(cache / "resize" / "train" / "deep-1-1.png"))
+    assert deep.shape == (32, 32, 3) and deep[0].max() < 20 and deep[-1].min() > 230  # stretched: nothing is padded
+    assert f"{scans}: val/ is held out as fold 0: 2 images" in capsys.readouterr().out
+
+
+def test_real_scans_are_read(real_data):
+    data = real_data / "oct-tiny"
+    layout = readers.find_layout(data)
+    assert layout.task.names == ("CNV", "DME", "DRUSEN", "NORMAL")
+    assert len(layout.list_images(data, "train").paths) == 16 and len(layout.held_out) == 8
+    assert (
+        isinstance(folders.is_folder_of_classes(data), bool)
+        and layout.find_owner("DRUSEN-1001666-2").group == "1001666"
+    )
+    assert isinstance(layout.read_labels(data / "test"), pd.Series)
