@@ -91,14 +91,14 @@ def test_paired_net_starts_from_a_single_one_and_from_another_anew(run, cache, e
     """With a rate of 0 it stays where it started: the single net's weights, a correction of 0, the same scores."""
     run("--epochs", 2)
     single, other = epochs / "0001.pt", epochs / "0002.pt"
-    options = ["--run", "both", "--pairs", "--epochs", 1, "--learning-rate", 0, "--start-from"]
+    options = ["--run", "both", "--pairs", "--epochs", 1, "--learning-rate", 0, "--weights"]
     run(*options, single)
     first, both = (checkpoint.read(path) for path in (single, cache / "dr/runs/both/epochs/0001.pt"))
-    assert learner.load_net(both).head.joint is not None and both.settings.start_from == files.hash_file(single)
+    assert learner.load_net(both).head.joint is not None and both.settings.weights == files.hash_file(single)
     learned = [name for name in first.net if "running" not in name and "num_batches" not in name]
     assert all(torch.equal(both.net[name], first.net[name]) for name in learned)
     assert "cached" in run(*options, single)
-    assert "start_from changed" in run(*options, other)
+    assert "weights changed" in run(*options, other)
 
 
 def test_unfit_start_is_refused(run, cache, tmp_path):
@@ -106,11 +106,11 @@ def test_unfit_start_is_refused(run, cache, tmp_path):
     files.write_bytes(torn, b"no checkpoint")
     run("--epochs", 1, "--run", "other")
     kept = checkpoint.read(cache / "dr/runs/other/epochs/0001.pt")
-    kept.net["head.hidden.0.weight"] = torch.zeros(96, 512)
+    kept.net["body.blocks.2.0.weight"] = torch.zeros(32, 16, 5, 5)
     checkpoint.write(larger, kept)
     for start in (missing, torn, larger):
         with pytest.raises(InputError, match="start.pt: "):
-            run("--epochs", 1, "--start-from", start)
+            run("--epochs", 1, "--weights", start)
 
 
 def test_in_frozen_epochs_only_the_head_learns(run, epochs):

@@ -9,7 +9,7 @@ from dr.machine.device import autocast
 from dr.nets.net import set_training
 from dr.squares import batches, crops, draws
 from dr.squares.store import Squares
-from dr.training.learner import Learner
+from dr.training.learner import Learner, average
 from dr.training.settings import Settings
 from preprocess.cache import progress
 from preprocess.cache.errors import InputError
@@ -41,12 +41,16 @@ def train_epoch(
     with progress.tracking(n_images, f"epoch {epoch}", is_shown=workers.rank() == 0) as bar:
         for step, (chosen, images) in enumerate(images_of):
             for group in learner.optimizer.param_groups:
-                group["lr"] = settings.find_rate(epoch, step / len(ordered))
+                group["lr"] = group["factor"] * settings.find_rate(epoch, step / len(ordered))
+            if settings.drop_path:  # timm draws from torch's own generator
+                number = torch.tensor(step * workers.count() + workers.rank())
+                torch.manual_seed(int(draws.make_keys(settings.seed, draws.DROP_PATH, epoch, number)))
             rows = torch.from_numpy(chosen).to(on)
             keys = draws.make_keys(settings.seed, draws.DROPOUT, epoch, rows)
             scale = learner.scaler.get_scale()
             losses[step] = take_step(learner, images, targets_there[rows], keys, eyes[rows])
             n_skipped += learner.scaler.get_scale() < scale
+            average(learner, (epoch - 1) * len(ordered) + step + 1)
             bar.update(workers.count() * len(chosen))
             if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == len(ordered):
                 mean_loss = _check_losses(workers.average(losses[: step + 1]), learner, epoch)
@@ -61,9 +65,9 @@ def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray,
     epoch ("precise BatchNorm", Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm").
     """
     settings = learner.settings
-    set_training(learner.net, is_frozen=epoch <= settings.freeze_epochs)
-    learner.net.head.dropout.eval()
-    layers = [part for part in learner.net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    net = learner.kept
+    set_training(net, is_frozen=epoch <= settings.freeze_epochs)
+    layers = [part for part in net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     layers = [layer for layer in layers if layer.training]
     if not layers:
         return
@@ -71,75 +75,12 @@ def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray,
     ordered = _order_batches(squares, positions, settings, epoch)[: max(1, n_images // settings.batch_size)]
     cuts = crops.draw_crops(len(squares), squares.size_px - learner.net.image_px, settings.seed, epoch)
     momenta = [layer.momentum for layer in layers]
+    net.eval()  # the rest of it drops nothing
     for layer in layers:
+        layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
     with torch.no_grad():
         images_of = batches.iterate_batches(squares, ordered, cuts, learner.net.image_px, learner.device)
         for _, images in images_of:
             with autocast(learner.device, settings.precision):
-                learner.net(images)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-
-
-def _order_batches(squares: Squares, positions: np.ndarray, settings: Settings, epoch: int) -> list[np.ndarray]:
-    """Return the batches of an epoch, positions in the dataset: this process's part of them."""
-    if settings.pairs:
-        return batches.order_pairs(positions, squares.eyes, settings.batch_size, settings.seed, epoch)
-    ordered = batches.order_epoch(positions, settings.batch_size, settings.seed, epoch)
-    return [workers.take_share(batch) for batch in ordered]
-
-
-def take_step(
-    learner: Learner, images: torch.Tensor, targets: torch.Tensor, keys: torch.Tensor, eyes: torch.Tensor
-) -> torch.Tensor:
-    """Take one step of gradient descent; return the batch's plain log loss, still on the device.
-
-    Parameters
-    ----------
-    images, targets : (n, 3, h, w) and (n,) int64, on the device
-    keys, eyes : see Head
-    """
-    settings = learner.settings
-    with autocast(learner.device, settings.precision):
-        logits = learner.forward(images, keys, eyes)
-    learner.optimizer.zero_grad(set_to_none=True)
-    learner.scaler.scale(measure_loss(logits, targets, learner.weights, settings)).backward()
-    if settings.clip_norm:
-        learner.scaler.unscale_(learner.optimizer)
-        nn.utils.clip_grad_norm_(learner.net.parameters(), settings.clip_norm)
-    learner.scaler.step(learner.optimizer)  # not if float16 could not hold a gradient: then the scale is halved
-    learner.scaler.update()
-    return nn.functional.cross_entropy(logits.detach(), targets)
-
-
-def measure_loss(
-    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, settings: Settings
-) -> torch.Tensor:
-    """Return the mean loss that is lowered: log loss, perhaps smoothed, and the squared error of the expected level.
-
-    Parameters
-    ----------
-    logits, targets : (n, k), and (n,) int64
-    weights : (k,), what an image of each target counts
-    """
-    losses = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
-    if settings.squared_error:
-        levels = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)
-        losses = losses + settings.squared_error * (logits.softmax(dim=1) @ levels - targets) ** 2
-    return (losses * weights[targets]).mean()
-
-
-def _check_losses(losses: torch.Tensor, learner: Learner, epoch: int) -> float:
-    """Return the mean loss so far. Raises InputError, naming the first bad step, if one is not finite."""
-    bad = torch.nonzero(~torch.isfinite(losses))
-    if len(bad):
-        step = int(bad[0]) + 1
-        rate = learner.optimizer.param_groups[0]["lr"]
-        kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
-        raise InputError(
-            f"epoch {epoch}, step {step}, learning rate {rate:g}: the loss is {losses[step - 1].item()}; {kept}; "
-            "try a lower --learning-rate"
-        )
-    return losses.mean().item()

@@ -20,7 +20,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dr.machine import device
-from dr.nets.nine_conv import CONVOLUTIONS, HIDDEN
+from dr.nets.head import HIDDEN
+from dr.nets.nine_conv import CONVOLUTIONS
 from dr.squares import batches, crops, draws, store
 from dr.training import learner, passes
 from dr.training.settings import PRECISIONS
