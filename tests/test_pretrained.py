@@ -19,7 +19,7 @@ from preprocess.cache import files
 from preprocess.cache.errors import InputError
 from submissions import grade
 from tests.test_checkpoints import RAN, Hostile
-from tests.tiny import make_settings
+from tests.tiny import digest_files
 
 timm = pytest.importorskip("timm")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -251,5 +251,16 @@ def test_a_head_of_another_size_is_left_out(run, cache, tmp_path):
     assert torch.equal(wide.net[name], checkpoint.read(kept).net[name])
 
 
-def test_settings_say_which_net_a_checkpoint_holds():
-    assert make_settings().net == catalog.NINE_CONV
+def test_training_that_was_cut_off_goes_on_to_the_same_bytes(run, cache):
+    """Blocks left out by chance, AdamW, an average of the weights, a frozen epoch and both eyes, all at once."""
+    options = [f"--net={NET}", *"--optimizer adamw --drop-path 0.5 --ema 0.5 --freeze-epochs 1 --pairs".split()]
+    run("--epochs", 3, *options)
+    whole, epochs = digest_files(cache / "dr"), cache / "dr" / "epochs"
+    (epochs / "0003.pt").write_bytes(b"half")
+    torch.manual_seed(99)
+    assert "goes on after epoch 2" in run("--epochs", 3, *options)
+    assert digest_files(cache / "dr") == whole
+    run("--epochs", 3, *options, "--drop-path", 0, "--run", "all")
+    assert digest_files(cache / "dr/runs/all/epochs")["0001.pt"] != whole["epochs/0001.pt"]  # settings differ
+    first, second = (checkpoint.read(cache / name / "0002.pt").net for name in ("dr/epochs", "dr/runs/all/epochs"))
+    assert not torch.equal(first["head.outputs.weight"], second["head.outputs.weight"])

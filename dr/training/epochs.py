@@ -81,8 +81,8 @@ def _keep_epoch(
     valid = {f"valid_{name}": value for name, value in measure(scores, targets[held_out]).items()}
     optimizer = learner.collect_optimizer(learning)
     raw = learning.net.state_dict() if learning.averaged else None
-    state = {"net": learning.kept.state_dict(), "raw": raw, "optimizer": optimizer}
-    record = dataclasses.replace(record, **state, scaler=learning.scaler.state_dict())
+    net, scaler = learning.kept.state_dict(), learning.scaler.state_dict()
+    record = dataclasses.replace(record, net=net, raw=raw, optimizer=optimizer, scaler=scaler)
     digest = checkpoint.write(folder / f"{epoch:04}.pt", record)
     figures = {"epoch": epoch, "learning_rate": rate, "train_log_loss": log_loss, **valid, "checkpoint": digest}
     figures |= {"skipped_steps": n_skipped} if n_skipped else {}

@@ -84,3 +84,69 @@ def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray,
         images_of = batches.iterate_batches(squares, ordered, cuts, learner.net.image_px, learner.device)
         for _, images in images_of:
             with autocast(learner.device, settings.precision):
+                net(images)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _order_batches(squares: Squares, positions: np.ndarray, settings: Settings, epoch: int) -> list[np.ndarray]:
+    """Return the batches of an epoch, positions in the dataset: this process's part of them."""
+    if settings.pairs:
+        return batches.order_pairs(positions, squares.eyes, settings.batch_size, settings.seed, epoch)
+    ordered = batches.order_epoch(positions, settings.batch_size, settings.seed, epoch)
+    return [workers.take_share(batch) for batch in ordered]
+
+
+def take_step(
+    learner: Learner, images: torch.Tensor, targets: torch.Tensor, keys: torch.Tensor, eyes: torch.Tensor
+) -> torch.Tensor:
+    """Take one step of gradient descent; return the batch's plain log loss, still on the device.
+
+    Parameters
+    ----------
+    images, targets : (n, 3, h, w) and (n,) int64, on the device
+    keys, eyes : see Head
+    """
+    settings = learner.settings
+    with autocast(learner.device, settings.precision):
+        logits = learner.forward(images, keys, eyes)
+    learner.optimizer.zero_grad(set_to_none=True)
+    learner.scaler.scale(measure_loss(logits, targets, learner.weights, settings)).backward()
+    if settings.clip_norm:
+        learner.scaler.unscale_(learner.optimizer)
+        nn.utils.clip_grad_norm_(learner.net.parameters(), settings.clip_norm)
+    learner.scaler.step(learner.optimizer)  # not if float16 could not hold a gradient: then the scale is halved
+    learner.scaler.update()
+    return nn.functional.cross_entropy(logits.detach(), targets)
+
+
+def measure_loss(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, settings: Settings
+) -> torch.Tensor:
+    """Return the mean loss that is lowered: log loss, perhaps smoothed, and the squared error of the expected level.
+
+    Parameters
+    ----------
+    logits, targets : (n, k), and (n,) int64
+    weights : (k,), what an image of each target counts
+    """
+    plain = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
+    losses = settings.log_loss * plain
+    if settings.squared_error:
+        levels = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)
+        losses = losses + settings.squared_error * (logits.softmax(dim=1) @ levels - targets) ** 2
+    return (losses * weights[targets]).mean()
+
+
+def _check_losses(losses: torch.Tensor, learner: Learner, epoch: int) -> float:
+    """Return the mean loss so far. Raises InputError, naming the first bad step, if one is not finite."""
+    bad = torch.nonzero(~torch.isfinite(losses))
+    if len(bad):
+        step = int(bad[0]) + 1
+        rate = learner.optimizer.param_groups[0]["lr"]
+        kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
+        raise InputError(
+            f"epoch {epoch}, step {step}, learning rate {rate:g}: the loss is {losses[step - 1].item()}; {kept}; "
+            "try a lower --learning-rate"
+        )
+    return losses.mean().item()
