@@ -21,6 +21,7 @@ from submissions import grade
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+TINY = {"nine-conv": [], "resnet50": "--net test_resnet --weights none".split()}  # for the net of a recipe
 SIZES = "--epochs 1 --batch-size 2 --folds 2 --crop-px 48 --device cpu --precision float32".split()
 LOCAL = "few-photographs"
 ROADS = [
@@ -32,17 +33,23 @@ ROADS = [
 
 @pytest.fixture(params=ROADS, ids=" ".join)
 def road(request, drawn_folder, cache):
-    """The options of a recipe; the drawn folder has been preprocessed by them."""
+    """The options of a recipe, and those of a tiny net; the drawn folder has been preprocessed by them."""
     preprocess.main([*request.param, f"--data={drawn_folder}", f"--cache={cache}", *"--size-px 64 --jobs 1".split()])
-    return [request.param[0]] if request.param[0].startswith("--recipe") else []
+    is_named = request.param[0].startswith("--recipe")
+    chain = recipe.read_chain(request.param[0].removeprefix("--recipe=") if is_named else recipe.BASE)
+    nets = [part.sections["dr.train"]["net"] for part in chain if "net" in part.sections.get("dr.train", {})]
+    if tiny := TINY[nets[-1]]:
+        pytest.importorskip("timm")
+    return request.param[:is_named], tiny
 
 
 @pytest.mark.parametrize("kind", [[], ["--pairs"]], ids=["single", "pairs"])
 def test_grade_and_explain_are_given_what_predict_scored(
     road, drawn_folder, cache, kind, tmp_path, monkeypatch, capsys
 ):
-    places = [*road, f"--data={drawn_folder}", f"--cache={cache}"]
-    train.main([*places, *SIZES, *kind])
+    options, tiny = road
+    places = [*options, f"--data={drawn_folder}", f"--cache={cache}"]
+    train.main([*places, *SIZES, *tiny, *kind])
     predict.main([*places, *"--views 3 --device cpu".split()])
     scores = read_scores(cache / "dr" / "scores_test.csv", TASK)
     epoch = cache / "dr" / "epochs" / "0001.pt"

@@ -132,6 +132,7 @@ def test_nan_and_a_full_disk_stop_and_keep_the_last_good_checkpoint(run, epochs,
     for module, name, fault, told in (
         (batches, "iterate_batches", lambda *of: ((rows, images * torch.nan) for rows, images in iterate(*of)),
          "epoch 2, step 1, learning rate 0.05: the loss is nan; .*epoch 1 is kept"),
+        (passes, "take_step", lambda *_: torch.empty(2**60), "^out of memory: try a smaller --batch-size"),
         (checkpoint, "write", mock.Mock(side_effect=OSError(28, "No space left", "0002.pt")), "No space left"),
     ):  # fmt: skip
         with monkeypatch.context() as patch, pytest.raises((InputError, OSError), match=told):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dr.machine import workers
-from dr.machine.device import autocast
+from dr.machine.device import autocast, naming_memory
 from dr.nets.net import set_training
 from dr.squares import batches, crops, draws
 from dr.squares.store import Squares
@@ -19,6 +19,7 @@ SETTLING_IMAGES, SETTLING_SHARE = 1024, 0.5  # at most, also of an epoch; more g
 STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the device
 
 
+@naming_memory()
 def train_epoch(
     learner: Learner, squares: Squares, targets: np.ndarray, positions: np.ndarray, epoch: int
 ) -> tuple[float, int]:
