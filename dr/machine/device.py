@@ -62,11 +62,9 @@ def naming_memory() -> Iterator[None]:
     """Have a batch that memory does not hold end in one line: InputError."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # of the processor's memory torch says it in words alone
-        words = str(error).lower()
-        if not isinstance(error, MemoryError) and not any(
-            said in words for said in ("out of memory", "allocate memory")
-        ):
+    except (RuntimeError, MemoryError) as error:
+        words = str(error).lower()  # of the processor's memory torch says it in words alone
+        if isinstance(error, RuntimeError) and "out of memory" not in words and "allocate memory" not in words:
             raise
         raise InputError("out of memory: try a smaller --batch-size, or smaller --crop-px") from None
 

