@@ -137,8 +137,7 @@ def _makes_sense(
         and (n_images is None or type(n_images) is int)
         and (not likeness or _is_likeness(**likeness))
         and LEAST_CROP_PX <= settings["crop_px"] <= making["size_px"] <= MOST_CROP_PX
-        and type(settings["dropout"]) in (float, int)
-        and 0 <= settings["dropout"] < 1
+        and all(type(settings[name]) in (float, int) and 0 <= settings[name] < 1 for name in ("dropout", "drop_path"))
         and type(settings["pairs"]) is bool
         and bool(catalog.NAME.fullmatch(settings["net"]))
         and (settings["hidden"] is None or (type(settings["hidden"]) is int and 0 <= settings["hidden"] <= MOST_HIDDEN))
