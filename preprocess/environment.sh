@@ -78,14 +78,17 @@ set_up() { # FILE...: prints the path of an interpreter that has the requirement
 
 has_requirements() { # PYTHON FILE...: in a fifth of a second
   "$1" - "${@:2}" 2>/dev/null <<'END'
-import sys
+import os, sys
 from importlib.metadata import version
 from packaging.requirements import Requirement
 
-for path in sys.argv[1:]:
+paths = sys.argv[1:]
+for path in paths:
     for line in open(path):
         text = line.partition("#")[0].strip()
-        if text:
+        if text.startswith("-r "):
+            paths.append(os.path.join(os.path.dirname(path), text[3:]))
+        elif text:
             requirement = Requirement(text)
             if not requirement.specifier.contains(version(requirement.name), prereleases=True):
                 sys.exit(1)

@@ -65,7 +65,7 @@ def test_agrees_with_hooks_on_the_articles_order(net, layer, block, is_local, mo
     monkeypatch.setattr(heat, "BATCH_SIZE", 2)
     net = copy.deepcopy(net).double().train()
     images, levels = draw_images(3).double(), np.array([0, 4, 2])
-    maps, _ = heat.compute_heat(net, images, levels, layer)
+    maps, *_ = heat.compute_heat(net, images, levels, layer)
     assert not net.training
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in net.head.outputs.parameters())
     slow = [explain_slowly(net, *each, block, is_local) for each in zip(images, levels, strict=True)]
@@ -79,9 +79,9 @@ def test_net_for_both_eyes_takes_each_image_for_its_own_fellow(net):
     nn.init.normal_(paired.head.joint[-1].weight, generator=torch.Generator().manual_seed(0))
     paired.load_state_dict(net.state_dict(), strict=False)
     image, levels = draw_images(1).double(), np.array([3, 3])
-    own, _ = heat.compute_heat(paired.double(), image, levels[:1], 5)
+    own, *_ = heat.compute_heat(paired.double(), image, levels[:1], 5)
     assert np.abs(own - heat.compute_heat(copy.deepcopy(net).double(), image, levels[:1], 5)[0]).max() > 0.01
-    twice, _ = heat.compute_heat(paired, image.repeat(2, 1, 1, 1), levels, 5)
+    twice, *_ = heat.compute_heat(paired, image.repeat(2, 1, 1, 1), levels, 5)
     np.testing.assert_allclose(twice, own.repeat(2, axis=0), rtol=0, atol=1e-9)
 
 

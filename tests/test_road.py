@@ -22,6 +22,7 @@ from submissions import grade
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+TINY = {"nine-conv": [], "resnet50": "--net test_resnet --weights none".split()}  # for the net of a recipe
 SIZES = "--epochs 1 --batch-size 2 --folds 2 --crop-px 48 --device cpu --precision float32".split()
 LOCAL = "few-photographs"
 ROADS = [
@@ -33,19 +34,25 @@ ROADS = [
 
 @pytest.fixture(params=ROADS, ids=" ".join)
 def road(request, cache):
-    """The options of a recipe and a drawn folder of its kind, which has been preprocessed by them."""
+    """The options of a recipe, a drawn folder of its kind, preprocessed by them, and the options of a tiny net."""
     data = request.getfixturevalue("drawn_scans" if "oct" in request.param[0] else "drawn_folder")
     preprocess.main([*request.param, f"--data={data}", f"--cache={cache}", *"--size-px 64 --jobs 1".split()])
-    return [request.param[0]] if request.param[0].startswith("--recipe") else [], data
+    is_named = request.param[0].startswith("--recipe")
+    chain = recipe.read_chain(request.param[0].removeprefix("--recipe=") if is_named else recipe.BASE)
+    nets = [part.sections["dr.train"]["net"] for part in chain if "net" in part.sections.get("dr.train", {})]
+    if tiny := TINY[nets[-1]]:
+        pytest.importorskip("timm")
+    return request.param[:is_named], data, tiny
 
 
 @pytest.mark.parametrize("kind", [[], ["--pairs"]], ids=["single", "pairs"])
 def test_grade_and_explain_are_given_what_predict_scored(road, cache, kind, tmp_path, monkeypatch, capsys):
-    (recipe_option, data), layout = road, readers.find_layout(road[1])
+    options, data, tiny = road
+    layout = readers.find_layout(data)
     if kind and layout.task.kind == "classes":
         pytest.skip("classes have no pairs")
-    places = [*recipe_option, f"--data={data}", f"--cache={cache}"]
-    train.main([*places, *SIZES, *kind])
+    places = [*options, f"--data={data}", f"--cache={cache}"]
+    train.main([*places, *SIZES, *tiny, *kind])
     predict.main([*places, *"--views 3 --device cpu".split()])
     scores = read_scores(cache / "dr" / "scores_test.csv", layout.task)
     photographs = layout.list_images(data, "test").paths

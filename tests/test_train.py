@@ -72,6 +72,7 @@ def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, c
         (["--freeze-epochs", 2], ["0002.pt", "0003.pt"], 1),  # in the middle of the frozen epochs
         (["--freeze-epochs", 2, "--nesterov", "--jitter", 0.1], ["0003.pt"], 2),
         (["--precision", "float16"], ["0003.pt"], 2),  # the scale of the gradients goes on, too
+        (["--optimizer=adamw", "--ema", 0.9], ["0003.pt"], 2),  # and the weights beside their average
     ],
 )
 def test_damaged_epochs_are_made_again_with_the_same_bytes(run, cache, epochs, options, damaged, kept):
@@ -91,14 +92,14 @@ def test_paired_net_starts_from_a_single_one_and_from_another_anew(run, cache, e
     """With a rate of 0 it stays where it started: the single net's weights, a correction of 0, the same scores."""
     run("--epochs", 2)
     single, other = epochs / "0001.pt", epochs / "0002.pt"
-    options = ["--run", "both", "--pairs", "--epochs", 1, "--learning-rate", 0, "--start-from"]
+    options = ["--run", "both", "--pairs", "--epochs", 1, "--learning-rate", 0, "--weights"]
     run(*options, single)
     first, both = (checkpoint.read(path) for path in (single, cache / "dr/runs/both/epochs/0001.pt"))
-    assert learner.load_net(both).head.joint is not None and both.settings.start_from == files.hash_file(single)
+    assert learner.load_net(both).head.joint is not None and both.settings.weights == files.hash_file(single)
     learned = [name for name in first.net if "running" not in name and "num_batches" not in name]
     assert all(torch.equal(both.net[name], first.net[name]) for name in learned)
     assert "cached" in run(*options, single)
-    assert "start_from changed" in run(*options, other)
+    assert "weights changed" in run(*options, other)
 
 
 def test_unfit_start_is_refused(run, cache, tmp_path):
@@ -106,11 +107,11 @@ def test_unfit_start_is_refused(run, cache, tmp_path):
     files.write_bytes(torn, b"no checkpoint")
     run("--epochs", 1, "--run", "other")
     kept = checkpoint.read(cache / "dr/runs/other/epochs/0001.pt")
-    kept.net["head.hidden.0.weight"] = torch.zeros(96, 512)
+    kept.net["body.blocks.2.0.weight"] = torch.zeros(32, 16, 5, 5)
     checkpoint.write(larger, kept)
     for start in (missing, torn, larger):
         with pytest.raises(InputError, match="start.pt: "):
-            run("--epochs", 1, "--start-from", start)
+            run("--epochs", 1, "--weights", start)
 
 
 def test_in_frozen_epochs_only_the_head_learns(run, epochs):
@@ -131,6 +132,7 @@ def test_nan_and_a_full_disk_stop_and_keep_the_last_good_checkpoint(run, epochs,
     for module, name, fault, told in (
         (batches, "iterate_batches", lambda *of: ((rows, images * torch.nan) for rows, images in iterate(*of)),
          "epoch 2, step 1, learning rate 0.05: the loss is nan; .*epoch 1 is kept"),
+        (passes, "take_step", lambda *_: torch.empty(2**60), "^out of memory: try a smaller --batch-size"),
         (checkpoint, "write", mock.Mock(side_effect=OSError(28, "No space left", "0002.pt")), "No space left"),
     ):  # fmt: skip
         with monkeypatch.context() as patch, pytest.raises((InputError, OSError), match=told):
@@ -174,9 +176,10 @@ def test_a_refused_command_leaves_the_finished_epochs(run, epochs):
         ({"epochs": 10, "drop_epochs": [4, 8]}, {1: 1, 4: 1, 5: 0.2, 8: 0.2, 9: 0.04, 10: 0.04}),
         ({"epochs": 60}, {36: 1, 37: 0.2, 48: 0.2, 49: 0.04, 54: 0.04, 55: 0.008}),
         ({"epochs": 4, "schedule": "cosine"}, {1: 1, 3: 0.5, 5: 0}),
+        ({"epochs": 6, "schedule": "cosine", "warm_up_epochs": 2}, {1: 0.04, 2: 0.52, 3: 1, 5: 0.5, 7: 0}),
     ],
 )
-def test_drops_happen_after_their_epochs_and_a_cosine_falls_to_nothing(changes, rates):
+def test_drops_happen_after_their_epochs_and_a_cosine_rises_and_falls_to_nothing(changes, rates):
     settings = make_settings(learning_rate=1.0, **changes)
     assert [settings.find_rate(epoch, 0) for epoch in rates] == pytest.approx(list(rates.values()))
 
@@ -243,14 +246,54 @@ def test_batch_norm_settles_on_what_it_meets_in_prediction():
     assert all(layer.momentum == 0.1 for layer in made.net.modules() if hasattr(layer, "running_mean"))
 
 
-def test_squared_error_of_the_expected_level_is_added_to_the_loss():
+def test_a_share_of_the_rate_is_the_bodys_and_adamws_weights_decay_by_themselves():
+    """The first step of Adam is the rate along the gradient's sign, of whatever size; the decay is on top of it."""
+    made = make_learner(optimizer="adamw", learning_rate=0.01, body_rate=0.1, weight_decay=0.5)
+    groups = made.optimizer.param_groups
+    assert [group["factor"] for group in groups] == [1.0, 1.0, 0.1, 0.1]
+    for group in groups:
+        group["lr"] = group["factor"] * 0.01
+    before = {name: value.clone() for name, value in made.net.named_parameters()}
+    passes.take_step(made, *make_batch([0, 1, 2, 3, 4, 0]))
+    for name, rate, decay in (("head.outputs.weight", 0.01, 0.5), ("body.blocks.8.0.weight", 0.001, 0.5),
+                              ("head.outputs.bias", 0.01, 0.0)):  # fmt: skip
+        value = made.net.get_parameter(name)
+        step = torch.where(value.grad.abs() > 1e-4, value.grad.sign(), torch.nan)
+        expected = before[name] * (1 - rate * decay) - rate * step
+        is_clear = ~expected.isnan()
+        assert is_clear.any()
+        torch.testing.assert_close(value[is_clear], expected[is_clear], rtol=0, atol=1e-2 * rate)
+
+
+def test_what_is_kept_is_the_average_of_the_weights_of_all_steps(run, epochs, monkeypatch):
+    """Summed up by hand: 9 of 10 parts stay, in the first steps fewer, of what the weights began with, too."""
+    seen, own = [], learner.average
+
+    def remember(of, n_steps):
+        seen.append(of.net.head.outputs.weight.detach().clone())
+        own(of, n_steps)
+
+    begun = learner.make_learner(make_settings(crop_px=32, precision="float32"), TASK, np.arange(5), CPU).net
+    monkeypatch.setattr(passes, "average", remember)
+    run("--epochs", 2, "--ema", 0.5)
+    expected = begun.head.outputs.weight.detach()
+    for n_steps, weight in enumerate(seen, 1):
+        share = min(0.5, n_steps / (9 + n_steps))
+        expected = share * expected + (1 - share) * weight
+    kept = checkpoint.read(epochs / "0002.pt")
+    torch.testing.assert_close(kept.net["head.outputs.weight"], expected)
+    assert torch.equal(kept.raw["head.outputs.weight"], seen[-1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_squared_error_of_the_expected_level_is_added_to_a_share_of_the_log_loss(share):
     """The gradient of the last bias, against that of the formula in float64."""
-    made = make_learner(dropout=0.0, weight_decay=0.0, squared_error=0.7)
+    made = make_learner(dropout=0.0, weight_decay=0.0, squared_error=0.7, log_loss=share)
     images, targets, *others = make_batch([0, 4, 2, 1])
     logits = made.net(images).detach().double().requires_grad_()
     shares = logits.softmax(dim=1)
     error = shares @ torch.arange(5.0).double() - targets
-    (-shares[torch.arange(4), targets].log() + 0.7 * error**2).mean().backward()
+    (-share * shares[torch.arange(4), targets].log() + 0.7 * error**2).mean().backward()
     passes.take_step(made, images, targets, *others)
     gradient = made.net.head.outputs.bias.grad
     torch.testing.assert_close(gradient.double(), logits.grad.sum(dim=0), rtol=1e-4, atol=1e-6)

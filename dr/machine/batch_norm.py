@@ -18,7 +18,11 @@ def connect(net: nn.Module, device: torch.device, is_ever_frozen: bool) -> nn.Mo
     for parent in list(net.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                setattr(parent, name, kind(layer.num_features, affine=layer.affine).to(device))
+                shared = kind(layer.num_features, layer.eps, layer.momentum, layer.affine).to(device)
+                shared.load_state_dict(layer.state_dict())
+                if isinstance(activate := getattr(layer, "act", None), nn.Module):  # timm's BatchNormAct2d
+                    shared.register_forward_hook(lambda _layer, _given, made, activate=activate: activate(made))
+                setattr(parent, name, shared)
     return nn.parallel.DistributedDataParallel(net, find_unused_parameters=is_ever_frozen)
 
 

@@ -1,6 +1,8 @@
 """Where the net runs: picks device and precision, and sets the process up for large, short-lived arrays."""
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 
 import torch
 
@@ -54,6 +56,18 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which convolutions run in `precision`."""
     kind = KINDS.get(precision)
     return torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None)
+
+
+@contextlib.contextmanager
+def naming_memory() -> Iterator[None]:
+    """Have a batch that memory does not hold end in one line: InputError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        words = str(error).lower()  # of the processor's memory torch says it in words alone
+        if isinstance(error, RuntimeError) and "out of memory" not in words and "allocate memory" not in words:
+            raise
+        raise InputError("out of memory: try a smaller --batch-size, or smaller --crop-px") from None
 
 
 def prepare(device: torch.device) -> None:

@@ -5,26 +5,35 @@ from torch import nn
 
 from dr.squares import draws
 
+HIDDEN = 96  # units of the article's first fully connected layer
+
 
 class Head(nn.Module):
-    """Feature maps -> logits, by the article's two fully connected layers.
+    """Feature maps -> logits, by the article's two fully connected layers, or by the second alone.
 
     Parameters
     ----------
-    n_features : of the maps, all places together
-    n_hidden : units of the first layer
+    n_features : of the maps, all places together, or of their mean
+    n_hidden : units of the first layer; 0: there is none
     n_outputs : logits
     dropout : probability that a feature is dropped before the first layer
     is_paired : whether the features of a patient's other eye correct what an eye's own say. The article names a single
         network for both as its untried idea. What is added starts at 0, so that untrained it changes nothing.
+    is_averaged : whether the features are the means of the maps over their places, as pretrained nets have them
     """
 
-    def __init__(self, n_features: int, n_hidden: int, n_outputs: int, dropout: float, is_paired: bool):
+    def __init__(
+        self, n_features: int, n_hidden: int, n_outputs: int, dropout: float, is_paired: bool, is_averaged: bool = False
+    ):
         super().__init__()
-        self.dropout = KeyedDropout(dropout)
-        self.hidden = nn.Sequential(nn.Linear(n_features, n_hidden), nn.BatchNorm1d(n_hidden, affine=False), nn.ReLU())
-        self.outputs = nn.Linear(n_hidden, n_outputs)
-        joint = nn.Linear(2 * n_hidden, n_hidden), nn.ReLU(), nn.Linear(n_hidden, n_outputs)
+        self.dropout, self.is_averaged = KeyedDropout(dropout), is_averaged
+        self.hidden = nn.Sequential()
+        if n_hidden:
+            layers = nn.Linear(n_features, n_hidden), nn.BatchNorm1d(n_hidden, affine=False), nn.ReLU()
+            self.hidden.extend(layers)
+        n_own, n_joint = n_hidden or n_features, n_hidden or HIDDEN
+        self.outputs = nn.Linear(n_own, n_outputs)
+        joint = nn.Linear(2 * n_own, n_joint), nn.ReLU(), nn.Linear(n_joint, n_outputs)
         self.joint = nn.Sequential(*joint) if is_paired else None
 
     def forward(
@@ -39,7 +48,9 @@ class Head(nn.Module):
         eyes : (n,) int64, 2 * group + side; without them each image is its own fellow
         """
         with torch.autocast(maps.device.type, enabled=False):  # 0.1 % of the work, and probabilities need digits
-            features = self.hidden(self.dropout(maps.flatten(1).to(self.outputs.weight.dtype), keys))
+            maps = maps.to(self.outputs.weight.dtype)
+            features = maps.mean(dim=(2, 3)) if self.is_averaged else maps.flatten(1)
+            features = self.hidden(self.dropout(features, keys))
             logits = self.outputs(features)
             if self.joint is not None:
                 fellow = features if eyes is None else weigh_fellows(eyes) @ features

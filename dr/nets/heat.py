@@ -24,8 +24,8 @@ def map_heat(net: Net, images: torch.Tensor, outputs: np.ndarray, layer: str | i
     images, outputs : as in `compute_heat`
     layer : last, Grad-CAM proper; fine, which shows single spots; or another of the body, see NineConv.look
     """
-    maps, stride = compute_heat(net, images, outputs, layer)
-    heat = np.stack([place_heat(places, stride, net.image_px) for places in maps])
+    maps, stride, offset = compute_heat(net, images, outputs, layer)
+    heat = np.stack([place_heat(places, stride, net.image_px, offset) for places in maps])
     if layer == "fine":
         heat = np.stack([cv2.GaussianBlur(spots, (0, 0), BLUR * net.image_px) for spots in heat])
     return scale_heat(heat)
@@ -36,8 +36,10 @@ def scale_heat(maps: np.ndarray) -> np.ndarray:
     return maps / np.maximum(maps.max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny)
 
 
-def compute_heat(net: Net, images: torch.Tensor, outputs: np.ndarray, layer: str | int) -> tuple[np.ndarray, int]:
-    """Return how much each place speaks for an output, (n, h, w) float32, and the pixels between two places.
+def compute_heat(
+    net: Net, images: torch.Tensor, outputs: np.ndarray, layer: str | int
+) -> tuple[np.ndarray, int, float]:
+    """Return how much each place speaks for an output, (n, h, w) float32; the pixels between two places, and the first.
 
     Each image's largest value is 1; all are 0 where nothing speaks for the output. To a paired head each image is its
     own fellow. The net is put into prediction.
@@ -50,23 +52,23 @@ def compute_heat(net: Net, images: torch.Tensor, outputs: np.ndarray, layer: str
     """
     net.eval()
     chosen = torch.as_tensor(np.asarray(outputs, np.int64), device=images.device)
-    maps, stride = [], 1
+    maps, stride, offset = [], 1, 0.0
     for part, wanted in zip(images.split(BATCH_SIZE), chosen.split(BATCH_SIZE), strict=True):
         seen = net.body.look(part, layer)
         logits = net.head(seen.features).gather(1, wanted[:, None])
         (gradient,) = torch.autograd.grad(logits.sum(), seen.maps)
         weights = gradient if seen.is_local else gradient.mean(dim=(2, 3), keepdim=True)
         maps.append((weights * seen.maps.detach()).sum(dim=1).relu().cpu().numpy())
-        stride = seen.stride
-    return scale_heat(np.concatenate(maps)), stride
+        stride, offset = seen.stride, seen.offset
+    return scale_heat(np.concatenate(maps)), stride, offset
 
 
-def place_heat(heat: np.ndarray, stride: int, px: int) -> np.ndarray:
-    """Return one image's heat (h, w) as (px, px) float32, 0-1, in register with the image: place i on pixel stride * i.
+def place_heat(heat: np.ndarray, stride: int, px: int, offset: float = 0.0) -> np.ndarray:
+    """Return one image's heat (h, w) as (px, px) float32, 0-1, in register with the image.
 
-    A plain resize would shift the map by half a place to the lower right.
+    Place i lies on pixel stride * i + offset. A plain resize would shift a map with an offset of 0 by half a place.
     """
-    matrix = np.array([[stride, 0, 0], [0, stride, 0]], float)
+    matrix = np.array([[stride, 0, offset], [0, stride, offset]], float)
     return cv2.warpAffine(heat, matrix, (px, px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 

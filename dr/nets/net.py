@@ -3,16 +3,16 @@
 import torch
 from torch import nn
 
-from dr.nets.head import Head
-from dr.nets.nine_conv import HIDDEN, LEAST_PX, NineConv
-
-NETS = {"nine-conv": NineConv}  # what --net offers: bodies, which can all that NineConv can
+from dr.nets.catalog import NINE_CONV
+from dr.nets.head import HIDDEN, Head
+from dr.nets.nine_conv import LEAST_PX, NineConv
+from dr.nets.pretrained import Pretrained
 
 
 class Net(nn.Module):
     """Standardized images of `image_px` -> logits of a task's outputs."""
 
-    def __init__(self, body: NineConv, head: Head, image_px: int):
+    def __init__(self, body: NineConv | Pretrained, head: Head, image_px: int):
         super().__init__()
         self.body, self.head, self.image_px = body, head, image_px
 
@@ -23,24 +23,38 @@ class Net(nn.Module):
         return self.head(self.body(images), keys, eyes)
 
 
-def make_net(name: str, image_px: int, n_outputs: int, dropout: float, is_paired: bool) -> Net:
-    """Return a net whose weights are still to be drawn or loaded. Raises ValueError for images too small for it."""
+def make_net(
+    name: str, image_px: int, n_outputs: int, dropout: float, is_paired: bool,
+    n_hidden: int | None = None, drop_path: float = 0.0, seed: int = 0,
+) -> Net:  # fmt: skip
+    """Return a net whose weights are still to be drawn or loaded; those of a body from timm are drawn by the seed.
+
+    Without a number of hidden units nine-conv has the article's, and other nets have no hidden layer. Raises ValueError
+    for images too small for nine-conv, InputError for what timm cannot make.
+    """
+    if name != NINE_CONV:
+        body = Pretrained(name, image_px, drop_path, seed)
+        head = Head(body.n_features, n_hidden or 0, n_outputs, dropout, is_paired, is_averaged=True)
+        return Net(body, head, image_px)
     if image_px < LEAST_PX:
         raise ValueError(f"image_px is {image_px}, must be at least {LEAST_PX}")
-    body = NETS[name]()
-    n_features = body.n_features * body.find_pooled_px(image_px) ** 2
-    return Net(body, Head(n_features, HIDDEN, n_outputs, dropout, is_paired), image_px)
+    own = NineConv()
+    n_features = own.n_features * own.find_pooled_px(image_px) ** 2
+    return Net(own, Head(n_features, HIDDEN if n_hidden is None else n_hidden, n_outputs, dropout, is_paired), image_px)
 
 
 def initialize_weights(net: Net, seed: int) -> None:
     """Draw the weights anew, uniform within 1 / sqrt(fan-in) of 0, torch's own range; biases 0.
 
+    A body from timm keeps those that it was made with.
+
     BatchNorm takes the scale of the weights out, so that smaller ones learn faster at the same rate. The last layer of
     a paired head's correction is 0.
     """
     generator = torch.Generator().manual_seed(seed)
+    drawn_here = net if isinstance(net.body, NineConv) else net.head
     with torch.no_grad():
-        for layer in net.modules():
+        for layer in drawn_here.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 drawn = torch.rand(layer.weight.shape, generator=generator) * 2 - 1
                 layer.weight.copy_(drawn / layer.weight[0].numel() ** 0.5)

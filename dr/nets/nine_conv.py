@@ -10,7 +10,6 @@ CONVOLUTIONS = (
     *((16, False), (16, True), (32, False), (32, True), (64, False), (64, True)),
     *((96, True), (96, True), (128, True)),
 )
-HIDDEN = 96  # units of the article's first fully connected layer
 LEAST_PX = 32  # six poolings leave one pixel
 # Where Grad-CAM looks: the last convolution, as Grad-CAM is defined, and one whose places are finer. With a weight for
 # each place the hottest place of each of blocks 2 to 5 lies on a lesion in 99 of 100 drawn eyes or more; of these the
@@ -23,7 +22,7 @@ class Look(NamedTuple):
 
     maps : (n, channels, h, w), the layer's, the first thing that needs gradients
     features : (n, n_features, ...), the body's last maps, which follow from them
-    stride : pixels of the image between two places of a map; place i lies on pixel stride * i
+    stride, offset : pixels of the image between two places of a map; place i lies on pixel stride * i + offset
     is_local : whether each place is weighed by its own gradient, not by the map's mean one. The mean is for nets that
         end in an average over places; a linear layer over all places tells them apart. Source: R. L. Draelos and
         L. Carin, Use HiResCAM instead of Grad-CAM for faithful explanations, arXiv:2011.08891, 2020.
@@ -33,6 +32,7 @@ class Look(NamedTuple):
     features: torch.Tensor
     stride: int
     is_local: bool
+    offset: float = 0.0
 
 
 class NineConv(nn.Module):

@@ -7,7 +7,7 @@ generators", OOPSLA, section 4) hashes what the number is for. Integers only, so
 import torch
 
 BITS = 24  # of a draw: float32 and float64 hold all of them
-CROPS, VIEWS, DROPOUT = range(3)  # streams: what the numbers are for
+CROPS, VIEWS, DROPOUT, DROP_PATH = range(4)  # streams: what the numbers are for
 
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio, as a signed number
 FIRST_FACTOR = 0xBF58476D1CE4E5B9 - (1 << 64)

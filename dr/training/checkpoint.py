@@ -12,7 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dr.training.settings import NETS, Settings
+from dr.nets import catalog
+from dr.training.settings import MOST_HIDDEN, Settings
 from preprocess.cache import files
 from preprocess.cache.errors import InputError, shorten
 from preprocess.picture import outline
@@ -40,11 +41,12 @@ class Checkpoint:
     making : how its squares are made
     mean, std : of the channels over the squares learned from, RGB, 0-255
     prior : the share of each output among them
-    net : its weights
+    net : its weights, or their average, see Settings.ema
     optimizer : parameter -> what the optimizer keeps of it
     scaler : of float16's gradients, see Learner; None if an older version made it
     n_images : how many it learned from; None if an older version made it, which did not say
     likeness : what they look like, see dr.training.likeness; None if an older version made it, {} if they are too few
+    raw : the weights that training goes on with, if `net` is their average
     """
 
     epoch: int
@@ -59,6 +61,7 @@ class Checkpoint:
     scaler: dict[str, float] | None = None
     n_images: int | None = None
     likeness: dict[str, torch.Tensor] | None = None
+    raw: dict[str, torch.Tensor] | None = None
 
 
 def write(path: Path, checkpoint: Checkpoint) -> str:
@@ -122,7 +125,7 @@ def _find_fault(content: Any) -> str | None:
 
 
 def _makes_sense(
-    epoch, settings, task, making, mean, std, prior, net, optimizer, scaler=None, n_images=1, likeness=None
+    epoch, settings, task, making, mean, std, prior, net, optimizer, scaler=None, n_images=1, likeness=None, raw=None
 ) -> bool:
     """Tell whether the parts of a checkpoint have possible values, those that decide how a net is built above all."""
     import torch
@@ -134,10 +137,10 @@ def _makes_sense(
         and (n_images is None or type(n_images) is int)
         and (not likeness or _is_likeness(**likeness))
         and LEAST_CROP_PX <= settings["crop_px"] <= making["size_px"] <= MOST_CROP_PX
-        and type(settings["dropout"]) in (float, int)
-        and 0 <= settings["dropout"] < 1
+        and all(type(settings[name]) in (float, int) and 0 <= settings[name] < 1 for name in ("dropout", "drop_path"))
         and type(settings["pairs"]) is bool
-        and settings["net"] in NETS
+        and bool(catalog.NAME.fullmatch(settings["net"]))
+        and (settings["hidden"] is None or (type(settings["hidden"]) is int and 0 <= settings["hidden"] <= MOST_HIDDEN))
         and task.keys() == set(Task._fields)
         and task["kind"] in TASK_KINDS
         and isinstance(task["names"], list | tuple)
@@ -150,7 +153,7 @@ def _makes_sense(
         and [len(mean), len(std), len(prior)] == [3, 3, len(task["names"])]
         and all(isinstance(value, float) and math.isfinite(value) for value in numbers)
         and min(std) > 0
-        and all(isinstance(part, torch.Tensor) for part in (*net.values(), *kept))
+        and all(isinstance(part, torch.Tensor) for part in (*net.values(), *(raw or {}).values(), *kept))
     )
 
 

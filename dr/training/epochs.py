@@ -33,17 +33,19 @@ def train_epochs(
     is_held_out = training_set.find_held_out(wanted.folds, wanted.fold)
     learned, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
     resolved = learner.resolve(wanted, cached.making.size_px, on)
-    channels = standardize.read_channels(options.cache, [cached.images[row] for row in learned])
-    mean, std = (part.tolist() for part in channels)
+    learning = learner.make_learner(resolved, task, targets[learned], on)
+    if start.n_done:
+        kept = checkpoint.read(start.folder / f"{start.n_done:04}.pt")
+        learning, mean, std = learner.restore(learning, kept), kept.mean, kept.std
+    else:
+        with workers.first_goes_ahead():
+            begun = learner.begin(learning, options.weights)
+        own = standardize.read_channels(options.cache, [cached.images[row] for row in learned])
+        mean, std = begun or (part.tolist() for part in own)
     with workers.first_goes_ahead():
         squares = store.load(cached, mean, std, on, options.storage, options.cache / "dr" / "pixels" / "train.npy")
     if workers.rank() == 0:
         print(f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}")
-    learning = learner.make_learner(resolved, task, targets[learned], on)
-    if start.n_done:
-        learning = learner.restore(learning, checkpoint.read(start.folder / f"{start.n_done:04}.pt"))
-    elif options.start_from:
-        learner.start_net(learning.net, options.start_from)
     if workers.rank() == 0:  # nothing but the training itself can fail from here on
         runs.begin(folder, start, vars(wanted), training_set.digests)
     prior = find_prior(task, targets[learned]).tolist()
@@ -70,7 +72,7 @@ def _keep_epoch(
     settings, epoch, rate = learning.settings, record.epoch, learning.optimizer.param_groups[0]["lr"]
     cuts = crops.center_crops(len(squares), squares.size_px - learning.net.image_px)
     with progress.tracking(len(held_out), f"epoch {epoch}, held out") as bar:
-        scores = views.score(learning.net, squares, held_out, cuts, settings.precision, settings.batch_size, bar)
+        scores = views.score(learning.kept, squares, held_out, cuts, settings.precision, settings.batch_size, bar)
     if not np.isfinite(scores).all():
         raise InputError(
             f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are not "
@@ -78,8 +80,9 @@ def _keep_epoch(
         )
     valid = {f"valid_{name}": value for name, value in measure(record.task, scores, targets[held_out]).items()}
     optimizer = learner.collect_optimizer(learning)
-    net, scaler = learning.net.state_dict(), learning.scaler.state_dict()
-    record = dataclasses.replace(record, net=net, optimizer=optimizer, scaler=scaler)
+    raw = learning.net.state_dict() if learning.averaged else None
+    net, scaler = learning.kept.state_dict(), learning.scaler.state_dict()
+    record = dataclasses.replace(record, net=net, raw=raw, optimizer=optimizer, scaler=scaler)
     digest = checkpoint.write(folder / f"{epoch:04}.pt", record)
     figures = {"epoch": epoch, "learning_rate": rate, "train_log_loss": log_loss, **valid, "checkpoint": digest}
     figures |= {"skipped_steps": n_skipped} if n_skipped else {}

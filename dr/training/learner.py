@@ -1,10 +1,11 @@
 """A net in training: made anew, from a checkpoint's weights, or as it was when a checkpoint was written."""
 
+import copy
 import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +15,14 @@ from dr.machine import batch_norm, device, workers
 from dr.nets import net
 from dr.nets.net import Net
 from dr.task import weigh_targets
-from dr.training import checkpoint
+from dr.training import weights
 from dr.training.checkpoint import Checkpoint
 from dr.training.settings import Settings
 from preprocess.cache.errors import InputError
 from preprocess.samples.layout import Task
 
 CROP_SHARE = 7 / 8  # of the squares' side is the side of a random crop: 448 of 512 px
+ADAM_BETA = 0.999  # the second of Adam's, torch's default
 MEMORY_FORMAT = torch.channels_last  # 7.8 against 4.2 images/s at 448 px in float32 (2 Zen 5 cores, torch 2.13)
 
 
@@ -29,6 +31,7 @@ class Learner(NamedTuple):
 
     forward : the net as training calls it, see batch_norm.connect
     scaler : keeps the gradients within float16's range, if that is the precision; else it does nothing
+    averaged : the average of its weights, if there is one
     settings : with precision and crop_px decided
     weights : (k,), what an image of each target counts
     """
@@ -40,6 +43,12 @@ class Learner(NamedTuple):
     settings: Settings
     weights: torch.Tensor
     device: torch.device
+    averaged: Net | None = None
+
+    @property
+    def kept(self) -> Net:
+        """The net that is settled, checked and kept."""
+        return self.averaged or self.net
 
 
 def resolve(wanted: Settings, size_px: int, on: torch.device) -> Settings:
@@ -58,20 +67,50 @@ def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.
     net.initialize_weights(made, resolved.seed)
     made = made.to(on, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs do not know it
     forward = batch_norm.connect(made, on, is_ever_frozen=resolved.freeze_epochs > 0)
-    held_down, others = net.split_parameters(made)
-    groups = [{"params": held_down, "weight_decay": resolved.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    rate, momentum = resolved.learning_rate, resolved.momentum
-    optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=resolved.nesterov)
-    counts_for = weigh_targets(task, targets, resolved.class_weights)
-    scaler = _make_scaler(resolved, on)
-    return Learner(
-        made, forward, optimizer, scaler, resolved, torch.tensor(counts_for, dtype=torch.float32, device=on), on
-    )
+    optimizer = _make_optimizer(made, resolved)
+    counts_for = torch.tensor(weigh_targets(task, targets, resolved.class_weights), dtype=torch.float32, device=on)
+    averaged = copy.deepcopy(made) if resolved.ema else None
+    return Learner(made, forward, optimizer, _make_scaler(resolved, on), resolved, counts_for, on, averaged)
 
 
 def _make_net(settings: Settings, task: Task) -> Net:
     crop_px = settings.crop_px or 0  # decided: it is a checkpoint's, or resolved
-    return net.make_net(settings.net, crop_px, len(task.names), settings.dropout, settings.pairs)
+    of_head = len(task.names), settings.dropout, settings.pairs, settings.hidden
+    return net.make_net(settings.net, crop_px, *of_head, settings.drop_path, settings.seed)
+
+
+def _make_optimizer(made: Net, settings: Settings) -> torch.optim.Optimizer:
+    """Return the optimizer; `factor` is what the learning rate of a group of its parameters is multiplied by."""
+    groups: list[dict[str, Any]] = []
+    for part, factor in ((made.head, 1.0), (made.body, settings.body_rate)):
+        weights, others = net.split_parameters(part)
+        for parameters, decay in ((weights, settings.weight_decay), (others, 0.0)):
+            groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
+    rate, momentum = settings.learning_rate, settings.momentum
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=(momentum, ADAM_BETA))
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=settings.nesterov)
+
+
+def begin(learner: Learner, source: str | Path) -> weights.Channels | None:
+    """Give an untrained net the weights that it begins with, see `weights.begin`."""
+    channels = weights.begin(learner.net, source)
+    if learner.averaged:
+        learner.averaged.load_state_dict(learner.net.state_dict())
+    return channels
+
+
+def average(learner: Learner, n_steps: int) -> None:
+    """Let the average of the weights follow them after a step, the `n_steps`-th.
+
+    In the first steps it keeps less of itself, or it would long hold the weights that training began with (as
+    TensorFlow's ExponentialMovingAverage does).
+    """
+    if learner.averaged:
+        share = min(learner.settings.ema, n_steps / (9 + n_steps))
+        with torch.no_grad():
+            for kept, new in zip(learner.averaged.parameters(), learner.net.parameters(), strict=True):
+                kept.lerp_(new, 1 - share)
 
 
 def load_net(of: Checkpoint) -> Net:
@@ -79,15 +118,6 @@ def load_net(of: Checkpoint) -> Net:
     made = _make_net(of.settings, of.task)
     _load_weights(made, of.net, "the checkpoint")
     return made
-
-
-def start_net(started: Net, path: Path) -> None:
-    """Give a net the weights of a checkpoint; a paired head's correction stays as it is if they have none.
-
-    Raises InputError if the weights are of another net, or of one for other sizes of crops.
-    """
-    own = {name: value for name, value in started.state_dict().items() if name.startswith("head.joint.")}
-    _load_weights(started, own | checkpoint.read(path).net, str(path))
 
 
 def _load_weights(into: Net, weights: Mapping[str, torch.Tensor], named: str) -> None:
@@ -100,10 +130,13 @@ def _load_weights(into: Net, weights: Mapping[str, torch.Tensor], named: str) ->
 
 def restore(learner: Learner, kept: Checkpoint) -> Learner:
     """Return the learner as it was when the checkpoint was written."""
-    _load_weights(learner.net, kept.net, f"epoch {kept.epoch}")
+    _load_weights(learner.net, kept.raw or kept.net, f"epoch {kept.epoch}")
+    if learner.averaged:
+        _load_weights(learner.averaged, kept.net, f"epoch {kept.epoch}")
     for name, parameter in learner.net.named_parameters():
         for key, value in kept.optimizer.get(name, {}).items():
-            learner.optimizer.state[parameter][key] = value.to(parameter)
+            state = learner.optimizer.state[parameter]
+            state[key] = value if key == "step" else value.to(parameter)  # AdamW counts on the processor
     # The precision is the checkpoint's: this machine might choose another.
     settings = dataclasses.replace(learner.settings, precision=kept.settings.precision)
     scaler = _make_scaler(settings, learner.device)

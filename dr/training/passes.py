@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from dr.machine import workers
-from dr.machine.device import autocast
+from dr.machine.device import autocast, naming_memory
 from dr.nets.net import set_training
 from dr.squares import batches, crops, draws
 from dr.squares.store import Squares
-from dr.training.learner import Learner
+from dr.training.learner import Learner, average
 from dr.training.settings import Settings
 from preprocess.cache import progress
 from preprocess.cache.errors import InputError
@@ -19,6 +19,7 @@ SETTLING_IMAGES, SETTLING_SHARE = 1024, 0.5  # at most, also of an epoch; more g
 STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the device
 
 
+@naming_memory()
 def train_epoch(
     learner: Learner, squares: Squares, targets: np.ndarray, positions: np.ndarray, epoch: int
 ) -> tuple[float, int]:
@@ -41,12 +42,16 @@ def train_epoch(
     with progress.tracking(n_images, f"epoch {epoch}", is_shown=workers.rank() == 0) as bar:
         for step, (chosen, images) in enumerate(images_of):
             for group in learner.optimizer.param_groups:
-                group["lr"] = settings.find_rate(epoch, step / len(ordered))
+                group["lr"] = group["factor"] * settings.find_rate(epoch, step / len(ordered))
+            if settings.drop_path:  # timm draws from torch's own generator
+                number = torch.tensor(step * workers.count() + workers.rank())
+                torch.manual_seed(int(draws.make_keys(settings.seed, draws.DROP_PATH, epoch, number)))
             rows = torch.from_numpy(chosen).to(on)
             keys = draws.make_keys(settings.seed, draws.DROPOUT, epoch, rows)
             scale = learner.scaler.get_scale()
             losses[step] = take_step(learner, images, targets_there[rows], keys, eyes[rows])
             n_skipped += learner.scaler.get_scale() < scale
+            average(learner, (epoch - 1) * len(ordered) + step + 1)
             bar.update(workers.count() * len(chosen))
             if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == len(ordered):
                 mean_loss = _check_losses(workers.average(losses[: step + 1]), learner, epoch)
@@ -61,9 +66,9 @@ def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray,
     epoch ("precise BatchNorm", Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm").
     """
     settings = learner.settings
-    set_training(learner.net, is_frozen=epoch <= settings.freeze_epochs)
-    learner.net.head.dropout.eval()
-    layers = [part for part in learner.net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    net = learner.kept
+    set_training(net, is_frozen=epoch <= settings.freeze_epochs)
+    layers = [part for part in net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     layers = [layer for layer in layers if layer.training]
     if not layers:
         return
@@ -71,14 +76,16 @@ def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray,
     ordered = _order_batches(squares, positions, settings, epoch)[: max(1, n_images // settings.batch_size)]
     cuts = crops.draw_crops(len(squares), squares.size_px - learner.net.image_px, settings.seed, epoch)
     momenta = [layer.momentum for layer in layers]
+    net.eval()  # the rest of it drops nothing
     for layer in layers:
+        layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
     with torch.no_grad():
         images_of = batches.iterate_batches(squares, ordered, cuts, learner.net.image_px, learner.device)
         for _, images in images_of:
             with autocast(learner.device, settings.precision):
-                learner.net(images)
+                net(images)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
 
@@ -124,7 +131,8 @@ def measure_loss(
     logits, targets : (n, k), and (n,) int64
     weights : (k,), what an image of each target counts
     """
-    losses = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
+    plain = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
+    losses = settings.log_loss * plain
     if settings.squared_error:
         levels = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)
         losses = losses + settings.squared_error * (logits.softmax(dim=1) @ levels - targets) ** 2

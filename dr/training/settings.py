@@ -7,21 +7,24 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dr.nets import catalog
 from preprocess.cache import files
 from preprocess.cache.errors import InputError
 from preprocess.cache.stage import number, whole
 from preprocess.recipes import recipe
 from preprocess.samples import readers
 
+MOST_HIDDEN = 100_000
 ORDINARY = "default"  # what the run without a name is called where runs are named
-NETS = ("nine-conv",)  # of dr.nets.net
+WEIGHTS = ("none", "imagenet")  # to begin with, beside a file's
+OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("drops", "one-cycle", "cosine")
 STORAGES = ("auto", "device", "memory", "file")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 DROP_SHARES = (0.6, 0.8, 0.9)  # of the epochs; the article dropped the rate "a few times"
 DROP_FACTOR = 0.2  # what a drop multiplies the rate by; the article gives no number
 WARM_UP_SHARE = 0.3  # of a one-cycle schedule (Smith and Topin 2019, "Super-convergence"; torch's default)
-WARM_UP_FROM = 1 / 25  # of the highest rate; torch's default
+WARM_UP_FROM = 1 / 25  # of the highest rate; torch's default, here of every warm-up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,19 +35,27 @@ class Settings:
     """
 
     net: str
+    weights: str  # none, imagenet, or the digest of a file
+    hidden: int | None
+    drop_path: float
     epochs: int
     batch_size: int
     learning_rate: float
+    body_rate: float
     schedule: str
     drop_epochs: list[int] | None
+    warm_up_epochs: float
+    optimizer: str
     momentum: float
     nesterov: bool
     weight_decay: float
     dropout: float
     class_weights: str
     label_smoothing: float
+    log_loss: float
     squared_error: float
     clip_norm: float | None
+    ema: float
     freeze_epochs: int
     patience: int | None
     crop_px: int | None
@@ -52,7 +63,6 @@ class Settings:
     zoom: float
     jitter: float
     pairs: bool
-    start_from: str | None  # digest of a checkpoint
     folds: int
     fold: int
     seed: int
@@ -68,9 +78,12 @@ class Settings:
             drops = self.drop_epochs
             drops = [round(part * self.epochs) for part in DROP_SHARES] if drops is None else drops
             return self.learning_rate * DROP_FACTOR ** sum(epoch > drop for drop in drops)
-        progress = (epoch - 1 + share) / self.epochs
         if self.schedule == "cosine":
-            return self.learning_rate * fall(progress)
+            since = epoch - 1 + share - self.warm_up_epochs
+            if since < 0:
+                return self.learning_rate * (1 + (1 - WARM_UP_FROM) * since / self.warm_up_epochs)
+            return self.learning_rate * fall(since / (self.epochs - self.warm_up_epochs))
+        progress = (epoch - 1 + share) / self.epochs
         if progress < WARM_UP_SHARE:
             return self.learning_rate * (1 - (1 - WARM_UP_FROM) * fall(progress / WARM_UP_SHARE))
         return self.learning_rate * fall((progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
@@ -86,21 +99,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     def switch(option: str, text: str) -> None:  # what a recipe turns on can be turned off
         group.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
 
-    add("--net", str, "which body the net has", choices=NETS)
+    add("--net", parse_net, f"which body the net has: {catalog.NINE_CONV}, or one of timm that gives feature maps, "
+        "like resnet50, convnext_tiny, swin_tiny_patch4_window7_224", metavar="NAME")  # fmt: skip
+    add("--weights", parse_weights, "what the net begins with: none, random weights; imagenet, what timm's hub has; or "
+        "a file: a checkpoint like CACHE/dr/epochs/0060.pt (for --pairs a single net's will do), or timm's or "
+        "torchvision's weights of this net, .safetensors or .pth. Images are then standardized as those weights are "
+        "used to; a head of another size is left out", metavar="none|imagenet|FILE")  # fmt: skip
+    add("--hidden", whole(0, MOST_HIDDEN), "units of a layer between features and outputs, 0: none (nine-conv: the "
+        "article's 96, other nets: 0)")  # fmt: skip
+    add("--drop-path", number(0, 0.99), "most that a block of a net of timm is left out of a step, as often")
     add("--epochs", whole(1), "passes over the training set")
     add("--batch-size", whole(2), "images per step, over all devices")
     add("--learning-rate", number(0), "of the first epochs (drops), else the highest")
+    add("--body-rate", number(0), "the body's learning rate, as a share of the head's")
     add("--schedule", str, "how the learning rate changes", choices=SCHEDULES)
     add("--drop-epochs", whole(1), "epochs after which the rate drops (60, 80 and 90 %% of all)", nargs="+")
+    add("--warm-up-epochs", number(0), "epochs, or part of one, in which the rate of a cosine rises")
+    add("--optimizer", str, "adamw: steps that each weight's own gradients scale; --momentum is its first beta",
+        choices=OPTIMIZERS)  # fmt: skip
     add("--momentum", number(0, 1), "share of the last step that is taken again")
     switch("--nesterov", "take the gradient where momentum leads")
-    add("--weight-decay", number(0), "L2 on the weights of convolutions and linear layers")
+    add("--weight-decay", number(0), "L2 (of adamw: decoupled) on the weights of convolutions and linear layers")
     add("--dropout", number(0, 0.99), "share of the features dropped before the first linear layer")
     add("--class-weights", str, "balanced: every level counts as much as the others", choices=("none", "balanced"))
     add("--label-smoothing", number(0, 0.99), "share of the target spread over all levels")
+    add("--log-loss", number(0), "weight of the log loss; 0: --squared-error alone")
     add("--squared-error", number(0), "weight of the squared error of the expected level, added to the log loss: a "
         "level counts as near to its neighbours, which are grades of one disease")  # fmt: skip
     add("--clip-norm", number(0), "longest gradient that is taken as it is")
+    add("--ema", number(0, 0.99999), "share that an average of the weights keeps of itself in each step: it is what is "
+        "checked and kept; 0: the weights themselves")  # fmt: skip
     add("--freeze-epochs", whole(0), "epochs in which only the head learns, before all does")
     add("--patience", whole(1), "epochs without a better validation log loss after which to stop")
     add("--crop-px", whole(32), "side of the random crops (7/8 of the squares)")
@@ -109,8 +137,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--jitter", number(0, 1), "each channel of a training image is stretched by up to this share, or compressed "
         "by it, and shifted by up to as many standard deviations")  # fmt: skip
     switch("--pairs", "one net for both eyes of a patient: each eye's features correct the other's scores")
-    group.add_argument("--start-from", type=Path, metavar="FILE", help="checkpoint whose weights to begin with, like "
-                       "CACHE/dr/epochs/0060.pt; for --pairs a single net's will do")  # fmt: skip
     add("--folds", whole(2), "parts that the patients are divided into")
     add("--fold", whole(0), "the part that is held out for validation")
     add("--seed", whole(0), "of weights, order, crops, flips and dropout")
@@ -131,6 +157,18 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
     parser.add_argument("--device", type=parse_device, default="auto", help="cuda, mps or cpu; auto: the first of "
                         "them at hand")  # fmt: skip
+
+
+def parse_net(text: str) -> str:
+    """Return the name of a net, if it can be one; only timm knows all."""
+    if not catalog.NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a net")
+    return text
+
+
+def parse_weights(text: str) -> str | Path:
+    """Return none, imagenet, or the path of a file."""
+    return text if text in WEIGHTS else Path(text)
 
 
 def parse_device(text: str) -> str:
@@ -154,8 +192,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     """
     options = recipe.parse(parser, argv, "dr.train", check=_check)
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
-    if options.start_from:
-        values["start_from"] = files.hash_file(options.start_from)
+    if isinstance(options.weights, Path):
+        values["weights"] = files.hash_file(options.weights)
     if values["drop_epochs"] is not None:
         values["drop_epochs"] = sorted(values["drop_epochs"])
     return options, Settings(**values)
@@ -168,8 +206,17 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("--nesterov needs a --momentum above 0")
     if options.drop_epochs and options.schedule != "drops":
         raise InputError(f"--drop-epochs has no meaning with --schedule {options.schedule}")
-    if options.start_from and not options.start_from.is_file():
+    if options.warm_up_epochs and (options.schedule != "cosine" or options.warm_up_epochs >= options.epochs):
+        raise InputError("--warm-up-epochs: of --schedule cosine, and fewer than --epochs")
+    if options.optimizer == "adamw" and (options.nesterov or options.momentum == 1):
+        raise InputError("--optimizer adamw: knows no --nesterov, and its --momentum is below 1")
+    if not options.log_loss + options.squared_error:
+        raise InputError("--log-loss 0 needs a --squared-error above 0")
+    if isinstance(options.weights, Path) and not options.weights.is_file():
         kept = "dr.train keeps its checkpoints in CACHE/dr/epochs"
-        raise InputError(f"--start-from {options.start_from}: no such file; {kept}")
+        raise InputError(f"--weights {options.weights}: no such file; {kept}")
     if (options.squared_error or options.pairs) and readers.find_layout(options.data).task.kind == "classes":
         raise InputError("--squared-error and --pairs are for levels of two eyes: classes have no order and no pairs")
+    catalog.check(options.net, options.drop_path)
+    if options.weights == "imagenet":
+        catalog.find_source(options.net)

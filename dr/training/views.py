@@ -58,6 +58,7 @@ def cut_view(view: int, n: int, margin_px: int, seed: int) -> Crops:
     return Crops(*(np.repeat(field, n, axis=0) for field in drawn))
 
 
+@device.naming_memory()
 def score(
     net: Net, squares: Squares, positions: np.ndarray, cuts: Crops, precision: str, batch_size: int, bar: Bar
 ) -> np.ndarray:

@@ -20,7 +20,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dr.machine import device
-from dr.nets.nine_conv import CONVOLUTIONS, HIDDEN
+from dr.nets.head import HIDDEN
+from dr.nets.nine_conv import CONVOLUTIONS
 from dr.squares import batches, crops, draws, store
 from dr.training import learner, passes
 from dr.training.settings import PRECISIONS
@@ -62,14 +63,14 @@ def make_plain(squares, crop_px, batch_size, on):
     return net, drawn, take_step, lambda images: net(images.to(on)).softmax(1).cpu()
 
 
-def make_ours(squares, crop_px, batch_size, on, precision):
-    """Return this project's way, likewise."""
+def make_ours(squares, crop_px, batch_size, on, precision, **changes):
+    """Return this project's way, likewise; with other settings than the article's, if any."""
     device.prepare(on)
     precision, n = device.choose_precision(precision, on), len(squares)
     if on.type == "cuda":
         pixels, tables = (torch.from_numpy(part).to(on) for part in (squares.pixels, squares.tables))
         squares = store.Squares(squares.eyes, pixels, tables)
-    settings = make_settings(crop_px=crop_px, batch_size=batch_size, precision=precision)
+    settings = make_settings(crop_px=crop_px, batch_size=batch_size, precision=precision, **changes)
     made = learner.make_learner(settings, TASK, np.arange(5), on)
     cuts = crops.draw_crops(n, squares.size_px - crop_px, 0, 1)
     epochs = (batches.order_epoch(np.arange(n), batch_size, 0, epoch) for epoch in itertools.count())

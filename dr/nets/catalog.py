@@ -1,0 +1,96 @@
+"""Which nets `--net` knows: nine-conv, and those of timm that give feature maps. timm, and torch, are imported late."""
+
+import difflib
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from preprocess.cache.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NINE_CONV = "nine-conv"
+NAME = re.compile(r"[\w-]+(\.\w+)?", re.ASCII)  # of a net, and of one of timm's sets of weights for it
+HUB = "https://huggingface.co/{}/resolve/main/model.safetensors"
+REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+
+
+def import_timm() -> ModuleType:
+    """Return timm. Raises InputError, with the command that helps, if it, torchvision or torch do not fit together."""
+    try:
+        import timm
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:  # torchvision of another torch
+        reason = str(error).partition("\n")[0]
+        command = f"{sys.executable} -m pip install -r {REQUIREMENTS}"
+        raise InputError(f"nets other than {NINE_CONV} need timm and torchvision ({reason}): {command}") from None
+    return timm
+
+
+def check(name: str, drop_path: float) -> None:
+    """Raise InputError for a net that is unknown, gives no feature maps, or has no paths to drop."""
+    if name == NINE_CONV:
+        if drop_path:
+            raise InputError(f"--drop-path: {name} has no paths to drop")
+        return
+    import torch
+
+    with torch.device("meta"):
+        model = create(name, None, drop_path)
+    image_px = find_config(name).input_size[-1]
+    maps = model.forward_features(torch.empty(1, 3, image_px, image_px, device="meta"))  # type: ignore[operator]
+    if not isinstance(maps, torch.Tensor) or maps.ndim != 4:
+        raise InputError(f"--net {name}: gives no feature maps, as a plain transformer; convolutional nets and swin do")
+
+
+def find_config(name: str) -> Any:
+    """Return timm's record of a net: its weights, their mean and std, its sizes. Raises InputError if it is unknown."""
+    timm = import_timm()
+    plain, _, tag = name.partition(".")
+    if not timm.is_model(plain):
+        near = difflib.get_close_matches(plain, [NINE_CONV, *timm.list_models()], n=3)
+        raise InputError(f"--net {name}: no such net" + f" (near: {', '.join(near)})" * bool(near))
+    named = [known.partition(".")[2] for known in timm.list_pretrained(f"{plain}.*")]
+    if tag and tag not in named:
+        raise InputError(f"--net {name}: timm has no such weights ({', '.join(named)})")
+    return timm.get_pretrained_cfg(name)
+
+
+def create(name: str, image_px: int | None, drop_path: float, **more: Any) -> "nn.Module":
+    """Return a net of timm for images of `image_px`, or of its own size. Raises InputError if it cannot be made."""
+    config = find_config(name)
+    options = {"drop_path_rate": drop_path} if drop_path else {}
+    if config.fixed_input_size and image_px:
+        options["img_size"] = image_px
+    try:
+        return import_timm().create_model(name, num_classes=0, **options, **more)
+    except TypeError as error:  # an unexpected keyword
+        if "drop_path_rate" in str(error):
+            raise InputError(f"--drop-path: {name} has no paths to drop") from None
+        raise InputError(f"--net {name}: {error}") from None
+
+
+def find_source(name: str) -> str:
+    """Return where timm has a net's weights from, a name or an address. Raises InputError if there are none."""
+    if name == NINE_CONV:
+        raise InputError(f"--weights imagenet: there are none for {NINE_CONV}")
+    config = find_config(name)
+    if not (config.hf_hub_id or config.url):
+        raise InputError(f"--weights imagenet: timm has none for {name}")
+    return HUB.format(config.hf_hub_id) if config.hf_hub_id else config.url
+
+
+def download(name: str, image_px: int) -> "nn.Module":
+    """Return a net with timm's own weights, from its hub or what was fetched before.
+
+    Raises InputError, naming the file to fetch otherwise, if the hub cannot be reached.
+    """
+    source = find_source(name)
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return create(name, image_px, 0.0, pretrained=True)
+    except (OSError, HfHubHTTPError):
+        raise InputError(f"--weights imagenet: out of reach; fetch {source} and give --weights FILE") from None
