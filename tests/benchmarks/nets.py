@@ -14,7 +14,6 @@ for `dr.train --net tf_efficientnet_lite0 --weights`: its tensors are timm's, in
 import argparse
 import itertools
 import resource
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -104,26 +103,7 @@ def measure(way, task, name, crop_px, batch_size, on):
     size_px = round(crop_px / learner.CROP_SHARE)
     pixels = rng.integers(0, 256, (max(N_SQUARES, batch_size), size_px, size_px, 3), dtype=np.uint8)
     net, drawn, take_step, predict = WAYS[way](name, pixels, crop_px, batch_size, on)
-    net.train(task == "train")
-    wait = torch.cuda.synchronize if on.type == "cuda" else lambda: None
-
-    def work():
-        images, which = next(drawn)
-        if task == "train":
-            take_step(images, which)
-        else:
-            with torch.inference_mode():
-                predict(images)
-        return len(images)
-
-    work()
-    work()
-    wait()
-    n_images, start = 0, time.perf_counter()
-    while time.perf_counter() - start < SECONDS:
-        n_images += work()
-    wait()
-    rate = n_images / (time.perf_counter() - start)
+    rate = train.count_images(task, net, drawn, take_step, predict, on, SECONDS, n_warm_up=2)
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return rate, torch.cuda.max_memory_allocated() / 1e6 if on.type == "cuda" else peak_kb / 1e3
 

@@ -95,6 +95,11 @@ def measure(way, task, crop_px, batch_size, on):
     squares = store.Squares(2 * np.arange(n), pixels, store.compose_tables(luts, [127.0] * 3, [70.0] * 3))
     make = make_plain if way == "plain" else functools.partial(make_ours, precision=way)
     net, drawn, take_step, predict = make(squares, crop_px, batch_size, on)
+    return count_images(task, net, drawn, take_step, predict, on)
+
+
+def count_images(task, net, drawn, take_step, predict, on, seconds=SECONDS, n_warm_up=1):
+    """Return images per second of a task, or of drawing batches alone, after some batches to warm up."""
     net.train(task == "train")
     wait = torch.cuda.synchronize if on.type == "cuda" else lambda: None
 
@@ -107,10 +112,11 @@ def measure(way, task, crop_px, batch_size, on):
                 predict(images)
         return len(images)
 
-    work()
+    for _ in range(n_warm_up):
+        work()
     wait()
     n_images, start = 0, time.perf_counter()
-    while time.perf_counter() - start < SECONDS:
+    while time.perf_counter() - start < seconds:
         n_images += work()
     wait()
     return n_images / (time.perf_counter() - start)
