@@ -170,7 +170,7 @@ def test_scores_are_the_mean_over_views_and_epochs(places, copied, folder, capsy
         cached = source.read_squares(copied / "cache", "test", RETINA)
         squares = store.load(cached, of.mean, of.std, torch.device("cpu"), "memory", folder / "unused.npy")
         for view in range(3):
-            cuts = views.cut_view(view, 6, 5, 0)
+            cuts = views.cut_view(view, 6, 5, 0, "both")
             assert all((field == field[0]).all() for field in cuts)
             with torch.inference_mode():
                 batches = [crops.cut_batch(squares, np.array([row]), cuts, 32) for row in range(6)]

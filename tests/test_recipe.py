@@ -13,6 +13,7 @@ def parse(argv, *stages, renamed=None):
     parser.add_argument("--share", type=stage.number(0, 1))
     parser.add_argument("--crop", choices=("adaptive", "box"))
     parser.add_argument("--layers", type=stage.whole(1), nargs="+")
+    parser.add_argument("--bounds", type=stage.number(0), nargs=2)
     parser.add_argument("--is-new", action="store_true")
     return recipe.parse(parser, argv, *(stages or ["preprocess.resize"]), renamed=renamed)
 
@@ -67,6 +68,7 @@ def test_a_recipe_starts_from_its_base_whatever_folder_it_lies_in(tmp_path):
         ("[preprocess.resize]\nshare = nan", "share: 'nan' is not a number from 0 to 1"),
         ("[preprocess.resize]\ncrop = 'boxes'", "crop: 'boxes' is none of adaptive, box"),
         ("[preprocess.resize]\nlayers = []", r"layers: \[\] is no list of values"),
+        ("[preprocess.resize]\nbounds = [1]", r"bounds: \[1\] is no list of 2 values"),
         ("[preprocess.resize]\nis_new = 1", "is_new: 1 is neither true nor false"),
         ("based_on = 1", "based_on is 1, not the name of a recipe"),
         ("based_on = 'demmo'", r"based_on demmo: no such recipe \(near: demo\)"),

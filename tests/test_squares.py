@@ -20,6 +20,8 @@ from tests import tiny
 SIZE_PX, CROP_PX, N = 12, 8, 9
 MARGIN_PX = SIZE_PX - CROP_PX
 ALL = np.arange(N)
+UNCHANGED = (0, 1, 0, 1, 1, 0)  # angle, zoom, shift, brightness, gain, offset
+TURNED = {"rotation_deg": 180, "zoom": (0.8, 1.3), "shift": 0.1}
 
 
 LUTS = np.random.default_rng(1).integers(0, 256, (N, 3, 256), dtype=np.uint8)
@@ -34,8 +36,9 @@ def squares():
 
 @pytest.mark.parametrize("jitter", [0, 0.3])
 def test_crop_flip_table_and_colours_agree_with_plain_indexing(squares, jitter):
-    """Colours are stretched and shifted per channel, on the standardized values."""
-    cuts = crops.draw_crops(N, MARGIN_PX, seed=3, epoch=1, jitter=jitter)
+    """Pixels are brightened, to 255 at most; colours are stretched and shifted per channel, on standardized values."""
+    brightness = (0.5, 1.5) if jitter else (1, 1)
+    cuts = crops.draw_crops(N, MARGIN_PX, seed=3, epoch=1, jitter=jitter, brightness=brightness)
     assert 0 < cuts.is_flipped_vertically.sum() < N
     np.testing.assert_allclose(squares.tables, (LUTS.transpose(0, 2, 1) - MEAN) / STD, rtol=1e-6, atol=1e-6)
     batch = crops.cut_batch(squares, ALL, cuts, CROP_PX).numpy()
@@ -44,7 +47,8 @@ def test_crop_flip_table_and_colours_agree_with_plain_indexing(squares, jitter):
         square = squares.pixels[position][top : top + CROP_PX, left : left + CROP_PX]
         square = square[::-1] if cuts.is_flipped_vertically[position] else square
         square = square[:, ::-1] if cuts.is_flipped_horizontally[position] else square
-        table = squares.tables[position] * cuts.gain[position] + cuts.shift[position]
+        square = np.rint(np.minimum(square * cuts.brightness[position], 255)).astype(int)
+        table = squares.tables[position] * cuts.gain[position] + cuts.offset[position]
         for channel in range(3):
             np.testing.assert_array_equal(batch[position, channel], table[:, channel][square[:, :, channel]])
 
@@ -57,28 +61,30 @@ def ramps():
     return Squares(2 * np.arange(6), pixels, store.compose_tables(keep_values(6), [0] * 3, [1] * 3))
 
 
-@pytest.mark.parametrize("changes", [{}, {"jitter": 0.3}, {"rotation_deg": 180, "zoom": 1.3}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"jitter": 0.3, "brightness": (0.3, 2)}, TURNED, {"shift": 0.2}], ids=str)
 def test_device_cuts_as_the_host_does(squares, ramps, changes):
-    """The same bytes; turned, within a grey level: interpolation rounds."""
-    for given in (squares, ramps) if "zoom" not in changes else (ramps,):
+    """The same bytes; turned or shifted, within a grey level: interpolation rounds."""
+    is_turned = "shift" in changes
+    for given in (ramps,) if is_turned else (squares, ramps):
         crop_px = given.size_px * 5 // 8
         cuts = crops.draw_crops(len(given), given.size_px - crop_px, 3, 2, **changes)
         ways = given, Squares(given.eyes, torch.from_numpy(given.pixels), torch.from_numpy(given.tables))
         host, device = (crops.cut_batch(way, np.array([5, 0, 5, 3]), cuts, crop_px) for way in ways)
-        assert (host - device).abs().max() <= (1 if "zoom" in changes else 0)
+        assert (host - device).abs().max() <= is_turned
         assert (host - device).abs().mean() < 0.05
         assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in (host, device))
 
 
 def test_turned_crop_shows_what_lies_at_the_turned_places(ramps):
     """On ramps a pixel tells the place that it came from."""
-    cuts = crops.draw_crops(6, 24, seed=0, epoch=1, rotation_deg=20, zoom=1.1)
+    cuts = crops.draw_crops(6, 24, seed=0, epoch=1, rotation_deg=20, zoom=(0.9, 1.2), shift=0.1)
     batch = crops.cut_batch(ramps, np.arange(6), cuts, 40).numpy()
     offset = np.arange(40) - 19.5
     for row in range(6):
         dy, dx = np.meshgrid(offset, offset, indexing="ij")
         dy = -dy if cuts.is_flipped_vertically[row] else dy
         dx = -dx if cuts.is_flipped_horizontally[row] else dx
+        dx, dy = (part - 40 * share for part, share in zip((dx, dy), cuts.shift[row], strict=True))
         cosine, sine = np.cos(cuts.angle[row]), np.sin(cuts.angle[row])
         x = cuts.left[row] + 19.5 + (cosine * dx - sine * dy) / cuts.zoom[row]
         y = cuts.top[row] + 19.5 + (sine * dx + cosine * dy) / cuts.zoom[row]
@@ -99,27 +105,36 @@ def test_sample_depends_neither_on_its_batch_nor_on_the_thread_that_cuts_ahead(s
         assert torch.equal(torch.cat(made), whole[order])
 
 
-@pytest.mark.parametrize("name", ["places", "top", "left", "flips", "angle", "zoom", "gain", "shift"])
+SPREAD = {  # what is drawn -> as a share of its bounds, -1 to 1
+    "angle": lambda values: values / (np.pi / 2),
+    "zoom": lambda values: np.log(values) / np.log(1.25),
+    "shift": lambda values: values / 0.1,
+    "brightness": lambda values: (values - 0.7) / 0.2,
+    "gain": lambda values: np.log(values) / np.log(1.3),
+    "offset": lambda values: values / 0.3,
+}
+
+
+@pytest.mark.parametrize("name", ["places", "top", "left", "flips", *SPREAD])
 def test_what_is_drawn_is_uniform_within_its_bounds_and_independent(name):
     """512 - 448 + 1 = 65 places each way: chi-squared over all 4,225; flips are fair coins beside them and each other.
 
     What is no whole number is drawn from -1 to 1, of its bounds or of their logarithms, for each channel its own.
     """
-    drawn = crops.draw_crops(200_000, 64, seed=0, epoch=1, rotation_deg=90, zoom=1.2, jitter=0.3)
+    options = {"rotation_deg": 90, "zoom": (0.8, 1.25), "shift": 0.1, "brightness": (0.5, 0.9), "jitter": 0.3}
+    drawn = crops.draw_crops(200_000, 64, seed=0, epoch=1, **options)
     flips = 2 * drawn.is_flipped_vertically + drawn.is_flipped_horizontally
     counted = {"places": (drawn.top * 65 + drawn.left, 65**2), "flips": (drawn.top * 4 + flips, 4 * 65)}
     counted |= {"top": (drawn.top, 65), "left": (drawn.left, 65)}
-    spread = {"angle": drawn.angle / (np.pi / 2), "zoom": np.log(drawn.zoom) / np.log(1.2)}
-    spread |= {"gain": np.log(drawn.gain) / np.log(1.3), "shift": drawn.shift / 0.3}
     if name in counted:
         values, n_values = counted[name]
         counts = np.bincount(values, minlength=n_values)
         assert len(counts) == n_values
         assert stats.chisquare(counts).pvalue > 0.001
     else:
-        values = spread[name][:50_000]
+        values = SPREAD[name](getattr(drawn, name))[:50_000]
         assert stats.kstest(np.ravel(values), stats.uniform(-1, 2).cdf).pvalue > 0.001
-        assert values.ndim == 1 or np.abs(np.corrcoef(values.T)[np.triu_indices(3, 1)]).max() < 0.02
+        assert values.ndim == 1 or np.abs(np.corrcoef(values.T)[np.triu_indices(values.shape[1], 1)]).max() < 0.02
 
 
 def test_draws_depend_on_seed_epoch_and_stream_but_not_on_how_many_positions_there_are():
@@ -135,12 +150,14 @@ def test_draws_depend_on_seed_epoch_and_stream_but_not_on_how_many_positions_the
 
 def test_no_margin_leaves_one_place_the_centre_is_in_the_middle_and_nothing_is_changed_unasked():
     """Nor does it matter to the places what else is drawn."""
-    centre, changed = crops.center_crops(50, 64), {"rotation_deg": 90, "zoom": 1.2, "jitter": 0.3}
+    centre, changed = crops.center_crops(50, 64), TURNED | {"brightness": (0.5, 2), "jitter": 0.3}
     assert not crops.draw_crops(50, 0, seed=0, epoch=1).top.any()
     plain, other = (crops.draw_crops(50, 64, seed=0, epoch=1, **options) for options in ({}, changed))
-    for given, values in ((centre[:4], (32, 32, 0, 0)), (centre[4:], (0, 1, 1, 0)), (plain[4:], (0, 1, 1, 0))):
-        assert [(part == value).all() for part, value in zip(given, values, strict=True)] == [True] * 4
+    for given, values in ((centre[:4], (32, 32, 0, 0)), (centre[4:], UNCHANGED), (plain[4:], UNCHANGED)):
+        assert all((part == value).all() for part, value in zip(given, values, strict=True))
     assert all(np.array_equal(one, two) for one, two in zip(plain[:4], other[:4], strict=True))
+    across, never = (crops.draw_crops(50, 64, seed=0, epoch=1, flips=flips) for flips in ("horizontal", "none"))
+    assert not across[2].any() and np.array_equal(across[3], plain[3]) and not np.any(never[2:4])
 
 
 def test_epoch_takes_every_position_once_in_whole_batches():

@@ -156,6 +156,7 @@ REFUSED = {
     **{"--fold 4": "--fold 4", "--folds 100": "100 folds", "--crop-px 38": "only 37 px"},
     "--drop-epochs 3 --schedule cosine": "--drop-epochs",
     "--nesterov --momentum 0": "--momentum",
+    "--zoom 1.1 0.9": "--zoom: the lower bound",
 }
 
 

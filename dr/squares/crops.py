@@ -1,5 +1,6 @@
 """Where each square is cut, turned, flipped and recoloured; and the cutting, on the host or on the device."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -14,7 +15,7 @@ TURNING = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP  # the matrix leads back from 
 
 
 class Crops(NamedTuple):
-    """Where each image is cut, how it is turned and how its colours are changed: arrays of shape (n,)."""
+    """Where each image is cut, how it is turned and how its colours are changed: arrays of n rows."""
 
     top: np.ndarray
     left: np.ndarray
@@ -22,34 +23,40 @@ class Crops(NamedTuple):
     is_flipped_horizontally: np.ndarray
     angle: np.ndarray  # radians about the middle of the crop, before the flips
     zoom: np.ndarray  # above 1: enlarged about the middle of the crop
+    shift: np.ndarray  # (n, 2), by which share of the crop's side the picture is moved right and down, before the flips
+    brightness: np.ndarray  # what the square's pixel values are multiplied by, before all that is applied to them
     gain: np.ndarray  # (n, 3), what the standardized channels are multiplied by
-    shift: np.ndarray  # (n, 3), what is added to them then
+    offset: np.ndarray  # (n, 3), what is added to them then
 
 
 def draw_crops(
     n: int, margin_px: int, seed: int, epoch: int, stream: int = draws.CROPS,
-    rotation_deg: float = 0.0, zoom: float = 1.0, jitter: float = 0.0,
+    flips: str = "both", rotation_deg: float = 0.0, zoom: Sequence[float] = (1.0, 1.0), shift: float = 0.0,
+    brightness: Sequence[float] = (1.0, 1.0), jitter: float = 0.0,
 ) -> Crops:  # fmt: skip
     """Return a random crop per position in the dataset: corners uniform over 0..margin_px, each flip with p = 0.5.
 
     What a position gets is a function of the seed, the epoch and the position alone. Angles are uniform up to
-    `rotation_deg` to either side, zooms log-uniform from 1/zoom to zoom, gains log-uniform from 1/(1 + jitter) to
-    1 + jitter, shifts uniform up to `jitter` to either side.
+    `rotation_deg` to either side, shifts up to `shift`, offsets up to `jitter`; zooms log-uniform within their
+    bounds, gains from 1/(1 + jitter) to 1 + jitter; brightness is uniform within its bounds.
     """
-    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), 12).numpy()
+    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), 15).numpy()
     top, left = (numbers[:, :2] * (margin_px + 1) >> draws.BITS).T
-    is_flipped = numbers[:, 2:4] >> (draws.BITS - 1) == 1
+    is_flipped = (numbers[:, 2:4] >> (draws.BITS - 1) == 1) & [flips == "both", flips != "none"]
     uniform = numbers[:, 4:] / 2 ** (draws.BITS - 1) - 1  # in [-1, 1)
-    angle, zooms = np.deg2rad(rotation_deg) * uniform[:, 0], zoom ** uniform[:, 1]
-    gain, shift = ((1 + jitter) ** uniform[:, 2:5]).astype(np.float32), (jitter * uniform[:, 5:]).astype(np.float32)
-    return Crops(top, left, is_flipped[:, 0], is_flipped[:, 1], angle, zooms, gain, shift)
+    (low, high), (dark, light), share = zoom, brightness, (1 + uniform[:, [1, 8]]) / 2
+    angle, zooms = np.deg2rad(rotation_deg) * uniform[:, 0], low * (high / low) ** share[:, 0]
+    gain, offset = ((1 + jitter) ** uniform[:, 2:5]).astype(np.float32), (jitter * uniform[:, 5:8]).astype(np.float32)
+    shifts, brightnesses = shift * uniform[:, 9:], dark + (light - dark) * share[:, 1]
+    return Crops(top, left, is_flipped[:, 0], is_flipped[:, 1], angle, zooms, shifts, brightnesses, gain, offset)
 
 
 def center_crops(n: int, margin_px: int) -> Crops:
     """Return the middle crop, unflipped, for each of n images."""
     corners, unflipped = np.full(n, margin_px // 2), np.zeros(n, bool)
-    gain, shift = np.ones((n, 3), np.float32), np.zeros((n, 3), np.float32)
-    return Crops(corners, corners, unflipped, unflipped, np.zeros(n), np.ones(n), gain, shift)
+    turned = np.zeros(n), np.ones(n), np.zeros((n, 2))
+    coloured = np.ones(n), np.ones((n, 3), np.float32), np.zeros((n, 3), np.float32)
+    return Crops(corners, corners, unflipped, unflipped, *turned, *coloured)
 
 
 def cut_batch(squares: Squares, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
@@ -74,7 +81,8 @@ def _cut_on_host(squares: Squares, positions: np.ndarray, crops: Crops, crop_px:
     batch = np.empty((len(positions), crop_px, crop_px, 3), np.float32)
     turns = find_turns(crops, crop_px)
     pixels = np.asarray(squares.pixels)
-    tables = np.asarray(squares.tables)[positions] * crops.gain[:, None] + crops.shift[:, None]
+    tables = np.asarray(squares.tables)[positions[:, None], _brighten(crops)]
+    tables = tables * crops.gain[:, None] + crops.offset[:, None]
     for row, (position, top, left, is_down, is_right) in enumerate(zip(positions, *crops[:4], strict=True)):
         if turns is None:
             square = pixels[position, top : top + crop_px, left : left + crop_px]
@@ -103,20 +111,27 @@ def _cut_on_device(squares: Squares, positions: np.ndarray, crops: Crops, crop_p
         cut = pixels[rows[:, None, None], (top + y)[:, :, None], (left + x)[:, None, :]]
     else:
         cut = _turn(pixels, rows, y, x, torch.from_numpy(np.float32(turns)).to(device))
-    gain, shift = (torch.from_numpy(field).to(device)[:, None] for field in (crops.gain, crops.shift))
-    tables = torch.as_tensor(squares.tables)[rows] * gain + shift
+    gain, offset = (torch.from_numpy(field).to(device)[:, None] for field in (crops.gain, crops.offset))
+    tables = torch.as_tensor(squares.tables)[rows[:, None], torch.from_numpy(_brighten(crops)).to(device)]
+    tables = tables * gain + offset
     images, channels = (torch.arange(count, device=device) for count in (len(rows), 3))
     return tables[images[:, None, None, None], cut.int(), channels]
 
 
+def _brighten(crops: Crops) -> np.ndarray:
+    """Return what each pixel value is taken for, (b, 256) int64: itself, brightened and at most 255."""
+    return np.rint(np.arange(256) * crops.brightness[:, None]).clip(0, 255).astype(np.int64)
+
+
 def find_turns(crops: Crops, crop_px: int) -> np.ndarray | None:
     """Return what takes (x, y, 1) in a crop to (x, y) in its square, (b, 2, 3) float64; None if nothing is turned."""
-    if not crops.angle.any() and (crops.zoom == 1).all():
+    if not crops.angle.any() and (crops.zoom == 1).all() and not crops.shift.any():
         return None
     cosine, sine = np.cos(crops.angle) / crops.zoom, np.sin(crops.angle) / crops.zoom
     middle = (crop_px - 1) / 2
-    shift_x = crops.left + middle - (cosine - sine) * middle
-    shift_y = crops.top + middle - (sine + cosine) * middle
+    x, y = crop_px * crops.shift.T
+    shift_x = crops.left + middle - (cosine - sine) * middle - (cosine * x - sine * y)
+    shift_y = crops.top + middle - (sine + cosine) * middle - (sine * x + cosine * y)
     return np.stack([np.stack([cosine, -sine, shift_x], axis=1), np.stack([sine, cosine, shift_y], axis=1)], axis=1)
 
 

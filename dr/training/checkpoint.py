@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dr.nets import catalog
-from dr.training.settings import MOST_HIDDEN, Settings
+from dr.training.settings import FLIPS, MOST_HIDDEN, Settings
 from preprocess.cache import files
 from preprocess.cache.errors import InputError, shorten
 from preprocess.picture import outline
@@ -139,6 +139,7 @@ def _makes_sense(
         and LEAST_CROP_PX <= settings["crop_px"] <= making["size_px"] <= MOST_CROP_PX
         and all(type(settings[name]) in (float, int) and 0 <= settings[name] < 1 for name in ("dropout", "drop_path"))
         and type(settings["pairs"]) is bool
+        and settings["flips"] in FLIPS
         and bool(catalog.NAME.fullmatch(settings["net"]))
         and (settings["hidden"] is None or (type(settings["hidden"]) is int and 0 <= settings["hidden"] <= MOST_HIDDEN))
         and task.keys() == set(Task._fields)

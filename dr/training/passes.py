@@ -14,7 +14,7 @@ from dr.training.settings import Settings
 from preprocess.cache import progress
 from preprocess.cache.errors import InputError
 
-CHANGES = ("rotation_deg", "zoom", "jitter")  # settings that change images beside crops and flips
+CHANGES = ("flips", "rotation_deg", "zoom", "shift", "brightness", "jitter")  # settings that change images
 SETTLING_IMAGES, SETTLING_SHARE = 1024, 0.5  # at most, also of an epoch; more gave no lower log loss
 STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the device
 
@@ -74,7 +74,8 @@ def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray,
         return
     n_images = min(SETTLING_IMAGES, round(SETTLING_SHARE * len(positions)))
     ordered = _order_batches(squares, positions, settings, epoch)[: max(1, n_images // settings.batch_size)]
-    cuts = crops.draw_crops(len(squares), squares.size_px - learner.net.image_px, settings.seed, epoch)
+    margin_px = squares.size_px - net.image_px
+    cuts = crops.draw_crops(len(squares), margin_px, settings.seed, epoch, flips=settings.flips)
     momenta = [layer.momentum for layer in layers]
     net.eval()  # the rest of it drops nothing
     for layer in layers:

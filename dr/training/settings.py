@@ -19,6 +19,7 @@ ORDINARY = "default"  # what the run without a name is called where runs are nam
 WEIGHTS = ("none", "imagenet")  # to begin with, beside a file's
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("drops", "one-cycle", "cosine")
+FLIPS = ("both", "horizontal", "none")
 STORAGES = ("auto", "device", "memory", "file")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 DROP_SHARES = (0.6, 0.8, 0.9)  # of the epochs; the article dropped the rate "a few times"
@@ -59,8 +60,11 @@ class Settings:
     freeze_epochs: int
     patience: int | None
     crop_px: int | None
+    flips: str
     rotation_deg: float
-    zoom: float
+    zoom: list[float]  # from, to
+    shift: float
+    brightness: list[float]  # from, to
     jitter: float
     pairs: bool
     folds: int
@@ -132,8 +136,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--freeze-epochs", whole(0), "epochs in which only the head learns, before all does")
     add("--patience", whole(1), "epochs without a better validation log loss after which to stop")
     add("--crop-px", whole(32), "side of the random crops (7/8 of the squares)")
+    add("--flips", str, "which of the flips each training image, and each view of one to score, has as likely as not",
+        choices=FLIPS)  # fmt: skip
     add("--rotation-deg", number(0, 180), "training images are turned by up to so many degrees to either side")
-    add("--zoom", number(1, 4), "training images are enlarged by up to this factor, or reduced by it")
+    add("--zoom", number(0.25, 4), "training images are enlarged by a factor from LOW to HIGH; below 1: made smaller",
+        nargs=2, metavar=("LOW", "HIGH"))  # fmt: skip
+    add("--shift", number(0, 0.5), "training images are moved by up to this share of their side, their edge repeated")
+    add("--brightness", number(0, 4), "pixel values of training images are multiplied by a factor from LOW to HIGH, "
+        "before they are normalized and standardized", nargs=2, metavar=("LOW", "HIGH"))  # fmt: skip
     add("--jitter", number(0, 1), "each channel of a training image is stretched by up to this share, or compressed "
         "by it, and shifted by up to as many standard deviations")  # fmt: skip
     switch("--pairs", "one net for both eyes of a patient: each eye's features correct the other's scores")
@@ -208,6 +218,9 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--drop-epochs has no meaning with --schedule {options.schedule}")
     if options.warm_up_epochs and (options.schedule != "cosine" or options.warm_up_epochs >= options.epochs):
         raise InputError("--warm-up-epochs: of --schedule cosine, and fewer than --epochs")
+    for name in ("zoom", "brightness"):
+        if getattr(options, name)[0] > getattr(options, name)[1]:
+            raise InputError(f"--{name}: the lower bound comes first")
     if options.optimizer == "adamw" and (options.nesterov or options.momentum == 1):
         raise InputError("--optimizer adamw: knows no --nesterov, and its --momentum is below 1")
     if not options.log_loss + options.squared_error:

@@ -46,15 +46,15 @@ def score_views(
     """Return the scores of each view, (n_views, n, k); view 0 is the middle, unflipped."""
     settings, rows = checkpoint.settings, np.arange(len(squares))
     margin_px = squares.size_px - net.image_px
-    views = [cut_view(view, len(squares), margin_px, settings.seed) for view in range(n_views)]
+    views = [cut_view(view, len(squares), margin_px, settings.seed, settings.flips) for view in range(n_views)]
     return np.stack([score(net, squares, rows, cuts, settings.precision, batch_size, bar) for cuts in views])
 
 
-def cut_view(view: int, n: int, margin_px: int, seed: int) -> Crops:
+def cut_view(view: int, n: int, margin_px: int, seed: int, flips: str) -> Crops:
     """Return where n squares are cut in a view: all alike, so that no score depends on who else is scored."""
     if view == 0:
         return crops.center_crops(n, margin_px)
-    drawn = crops.draw_crops(1, margin_px, seed, view, draws.VIEWS)
+    drawn = crops.draw_crops(1, margin_px, seed, view, draws.VIEWS, flips)
     return Crops(*(np.repeat(field, n, axis=0) for field in drawn))
 
 

@@ -162,8 +162,8 @@ def _take(action: argparse.Action, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither true nor false")
         return value
-    if action.nargs != "+":
+    if action.nargs is None:
         return take(value)
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{value!r} is no list of values")
+    if not isinstance(value, list) or not value or action.nargs not in ("+", len(value)):
+        raise ValueError(f"{value!r} is no list of {'' if action.nargs == '+' else f'{action.nargs} '}values")
     return [take(item) for item in value]

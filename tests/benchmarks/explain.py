@@ -8,9 +8,10 @@ lie on a lesion (`near`: or at most TOLERANCE off)? Chance is a random pixel; `o
 all other eyes would hit; `heat` the share of the heat near lesions over the share of the area. Explained are the levels
 predicted of test eyes that have retinopathy and are not taken for healthy.
 
-With --lesions, on real photographs, DIR/images, whose lesions are white in DIR/{MA,HE,EX,SE}/IMAGE_KIND.png, as in IDRiD
-(Porwal et al., Indian Diabetic Retinopathy Image Dataset, Data 3(3), 25, 2018): explained is the likeliest level above 0,
-`near` means at most LESION_TOLERANCE off, `rank` is the AUC of the heat as a score of the pixels that are lesions.
+With --lesions, on real photographs, DIR/images, whose lesions are white in DIR/{MA,HE,EX,SE}/IMAGE_KIND.png, as in
+IDRiD (Porwal et al., Indian Diabetic Retinopathy Image Dataset, Data 3(3), 25, 2018): explained is the likeliest level
+above 0, `near` means at most LESION_TOLERANCE off, `rank` is the AUC of the heat as a score of the
+pixels that are lesions.
 """
 
 from pathlib import Path
