@@ -1,5 +1,6 @@
 """Fixtures the tests share: a small drawn data folder, and the real photographs where they are at hand."""
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from preprocess import synthetic
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for all that tests start: tiny nets are faster so
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -83,17 +85,6 @@ def run(places, capsys):
         return capsys.readouterr().out
 
     return run_train
-
-
-@pytest.fixture
-def one_thread():
-    """Torch on one thread: tiny nets are faster so, above all beside other work."""
-    import torch
-
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_what_cannot_be_had_is_one_line(address, name, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_addresses_are_graded_like_files_and_named(address, finished_cache, one_thread, capsys):
+def test_addresses_are_graded_like_files_and_named(address, finished_cache, capsys):
     epoch = finished_cache / "dr" / "epochs" / "0002.pt"
     good = f"{address}/a_left.jpeg"
     capsys.readouterr()

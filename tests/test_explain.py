@@ -14,8 +14,6 @@ from preprocess.picture.disc import Disc
 from preprocess.picture.square import Making
 from preprocess.samples import retina
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def photographs(drawn_folder):

@@ -41,16 +41,11 @@ def run_pipeline(data, cache, jobs):
 @pytest.fixture(scope="module")
 def whole(drawn_folder, tmp_path_factory):
     """A cache, and a submission, that were made without a disturbance, by one process."""
-    import torch
-
-    cache, n_threads = tmp_path_factory.mktemp("whole") / "cache", torch.get_num_threads()
-    torch.set_num_threads(1)  # as the tests do: more threads round differently
+    cache = tmp_path_factory.mktemp("whole") / "cache"
     run_pipeline(drawn_folder, cache, jobs=1)
-    torch.set_num_threads(n_threads)
     return cache
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_two_processes_end_in_the_bytes_of_one_from_photographs_to_submission(drawn_folder, whole, tmp_path):
     run_pipeline(drawn_folder, tmp_path, jobs=2)
     one, two = crash.read_all(whole), crash.read_all(tmp_path)

@@ -15,7 +15,6 @@ from preprocess.samples import retina
 from preprocess.samples.layout import Owner
 from submissions import grade, panel
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 OWNERS = [Owner("1", "left"), Owner("1", "right")]
 
 

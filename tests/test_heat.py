@@ -11,8 +11,6 @@ from dr.nets import heat
 from dr.nets.net import initialize_weights, make_net
 from dr.nets.nine_conv import CONVOLUTIONS, LAST
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 IMAGE_PX = 64
 
 

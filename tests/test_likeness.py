@@ -20,7 +20,6 @@ from preprocess.samples.layout import Owner
 from submissions import grade
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 N = 60  # squares, of which the even ones are learned from
 
 

@@ -8,8 +8,6 @@ from dr.nets.head import KeyedDropout, weigh_fellows
 from dr.nets.net import initialize_weights, make_net, split_parameters
 from dr.squares import draws
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def make(image_px=32, seed=1, dropout=0.5, is_paired=False):
     net = make_net("nine-conv", image_px, 5, dropout, is_paired)

@@ -24,8 +24,6 @@ from preprocess.picture.square import keep_values
 from preprocess.samples.retina import RETINA, TASK
 from tests.tiny import TRAIN_OPTIONS, digest_files, draw_squares, prepare
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

@@ -24,7 +24,6 @@ from tests.tiny import digest_files
 timm = pytest.importorskip("timm")
 safetensors = pytest.importorskip("safetensors.torch")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 NET = "test_resnet"  # 0.47 million parameters, made for tests
 SMALL = [f"--net={NET}", "--drop-path=0", "--dropout=0"]

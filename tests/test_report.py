@@ -107,7 +107,7 @@ def test_public_and_private_part_are_told_apart_and_ignored_images_do_not_count(
     assert (whole.images, public.images) == (["7_right", "8_left", "8_right", "9_left"], ["7_right", "9_left"])
 
 
-def test_a_finished_run_is_shown_with_its_crops_heat_and_times(data, finished_cache, tmp_path, one_thread):
+def test_a_finished_run_is_shown_with_its_crops_heat_and_times(data, finished_cache, tmp_path):
     """Even if a photograph is gone since; a checkpoint that was changed since is an error."""
     cache, gone = shutil.copytree(finished_cache, tmp_path / "cache"), sorted((data / "train").iterdir())[0]
     gone.unlink()

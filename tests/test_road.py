@@ -20,8 +20,6 @@ from preprocess.recipes import recipe
 from preprocess.samples import readers
 from submissions import grade
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TINY = {"nine-conv": [], "resnet50": "--net test_resnet --weights none".split()}  # for the net of a recipe
 SIZES = "--epochs 1 --batch-size 2 --folds 2 --crop-px 48 --device cpu --precision float32".split()
 LOCAL = "few-photographs"

@@ -1,7 +1,6 @@
 """Training: what a run leaves behind, that it goes on where it stopped, and what it refuses."""
 
 import json
-import os
 import subprocess
 import sys
 from unittest import mock
@@ -22,8 +21,6 @@ from preprocess.cache.errors import InputError
 from preprocess.picture.square import keep_values
 from preprocess.samples.retina import TASK
 from tests.tiny import TRAIN_OPTIONS, digest_files, make_settings
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 
@@ -310,8 +307,7 @@ def test_two_processes_train_the_same_net_as_one(run, places, cache):
     (cache / "dr").rename(cache / "alone")
     launcher = "-m torch.distributed.run --standalone --nproc_per_node=2 -m dr.train".split()
     command = [sys.executable, *launcher, *places, *TRAIN_OPTIONS, *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for path in (cache / "alone" / "epochs").glob("*.pt"):
         one, two = (checkpoint.read(cache / name / "epochs" / path.name).net for name in ("alone", "dr"))

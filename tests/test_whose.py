@@ -10,8 +10,6 @@ from preprocess.cache.errors import InputError
 from preprocess.samples import retina
 from submissions import grade
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def pair(drawn_folder):
