@@ -21,7 +21,10 @@ from preprocess.samples.layout import SPLITS, Listing
 
 LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
 MOST_PX = 100_000  # of a correction: no photograph is as large
-LAYOUTS = "known are PATIENT_left and PATIENT_right there with trainLabels.csv, or folders of classes, train/CLASS/"
+LAYOUTS = (
+    "known are PATIENT_left and PATIENT_right there with trainLabels.csv, or folders of classes, train/CLASS/, or a "
+    "table of findings with images*/"
+)
 
 Corrections = dict[str, list[float]]  # image -> ellipse: x, y, semi-axis x, semi-axis y
 Journals = Mapping[str, Journal]  # "crop", "resize" or both

@@ -228,7 +228,10 @@ def _check(options: argparse.Namespace) -> None:
     if isinstance(options.weights, Path) and not options.weights.is_file():
         kept = "dr.train keeps its checkpoints in CACHE/dr/epochs"
         raise InputError(f"--weights {options.weights}: no such file; {kept}")
-    if (options.squared_error or options.pairs) and readers.find_layout(options.data).task.kind == "classes":
+    kind = readers.find_layout(options.data).task.kind
+    if kind == "findings":
+        raise InputError(f"{options.data}: findings can be preprocessed and split so far, no net learns them")
+    if (options.squared_error or options.pairs) and kind == "classes":
         raise InputError("--squared-error and --pairs are for levels of two eyes: classes have no order and no pairs")
     catalog.check(options.net, options.drop_path)
     if options.weights == "imagenet":

@@ -1,5 +1,8 @@
 """What goes wrong by what the user gave: one line that names file, row, what is wrong, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 SHOWN_CHARACTERS = 100  # of a file's content in a message: a hostile table may have a million columns
 
 
@@ -11,3 +14,10 @@ def shorten(text: str) -> str:
     """Return a text from a file as a message may show it: one line, printable, not too long."""
     shown = text if text.isprintable() else ascii(text)[1:-1]
     return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}…"
+
+
+def suggest(word: str, words: Iterable[str]) -> str:
+    """Return a remark on a word that is none of some: the one it is near to, else all of them."""
+    words = sorted(words)
+    near = difflib.get_close_matches(word, words, n=1)
+    return f" (near: {near[0]})" if near else f" ({', '.join(words)})"

@@ -26,6 +26,7 @@ FOLDERS: dict[str, str | None] = {
 BESIDE = (
     "preprocess",
     "preprocess.audit",
+    "preprocess.split",
     "dr.explain",
     "kappa.score",
     "submissions.grade",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,12 +71,15 @@ def read_csv(path: Path) -> list[list[str]]:
     return rows
 
 
-def read_table(path: Path, columns: Sequence[str], spell: Callable[[str], str] = str) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Sequence[str], spell: Callable[[str], str] = str, image_column: str = "image"
+) -> pd.DataFrame:
     """Return the named columns of a CSV as text, one row per image, indexed 0..n-1 in the file's order.
 
     Raises InputError, naming file and row, for an unreadable file, columns that are missing or come twice, rows that
     have more or fewer fields than the header, ids that are no image id and ids that come twice. Further columns are
-    left out. `spell` makes of an image as it is written the id that it is known by, see `Layout`.
+    left out. `spell` makes of an image as it is written the id that it is known by, see `Layout`. `image_column` is the
+    file's word for the column that is returned as "image".
     """
     import pandas as pd
 
@@ -89,13 +93,14 @@ def read_table(path: Path, columns: Sequence[str], spell: Callable[[str], str] =
     if repeated:
         raise InputError(f"{path}: column {repeated[0]} comes {header.count(repeated[0])} times")
     table = pd.DataFrame({column: [row[header.index(column)] for row in rows] for column in columns}, dtype=str)
-    if "image" in columns:
+    table = table.rename(columns={image_column: "image"})
+    if "image" in table:
         table["image"] = table["image"].map(spell)
     seen: set[str] = set()
-    for position, image in enumerate(table["image"] if "image" in columns else ()):
+    for position, image in enumerate(table.get("image", ())):
         if not is_id(image):
             raise InputError(f"{path}, row {position + 2}: {shorten(image)!r} is no image id")
-        if EXTENSION.fullmatch(suffix := Path(image).suffix):
+        if EXTENSION.fullmatch(suffix := os.path.splitext(image)[1]):
             where = f"{path}, row {position + 2}: image {shorten(image)}"
             raise InputError(f"{where}: drop the {suffix}: an image id is the file's name without it")
         if image in seen:

@@ -4,14 +4,13 @@ A recipe starts from another one, `based_on = "NAME"`, in the end from article.t
 """
 
 import argparse
-import difflib
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from preprocess.cache.errors import InputError
+from preprocess.cache.errors import InputError, suggest
 from preprocess.cache.pipeline import FOLDERS
 from preprocess.samples import readers
 from preprocess.samples.layout import SPLITS
@@ -60,7 +59,9 @@ def read_chain(name: str) -> list[Recipe]:
     base, named_by, beside = name, "--recipe", Path()
     while True:
         if not base.endswith(".toml") and base not in list_names():
-            raise InputError(f"{named_by} {base}: no such recipe{_near(base, list_names())}; or give a file, NAME.toml")
+            raise InputError(
+                f"{named_by} {base}: no such recipe{suggest(base, list_names())}; or give a file, NAME.toml"
+            )
         path = beside / base if base.endswith(".toml") else FOLDER / f"{base}.toml"
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -76,19 +77,13 @@ def read_chain(name: str) -> list[Recipe]:
             for stage, values in stages.items() if isinstance(stages, dict) else [("", None)]:
                 section = f"{package}.{stage}".rstrip(".")
                 if section not in FOLDERS or not isinstance(values, dict):
-                    raise InputError(f"{path}: [{section}] is no stage{_near(section, FOLDERS)}")
+                    raise InputError(f"{path}: [{section}] is no stage{suggest(section, FOLDERS)}")
                 sections[section] = values
         chain.append(Recipe(path, sections))
         if path == FOLDER / f"{BASE}.toml":
             return chain[::-1]
         if len(chain) > MOST_BASES:
             raise InputError(f"{path}: based_on runs in a circle")
-
-
-def _near(word: str, words: Iterable[str]) -> str:
-    words = sorted(words)
-    near = difflib.get_close_matches(word, words, n=1)
-    return f" (near: {near[0]})" if near else f" ({', '.join(words)})"
 
 
 def parse(
@@ -117,7 +112,7 @@ def parse(
             for key, value in recipe.sections.get(stage, {}).items():
                 name = (renamed or {}).get(f"{stage}.{key}", key)
                 if name not in actions:
-                    raise InputError(f"{recipe.path}: [{stage}] {key}: no such option{_near(key, actions)}")
+                    raise InputError(f"{recipe.path}: [{stage}] {key}: no such option{suggest(key, actions)}")
                 try:
                     parser.set_defaults(**{name: _take(actions[name], value)})
                 except (argparse.ArgumentTypeError, ValueError) as error:

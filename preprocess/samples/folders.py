@@ -136,27 +136,20 @@ def _holds_photograph(folder: Path) -> bool:
 
 def _list_parts(data: Path, parts: tuple[str, ...]) -> Found:
     """Return what lies in some folders below the data folder and in their classes."""
-    paths: dict[str, Path] = {}
-    misnamed: dict[str, str] = {}
+    parted: list[Listing] = []
     classes: dict[str, str] = {}
     for part in parts:
         for folder in [data / part, *(data / part / name for name in _list_classes(data / part))]:
             if not folder.is_dir():
                 continue
             listed = listing.list_folder(folder, str, _check_id, MISNAMED)
-            misnamed |= listed.misnamed
             if folder == data / part and part != "test":
-                misnamed |= {
-                    listing.show_name(path.name): "lies in no class's folder" for path in listed.paths.values()
-                }
-                continue
-            for image, path in listed.paths.items():
-                if image in paths:
-                    raise InputError(f"{path} and {paths[image]} are both image {image}; remove or rename one")
-            paths |= listed.paths
-            if folder != data / part:
+                stray = {listing.show_name(path.name): "lies in no class's folder" for path in listed.paths.values()}
+                listed = Listing({}, listed.misnamed | stray)
+            elif folder != data / part:
                 classes |= dict.fromkeys(listed.paths, folder.name)
-    return Found(Listing({image: paths[image] for image in tables.sort_images(paths)}, misnamed), classes)
+            parted.append(listed)
+    return Found(listing.join(parted), classes)
 
 
 def _check_id(image: str) -> None:

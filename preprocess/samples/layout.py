@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import Any, NamedTuple
 
 SPLITS = ("train", "test")
-TARGETS = {"levels": "level", "classes": "class"}  # kind of a task -> column of a table of its targets
+TARGETS = {"levels": "level", "classes": "class", "findings": "finding"}  # kind of a task -> one of its targets
 
 
 class Task(NamedTuple):
     """What a data set asks of each image: a declaration; what follows from it stands in dr.task.
 
-    kind : "levels", grades of one disease, of which one is true; "classes", of which one is true, in no order
+    kind : "levels", grades of one disease, of which one is true; "classes", of which one is true, in no order;
+        "findings", each true, false or unknown
     names : of the outputs, for people
     """
 
@@ -51,7 +49,7 @@ class Layout(NamedTuple):
     find_owner : image id -> Owner; raises InputError for an id that this layout cannot have
     read_labels : (path of a table, or of what `labels` names, known_only=False) -> the target of each image, int64,
         indexed by image, in their order; an empty target is an error, or else, if only the known ones are wanted, left
-        out
+        out. Of findings a table, float64, a column each, NaN where it is not known
     labels : split -> name of what tells its targets in the data folder: a table, or a folder with one per class
     sample : name of the table that lists the images of a submission, in its order
     held_out : the images that the data folder itself sets apart for validation: fold 0, with the rest of their groups
@@ -62,7 +60,7 @@ class Layout(NamedTuple):
     list_images: Callable[[Path, str], Listing]
     spell: Callable[[str], str]
     find_owner: Callable[[str], Owner]
-    read_labels: Callable[..., pd.Series]
+    read_labels: Callable[..., Any]  # a Series, of findings a DataFrame
     labels: dict[str, str]
     sample: str
     held_out: frozenset[str] = frozenset()

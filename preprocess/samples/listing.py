@@ -1,7 +1,7 @@
 """The photographs that lie in one folder: image id -> path."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from preprocess.cache import tables
@@ -38,6 +38,18 @@ def list_folder(folder: Path, spell: Callable[[str], str], check: Callable[[str]
             raise InputError(f"{path} and {found[image].name} are both image {image}; remove one")
         found[image] = path
     return Listing({image: found[image] for image in tables.sort_images(found)}, misnamed)
+
+
+def join(listings: Iterable[Listing]) -> Listing:
+    """Return what lies in several folders. Raises InputError if two files are the same image."""
+    paths: dict[str, Path] = {}
+    misnamed: dict[str, str] = {}
+    for listed in listings:
+        for image in listed.paths.keys() & paths.keys():
+            raise InputError(f"{listed.paths[image]} and {paths[image]} are both image {image}; remove or rename one")
+        paths |= listed.paths
+        misnamed |= listed.misnamed
+    return Listing({image: paths[image] for image in tables.sort_images(paths)}, misnamed)
 
 
 def show_name(name: str) -> str:

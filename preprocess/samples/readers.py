@@ -5,19 +5,24 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.samples import folders
+from preprocess.samples import findings, folders
 from preprocess.samples.layout import Layout
 from preprocess.samples.retina import LABELS, RETINA, list_images
 
 
 def find_layout(data: Path) -> Layout:
-    """Return how a data folder is laid out: by classes if train/ has folders of them and no retinas, else Kaggle's.
+    """Return how a data folder is laid out: by a table of findings, by classes if train/ has folders of them, else
+    Kaggle's; with Kaggle's labels or retinas, Kaggle's in any case.
 
-    Raises InputError for folders of classes that cannot be learned.
+    Raises InputError for folders of classes, or findings, that cannot be learned.
     """
-    if not folders.is_folder_of_classes(data) or (data / LABELS["train"]).exists() or list_images(data, "train").paths:
+    if (data / LABELS["train"]).exists():
         return RETINA
-    return folders.make_layout(data)
+    if findings.find_table(data):
+        return findings.make_layout(data)
+    if folders.is_folder_of_classes(data) and not list_images(data, "train").paths:
+        return folders.make_layout(data)
+    return RETINA
 
 
 def find_groups(layout: Layout, images: Iterable[str]) -> np.ndarray:

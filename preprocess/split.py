@@ -1,0 +1,86 @@
+"""Divide a table of findings by patient: DATA/Data_Entry_2017.csv -> train_val_list.txt, val_list.txt, test_list.txt.
+
+python -m preprocess.split --data DIR [--how sorted-70-10-20|official-sorted|official-drawn] [--seed N] [--overwrite]
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.cache import stage, tables
+from preprocess.cache.errors import InputError
+from preprocess.samples import findings
+
+TENTHS = (7, 8)  # of the patients, where validation and test begin: 70 %, 10 %, 20 %
+VALID_SHARE = 1 / 8  # of the official train_val patients: 10 of its 80 %
+HOW = ("sorted-70-10-20", "official-sorted", "official-drawn")
+
+
+def divide_patients(patients: Sequence[str], how: str, seed: int = 0) -> tuple[set[str], set[str]]:
+    """Return the patients to validate and to test by; all others are learned from, and nobody is lost at a boundary.
+
+    Parameters
+    ----------
+    patients : by sorted-70-10-20 all; else those of the official train_val list, of which none is tested by
+    """
+    ordered = tables.sort_images(set(patients))
+    if how == HOW[0]:
+        valid_at, test_at = (len(ordered) * tenths // 10 for tenths in TENTHS)
+        return set(ordered[valid_at:test_at]), set(ordered[test_at:])
+    if how == "official-drawn":
+        ordered = np.random.default_rng(seed).permutation(np.array(ordered, dtype=object)).tolist()
+    return set(ordered[len(ordered) - round(VALID_SHARE * len(ordered)) :]), set()
+
+
+def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
+    """Write the lists and say how many images and patients each has."""
+    path = findings.find_table(data)
+    if path is None:
+        raise InputError(f"{data}: no table of findings, {' or '.join(findings.TABLES)}")
+    groups = findings.read_table(path).groups
+    paths = {part: findings.find_list(data, part) for part in findings.LISTS}
+    written = list(paths) if how == HOW[0] else ["valid"]
+    there = [paths[part] for part in written if paths[part].exists()]
+    if there and not is_overwriting:
+        raise InputError(f"{there[0]}: is there already; --overwrite replaces it")
+    test: list[str] | None = []
+    if how != HOW[0] and (test := findings.read_list(paths["test"])) is None:
+        raise InputError(f"{paths['test']}: no such list; --how {HOW[0]} makes one")
+    tested = {groups[image] for image in test or () if image in groups}
+    valid, more = divide_patients([group for group in groups.values() if group not in tested], how, seed)
+    tested |= more
+    parts = {"train": lambda group: group not in tested, "valid": valid.__contains__, "test": tested.__contains__}
+    for part in written:
+        lines = [image for image in groups if parts[part](groups[image])]
+        tables.write_csv(paths[part], "".join(f"{image}\n" for image in lines))
+    describe(groups, {"train": set(groups.values()) - valid - tested, "validation": valid, "test": tested})
+
+
+def describe(groups: Mapping[str, str], parts: Mapping[str, set[str]]) -> None:
+    """Print how many images and patients each part has."""
+    for part, patients in parts.items():
+        n_images = sum(group in patients for group in groups.values())
+        print(f"preprocess.split: {part}: {n_images:,} images of {len(patients):,} patients")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = stage.make_bare_parser(
+        "preprocess.split",
+        "Divide a table of findings by patient, none in two parts: writes lists of images beside it, "
+        "train_val_list.txt, val_list.txt (held out as fold 0) and test_list.txt. sorted-70-10-20: the patients in "
+        "order of their numbers. official-…: test_list.txt stays, val_list.txt has an eighth of the other patients, "
+        "the last or drawn.",
+        "--data data/chest --how official-drawn",
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the table")
+    parser.add_argument("--how", choices=HOW, default=HOW[0], help="which patients")
+    parser.add_argument("--seed", type=stage.whole(0), default=0, help="of official-drawn")
+    parser.add_argument("--overwrite", action="store_true", help="replace lists that are there")
+    options = parser.parse_args(argv)
+    split(options.data, options.how, options.seed, options.overwrite)
+
+
+if __name__ == "__main__":
+    stage.run(main)
