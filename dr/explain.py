@@ -16,7 +16,7 @@ from dr.task import decide_alone, name_target
 from dr.training import checkpoint, runs, settings
 from dr.training.checkpoint import Checkpoint
 from preprocess.cache import files, progress, stage
-from preprocess.cache.errors import InputError
+from preprocess.cache.errors import InputError, Unusable
 from preprocess.picture import outline, photograph, square
 from preprocess.picture.disc import Disc
 from preprocess.samples.layout import TARGETS, Owner, Task
@@ -55,7 +55,7 @@ def is_unlike(unlikeness: float | None) -> bool:
 def check_like(unlikeness: float | None, is_strict: bool) -> None:
     """Raise Unusable if `--strict` refuses a photograph."""
     if is_strict and is_unlike(unlikeness):
-        raise square.Unusable(f"{UNLIKE}: {unlikeness:.1f} times as far from it as new ones of its kind may lie")
+        raise Unusable(f"{UNLIKE}: {unlikeness:.1f} times as far from it as new ones of its kind may lie")
 
 
 def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
@@ -104,7 +104,7 @@ def explain(options: argparse.Namespace) -> None:
             made = square.make_square(path, of.making)
             unlikeness = likeness.measure(of, made)
             check_like(unlikeness, options.strict)
-        except square.Unusable as error:
+        except Unusable as error:
             reasons[show(path)] = str(error)
             print(f"{show(path)}: refused: {error}", flush=True)
             continue

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from preprocess.cache import files, parallel, stage, tables
-from preprocess.cache.errors import InputError
+from preprocess.cache.errors import InputError, Unusable
 from preprocess.picture import photograph
 from preprocess.samples import readers
 from preprocess.samples.layout import SPLITS
@@ -44,7 +44,7 @@ def look(path: Path) -> dict[str, Any]:
     """Return a photograph's digest and the hash of its pixels, (4,) uint64, None for what is no photograph."""
     try:
         rgb, _ = photograph.decode(path, DECODED_PX)
-    except photograph.UnreadablePhotograph:
+    except Unusable:
         return {"digest": files.hash_file(path) if path.is_file() else "", "bits": None}
     return {"digest": files.hash_file(path), "bits": hash_pixels(rgb)}
 

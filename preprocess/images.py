@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from preprocess.cache import files, journal, manifest, parallel, rejected, tables
-from preprocess.cache.errors import InputError
+from preprocess.cache.errors import InputError, Unusable
 from preprocess.cache.journal import Journal, Row
 from preprocess.picture import cut, outline
-from preprocess.picture.disc import NoEye
-from preprocess.picture.photograph import Photograph, UnreadablePhotograph
+from preprocess.picture.photograph import Photograph
 from preprocess.samples import readers
 from preprocess.samples.layout import SPLITS, Listing
 
@@ -98,13 +97,13 @@ def work_on(path: Path, order: Order) -> tuple[Row, Row | None]:
     photograph = Photograph(path)
     try:
         row = order.row or outline.measure(photograph, order.method, order.correction)
-    except (UnreadablePhotograph, NoEye) as error:
+    except Unusable as error:
         return {"reason": str(error)}, None
     if order.size_px is None or describe_square(order.source, row) == order.made_from:
         return row, None
     try:
         pixels, inside = cut.cut_square(photograph, row, order.size_px, outline.SHAPES[order.method])
-    except UnreadablePhotograph as error:
+    except Unusable as error:
         return row, {"reason": str(error)}
     png, square = cut.encode(pixels, inside)
     files.write_bytes(order.target, png)

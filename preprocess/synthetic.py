@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from preprocess.recipes import recipe
 from preprocess.samples import folders
 from preprocess.samples.layout import SPLITS
 from preprocess.samples.retina import list_images
-from preprocess.scans import oct
 from preprocess.scans.plan import Scan, plan_scans
 
 if TYPE_CHECKING:
@@ -72,8 +71,16 @@ class Plan(NamedTuple):
         """Return where it lies in a split's folder."""
         return folder / f"{self.image}.jpeg"
 
+    def write(self, path: Path, seed: int, width_px: int | None) -> dict:
+        """Draw it into a JPEG file; return its size, disc and lesions in pixels."""
+        import cv2
 
-# --- who is photographed, and what ails them --------------------------------------------------------------------------
+        eye = draw_eye(seed, self.patient, self.side, self.level, width_px)
+        jpeg = cv2.imencode(".jpeg", eye.photograph[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, eye.jpeg_quality])[1]
+        files.write_bytes(path, jpeg.tobytes())
+        height, width = eye.photograph.shape[:2]
+        disc = [round(value, 2) for value in eye.disc]
+        return {"size": [width, height], "disc": disc, "lesions": eye.lesions.round(2).to_numpy().tolist()}
 
 
 def balance_pairs(pairs: np.ndarray) -> np.ndarray:
@@ -91,8 +98,8 @@ def balance_pairs(pairs: np.ndarray) -> np.ndarray:
     return fitted
 
 
-def plan_eyes(n_patients: int, levels: str, seed: int) -> list[Plan]:
-    """Return both eyes of patients whose numbers rise with gaps; `levels` is "real" or "balanced", see the options."""
+def plan_eyes(n_patients: int, levels: str, seed: int) -> list[list[Plan]]:
+    """Return both eyes of each patient; their numbers rise with gaps; `levels` is "real" or "balanced"."""
     pairs = balance_pairs(LEVEL_PAIRS) if levels == "balanced" else LEVEL_PAIRS / LEVEL_PAIRS.sum()
     gaps = np.random.default_rng(seed).integers(1, PATIENT_GAP + 1, n_patients)
     plans = []
@@ -100,11 +107,8 @@ def plan_eyes(n_patients: int, levels: str, seed: int) -> list[Plan]:
         rng = np.random.default_rng([seed, patient, LEVELS_STREAM])
         pair = divmod(int(rng.choice(pairs.size, p=pairs.ravel())), len(pairs))
         usage = "Public" if rng.random() < PUBLIC_SHARE else "Private"
-        plans += [Plan(patient, side, level, usage) for side, level in zip(SIDES, pair, strict=True)]
+        plans.append([Plan(patient, side, level, usage) for side, level in zip(SIDES, pair, strict=True)])
     return plans
-
-
-# --- one eye ----------------------------------------------------------------------------------------------------------
 
 
 def draw_eye(seed: int, patient: int, side: str, level: int, width_px: int | None = None) -> DrawnEye:
@@ -134,26 +138,9 @@ def enlarge(pixels, scale):
     return (pixels + 0.5) * scale - 0.5
 
 
-def write_picture(path: Path, seed: int, plan: Plan | Scan, width_px: int | None) -> dict:
-    """Draw an eye or a scan into a JPEG file; return the row of it."""
-    if isinstance(plan, Plan):
-        return write_eye(path, seed, plan, width_px)
-    return oct.write_scan(path, seed, *plan, width_px)
-
-
-def write_eye(path: Path, seed: int, plan: Plan, width_px: int | None) -> dict:
-    """Draw an eye into a JPEG file; return the row of it: size, disc and lesions in pixels."""
-    import cv2
-
-    eye = draw_eye(seed, plan.patient, plan.side, plan.level, width_px)
-    jpeg = cv2.imencode(".jpeg", eye.photograph[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, eye.jpeg_quality])[1]
-    files.write_bytes(path, jpeg.tobytes())
-    height, width = eye.photograph.shape[:2]
-    disc = [round(value, 2) for value in eye.disc]
-    return {"size": [width, height], "disc": disc, "lesions": eye.lesions.round(2).to_numpy().tolist()}
-
-
-# --- the folder -------------------------------------------------------------------------------------------------------
+def write_picture(plan: Plan | Scan, path: Path, seed: int, width_px: int | None) -> dict:
+    """Draw an eye or a scan into a file; return what the tables tell of it."""
+    return plan.write(path, seed, width_px)
 
 
 def draw_split(data: Path, split: str, plans: Sequence[Plan | Scan], parameters: dict, jobs: int) -> dict[str, dict]:
@@ -166,12 +153,12 @@ def draw_split(data: Path, split: str, plans: Sequence[Plan | Scan], parameters:
 
     def describe(image: str) -> list:
         path, plan = planned[image]
-        return [plan.level if isinstance(plan, Plan) else plan.name, *files.describe_source(path)]
+        return [*plan, *files.describe_source(path)]
 
     tasks = {}
     for image in journal.due({image: describe(image) for image in planned}):
         path, plan = planned[image]
-        tasks[image] = path, parameters["seed"], plan, parameters["width_px"]
+        tasks[image] = plan, path, parameters["seed"], parameters["width_px"]
     with journal.appending() as append:
         for image, row in parallel.map_parallel(write_picture, tasks, jobs, f"draw {split}"):
             append(image, describe(image), row)
@@ -203,46 +190,29 @@ def draw_folder(data: Path, n_patients: dict[str, int], parameters: dict, jobs: 
 
     Raises InputError if it holds what was not drawn here, rather than overwrite it or mix with it.
     """
-    plans = plan_eyes(sum(n_patients.values()), parameters["levels"], parameters["seed"])
-    split_at = n_patients["train"] * len(SIDES)
-    planned = {"train": plans[:split_at], "test": plans[split_at:]}
+    is_oct, seed, n = parameters["kind"] == "oct", parameters["seed"], sum(n_patients.values())
+    patients: Sequence[Sequence[Any]] = plan_scans(n, seed) if is_oct else plan_eyes(n, parameters["levels"], seed)
+    parts = {"train": patients[: n_patients["train"]], "test": patients[n_patients["train"] :]}
+    planned = {split: [plan for plans in part for plan in plans] for split, part in parts.items()}
     is_own = (data / OWN_FOLDER).is_dir()
-    foreign = [] if is_own else [name for name in TABLES if (data / name).exists()]
+    foreign = [] if is_own else [name for name in (*TABLES, "val") if (data / name).exists()]
     for split in SPLITS:
         own = {plan.image for plan in planned[split]} if is_own else set()
-        foreign += [f"{split}/{image}" for image in list_images(data, split).paths if image not in own]
+        paths = (folders.list_images if is_oct else list_images)(data, split).paths
+        foreign += [f"{split}/{image}" for image in paths if image not in own]
     if foreign:
         raise InputError(
             f"{data}: holds {foreign[0]} and {len(foreign) - 1} more files that this command would not draw;"
             " remove them, or give another --data"
         )
-    code = {path.name: files.hash_file(path) for path in sorted((Path(__file__).parent / "fundus").glob("*.py"))}
+    room = Path(__file__).parent / ("scans" if is_oct else "fundus")
+    code = {path.name: files.hash_file(path) for path in sorted(room.glob("*.py"))}
     rows: dict[str, dict] = {}
     with files.locked(data / OWN_FOLDER):
         for split in SPLITS:
             rows |= draw_split(data, split, planned[split], parameters | code, jobs)
-        write_tables(data, planned, rows)
-
-
-def draw_scans(data: Path, n_patients: dict[str, int], parameters: dict, jobs: int) -> None:
-    """Draw a folder of OCT scans by class; what is there already, drawn with the same parameters, stays.
-
-    Raises InputError if it holds what this would not draw.
-    """
-    plans = plan_scans(sum(n_patients.values()), parameters["seed"])
-    parts = {"train": plans[: n_patients["train"]], "test": plans[n_patients["train"] :]}
-    planned = {split: [scan for scans in part for scan in scans] for split, part in parts.items()}
-    is_own = (data / OWN_FOLDER).is_dir()
-    foreign = [name for name in ("val", *SPLITS) if (data / name).exists() and not is_own]
-    for split in SPLITS:
-        own = {scan.image for scan in planned[split]}
-        foreign += [f"{split}/{image}" for image in folders.list_images(data, split).paths if image not in own]
-    if foreign:
-        raise InputError(f"{data}: holds {foreign[0]}, which this command would not draw; give another --data")
-    code = {path.name: files.hash_file(path) for path in sorted((Path(__file__).parent / "scans").glob("*.py"))}
-    with files.locked(data / OWN_FOLDER):
-        for split in SPLITS:
-            draw_split(data, split, planned[split], parameters | code, jobs)
+        if not is_oct:
+            write_tables(data, planned, rows)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -267,11 +237,8 @@ def main(argv: list[str] | None = None) -> None:
     recipe.add_option(parser)
     options = recipe.parse(parser, argv, "preprocess.synthetic")
     n_patients = {"train": options.patients_train, "test": options.patients_test}
-    parameters = {"seed": options.seed, "width_px": options.width_px}
-    if options.kind == "oct":
-        draw_scans(options.data, n_patients, {"kind": "oct"} | parameters, options.jobs)
-    else:
-        draw_folder(options.data, n_patients, {"levels": options.levels} | parameters, options.jobs)
+    parameters = {name: getattr(options, name) for name in ("kind", "levels", "seed", "width_px")}
+    draw_folder(options.data, n_patients, parameters, options.jobs)
 
 
 if __name__ == "__main__":

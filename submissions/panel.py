@@ -18,6 +18,7 @@ from dr.task import decide_alone
 from dr.training import likeness, views
 from dr.training.runs import Voter
 from preprocess.cache import progress
+from preprocess.cache.errors import Unusable
 from preprocess.cache.progress import Bar
 from preprocess.picture import outline, square
 from preprocess.picture.disc import Disc
@@ -91,7 +92,7 @@ def grade_eyes(
                     made = {making: square.make_square(path, making) for making in makings}
                     unlikeness = measure_unlikeness(voters, made)
                     check_like(unlikeness, is_strict)
-                except square.Unusable as reason:
+                except Unusable as reason:
                     reasons[show(path)] = str(reason)
                     continue
                 disc = next(iter(made.values())).disc if is_found else None

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocess import synthetic
-from preprocess.picture.disc import Disc, NoEye, find_box_disc, find_disc
+from preprocess.cache.errors import Unusable
+from preprocess.picture.disc import Disc, find_box_disc, find_disc
 from preprocess.picture.photograph import decode
 from tests.stress import STRESSES, measure_overlap
 
@@ -158,7 +159,7 @@ EYELESS = FLAT | {
 
 @pytest.mark.parametrize("name", EYELESS)
 def test_picture_without_an_eye_is_refused(name):
-    with pytest.raises(NoEye, match="one flat colour" if name in FLAT else "no round outline|one flat colour"):
+    with pytest.raises(Unusable, match="one flat colour" if name in FLAT else "no round outline|one flat colour"):
         find_disc(np.ascontiguousarray(np.broadcast_to(EYELESS[name], (*SIZE, 3))).astype(np.uint8))
 
 
@@ -167,7 +168,7 @@ def test_box_is_that_of_the_pixels_above_the_threshold():
     rgb[2:8, 3:5, 1] = 11
     rgb[0, 0] = 10
     assert find_box_disc(rgb, 10) == Disc(3.5, 4.5, 1, 3, 1)
-    with pytest.raises(NoEye, match="nothing brighter than 11"):
+    with pytest.raises(Unusable, match="nothing brighter than 11"):
         find_box_disc(rgb, 11)
 
 
@@ -199,6 +200,6 @@ def test_real_discs_are_found_under_stress_too(real_sample, stress):
 def test_broken_photographs_are_refused_and_the_darkest_eye_is_not(real_data):
     folder = real_data / "eyepacs-1024" / "train"
     for image in ("492_left", "492_right"):
-        with pytest.raises(NoEye):
+        with pytest.raises(Unusable):
             find_disc(decode(folder / f"{image}.jpeg", 512)[0])
     assert find_disc(decode(folder / "766_left.jpeg", 512)[0]).confidence > 0.6

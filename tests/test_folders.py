@@ -11,7 +11,7 @@ from PIL import Image
 from dr.squares.source import TrainingSet
 from preprocess import __main__ as preprocess
 from preprocess.cache.errors import InputError
-from preprocess.cache.rejected import read_rejected
+from preprocess.cache.rejected import read_reasons
 from preprocess.images import read_crops
 from preprocess.samples import folders, readers
 from preprocess.samples.retina import RETINA
@@ -106,8 +106,10 @@ def test_odd_files_are_rejected_and_16_bit_and_cmyk_scans_taken(scans, cache, ca
     preprocess.main(
         [f"--data={scans}", f"--cache={cache}", *"--recipe oct-demo --size-px 32 --jobs 1 --allow-rejected".split()]
     )
-    reasons = read_rejected(cache).set_index("image")["reason"]
-    assert dict(reasons) == {"page-1-3": "neither a JPEG nor a PNG image", "stray.png": "lies in no class's folder"}
+    assert read_reasons(cache, "train") == {
+        "page-1-3": "neither a JPEG nor a PNG image",
+        "stray.png": "lies in no class's folder",
+    }
     assert {"deep-1-1", "print-1-2"} <= set(read_crops(cache, "train"))
     deep = cv2.imread(str(cache / "resize" / "train" / "deep-1-1.png"))
     assert deep.shape == (32, 32, 3) and deep[0].max() < 20 and deep[-1].min() > 230  # stretched: nothing is padded

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocess.__main__ import main as preprocess
+from preprocess.cache.errors import Unusable
 from preprocess.cache.rejected import read_reasons, read_rejected
 from preprocess.images import read_crops
 from preprocess.picture import photograph
-from preprocess.picture.square import Making, Unusable, make_square
+from preprocess.picture.square import Making, make_square
 from preprocess.samples import listing, readers, retina
 from tests import hostile
 
@@ -98,8 +99,8 @@ def test_hostile_names_are_taken_refused_or_none_of_ours(jpeg, tmp_path):
     outcomes = list(hostile.NAMES.values())
     assert len(rows) == outcomes.count(hostile.TAKEN)
     assert len(rejected) == outcomes.count(hostile.MISNAMED)
-    assert rejected["reason"].str.contains(hostile.MISNAMED).all()
-    assert all(name.isprintable() and not name.startswith(listing.FORMULA_STARTS) for name in rejected["image"])
+    assert all(hostile.MISNAMED in row.reason for row in rejected)
+    assert all(row.image.isprintable() and not row.image.startswith(listing.FORMULA_STARTS) for row in rejected)
     assert {path.stem for path in (cache / "resize" / "train").iterdir()} == set(rows)
 
 
@@ -111,7 +112,8 @@ def test_bombs_take_little_memory(jpeg, tmp_path):
         (tmp_path / f"{number}_left.jpeg").write_bytes(hostile.CONTENTS[name].make(jpeg))
     code = (
         "import re, sys, pathlib\n"
-        "from preprocess.picture.square import Making, Unusable, make_square\n"
+        "from preprocess.cache.errors import Unusable\n"
+        "from preprocess.picture.square import Making, make_square\n"
         "for path in pathlib.Path(sys.argv[1]).iterdir():\n"
         "    try: make_square(path, Making('adaptive', 48, 'cdf'))\n"
         "    except Unusable: pass\n"
@@ -144,7 +146,7 @@ def test_any_damage_gives_a_whole_picture_or_a_reason(tmp_path_factory, seed, ch
     path.write_bytes(content)
     try:
         rgb, reduction = photograph.decode(path, 16)
-    except photograph.UnreadablePhotograph as error:
+    except Unusable as error:
         assert "\n" not in str(error)
     else:
         assert (rgb.dtype, rgb.shape[2]) == (np.uint8, 3)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from preprocess.picture.photograph import Photograph, UnreadablePhotograph, choose_reduction, decode
+from preprocess.cache.errors import Unusable
+from preprocess.picture.photograph import Photograph, choose_reduction, decode
 
 ORIENTATION_TAG = 0x0112
 
@@ -102,7 +103,7 @@ def test_jpeg_of_any_kind_becomes_rgb(smooth, write, mode, reduction, is_progres
 )
 def test_truncated_photograph_is_refused(smooth, write, mode, kind, options, kept):
     content = encode(Image.fromarray(smooth).convert(mode), kind, **options)
-    with pytest.raises(UnreadablePhotograph, match="truncated PNG" if kind == "PNG" else "truncated"):
+    with pytest.raises(Unusable, match="truncated PNG" if kind == "PNG" else "truncated"):
         decode(write(content[: int(kept * len(content))]), 40)
 
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from preprocess import crop, images, resize
-from preprocess.cache.errors import InputError
+from preprocess.cache.errors import InputError, Unusable
 from preprocess.picture import cut, outline, photograph
 from preprocess.picture.disc import Disc
-from preprocess.picture.photograph import Photograph, UnreadablePhotograph, decode
+from preprocess.picture.photograph import Photograph, decode
 from tests.test_crop import correct
 
 
@@ -67,7 +67,7 @@ def test_black_where_the_photograph_ends():
     assert rows[-1] == pytest.approx(79.5 + 59.5, abs=0.51)
     assert (square[inside] == 200).all()
     assert not square[~inside].any()
-    with pytest.raises(UnreadablePhotograph, match="outside"):
+    with pytest.raises(Unusable, match="outside"):
         cut.cut_out(picture, Disc(500, 500, 20, 20, 1), 32)
 
 

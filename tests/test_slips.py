@@ -290,7 +290,7 @@ def test_missing_files_are_counted_apart_from_damaged_ones(tmp_path):
     with pytest.raises(InputError, match=r"^2 photographs are rejected \(9_left: truncated\), 118 files are missing"):
         rejected.check_rejected(tmp_path, reasons, False)
     rejected.record_rejected(tmp_path, "crop", "train", reasons)
-    assert list(rejected.read_rejected(tmp_path)["image"][:2]) == ["9_left", "9_right"]
+    assert [row.image for row in rejected.read_rejected(tmp_path)[:2]] == ["9_left", "9_right"]
     with pytest.raises(InputError, match=r"^1 file is missing \(1_left\); see"):
         rejected.check_rejected(tmp_path, {"1_left": rejected.MISSING}, False)
 

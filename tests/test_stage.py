@@ -115,9 +115,9 @@ def test_rejected_table_replaces_only_its_own_part(tmp_path):
     rejected.record_rejected(tmp_path, "crop", "train", {"1_left": "no eye", "2_left": "empty, file"})
     rejected.record_rejected(tmp_path, "crop", "test", {"9_left": "truncated"})
     rejected.record_rejected(tmp_path, "crop", "train", {"2_left": "empty, file"})
-    assert rejected.read_rejected(tmp_path).to_numpy().tolist() == [
-        ["9_left", "crop", "truncated", "test"],
-        ["2_left", "crop", "empty, file", "train"],
+    assert rejected.read_rejected(tmp_path) == [
+        ("9_left", "crop", "truncated", "test"),
+        ("2_left", "crop", "empty, file", "train"),
     ]
 
 

@@ -1,5 +1,6 @@
 """The drawn photographs: reproducible, right in anatomy, labels and truth, and not to be graded by their colour."""
 
+import itertools
 from collections import Counter
 
 import cv2
@@ -89,7 +90,7 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path, name):
     ("levels", "shares"), [("real", (0.7348, 0.0696, 0.1507, 0.0249, 0.0202)), ("balanced", (0.2,) * 5)]
 )
 def test_levels_and_their_agreement_are_as_asked(levels, shares):
-    plans = synthetic.plan_eyes(20_000, levels, seed=7)
+    plans = list(itertools.chain(*synthetic.plan_eyes(20_000, levels, seed=7)))
     drawn = np.array([plan.level for plan in plans])
     assert np.bincount(drawn, minlength=5) / len(drawn) == pytest.approx(shares, abs=0.01)
     apart = np.abs(drawn[::2] - drawn[1::2])
@@ -169,7 +170,7 @@ def test_a_wide_photograph_is_the_enlarged_narrow_one():
 def test_mean_color_does_not_tell_the_level():
     """Of 80 patients' eyes, within the disc, neither to a classifier nor to a regression."""
     colors, levels, patients = [], [], []
-    for plan in synthetic.plan_eyes(80, "balanced", seed=5):
+    for plan in itertools.chain(*synthetic.plan_eyes(80, "balanced", seed=5)):
         eye = synthetic.draw_eye(5, plan.patient, plan.side, plan.level, 256)
         y, x = np.mgrid[: eye.photograph.shape[0], : eye.photograph.shape[1]]
         inside = np.hypot(x - eye.disc[0], y - eye.disc[1]) < 0.97 * eye.disc[2]

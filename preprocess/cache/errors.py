@@ -10,6 +10,10 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message is the one line that the user reads."""
 
 
+class Unusable(ValueError):
+    """A file that no square can be made of; the message is the reason, for people, without the file's name."""
+
+
 def shorten(text: str) -> str:
     """Return a text from a file as a message may show it: one line, printable, not too long."""
     shown = text if text.isprintable() else ascii(text)[1:-1]

@@ -1,20 +1,25 @@
 """The images that cannot be used, and why: CACHE/rejected.csv, a row of image, stage, reason, split for each."""
 
-from __future__ import annotations
-
+import csv
+import io
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from preprocess.cache import files, tables
 from preprocess.cache.errors import InputError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 MISSING = "no such file"  # the reason of an image that a table names and no file holds
-COLUMNS = ["image", "stage", "reason", "split"]
+
+
+class Rejected(NamedTuple):
+    """A row of the table."""
+
+    image: str
+    stage: str
+    reason: str
+    split: str
 
 
 def record_rejected(cache: Path, stage: str, split: str, reasons: Mapping[str, str]) -> None:
@@ -22,59 +27,49 @@ def record_rejected(cache: Path, stage: str, split: str, reasons: Mapping[str, s
 
     What is only missing stands last: of a download that is not over, there may be thousands.
     """
-    import pandas as pd
-
-    path = cache / "rejected.csv"
-    rejected = read_rejected(cache)
-    others = rejected[(rejected["stage"] != stage) | (rejected["split"] != split)]
-    own = pd.DataFrame([(image, stage, reason, split) for image, reason in reasons.items()], columns=COLUMNS, dtype=str)
-    table = pd.concat([others, own])
-    table = table.assign(last=table["reason"] == MISSING).sort_values(["last", "split", "stage", "image"])[COLUMNS]
-    content = table.to_csv(index=False, lineterminator="\n").encode()
+    path, lines = cache / "rejected.csv", io.StringIO()
+    rows = [row for row in read_rejected(cache) if (row.stage, row.split) != (stage, split)]
+    rows += [Rejected(image, stage, reason, split) for image, reason in reasons.items()]
+    rows.sort(key=lambda row: (row.reason == MISSING, row.split, row.stage, row.image))
+    csv.writer(lines, lineterminator="\n").writerows([Rejected._fields, *rows])
+    content = lines.getvalue().encode()
     if not path.exists() or path.read_bytes() != content:
         files.write_bytes(path, content)
 
 
-def read_rejected(cache: Path) -> pd.DataFrame:
-    """Return `CACHE/rejected.csv` as a table of text; an empty one if there is none."""
-    import pandas as pd
-
+def read_rejected(cache: Path) -> list[Rejected]:
+    """Return the rows of `CACHE/rejected.csv`; none if there is no such file."""
     path = cache / "rejected.csv"
     if not path.exists():
-        return pd.DataFrame(columns=COLUMNS, dtype=str)
+        return []
     try:
         header, *rows = tables.read_csv(path)
+        if header != list(Rejected._fields):
+            raise InputError(f"{path}: damaged")
     except InputError as error:
         raise InputError(f"{error}; remove it and run python -m preprocess again") from None
-    if header != COLUMNS:
-        raise InputError(f"{path}: damaged; remove it and run python -m preprocess again")
-    return pd.DataFrame(rows, columns=COLUMNS, dtype=str)
+    return [Rejected(*row) for row in rows]
 
 
 def read_reasons(cache: Path, split: str) -> dict[str, str]:
     """Return the rejected images of a split and why."""
-    rejected = read_rejected(cache)
-    rejected = rejected[rejected["split"] == split]
-    return dict(zip(rejected["image"], rejected["reason"], strict=True))
+    return {row.image: row.reason for row in read_rejected(cache) if row.split == split}
 
 
 def check_rejected(cache: Path, reasons: Mapping[str, str], allow_rejected: bool) -> None:
     """Raise InputError if images were rejected and the user did not allow it."""
-    if not reasons:
-        return
     missing = [image for image, reason in reasons.items() if reason == MISSING]
-    damaged = {image: reason for image, reason in reasons.items() if reason != MISSING}
+    damaged = [image for image, reason in reasons.items() if reason != MISSING]
     parts = []
     if damaged:
-        image, reason = next(iter(damaged.items()))
-        parts.append(f"{_count(damaged, 'photograph')} rejected ({image}: {reason})")
+        parts.append(f"{_count(damaged, 'photograph')} rejected ({damaged[0]}: {reasons[damaged[0]]})")
     if missing:
         parts.append(f"{_count(missing, 'file')} missing ({missing[0]})")
-    counted = ", ".join(parts)
-    where = f"see {cache / 'rejected.csv'}"
-    if not allow_rejected:
-        raise InputError(f"{counted}; {where}; mend the files, or go on without them with --allow-rejected")
-    print(f"{counted}; {where}", file=sys.stderr)
+    told = f"{', '.join(parts)}; see {cache / 'rejected.csv'}"
+    if parts and not allow_rejected:
+        raise InputError(f"{told}; mend the files, or go on without them with --allow-rejected")
+    if parts:
+        print(told, file=sys.stderr)
 
 
 def _count(images: Collection[str], noun: str) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from preprocess.cache.errors import Unusable
 from preprocess.picture import outline
 from preprocess.picture.disc import Disc
-from preprocess.picture.photograph import Photograph, UnreadablePhotograph
+from preprocess.picture.photograph import Photograph
 
 VERSION = 1  # raise it when the same row of the crop table gives other pixels
 NO_BLUR = 0.01  # pixels: cv2 takes 0 for "as across"
@@ -48,7 +49,7 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
     square : (size_px, size_px, 3) uint8, black outside the shape and where the photograph ends
     inside : (size_px, size_px) bool, the pixels that show the shape
 
-    Raises UnreadablePhotograph if there are none.
+    Raises Unusable if there are none.
     """
     scales = [size_px / diameter for diameter in outline.find_diameters(disc, shape)]  # output pixels per pixel of rgb
     centers = disc.center_x, disc.center_y
@@ -57,7 +58,7 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
     right, bottom = (max(0, math.ceil(center + margin) + 1) for center, margin in zip(centers, margins, strict=True))
     rgb = rgb[top:bottom, left:right]
     if rgb.size == 0:
-        raise UnreadablePhotograph("the ellipse lies outside the photograph")
+        raise Unusable("the ellipse lies outside the photograph")
     if min(scales) < 1:  # without the blur a coarser grid would show aliases
         blur_x, blur_y = (max((1 / scale - 1) / 2, NO_BLUR) for scale in scales)
         rgb = cv2.GaussianBlur(rgb, (0, 0), blur_x, sigmaY=blur_y, borderType=cv2.BORDER_REPLICATE)
@@ -70,7 +71,7 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
         rgb.shape[:2], matrix, (scales[0] * disc.semi_axis_x, scales[1] * disc.semi_axis_y), size_px, shape
     )
     if not inside.any():
-        raise UnreadablePhotograph("the ellipse lies outside the photograph")
+        raise Unusable("the ellipse lies outside the photograph")
     square[~inside] = 0
     return square, inside
 

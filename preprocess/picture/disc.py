@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from preprocess.cache.errors import Unusable
+
 THUMBNAIL_PX = 384  # longest side on which outlines are judged: a rim is still sharp there, grey noise already flat
 DARKNESS = 6  # grey levels added before taking logarithms: less, and noise on black counts; more, and shaded rims fade
 FLAT = 0.02  # of log brightness, standard deviation; the darkest real eye has 0.2
@@ -45,10 +47,6 @@ MIN_RAYS = RAYS // 12  # fewer visible rays than 30 degrees of rim prove nothing
 FADE = 1.006
 # Unspoilt photographs reach 0.74 and more, broken ones with half an eye 0.47, pictures without an eye seldom 0.4.
 MIN_CONFIDENCE = 0.5
-
-
-class NoEye(ValueError):
-    """A picture that shows no eye; the message is the reason, for people."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def find_disc(rgb: np.ndarray) -> Disc:
     Disc, in pixels of `rgb`; a circle, as all real ones are within their blur. Where the eye fills the picture, so
     that no rim shows, it is the circle around the picture, with confidence 0.
 
-    Raises NoEye where the picture shows no eye.
+    Raises Unusable where the picture shows no eye.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ValueError(f"expected (h, w, 3) uint8, got {rgb.shape} {rgb.dtype}")
@@ -102,7 +100,7 @@ def find_disc(rgb: np.ndarray) -> Disc:
     thumbnail = pictures[-1].astype(np.float32)
     light = np.log(thumbnail + DARKNESS)
     if cv2.meanStdDev(light)[1].max() < FLAT:
-        raise NoEye("one flat colour, or all black")
+        raise Unusable("one flat colour, or all black")
     circles = _round_outlines(thumbnail)
     if len(circles):
         circle, confidence = _fit_best_rim(pictures, light, circles)
@@ -110,7 +108,7 @@ def find_disc(rgb: np.ndarray) -> Disc:
             center_x, center_y, radius = map(float, circle * [1, 1, FADE])
             return Disc(center_x, center_y, radius, radius, float(confidence))
     if not _is_filled_by_eye(thumbnail, light):
-        raise NoEye("no round outline")
+        raise Unusable("no round outline")
     height, width = rgb.shape[:2]
     radius = float(np.hypot(width, height) / 2)
     return Disc((width - 1) / 2, (height - 1) / 2, radius, radius, 0.0)
@@ -119,12 +117,12 @@ def find_disc(rgb: np.ndarray) -> Disc:
 def find_box_disc(rgb: np.ndarray, threshold: int = 10) -> Disc:
     """Return the ellipse in the bounding box of all pixels whose brightest channel exceeds `threshold` (0-255).
 
-    The article's first attempt, kept as the baseline. Its confidence is always 1. Raises NoEye if there are none.
+    The article's first attempt, kept as the baseline. Its confidence is always 1. Raises Unusable if there are none.
     """
     bright = _brightness(rgb) > threshold
     columns, rows = np.flatnonzero(bright.any(axis=0)), np.flatnonzero(bright.any(axis=1))
     if not len(columns):
-        raise NoEye(f"nothing brighter than {threshold}")
+        raise Unusable(f"nothing brighter than {threshold}")
     (left, right), (top, bottom) = columns[[0, -1]], rows[[0, -1]]
     return Disc(
         float(left + right) / 2, float(top + bottom) / 2, float(right - left + 1) / 2, float(bottom - top + 1) / 2, 1.0

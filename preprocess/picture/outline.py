@@ -27,7 +27,7 @@ def measure(photograph: Photograph, method: str, correction: Sequence[float] | N
     method : one of METHODS; "whole" and "stretched" read the header only
     correction : ELLIPSE as a person gives it, which wins
 
-    Raises UnreadablePhotograph and NoEye.
+    Raises Unusable.
     """
     width, height = photograph.size
     if correction:

@@ -12,6 +12,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from preprocess.cache.errors import Unusable
 from preprocess.cache.rejected import MISSING
 
 # Four times the largest camera of the competition (16 megapixels). A damaged or hostile header may claim anything up to
@@ -42,10 +43,6 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 UNPACKED_AT_ONCE = 1 << 20  # bytes
 
 
-class UnreadablePhotograph(ValueError):
-    """A file that is no whole photograph; the message is the reason, for people, without the file's name."""
-
-
 class Photograph:
     """One file, opened when it is asked for pixels and decoded again only if they are wanted at another scale."""
 
@@ -58,7 +55,7 @@ class Photograph:
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels as a viewer shows the file, from its header alone.
 
-        Raises UnreadablePhotograph for whatever has no sound header; damage further on goes unnoticed here.
+        Raises Unusable for whatever has no sound header; damage further on goes unnoticed here.
         """
         with _open(self.path) as header:
             width, height = header.size
@@ -81,7 +78,7 @@ def decode(path: Path | str, short_side_px: int) -> tuple[np.ndarray, int]:
     reduction : 1, 2, 4 or 8. A pixel of `rgb` covers reduction x reduction pixels of the file, counted from the upper
         left corner before turning; the last row and column may cover fewer. PNG files are never reduced.
 
-    Raises UnreadablePhotograph, with the reason, unless every pixel could be decoded.
+    Raises Unusable, with the reason, unless every pixel could be decoded.
     """
     path = Path(path)
     with _open(path) as header:
@@ -111,17 +108,17 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("ignore")  # of Pillow's own, laxer size limit; ours comes just below
             header = Image.open(path, formats=("JPEG", "PNG"))
     except Image.DecompressionBombError as error:
-        raise UnreadablePhotograph(f"absurdly large: more than {MAX_PIXELS // 10**6} megapixels") from error
+        raise Unusable(f"absurdly large: more than {MAX_PIXELS // 10**6} megapixels") from error
     except (OSError, SyntaxError, ValueError, struct.error, IndexError) as error:
         kinds = [kind for signature, kind in SIGNATURES.items() if start.startswith(signature)]
         reason = f"{kinds[0]} with a truncated or corrupt header" if kinds else "neither a JPEG nor a PNG image"
-        raise UnreadablePhotograph(reason) from error
+        raise Unusable(reason) from error
     n_pixels = header.width * header.height
     is_whole = header.format == "PNG" or header.mode == "CMYK"  # decoded by Pillow, as libjpeg has no RGB for CMYK
     if n_pixels > MAX_PIXELS or (n_pixels > MAX_WHOLE_PIXELS and is_whole):
         header.close()
         hint = "" if n_pixels > MAX_PIXELS else "; as a JPEG in RGB it could be read"
-        raise UnreadablePhotograph(f"absurdly large: {header.width} x {header.height} pixels{hint}")
+        raise Unusable(f"absurdly large: {header.width} x {header.height} pixels{hint}")
     return header
 
 
@@ -134,17 +131,17 @@ def _read_start(path: Path) -> bytes:
             with path.open("rb") as file:
                 start = file.read(4)
     except FileNotFoundError as error:
-        raise UnreadablePhotograph(MISSING) from error
+        raise Unusable(MISSING) from error
     except (OSError, ValueError) as error:
-        raise UnreadablePhotograph(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+        raise Unusable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(status.st_mode):
-        raise UnreadablePhotograph("a folder, not a file")
+        raise Unusable("a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadablePhotograph("not a regular file")
+        raise Unusable("not a regular file")
     if status.st_size == 0:
-        raise UnreadablePhotograph("the file is empty")
+        raise Unusable("the file is empty")
     if status.st_size > MAX_BYTES:
-        raise UnreadablePhotograph(f"absurdly large: {status.st_size / 1e6:.0f} MB")
+        raise Unusable(f"absurdly large: {status.st_size / 1e6:.0f} MB")
     return start
 
 
@@ -167,7 +164,7 @@ def _decode_jpeg(path: Path, size: tuple[int, int], reduction: int, colors: str 
         message = str(error)
         if HARMLESS_WARNING not in message:
             is_truncated = "remature end of JPEG file" in message
-            raise UnreadablePhotograph("truncated JPEG" if is_truncated else f"corrupt JPEG ({message})") from error
+            raise Unusable("truncated JPEG" if is_truncated else f"corrupt JPEG ({message})") from error
     return read(min_factor=1, strict=False)
 
 
@@ -178,10 +175,10 @@ def _check_png(path: Path) -> None:
             header.verify()
         except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
             kind = "truncated" if "runcated" in str(error) else "corrupt"
-            raise UnreadablePhotograph(f"{kind} PNG ({error})") from error
+            raise Unusable(f"{kind} PNG ({error})") from error
     content = path.read_bytes()
     if content[12:16] != b"IHDR":  # Pillow takes chunks in any order
-        raise UnreadablePhotograph("PNG with a corrupt header")
+        raise Unusable("PNG with a corrupt header")
     width, height, bits, color, _, _, is_interlaced = struct.unpack(">IIBBBBB", content[16:29])
     wanted = 0  # bytes of the pixels before compression: in each row a filter byte and the pixels
     for left, top, step_x, step_y in ADAM7 if is_interlaced else [(0, 0, 1, 1)]:
@@ -190,7 +187,7 @@ def _check_png(path: Path) -> None:
             wanted += rows * (1 + -(-columns * bits * PNG_CHANNELS[color] // 8))
     found = _count_unpacked(content, wanted)
     if found < wanted:
-        raise UnreadablePhotograph(f"truncated PNG ({100 * found // wanted} % of the pixels are there)")
+        raise Unusable(f"truncated PNG ({100 * found // wanted} % of the pixels are there)")
 
 
 def _count_unpacked(content: bytes, most: int) -> int:
@@ -204,7 +201,7 @@ def _count_unpacked(content: bytes, most: int) -> int:
             try:
                 count += len(unpacker.decompress(packed, UNPACKED_AT_ONCE))
             except zlib.error as error:
-                raise UnreadablePhotograph(f"corrupt PNG ({error})") from error
+                raise Unusable(f"corrupt PNG ({error})") from error
             packed = unpacker.unconsumed_tail
     return count
 
@@ -215,7 +212,7 @@ def _load_pixels(header: Image.Image) -> np.ndarray:
         header.load()
     except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
         kind = "truncated" if "truncated" in str(error) else "corrupt"
-        raise UnreadablePhotograph(f"{kind} {header.format} ({error})") from error
+        raise Unusable(f"{kind} {header.format} ({error})") from error
     if header.mode.startswith("I"):  # 16-bit grey
         grey = (np.asarray(header).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)

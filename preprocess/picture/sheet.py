@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from preprocess.cache import files
-from preprocess.cache.errors import InputError
+from preprocess.cache.errors import InputError, Unusable
 from preprocess.picture import outline, photograph
 
 COLUMNS, ROWS = 16, 12  # as many as a person takes in at a glance, and enough to meet every doubtful one first
@@ -19,7 +19,7 @@ LINE_RGB, TEXT_RGB = (0, 255, 0), (255, 255, 0)
 def draw_outline(path: Path, row: Mapping[str, Any], shape: str, side_px: int) -> np.ndarray:
     """Return a photograph with its ellipse or box, (h, w, 3) uint8 RGB, whose longer side is `side_px`.
 
-    Raises photograph.UnreadablePhotograph.
+    Raises Unusable.
     """
     rgb, _ = photograph.decode(path, side_px)
     scale = side_px / max(row["width"], row["height"])
@@ -42,7 +42,7 @@ def draw_tile(path: Path, row: Mapping[str, Any], text: str, shape: str) -> np.n
     try:
         drawn = draw_outline(path, row, shape, TILE_PX)
         tile[: drawn.shape[0], : drawn.shape[1]] = drawn
-    except photograph.UnreadablePhotograph:
+    except Unusable:
         note = "unreadable"
     for line, words in enumerate((text, note)):
         cv2.putText(tile, words, (3, TILE_PX - 18 + 14 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.4, TEXT_RGB, 1, cv2.LINE_AA)

@@ -13,15 +13,11 @@ import numpy as np
 from preprocess.cache import manifest
 from preprocess.cache.errors import InputError
 from preprocess.picture import contrast, cut, outline
-from preprocess.picture.disc import Disc, NoEye
-from preprocess.picture.photograph import Photograph, UnreadablePhotograph
+from preprocess.picture.disc import Disc
+from preprocess.picture.photograph import Photograph
 
 # What becomes of a square's colours: each channel's distribution made flat; then the local means taken away; nothing.
 NORMALIZATIONS = ("cdf", "local", "none")
-
-
-class Unusable(ValueError):
-    """A file that no square can be made of; the message is the reason, for people, without the file's name."""
 
 
 class Making(NamedTuple):
@@ -59,12 +55,9 @@ def make_square(path: Path, making: Making) -> Square:
 
     Raises Unusable for what is no whole photograph of an eye.
     """
-    try:
-        photograph = Photograph(path)
-        row = outline.measure(photograph, making.crop)
-        pixels, inside = cut.cut_square(photograph, row, making.size_px, outline.SHAPES[making.crop])
-    except (UnreadablePhotograph, NoEye) as error:
-        raise Unusable(str(error)) from error
+    photograph = Photograph(path)
+    row = outline.measure(photograph, making.crop)
+    pixels, inside = cut.cut_square(photograph, row, making.size_px, outline.SHAPES[making.crop])
     (lut,) = make_luts(cut.count_pixels(pixels, inside)[None], making.normalize)
     return Square(*finish(pixels, lut, making.normalize), outline.read_disc(row))
 

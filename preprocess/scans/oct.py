@@ -4,19 +4,15 @@ Depths and heights are in parts of the picture's height, places across in parts 
 apart is where things lie, not how bright they are: gain, noise and the white corners of straightened scans vary more.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from preprocess.cache import files
-
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")  # of Kermany et al., Cell 172(5), 2018
 WIDTH_PX = 512  # of Kermany's scans, most of which are 496 px high
 ASPECT = 496 / 512
 TRAITS_STREAM = 1_000_000  # a patient's generator beside those of the scans, which are numbered from 1
-JPEG_QUALITY = 92
 # Brightness at depths from the inner surface (0) to the pigment epithelium's outer edge (1): nerve fibres, ganglion
 # cells, inner nuclei, outer plexus, outer nuclei, ellipsoid zone, pigment epithelium.
 DEPTHS = (0.0, 0.03, 0.10, 0.14, 0.36, 0.40, 0.47, 0.50, 0.56, 0.60, 0.79, 0.81, 0.85, 0.88, 0.91, 0.94, 1.0)
@@ -175,10 +171,3 @@ def blur_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -
 def soften(mask: np.ndarray) -> np.ndarray:
     """Return a mask as (h, w) of 0-1 without hard edges."""
     return cv2.GaussianBlur(mask.astype(np.float64), (0, 0), len(mask) / 400)
-
-
-def write_scan(path: Path, seed: int, patient: int, number: int, name: str, width_px: int | None) -> dict:
-    """Draw a scan into a grey JPEG file; return the row of it: its size in pixels."""
-    scan = draw_scan(seed, patient, number, name, width_px)
-    files.write_bytes(path, cv2.imencode(".jpeg", scan, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
-    return {"size": list(scan.shape[::-1])}

@@ -12,7 +12,8 @@ import numpy as np
 from dr.squares.source import CachedSquares, read_squares
 from dr.training.checkpoint import Checkpoint
 from preprocess.cache import manifest
-from preprocess.picture import photograph, sheet, square
+from preprocess.cache.errors import Unusable
+from preprocess.picture import sheet, square
 from submissions.report import evidence
 from submissions.report.evidence import Source
 
@@ -39,7 +40,7 @@ def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str) -> dic
     It has no `uri` if it cannot be read: it was there when it was cropped, and the report lives without it.
     """
     uri = None
-    with contextlib.suppress(photograph.UnreadablePhotograph):
+    with contextlib.suppress(Unusable):
         uri = encode_picture(sheet.draw_outline(path, row, shape, TILE_PX), TILE_PX)
     return {"image": image, "confidence": row["confidence"], "uri": uri}
 

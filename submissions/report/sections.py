@@ -33,7 +33,7 @@ def collect(source: Source, name: str) -> dict[str, Any]:
         raise InputError(f"{source.cache}: holds nothing to report on; run ./run_all.sh first")
     kept = {name: manifest.read_manifest(source.cache / folder) for name, folder in evidence.REPORTED.items()}
     stages = {name: written for name, written in kept.items() if written}
-    unusable = rejected.read_rejected(source.cache).to_dict("records")
+    unusable = rejected.read_rejected(source.cache)
     task = source.layout.task
     counted = measures.kappa_of_counts if task.kind == "levels" else measures.accuracy_of_counts
     kappas = {of.title: measures.measure_worth(of.patients, of.levels, of.given, counted) for of in groups}
@@ -65,7 +65,7 @@ def collect(source: Source, name: str) -> dict[str, Any]:
         "crops": draw_tiles(source.cache, crops),
         "n_crops": len(crops),
         "rejected": unusable[:REJECTED_SHOWN],
-        "n_rejected": Counter(row["split"] for row in unusable),
+        "n_rejected": Counter(row.split for row in unusable),
         "hardest": hardest,
         "has_heat": any(eye["heats"] for both in hardest.values() for eye in both),
     }

@@ -23,6 +23,7 @@ from dr.explain import is_unlike
 from dr.training import checkpoint, likeness
 from dr.training.checkpoint import Checkpoint
 from preprocess.cache import stage
+from preprocess.cache.errors import Unusable
 from preprocess.picture import square
 from preprocess.samples import listing
 
@@ -57,7 +58,7 @@ def describe_pictures(of: Checkpoint, paths: Iterable[Path]) -> str:
     for path in paths:
         try:
             far.append(likeness.measure(of, square.make_square(path, of.making)))
-        except square.Unusable:
+        except Unusable:
             n_refused += 1
     n_unlike = sum(map(is_unlike, far))
     share = (n_refused + n_unlike) / max(n_refused + len(far), 1)

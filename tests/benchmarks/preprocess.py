@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from preprocess.cache import stage
-from preprocess.picture.disc import NoEye, find_box_disc, find_disc
+from preprocess.cache.errors import Unusable
+from preprocess.picture.disc import find_box_disc, find_disc
 from preprocess.picture.outline import DETECTION_PX
 from preprocess.picture.photograph import decode
 from tests.stress import STRESSES, measure_overlap
@@ -39,7 +40,7 @@ def print_overlaps(discs, stress):
         for method, find in METHODS.items():
             try:
                 overlap = measure_overlap(find(rgb), circle)
-            except NoEye:
+            except Unusable:
                 overlap = 0.0
             measured.append((method, "odd" if row["odd"] else "even", row["image"], overlap))
     table = pd.DataFrame(measured, columns=["method", "half", "image", "overlap"]).set_index("image")
