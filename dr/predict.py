@@ -21,7 +21,8 @@ from dr.machine import workers
 from dr.scores import read_scores, write_scores
 from dr.squares import source
 from dr.squares.source import CachedSquares
-from dr.training import runs, settings
+from dr.task import HEADLINES
+from dr.training import runs, schedule, settings
 from dr.training.runs import Trained
 from preprocess.cache import files, manifest, rejected, stage, tables
 from preprocess.cache.errors import InputError
@@ -48,7 +49,7 @@ def predict(options: argparse.Namespace) -> None:
     """Bring the score tables of a run up to date."""
     folder, layout = runs.folder_of(options.cache, options.run), readers.find_layout(options.data)
     trained = runs.read_trained(options.cache, options.run)
-    epochs = choose_epochs(options.epochs_averaged, trained)
+    epochs = choose_epochs(options.epochs_averaged, trained, layout.task)
     splits = [split for split in (find_valid(options, layout, trained), find_test(options, layout)) if split]
     if not splits:
         raise InputError(f"{options.data}: neither {layout.labels['train']} nor test photographs, so nothing to score")
@@ -73,19 +74,22 @@ def predict(options: argparse.Namespace) -> None:
     manifest.write_manifest(folder, "dr.predict", parameters, digests, outputs)
 
 
-def choose_epochs(text: str, trained: Trained) -> list[int]:
-    """Return the epochs that `last:N` or a list such as `8,9,10` names. Raises InputError for one that is not kept."""
-    kept = sorted(trained.checkpoints)
-    if text.startswith("last:"):
-        count = int(text.removeprefix("last:"))
-        if count > len(kept) and kept[0] != 1:
-            only = f"only epochs {kept[0]} to {kept[-1]} are kept (dr.train --keep)"
-            raise InputError(f"--epochs-averaged {text}: {only}")
-        return kept[-count:]
-    wanted = sorted({int(number) for number in text.split(",")})
+def choose_epochs(text: str, trained: Trained, task: Task) -> list[int]:
+    """Return the epochs that `last:N`, `best`, or a list such as `8,9,10` names.
+
+    Raises InputError for one that is not kept.
+    """
+    if text.startswith("best"):
+        figure = text.partition(":")[2] or HEADLINES[task.kind][0]
+        wanted = [schedule.find_best(runs.read_figures(trained.folder), figure)]
+    elif text.startswith("last:"):
+        wanted = list(range(max(0, trained.newest - int(text.removeprefix("last:"))) + 1, trained.newest + 1))
+    else:
+        wanted = sorted({int(number) for number in text.split(",")})
     missing = [epoch for epoch in wanted if epoch not in trained.checkpoints]
     if missing:
-        raise InputError(f"--epochs-averaged {text}: epoch {missing[0]} is not kept; {kept[0]} to {kept[-1]} are")
+        kept = ", ".join(map(str, sorted(trained.checkpoints)))
+        raise InputError(f"--epochs-averaged {text}: epoch {missing[0]} is not kept (dr.train --keep), but {kept}")
     return wanted
 
 
@@ -213,8 +217,8 @@ def average_tables(scores: Mapping[Path, pd.DataFrame], is_split: bool) -> pd.Da
 
 def parse_epochs(text: str) -> str:
     """Return the text if it names epochs."""
-    if not re.fullmatch(r"last:[1-9]\d*|[1-9]\d*(,[1-9]\d*)*", text):
-        raise argparse.ArgumentTypeError("last:N, or epochs such as 8,9,10")
+    if not re.fullmatch(r"last:[1-9]\d*|best(:log_loss)?|[1-9]\d*(,[1-9]\d*)*", text):
+        raise argparse.ArgumentTypeError("last:N, best, best:log_loss, or epochs such as 8,9,10")
     return text
 
 
@@ -230,8 +234,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     settings.add_device_options(parser)
     parser.add_argument("--views", type=stage.whole(1), help="views averaged per image")
-    parser.add_argument("--epochs-averaged", type=parse_epochs, metavar="last:N|8,9,10",
-                        help="epochs whose nets are averaged")  # fmt: skip
+    parser.add_argument("--epochs-averaged", type=parse_epochs, metavar="last:N|best|8,9,10",
+                        help="epochs whose nets are averaged; best: by QWK of levels, accuracy of classes; "
+                        "best:log_loss: by that")  # fmt: skip
     parser.add_argument("--batch-size", type=stage.whole(1), help="images scored at a time")
     parser.add_argument("--average", type=settings.parse_run, nargs="+", metavar="RUN",
                         help="write the mean of these runs' score tables instead, as those of --run")  # fmt: skip

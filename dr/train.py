@@ -10,7 +10,8 @@ from pathlib import Path
 
 from dr.machine import workers
 from dr.squares import source
-from dr.training import runs, settings
+from dr.task import HEADLINES
+from dr.training import runs, schedule, settings
 from dr.training.runs import Start
 from dr.training.settings import Settings
 from preprocess.cache import files, manifest, stage
@@ -29,7 +30,7 @@ def train(options: argparse.Namespace, wanted: Settings) -> None:
         start = workers.share(lambda: find_start(options, wanted, inputs, pending))
         if start is None:
             return
-        if not start.is_over:
+        if schedule.find_next(wanted, start.history):
             workers.let_waiting_threads_sleep()
             from dr.training.epochs import train_epochs  # torch takes seconds; who is cached does not wait for it
 
@@ -40,8 +41,10 @@ def train(options: argparse.Namespace, wanted: Settings) -> None:
     if workers.rank() == 0:  # the run has come to its end
         figures = runs.read_figures(pending)
         runs.write_history(pending, figures)
-        newest = {f"{row['epoch']:04}.pt": row["checkpoint"] for row in figures[-options.keep :]}
-        kept = {name: digest for name, digest in newest.items() if (pending / name).exists()}
+        headline, _ = HEADLINES[readers.find_layout(options.data).task.kind]
+        runs.remove_others(pending, schedule.find_kept(figures, headline, options.keep))
+        digests = {f"{row['epoch']:04}.pt": row["checkpoint"] for row in figures}
+        kept = {name: digest for name, digest in digests.items() if (pending / name).exists()}
         manifest.write_manifest(pending, "dr.train", vars(wanted), inputs, outputs=kept)
         put_in_use(run, pending, options.overwrite)
 
@@ -72,9 +75,8 @@ def find_start(options: argparse.Namespace, wanted: Settings, inputs: Mapping[st
     usable = [count_usable(folder, wanted, inputs) for folder in folders]
     n_done = max(usable)
     folder = folders[usable.index(n_done)]
-    has_stalled = runs.has_stalled(runs.read_figures(folder)[:n_done], wanted.patience)
     print(f"dr.train: {describe_start(run / 'epochs', wanted, inputs, n_done, options.overwrite)}")
-    return Start(folder, n_done, is_over=has_stalled or n_done == wanted.epochs)
+    return Start(folder, runs.read_figures(folder)[:n_done])
 
 
 def count_usable(folder: Path, wanted: Settings, inputs: Mapping[str, str]) -> int:
@@ -82,10 +84,8 @@ def count_usable(folder: Path, wanted: Settings, inputs: Mapping[str, str]) -> i
     kept = manifest.read_manifest(folder)
     if kept is None or kept["inputs"] != inputs or kept["parameters"] | {"epochs": wanted.epochs} != vars(wanted):
         return 0
-    before, n_done = Settings(**kept["parameters"]), runs.count_finished(folder)
-    done = [(epoch, share) for epoch in range(1, n_done + 1) for share in (0, 0.5)]
-    is_same = n_done <= wanted.epochs and all(before.find_rate(*when) == wanted.find_rate(*when) for when in done)
-    return n_done if is_same else 0
+    before, history = Settings(**kept["parameters"]), runs.read_figures(folder)[: runs.count_finished(folder)]
+    return len(history) if schedule.retrace(before, history) == schedule.retrace(wanted, history) else 0
 
 
 def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_done: int, is_overwriting: bool) -> str:
@@ -120,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data data --cache cache --epochs 60 --batch-size 64",
     )
     settings.add_device_options(parser)
-    parser.add_argument("--keep", type=stage.whole(1), default=KEPT_EPOCHS, help="newest checkpoints to keep")
+    parser.add_argument("--keep", type=stage.whole(1), default=KEPT_EPOCHS, help="newest checkpoints to keep, "
+                        "beside the best by log loss and by the task's own measure")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="remove the net that is replaced, when that is done, "
                         "instead of keeping it")  # fmt: skip
     settings.add_options(parser)

@@ -177,12 +177,15 @@ def test_scores_are_the_mean_over_views_and_epochs(places, copied, folder, capsy
     np.testing.assert_allclose(read(folder / "single_test.csv"), expected[3], atol=1e-5)
 
 
-def test_an_epoch_that_is_not_kept_is_refused(trained):
+def test_the_best_epoch_is_chosen_by_either_figure_and_one_that_is_not_kept_is_refused(trained):
     finished = runs.read_trained(trained / "cache", None)
+    history = pd.read_csv(finished.folder / "history.csv", index_col="epoch")
+    chosen = [predict.choose_epochs(text, finished, TASK) for text in ("best:log_loss", "best")]
+    assert chosen == [[history["valid_log_loss"].idxmin()], [history["valid_qwk"].idxmax()]]
     pruned = finished._replace(checkpoints={epoch: "" for epoch in (2, 3)})
-    for text, whose, message in (("7", finished, "epoch 7 is not kept"), ("last:3", pruned, "only epochs 2 to 3")):
+    for text, whose, message in (("7", finished, "epoch 7 is not kept"), ("last:3", pruned, "epoch 1 is not kept")):
         with pytest.raises(InputError, match=message):
-            predict.choose_epochs(text, whose)
+            predict.choose_epochs(text, whose, TASK)
 
 
 def test_runs_are_averaged_if_they_are_of_the_same_eyes(places, folder):

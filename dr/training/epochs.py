@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from dr.squares import crops, store
 from dr.squares.source import TrainingSet
 from dr.squares.store import Squares
 from dr.task import HEADLINES, find_prior, measure
-from dr.training import checkpoint, learner, likeness, passes, runs, views
+from dr.training import checkpoint, learner, likeness, passes, runs, schedule, views
 from dr.training.checkpoint import Checkpoint
 from dr.training.learner import Learner
 from dr.training.runs import Start
@@ -34,8 +35,10 @@ def train_epochs(
     learned, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
     resolved = learner.resolve(wanted, cached.making.size_px, on)
     learning = learner.make_learner(resolved, task, targets[learned], on)
-    if start.n_done:
-        kept = checkpoint.read(start.folder / f"{start.n_done:04}.pt")
+    history, due = start.history, schedule.find_next(wanted, start.history)
+    n_held = due.goes_on_from if due else 0
+    if n_held:
+        kept = checkpoint.read(start.folder / f"{n_held:04}.pt")
         learning, mean, std = learner.restore(learning, kept), kept.mean, kept.std
     else:
         with workers.first_goes_ahead():
@@ -51,21 +54,27 @@ def train_epochs(
     prior = find_prior(task, targets[learned]).tolist()
     of = learning.settings, task, cached.making, mean, std, prior
     known = likeness.learn(squares, learned, held_out, learning.net.image_px)
-    record = Checkpoint(start.n_done, *of, net={}, optimizer={}, n_images=len(learned), likeness=known)
-    for epoch in range(start.n_done + 1, wanted.epochs + 1):
-        log_loss, n_skipped = passes.train_epoch(learning, squares, targets, learned, epoch)
-        passes.settle_batch_norm(learning, squares, learned, epoch)
-        record = dataclasses.replace(record, epoch=epoch)
+    record = Checkpoint(n_held, *of, net={}, optimizer={}, n_images=len(learned), likeness=known)
+    while due:
+        if due.goes_on_from != n_held:
+            learning = learner.restore(learning, checkpoint.read(folder / f"{due.goes_on_from:04}.pt"))
+            if workers.rank() == 0:
+                print(f"dr.train: goes on from epoch {due.goes_on_from}, the best, and all of the net learns")
+        log_loss, n_skipped = passes.train_epoch(learning, squares, targets, learned, due)
+        passes.settle_batch_norm(learning, squares, learned, due)
+        record, n_held = dataclasses.replace(record, epoch=due.number), due.number
         what = options, learning, squares, targets, held_out, folder, record, log_loss, n_skipped
-        if workers.share(functools.partial(_keep_epoch, *what)):
-            break
+        history = [*history, workers.share(functools.partial(_keep_epoch, *what))]
+        last, due = due, schedule.find_next(wanted, history)
+        if not due and last.place < last.n_places and workers.rank() == 0:
+            print(f"dr.train: no better validation log loss in {wanted.patience} epochs; stops")
 
 
 def _keep_epoch(
     options: argparse.Namespace, learning: Learner, squares: Squares, targets: np.ndarray, held_out: np.ndarray,
     folder: Path, record: Checkpoint, log_loss: float, n_skipped: int,
-) -> bool:  # fmt: skip
-    """Check and keep an epoch; its figures, written last, make it count as done. Return whether training ends here.
+) -> dict[str, Any]:  # fmt: skip
+    """Check and keep an epoch; its figures, written last and returned, make it count as done.
 
     Checked are the scores of the middle of the squares held out. Raises InputError if the last step led astray.
     """
@@ -87,15 +96,11 @@ def _keep_epoch(
     figures = {"epoch": epoch, "learning_rate": rate, "train_log_loss": log_loss, **valid, "checkpoint": digest}
     figures |= {"skipped_steps": n_skipped} if n_skipped else {}
     files.write_json(folder / f"{epoch:04}.json", figures)
-    if epoch > options.keep:
-        (folder / f"{epoch - options.keep:04}.pt").unlink(missing_ok=True)
-    done = runs.read_figures(folder)
-    runs.write_history(folder, done)
     (key, name), losses = HEADLINES[record.task.kind], (log_loss, valid["valid_log_loss"])
+    done = runs.read_figures(folder)
+    runs.remove_others(folder, schedule.find_kept(done, key, options.keep))
+    runs.write_history(folder, done)
     told = "log loss train {:.4f} valid {:.4f}".format(*losses) + f", {name} valid {valid[f'valid_{key}']:.4f}"
     told += f", {n_skipped} steps skipped: beyond float16's range" if n_skipped else ""
     print(f"epoch {epoch}: learning rate {rate:.4g}, {told}", flush=True)
-    is_over = runs.has_stalled(done, settings.patience)
-    if is_over:
-        print(f"dr.train: no better validation log loss in {settings.patience} epochs; stops")
-    return is_over
+    return figures

@@ -10,6 +10,7 @@ from dr.nets.net import set_training
 from dr.squares import batches, crops, draws
 from dr.squares.store import Squares
 from dr.training.learner import Learner, average
+from dr.training.schedule import Epoch, find_rate
 from dr.training.settings import Settings
 from preprocess.cache import progress
 from preprocess.cache.errors import InputError
@@ -21,28 +22,28 @@ STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the device
 
 @naming_memory()
 def train_epoch(
-    learner: Learner, squares: Squares, targets: np.ndarray, positions: np.ndarray, epoch: int
+    learner: Learner, squares: Squares, targets: np.ndarray, positions: np.ndarray, due: Epoch
 ) -> tuple[float, int]:
-    """Train for one epoch on the squares at `positions`.
+    """Train for the epoch that is due on the squares at `positions`.
 
     Returns the mean log loss of what the net said meanwhile, and how many steps were skipped, see `Learner.scaler`.
 
     Raises InputError, naming the step, if the loss is no longer a finite number.
     """
-    settings, on = learner.settings, learner.device
+    settings, on, epoch = learner.settings, learner.device, due.number
     ordered = _order_batches(squares, positions, settings, epoch)
     changes = {name: getattr(settings, name) for name in CHANGES}
     margin_px = squares.size_px - learner.net.image_px
     cuts = crops.draw_crops(len(squares), margin_px, settings.seed, epoch, **changes)
     targets_there, eyes = torch.tensor(targets, device=on), torch.tensor(squares.eyes, device=on)
     losses, mean_loss, n_skipped = torch.full((len(ordered),), torch.nan, device=on), float("nan"), 0
-    set_training(learner.net, is_frozen=epoch <= settings.freeze_epochs)
+    set_training(learner.net, due.is_frozen)
     images_of = batches.iterate_batches(squares, ordered, cuts, learner.net.image_px, on)
     n_images = workers.count() * sum(map(len, ordered))
     with progress.tracking(n_images, f"epoch {epoch}", is_shown=workers.rank() == 0) as bar:
         for step, (chosen, images) in enumerate(images_of):
             for group in learner.optimizer.param_groups:
-                group["lr"] = group["factor"] * settings.find_rate(epoch, step / len(ordered))
+                group["lr"] = group["factor"] * find_rate(settings, due, step / len(ordered))
             if settings.drop_path:  # timm draws from torch's own generator
                 number = torch.tensor(step * workers.count() + workers.rank())
                 torch.manual_seed(int(draws.make_keys(settings.seed, draws.DROP_PATH, epoch, number)))
@@ -58,16 +59,16 @@ def train_epoch(
     return mean_loss, n_skipped
 
 
-def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray, epoch: int) -> None:
+def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray, due: Epoch) -> None:
     """Give BatchNorm the statistics that it meets in prediction: of the weights as they are now, nothing dropped.
 
     Those of training lag behind the weights, and are of features some of which are dropped and of images that may be
     turned, which takes sharpness away. These are the mean over some of the squares at `positions`, the first of the
     epoch ("precise BatchNorm", Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm").
     """
-    settings = learner.settings
+    settings, epoch = learner.settings, due.number
     net = learner.kept
-    set_training(net, is_frozen=epoch <= settings.freeze_epochs)
+    set_training(net, due.is_frozen)
     layers = [part for part in net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     layers = [layer for layer in layers if layer.training]
     if not layers:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +45,10 @@ class Trained(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where training begins: after so many epochs, which lie in `folder`, and whether they are all."""
+    """Where training begins: after the epochs whose figures these are; their checkpoints lie in `folder`."""
 
     folder: Path
-    n_done: int
-    is_over: bool
+    history: list[dict[str, Any]]
 
 
 class Voter(NamedTuple):
@@ -134,7 +133,7 @@ def begin(pending: Path, start: Start, settings: Mapping[str, Any], inputs: Mapp
         pending.mkdir(parents=True)
     for suffix in (".json", ".pt"):  # figures first, so that a kill leaves none without a checkpoint
         for path in sorted(start.folder.glob(f"[0-9]*{suffix}"), reverse=True):
-            is_done = path.stem.isdigit() and int(path.stem) <= start.n_done
+            is_done = path.stem.isdigit() and int(path.stem) <= len(start.history)
             if start.folder == pending and not is_done:
                 path.unlink()
             elif start.folder != pending and is_done:
@@ -195,19 +194,21 @@ def write_history(epochs: Path, figures: Sequence[dict[str, Any]]) -> None:
     files.write_bytes(epochs / "history.csv", ("\n".join(lines) + "\n").encode())
 
 
-def has_stalled(figures: list[dict[str, Any]], patience: int | None) -> bool:
-    """Tell whether the validation log loss has not fallen for `patience` epochs."""
-    losses = [row["valid_log_loss"] for row in figures]
-    return patience is not None and bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
-
-
 def count_finished(epochs: Path) -> int:
     """Return the newest epoch whose checkpoint is whole like all that are kept of those before it, 0 if none is."""
-    finished = 0
+    kept = manifest.read_manifest(epochs)
+    finished, listed = 0, kept["outputs"] if kept else {}
     for figures in read_figures(epochs):
         path = epochs / f"{figures['epoch']:04}.pt"
         if path.exists() and files.hash_file(path) == figures["checkpoint"]:
             finished = figures["epoch"]
-        elif path.exists() or finished:
+        elif path.exists() or path.name in listed:
             break
     return finished
+
+
+def remove_others(epochs: Path, kept: Container[int]) -> None:
+    """Remove the checkpoints of all other epochs."""
+    for path in epochs.glob("[0-9]*.pt"):
+        if path.stem.isdigit() and int(path.stem) not in kept:
+            path.unlink()

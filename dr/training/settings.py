@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,14 +17,10 @@ MOST_HIDDEN = 100_000
 ORDINARY = "default"  # what the run without a name is called where runs are named
 WEIGHTS = ("none", "imagenet")  # to begin with, beside a file's
 OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("drops", "one-cycle", "cosine")
+SCHEDULES = ("drops", "one-cycle", "cosine", "plateau", "constant")
 FLIPS = ("both", "horizontal", "none")
 STORAGES = ("auto", "device", "memory", "file")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
-DROP_SHARES = (0.6, 0.8, 0.9)  # of the epochs; the article dropped the rate "a few times"
-DROP_FACTOR = 0.2  # what a drop multiplies the rate by; the article gives no number
-WARM_UP_SHARE = 0.3  # of a one-cycle schedule (Smith and Topin 2019, "Super-convergence"; torch's default)
-WARM_UP_FROM = 1 / 25  # of the highest rate; torch's default, here of every warm-up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +41,9 @@ class Settings:
     schedule: str
     drop_epochs: list[int] | None
     warm_up_epochs: float
+    plateau_epochs: int
+    plateau_factor: float
+    least_rate: float
     optimizer: str
     momentum: float
     nesterov: bool
@@ -58,7 +56,9 @@ class Settings:
     clip_norm: float | None
     ema: float
     freeze_epochs: int
+    thaw_rate: float | None
     patience: int | None
+    least_gain: float
     crop_px: int | None
     flips: str
     rotation_deg: float
@@ -71,26 +71,6 @@ class Settings:
     fold: int
     seed: int
     precision: str
-
-    def find_rate(self, epoch: int, share: float) -> float:
-        """Return the learning rate at a `share` (0-1) of an epoch, counted from 1."""
-
-        def fall(progress: float) -> float:  # half a cosine
-            return (1 + math.cos(math.pi * progress)) / 2
-
-        if self.schedule == "drops":
-            drops = self.drop_epochs
-            drops = [round(part * self.epochs) for part in DROP_SHARES] if drops is None else drops
-            return self.learning_rate * DROP_FACTOR ** sum(epoch > drop for drop in drops)
-        if self.schedule == "cosine":
-            since = epoch - 1 + share - self.warm_up_epochs
-            if since < 0:
-                return self.learning_rate * (1 + (1 - WARM_UP_FROM) * since / self.warm_up_epochs)
-            return self.learning_rate * fall(since / (self.epochs - self.warm_up_epochs))
-        progress = (epoch - 1 + share) / self.epochs
-        if progress < WARM_UP_SHARE:
-            return self.learning_rate * (1 - (1 - WARM_UP_FROM) * fall(progress / WARM_UP_SHARE))
-        return self.learning_rate * fall((progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +99,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--schedule", str, "how the learning rate changes", choices=SCHEDULES)
     add("--drop-epochs", whole(1), "epochs after which the rate drops (60, 80 and 90 %% of all)", nargs="+")
     add("--warm-up-epochs", number(0), "epochs, or part of one, in which the rate of a cosine rises")
+    add("--plateau-epochs", whole(1), "epochs without a better validation log loss after which a plateau's rate falls")
+    add("--plateau-factor", number(0, 1), "what it is multiplied by then")
+    add("--least-rate", number(0), "at which a plateau's rate stays")
     add("--optimizer", str, "adamw: steps that each weight's own gradients scale; --momentum is its first beta",
         choices=OPTIMIZERS)  # fmt: skip
     add("--momentum", number(0, 1), "share of the last step that is taken again")
@@ -134,7 +117,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--ema", number(0, 0.99999), "share that an average of the weights keeps of itself in each step: it is what is "
         "checked and kept; 0: the weights themselves")  # fmt: skip
     add("--freeze-epochs", whole(0), "epochs in which only the head learns, before all does")
-    add("--patience", whole(1), "epochs without a better validation log loss after which to stop")
+    add("--thaw-rate", number(0), "the learning rate once all learns: then the schedule begins anew, from this rate")
+    add("--patience", whole(1), "epochs without a better validation log loss after which to stop; while only the head "
+        "learns, to go on to all, in any case from the best epoch")  # fmt: skip
+    add("--least-gain", number(0), "by how much the log loss has to be better to count so")
     add("--crop-px", whole(32), "side of the random crops (7/8 of the squares)")
     add("--flips", str, "which of the flips each training image, and each view of one to score, has as likely as not",
         choices=FLIPS)  # fmt: skip
@@ -209,15 +195,23 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     return options, Settings(**values)
 
 
+def _check_schedule(options: argparse.Namespace) -> None:
+    if options.drop_epochs and options.schedule != "drops":
+        raise InputError(f"--drop-epochs has no meaning with --schedule {options.schedule}")
+    n_thawed, has_thaw_rate = options.epochs - options.freeze_epochs, options.thaw_rate is not None
+    if has_thaw_rate and (not options.freeze_epochs or n_thawed <= 0):
+        raise InputError("--thaw-rate needs --freeze-epochs, and fewer than --epochs")
+    n_scheduled = min(options.freeze_epochs, n_thawed) if has_thaw_rate else options.epochs
+    if options.warm_up_epochs and (options.schedule != "cosine" or options.warm_up_epochs >= n_scheduled):
+        raise InputError(f"--warm-up-epochs: of --schedule cosine, and fewer than its {n_scheduled} epochs")
+
+
 def _check(options: argparse.Namespace) -> None:
+    _check_schedule(options)
     if options.fold >= options.folds:
         raise InputError(f"--fold {options.fold}: of {options.folds} folds the last is {options.folds - 1}")
     if options.nesterov and options.momentum == 0:
         raise InputError("--nesterov needs a --momentum above 0")
-    if options.drop_epochs and options.schedule != "drops":
-        raise InputError(f"--drop-epochs has no meaning with --schedule {options.schedule}")
-    if options.warm_up_epochs and (options.schedule != "cosine" or options.warm_up_epochs >= options.epochs):
-        raise InputError("--warm-up-epochs: of --schedule cosine, and fewer than --epochs")
     for name in ("zoom", "brightness"):
         if getattr(options, name)[0] > getattr(options, name)[1]:
             raise InputError(f"--{name}: the lower bound comes first")

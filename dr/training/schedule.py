@@ -1,0 +1,125 @@
+"""What is due after the epochs that are done: which epoch, on which net, at which rate; which of them are the best.
+
+All of it follows from the settings and the history, the figures of the epochs done, so that a run that was stopped
+goes on as if it had not been.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dr.training.settings import Settings
+
+History = Sequence[Mapping[str, Any]]
+
+DROP_SHARES = (0.6, 0.8, 0.9)  # of the epochs; the article dropped the rate "a few times"
+DROP_FACTOR = 0.2  # what a drop multiplies the rate by; the article gives no number
+WARM_UP_SHARE = 0.3  # of a one-cycle schedule (Smith and Topin 2019, "Super-convergence"; torch's default)
+WARM_UP_FROM = 1 / 25  # of the highest rate; torch's default, here of every warm-up
+
+
+class Epoch(NamedTuple):
+    """An epoch that is due.
+
+    number : counted from 1
+    is_frozen : whether the head alone learns
+    goes_on_from : the epoch whose net it begins with; 0: none, it is the first
+    place, n_places : which epoch of its schedule it is, counted from 1, and of how many
+    rate : that the schedule begins with or leads up to; a plateau's own
+    """
+
+    number: int
+    is_frozen: bool
+    goes_on_from: int
+    place: int
+    n_places: int
+    rate: float
+
+
+def find_next(settings: Settings, history: History) -> Epoch | None:
+    """Return the epoch after those of a history; None if they are all.
+
+    In the first phase the head learns, in the second the whole net, from the last epoch of the first; with a patience,
+    which may end either phase, from the best. With a thaw rate the second phase has a schedule of its own, else there
+    is one for both, whose place jumps ahead where the first phase ended early.
+    """
+    losses = [row["valid_log_loss"] for row in history]
+    n_frozen, n_done = min(settings.freeze_epochs, settings.epochs), len(losses)
+    stops = find_stops(losses[:n_frozen], settings.patience, settings.least_gain)
+    n_head = stops[0] if stops else n_frozen
+    is_frozen, n_of_phase = n_done < n_head, max(0, n_done - n_head)
+    is_stalled = find_stops(losses[n_head:], settings.patience, settings.least_gain)
+    if not is_frozen and (n_of_phase == settings.epochs - n_frozen or is_stalled):
+        return None
+    begins_anew = settings.patience and n_head and n_done == n_head
+    goes_on_from = find_best(history) if begins_anew else n_done
+    place, n_places, rate = (
+        n_done + 1 if is_frozen else n_frozen + n_of_phase + 1,
+        settings.epochs,
+        settings.learning_rate,
+    )
+    if settings.thaw_rate is not None:
+        n_places = n_frozen if is_frozen else settings.epochs - n_frozen
+        if not is_frozen:
+            place, rate, losses = n_of_phase + 1, settings.thaw_rate, losses[n_head:]
+    if settings.schedule == "plateau":
+        n_falls = len(find_stops(losses, settings.plateau_epochs, settings.least_gain))
+        rate = max(rate * settings.plateau_factor**n_falls, min(rate, settings.least_rate))
+    return Epoch(n_done + 1, is_frozen, goes_on_from, place, n_places, rate)
+
+
+def find_rate(settings: Settings, epoch: Epoch, share: float) -> float:
+    """Return the learning rate at a `share` (0-1) of an epoch."""
+
+    def fall(progress: float) -> float:  # half a cosine
+        return (1 + math.cos(math.pi * progress)) / 2
+
+    done = epoch.place - 1 + share
+    if settings.schedule == "drops":
+        drops = settings.drop_epochs
+        drops = [round(part * epoch.n_places) for part in DROP_SHARES] if drops is None else drops
+        return epoch.rate * DROP_FACTOR ** sum(epoch.place > drop for drop in drops)
+    if settings.schedule == "cosine":
+        since = done - settings.warm_up_epochs
+        if since < 0:
+            return epoch.rate * (1 + (1 - WARM_UP_FROM) * since / settings.warm_up_epochs)
+        return epoch.rate * fall(since / (epoch.n_places - settings.warm_up_epochs))
+    if settings.schedule == "one-cycle":
+        progress = done / epoch.n_places
+        if progress < WARM_UP_SHARE:
+            return epoch.rate * (1 - (1 - WARM_UP_FROM) * fall(progress / WARM_UP_SHARE))
+        return epoch.rate * fall((progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
+    return epoch.rate
+
+
+def retrace(settings: Settings, history: History) -> list[tuple[Any, ...] | None]:
+    """Return on which net and at which rates settings would have had each epoch of a history done; None: not at all."""
+    due = [find_next(settings, history[:n_done]) for n_done in range(len(history))]
+    return [epoch and (*epoch[:3], *(find_rate(settings, epoch, share) for share in (0, 0.5))) for epoch in due]
+
+
+def find_stops(losses: Sequence[float], patience: int | None, least_gain: float) -> list[int]:
+    """Return after how many epochs the loss had not fallen below its lowest by more than `least_gain` for `patience`.
+
+    The lowest counts as far as it was such a gain itself; after each stop the patience begins anew.
+    """
+    lowest, n_waited, stops = math.inf, 0, []
+    for n_done, loss in enumerate(losses, 1):
+        lowest, n_waited = (loss, 0) if loss < lowest - least_gain else (lowest, n_waited + 1)
+        if n_waited == patience:
+            stops.append(n_done)
+            n_waited = 0
+    return stops
+
+
+def find_best(history: History, figure: str = "log_loss") -> int:
+    """Return the epoch with the lowest validation log loss, or the highest of another figure (of equals: as before)."""
+    sign = 1 if figure == "log_loss" else -1
+    best = min(history, key=lambda row: (sign * row[f"valid_{figure}"], row["valid_log_loss"]))
+    return int(best["epoch"])
+
+
+def find_kept(history: History, headline: str, n_newest: int) -> set[int]:
+    """Return the epochs whose checkpoints are kept: the newest, and the best by log loss and by the headline figure."""
+    newest = {row["epoch"] for row in history[-n_newest:]}
+    return newest | {find_best(history), find_best(history, headline)}
