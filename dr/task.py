@@ -3,6 +3,8 @@
 Arrays only. What holds for all outputs of any task stands here; the arithmetic of the figures in dr.measures.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dr import measures
@@ -75,3 +77,16 @@ def measure(task: Task, scores: np.ndarray, targets: np.ndarray) -> dict[str, fl
     counts = measures.count_pairs(targets, given, scores.shape[1])
     figures = {"accuracy": measures.accuracy_of_counts(counts), "macro_f1": measures.macro_f1_of_counts(counts)}
     return {"log_loss": log_loss} | {name: float(value) for name, value in figures.items()}
+
+
+def draw_measures(task: Task, groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the figures of all images, first, and of each draw of a bootstrap over groups: name -> (1 + n_draws,).
+
+    The draws are the same for other scores of the same images, so that differences may be taken draw by draw.
+    """
+    numbers = measures.number_groups(groups)
+    order = np.argsort(numbers, kind="stable")
+    draws = measures.draw_groups(numbers.max() + 1)
+    taken = (np.repeat(order, draw[numbers[order]]) for draw in draws)
+    drawn = [measure(task, scores[rows], targets[rows]) for rows in (order, *taken)]
+    return {name: np.array([figures[name] for figures in drawn]) for name in drawn[0]}

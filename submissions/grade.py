@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 from dr import explain
 from dr.explain import check_refused, show
 from dr.machine import workers
-from dr.training import checkpoint, runs, settings
+from dr.training import runs, settings
 from dr.training.runs import Voter
 from preprocess.cache import files, pipeline, stage, tables
 from preprocess.cache.errors import InputError, shorten
-from preprocess.recipes import recipe
 from preprocess.samples import listing, retina
 from preprocess.samples.layout import Owner, Task
 from submissions import download
@@ -120,21 +119,6 @@ def list_images(options: argparse.Namespace) -> dict[Path, Owner]:
     return {path: Owner(str(path)) for path in found}
 
 
-def read_voters(options: argparse.Namespace) -> list[Voter]:
-    """Return the nets that are named, which count alike, or those whose scores `dr.predict` averaged last.
-
-    Raises InputError if one of them is not there.
-    """
-    if options.checkpoint:
-        views, share = recipe.read_chain(recipe.BASE)[0].sections["dr.predict"]["views"], 1 / len(options.checkpoint)
-        voters = [Voter(checkpoint.read(path), share, views, files.hash_file(path)) for path in options.checkpoint]
-    else:
-        voters = runs.read_averaged(options.cache, None)
-    if len({voter.checkpoint.task for voter in voters}) > 1:
-        raise InputError("the nets answer different questions; their scores have no mean")
-    return [voter._replace(n_views=options.views or voter.n_views) for voter in voters]
-
-
 def write_classes(grades: Sequence[Grade], task: Task) -> list[str]:
     """Return the classes as lines for people, one per image, with all probabilities."""
     names = [show(Path(grade.eye.path.name)) for grade in grades]
@@ -205,20 +189,6 @@ def describe_grade(grade: Grade) -> dict[str, Any]:
     }
 
 
-def describe_voter(voter: Voter) -> dict[str, Any]:
-    """Return which net counts for how much, and what it was trained on and for."""
-    of = voter.checkpoint
-    return {
-        "checkpoint": voter.digest,
-        "epoch": of.epoch,
-        "share": voter.share,
-        "views": voter.n_views,
-        "n_images": of.n_images,
-        "task": of.task._asdict(),
-        "making": of.making._asdict(),
-    }
-
-
 def tell(
     grades: Sequence[Grade], reasons: Mapping[str, str], voters: Sequence[Voter], blend: Path | None, is_json: bool,
     addresses: Mapping[str, str],
@@ -235,7 +205,7 @@ def tell(
     content = {
         "notice": stage.NOTICE,
         "version": pipeline.VERSION,
-        "nets": [describe_voter(voter) for voter in voters],
+        "nets": [runs.describe_voter(voter) for voter in voters],
         "blend": files.hash_file(blend) if blend else None,
         "images" if task.kind == "classes" else "eyes": told,
         "refused": [{"photograph": path, "reason": reason} for path, reason in reasons.items()],
@@ -279,7 +249,7 @@ def fetch_given(options: argparse.Namespace, folder: Path) -> tuple[dict[str, st
 def grade_files(options: argparse.Namespace, addresses: Mapping[str, str], gone: Mapping[str, str]) -> None:
     """Grade photographs that are files, see `fetch_given`."""
     try:
-        voters = read_voters(options)
+        voters = runs.read_voters(options.cache, None, options.checkpoint, options.views)
     except InputError:
         list_photographs(options)  # a mistake in what is given is told first
         raise

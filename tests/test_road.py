@@ -1,4 +1,5 @@
-"""One road from photograph to scores: what dr.predict says of the cache's squares, grade and explain say of the files.
+"""One road from photograph to scores: what dr.predict says of the cache's squares, grade and explain say of the files,
+and an exported net of their squares.
 
 For every recipe, way to find the eye, and kind of net. Nets of local contrast once were given it twice by the two.
 """
@@ -6,16 +7,18 @@ For every recipe, way to find the eye, and kind of net. Nets of local contrast o
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from dr import explain, predict, train
+from dr import explain, export, predict, train
 from dr.nets import heat
 from dr.scores import read_scores
 from dr.squares import crops, source, store
 from dr.training import checkpoint
 from preprocess import __main__ as preprocess
+from preprocess.picture import square
 from preprocess.recipes import recipe
 from preprocess.samples import readers
 from submissions import grade
@@ -44,7 +47,9 @@ def road(request, cache):
 
 
 @pytest.mark.parametrize("kind", [[], ["--pairs"]], ids=["single", "pairs"])
-def test_grade_and_explain_are_given_what_predict_scored(road, cache, kind, tmp_path, monkeypatch, capsys):
+def test_grade_explain_and_exported_nets_are_given_what_predict_scored(
+    road, cache, kind, tmp_path, monkeypatch, capsys
+):
     options, data, tiny = road
     layout = readers.find_layout(data)
     if kind and layout.task.kind == "classes":
@@ -67,7 +72,15 @@ def test_grade_and_explain_are_given_what_predict_scored(road, cache, kind, tmp_
         graded = {f"{eye['patient']}_{eye['side']}": eye["scores"] for eye in eyes}
     np.testing.assert_allclose([graded[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
-    of, squares = checkpoint.read(epoch), source.read_squares(cache, "test", layout)
+    of, onnxruntime = checkpoint.read(epoch), pytest.importorskip("onnxruntime")
+    export.main([f"--cache={cache}", f"--data={data}", f"--out={tmp_path}/net.onnx"])
+    made = [square.make_square(path, of.making) for path in photographs.values()]
+    given = {"squares": np.stack([cv2.LUT(one.pixels, one.lut.T[None]) for one in made])}
+    given |= {"eyes": store.number_eyes([*map(layout.find_owner, photographs)])} if kind else {}
+    (exported,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, given)
+    np.testing.assert_allclose(exported, scores.loc[[*photographs]], rtol=0, atol=1e-5)
+
+    squares = source.read_squares(cache, "test", layout)
     loaded = store.load(squares, of.mean, of.std, torch.device("cpu"), "memory", tmp_path / "unused.npy")
     seen, own = [], heat.map_heat
     monkeypatch.setattr(heat, "map_heat", lambda net, images, *more: seen.append(images) or own(net, images, *more))

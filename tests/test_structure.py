@@ -17,7 +17,7 @@ MOST_MODULES = 12  # in a room
 # Where work begins that needs torch, or pandas to draw: one function of each imports it late. Torch takes a second
 # and a half, and whoever asks for help or is cached does not wait for it.
 LATE = {
-    *("dr.train", "dr.predict", "dr.explain", "blend.train", "blend.predict"),
+    *("dr.train", "dr.predict", "dr.explain", "dr.export", "blend.train", "blend.predict"),
     *("preprocess.synthetic", "submissions.grade", "submissions.report.pictures"),
 }
 FILES = sorted(path for package in FLOW for path in (ROOT / package).rglob("*.py"))

@@ -67,9 +67,9 @@ def weigh_fellows(eyes: torch.Tensor) -> torch.Tensor:
     ----------
     eyes : (n,) int64, 2 * group + side
     """
-    is_fellow = eyes[:, None] ^ 1 == eyes[None, :]
+    is_fellow = (eyes + 1 - 2 * (eyes % 2))[:, None] == eyes[None, :]
     is_alone = ~is_fellow.any(dim=1, keepdim=True)
-    weights = torch.where(is_alone, torch.eye(len(eyes), device=eyes.device), is_fellow.float())
+    weights = torch.where(is_alone, torch.eye(eyes.shape[0], device=eyes.device), is_fellow.float())
     return weights / weights.sum(dim=1, keepdim=True)
 
 

@@ -19,6 +19,7 @@ from dr.training.checkpoint import Checkpoint
 from dr.training.settings import ORDINARY
 from preprocess.cache import files, manifest
 from preprocess.cache.errors import InputError
+from preprocess.recipes import recipe
 
 # Of history.csv, before what else the task follows on the images held out.
 COLUMNS = ("epoch", "learning_rate", "train_log_loss", "valid_log_loss")
@@ -110,6 +111,36 @@ def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Vote
         raise InputError(f"{folder}: epoch {gone[0]} is gone since it was averaged; run python -m dr.predict again")
     n_views, of_each = parameters["views"], share / len(epochs)
     return [Voter(read_checkpoint(trained, epoch), of_each, n_views, trained.checkpoints[epoch]) for epoch in epochs]
+
+
+def read_voters(cache: Path, run: str | None, paths: Sequence[Path] | None, n_views: int | None) -> list[Voter]:
+    """Return the nets of the checkpoints that are named, which count alike, or those that `dr.predict` averaged last.
+
+    Raises InputError if one of them is not there, or they have different tasks.
+    """
+    if paths:
+        views = recipe.read_chain(recipe.BASE)[0].sections["dr.predict"]["views"]
+        voters = [Voter(checkpoint.read(path), 1 / len(paths), views, files.hash_file(path)) for path in paths]
+    else:
+        voters = read_averaged(cache, run)
+    if len({voter.checkpoint.task for voter in voters}) > 1:
+        raise InputError("the nets answer different questions; their scores have no mean")
+    return [voter._replace(n_views=n_views or voter.n_views) for voter in voters]
+
+
+def describe_voter(voter: Voter) -> dict[str, Any]:
+    """Return which net counts for how much, and what it was trained on and for."""
+    of = voter.checkpoint
+    return {
+        "checkpoint": voter.digest,
+        "net": of.settings.net,
+        "epoch": of.epoch,
+        "share": voter.share,
+        "views": voter.n_views,
+        "n_images": of.n_images,
+        "task": of.task._asdict(),
+        "making": of.making._asdict(),
+    }
 
 
 def identify(settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

@@ -42,6 +42,10 @@ def begin(net: Net, source: str | Path) -> Channels | None:
         kept = checkpoint.read(path)
         _take_own(net, kept.net, str(path))
         return Channels(kept.mean, kept.std)
+    if any(name.startswith("body.") for name in content) and content.keys() >= set(Channels._fields):  # of dr.export
+        channels = Channels(*(content.pop(name).tolist() for name in Channels._fields))
+        _take_own(net, content, str(path))
+        return channels
     for name in WRAPPERS:
         content = content[name] if isinstance(content.get(name), dict) else content
     return _take_foreign(net, {name.removeprefix("module."): value for name, value in content.items()}, str(path))

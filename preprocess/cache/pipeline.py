@@ -28,6 +28,7 @@ BESIDE = (
     "preprocess.audit",
     "preprocess.split",
     "dr.explain",
+    "dr.export",
     "kappa.score",
     "submissions.grade",
 )  # four stages in one; what is no stage

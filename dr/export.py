@@ -1,0 +1,243 @@
+"""Write a net that travels: checkpoints -> OUT.onnx, from uint8 squares to scores, and what its users must know.
+
+python -m dr.export [--cache DIR [--run NAME] | --checkpoint FILE.pt...] --out net.onnx|weights.safetensors [--half]
+
+An ONNX file holds the nets that `dr.predict` averaged last with all that it did to a square: views, standardization,
+mean of the nets. A .safetensors file holds the weights of one net. Beside either OUT.json tells how a square is made,
+and OUT.md is a model card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dr import measures
+from dr.measures import Estimate
+from dr.scores import read_scores, read_targets_of
+from dr.task import draw_measures, name_columns
+from dr.training import runs, settings
+from dr.training.runs import Voter
+from preprocess.cache import files, pipeline, stage
+from preprocess.cache.errors import InputError
+from preprocess.samples import readers
+from preprocess.samples.layout import Task
+
+if TYPE_CHECKING:
+    import onnx
+
+REQUIREMENTS = Path(__file__).with_name("onnx-requirements.txt")
+SUFFIXES = (".onnx", ".safetensors")
+OPSET = 17  # of 2022, which every runtime in use knows
+LEAST_HALVED = 256  # numbers in a tensor; smaller ones, biases above all, weigh nothing and are kept as they are
+TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-2  # of the scores of the file against those of dr.predict
+N_CHECKED = 3  # squares that both are given
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write the file that is asked for, what tells how its squares are made, and the card."""
+    voters = runs.read_voters(options.cache, options.run, options.checkpoint, options.views)
+    of = voters[0].checkpoint
+    if any((voter.checkpoint.task, voter.checkpoint.making) != (of.task, of.making) for voter in voters):
+        raise InputError("the nets want different squares, or answer different questions; name one by --run")
+    described, told = describe(voters), ""
+    if options.out.suffix == ".onnx":
+        told = f", scores off by {write_onnx(voters, options.out, options.half):.1g} at most"
+    else:
+        write_weights(voters, options.out, options.half)
+    files.write_json(options.out.with_suffix(".json"), described)
+    card = write_card(described, *measure_held_out(options, of.task))
+    files.write_bytes(options.out.with_suffix(".md"), "\n".join(card).encode())
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB{told}; .json and .md beside it\n{stage.NOTICE}")
+
+
+def describe(voters: Sequence[Voter]) -> dict[str, Any]:
+    """Return what a program that feeds the net must know, as plain numbers and names."""
+    of = voters[0].checkpoint
+    side = of.making.size_px
+    return {
+        "notice": stage.NOTICE,
+        "version": pipeline.VERSION,
+        "task": of.task._asdict(),
+        "making": of.making._asdict(),
+        "input": {"name": "squares", "dtype": "uint8", "shape": ["n", side, side, 3], "channels": "RGB", "holds":
+                  "squares as preprocess.square.make_square makes them, their lookup tables applied"},
+        "output": {"name": "scores", "dtype": "float32", "shape": ["n", len(of.task.names)],
+                   "columns": name_columns(of.task)},
+        "nets": [runs.describe_voter(voter) for voter in voters],
+    }  # fmt: skip
+
+
+def write_onnx(voters: Sequence[Voter], out: Path, is_half: bool) -> float:
+    """Write the mean of the nets and views; return by how much its scores differ from dr.predict's, at most.
+
+    Raises InputError if that is too much.
+    """
+    onnx, onnxruntime = import_libraries("onnx", "onnxruntime")
+    import torch
+
+    from dr.training.averaged import Averaged
+
+    mean, side = Averaged(voters).eval(), voters[0].checkpoint.making.size_px
+    pixels = np.random.default_rng(0).integers(0, 256, (N_CHECKED, side, side, 3), dtype=np.uint8)
+    given = {"squares": torch.from_numpy(pixels)}
+    if mean.is_paired:
+        given["eyes"] = torch.tensor([0, 1, 2])  # a patient's two eyes, and one alone
+    with files.replacing(out) as partial:
+        # The exporter by tracing: fifty times as fast here as its successor, and its files are smaller.
+        names = *given, "scores"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what tracing may get wrong: the check below tells whether it did
+            torch.onnx.export(
+                mean, tuple(given.values()), partial, dynamo=False, opset_version=OPSET,
+                input_names=list(given), output_names=["scores"], dynamic_axes={name: {0: "n"} for name in names},
+            )  # fmt: skip
+        model = onnx.load(partial)
+        if is_half:
+            halve(model)
+        onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in describe(voters).items()})
+        onnx.save(model, partial)
+        session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
+        differences = []
+        for n in (N_CHECKED, 1):
+            some = {name: values[:n] for name, values in given.items()}
+            (scores,) = session.run(None, {name: values.numpy() for name, values in some.items()})
+            with torch.inference_mode():
+                differences.append(np.abs(scores - mean(**some).numpy()).max())
+        off = float(np.max(differences))  # NaN if one is
+        if not off <= (HALF_TOLERANCE if is_half else TOLERANCE):
+            raise InputError(f"{out}: not written: its scores would differ by {off:.1g} from those of dr.predict")
+    return off
+
+
+def halve(model: onnx.ModelProto) -> None:
+    """Keep the weights of an ONNX model in float16; they become float32 again before anything is computed.
+
+    Raises InputError for a weight beyond float16's range.
+    """
+    import onnx
+
+    casts = []
+    for tensor in model.graph.initializer:
+        numbers = onnx.numpy_helper.to_array(tensor)
+        if numbers.dtype != np.float32 or numbers.size < LEAST_HALVED:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(check_half(numbers, name), f"{name}_float16"))
+        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def check_half(numbers: np.ndarray, name: str) -> np.ndarray:
+    """Return numbers as float16. Raises InputError if that cannot hold one."""
+    with np.errstate(over="ignore"):
+        halved = numbers.astype(np.float16)
+    if not np.isfinite(halved).all():
+        raise InputError(f"--half: a weight of {name} is beyond float16's range")
+    return halved
+
+
+def write_weights(voters: Sequence[Voter], out: Path, is_half: bool) -> None:
+    """Write the weights of a net, with its `mean` and `std`, as `dr.train --weights` takes them.
+
+    Raises InputError if there are several nets.
+    """
+    (safetensors,) = import_libraries("safetensors.torch")
+    if len(voters) > 1:
+        raise InputError(f"{out}: holds the weights of one net, not of {len(voters)}; name one by --checkpoint")
+    import torch
+
+    of = voters[0].checkpoint
+    weights = {name: value.contiguous() for name, value in of.net.items()}
+    if is_half:
+        kept = {name: value for name, value in weights.items() if value.is_floating_point()}
+        weights |= {name: torch.from_numpy(check_half(value.numpy(), name)) for name, value in kept.items()}
+    weights |= {"mean": torch.tensor(of.mean), "std": torch.tensor(of.std)}
+    metadata = {key: json.dumps(value) for key, value in describe(voters).items()}
+    files.write_bytes(out, safetensors.save(weights, metadata))
+
+
+def import_libraries(*names: str) -> list[ModuleType]:
+    """Return what only this command needs. Raises InputError, with the command that helps, if it is not there."""
+    try:
+        return [importlib.import_module(name) for name in names]
+    except ImportError as error:
+        raise InputError(f"{error}: {sys.executable} -m pip install -r {REQUIREMENTS}") from None
+
+
+def write_card(described: dict[str, Any], measured: dict[str, Estimate], n_held_out: int) -> list[str]:
+    """Return the lines of the model card, in Markdown."""
+    nets, making, task = described["nets"], described["making"], described["task"]
+    lines = [f"# {', '.join(dict.fromkeys(net['net'] for net in nets))}: {', '.join(task['names'])}", "", stage.NOTICE]
+    lines += ["", f"Made by version {described['version']} of the diabetic retinopathy pipeline.", ""]
+    lines += [
+        f"- {net['net']}, epoch {net['epoch']}, learned from {net['n_images'] or 'unknown'} images; counts "
+        f"{net['share']:.3g}, by {net['views']} views; checkpoint {net['checkpoint'][:16]}"
+        for net in nets
+    ]
+    lines += ["", f"Squares of {making['size_px']} px, crop {making['crop']}, normalize {making['normalize']}.", ""]
+    if measured:
+        lines += [
+            f"On {n_held_out} images that training did not see, with 95 % intervals of a bootstrap over groups:",
+            "",
+        ]
+        lines += ["| figure | value | from | to |", "|---|---|---|---|"]
+        lines += [f"| {name} | {of.value:.4f} | {of.low:.4f} | {of.high:.4f} |" for name, of in measured.items()]
+    else:
+        lines += ["How good it is has not been measured here."]
+    limits = "It knows nothing of images unlike those it learned from: other cameras, other people, other diseases."
+    return [*lines, "", f"Limits: {limits} How it scores them says nothing of how sure it may be.", ""]
+
+
+def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str, Estimate], int]:
+    """Return the figures of the images held out, and how many these are; none without their scores and targets."""
+    scores_from = runs.folder_of(options.cache, options.run) / "scores_valid.csv"
+    if options.checkpoint or not scores_from.exists() or not options.data.is_dir():
+        return {}, 0
+    layout = readers.find_layout(options.data)
+    scores = read_scores(scores_from, task)
+    targets = read_targets_of(scores.index, scores_from, options.data / layout.labels["train"], layout)
+    groups = [layout.find_owner(image).group for image in scores.index]
+    drawn = draw_measures(task, groups, scores.to_numpy(), targets.to_numpy())
+    return {name: measures.estimate(values[0], values[1:]) for name, values in drawn.items()}, len(scores)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = stage.make_bare_parser(
+        "dr.export",
+        "Write a net that runs without this code: ONNX, from uint8 squares to scores, with views, standardization and "
+        "the mean of the nets inside; or the weights of one net as safetensors. Beside it NAME.json, how a square is "
+        f"made, and NAME.md, a model card. {stage.NOTICE}",
+        "--data data --cache cache --out net.onnx",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, nargs="+", default=[], metavar="FILE.pt", help="nets, without a cache"
+    )
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.predict left what it averaged")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="what is true of the images held out, for the card"
+    )
+    parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
+    parser.add_argument("--views", type=stage.whole(1), help="views of each square (as many as dr.predict took)")
+    parser.add_argument("--out", type=Path, required=True, metavar="NAME.onnx|NAME.safetensors", help="what to write")
+    parser.add_argument("--half", action="store_true", help="keep the weights in float16: half the size")
+    options = parser.parse_args(argv)
+    if options.out.suffix not in SUFFIXES:
+        raise InputError(f"--out {options.out}: ends in none of {', '.join(SUFFIXES)}")
+    export(options)
+
+
+if __name__ == "__main__":
+    stage.run(main)

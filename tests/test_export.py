@@ -1,0 +1,80 @@
+"""dr.export: weights come back as they went, halves are nearly the same, and what cannot be written is refused.
+
+That an ONNX file gives the scores of dr.predict, for every recipe: tests/test_road.py.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dr import export, predict
+from dr.training import checkpoint, weights
+from dr.training.learner import load_net
+from preprocess.cache.errors import InputError
+
+onnx = pytest.importorskip("onnx")
+
+
+@pytest.fixture
+def trained(places, run):
+    """The options of dr.export for a net of two epochs that has scored its squares."""
+    run("--epochs", 2)
+    predict.main([*places, *"--views 2 --device cpu".split()])
+    return places
+
+
+def test_a_file_says_what_it_wants_and_a_card_how_good_it_is(trained, tmp_path, capsys):
+    export.main([*trained, f"--out={tmp_path}/net.onnx"])
+    assert "scores off by" in capsys.readouterr().out
+    told = json.loads((tmp_path / "net.json").read_text())
+    model = onnx.load(tmp_path / "net.onnx")
+    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == told
+    assert told["input"]["shape"] == ["n", 37, 37, 3]
+    assert [(net["epoch"], net["views"]) for net in told["nets"]] == [(1, 2), (2, 2)]
+    card = (tmp_path / "net.md").read_text()
+    assert "On 6 images" in card and "| qwk |" in card and "not a medical device" in card
+
+
+def test_halves_are_half_as_large_and_say_nearly_the_same(trained, tmp_path):
+    for name in ("whole", "half"):
+        export.main([*trained, *["--half"] * (name == "half"), f"--out={tmp_path}/{name}.onnx"])
+    sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("whole", "half")]
+    assert 0.4 < sizes[1] / sizes[0] < 0.6
+
+
+def test_what_says_something_else_is_not_written(trained, tmp_path, monkeypatch):
+    def spoil(model):
+        for tensor in model.graph.initializer:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), tensor.name))
+
+    monkeypatch.setattr(export, "halve", spoil)
+    with pytest.raises(InputError, match="not written: its scores would differ"):
+        export.main([*trained, "--half", f"--out={tmp_path}/net.onnx"])
+    assert not list(tmp_path.glob("*net*"))
+
+
+@pytest.mark.parametrize("half", [[], ["--half"]])
+def test_training_goes_on_from_exported_weights(trained, cache, run, tmp_path, half):
+    path, epoch = tmp_path / "net.safetensors", cache / "dr" / "epochs" / "0002.pt"
+    export.main([f"--checkpoint={epoch}", f"--out={path}", *half])
+    of = checkpoint.read(epoch)
+    begun = load_net(of)
+    for parameter in begun.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert weights.begin(begun, path) == (pytest.approx(of.mean), pytest.approx(of.std))
+    for name, value in begun.state_dict().items():
+        torch.testing.assert_close(value, of.net[name], rtol=1e-3 if half else 0, atol=1e-6 if half else 0)
+
+
+def test_a_weight_beyond_float16_is_refused():
+    with pytest.raises(InputError, match="a weight of body.x is beyond float16's range"):
+        export.check_half(np.array([1e5], np.float32), "body.x")
+
+
+def test_several_nets_are_no_weights_and_other_names_no_files(trained, tmp_path):
+    with pytest.raises(InputError, match="the weights of one net, not of 2"):
+        export.main([*trained, f"--out={tmp_path}/net.safetensors"])
+    with pytest.raises(InputError, match=r"ends in none of \.onnx, \.safetensors"):
+        export.main([*trained, f"--out={tmp_path}/net.pt"])
