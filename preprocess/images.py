@@ -29,9 +29,6 @@ Corrections = dict[str, list[float]]  # image -> ellipse: x, y, semi-axis x, sem
 Journals = Mapping[str, Journal]  # "crop", "resize" or both
 
 
-# --- what was made ----------------------------------------------------------------------------------------------------
-
-
 def read_crops(cache: Path, split: str) -> dict[str, Row]:
     """Return the crop table: image -> row. Raises InputError if the stage has not run on the split."""
     return journal.read_rows(cache / "crop", split, "preprocess.crop")
@@ -74,9 +71,6 @@ def read_corrections(data: Path, cache: Path, listings: Mapping[str, Listing]) -
     return dict(zip(table["image"], numbers.tolist(), strict=True))
 
 
-# --- one photograph ---------------------------------------------------------------------------------------------------
-
-
 class Order(NamedTuple):
     """What is to be done with one photograph."""
 
@@ -115,18 +109,12 @@ def describe_square(source: list, row: Row) -> list:
     return [source, [row[name] for name in outline.ELLIPSE]]
 
 
-# --- all of them ------------------------------------------------------------------------------------------------------
-
-
 def update(
     data: Path, cache: Path, workers: parallel.Workers, method: str | None = None, size_px: int | None = None
 ) -> dict[str, str]:
     """Bring outlines, squares or both of all photographs up to date; return the rejected images and why.
 
-    Parameters
-    ----------
-    method : how the eyes are found; None takes the outlines that are there
-    size_px : side of the squares; None makes none
+    Without a method the eyes are where the outlines that are there say; without a size no squares are made.
     """
     if not data.is_dir():
         raise InputError(f"{data}: no such folder")

@@ -35,13 +35,9 @@ def choose_workers(options: argparse.Namespace) -> Workers:
 def map_parallel(
     work: Callable[..., Any], tasks: Mapping[str, tuple], workers: Workers, title: str
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (image, work(*arguments)) as they finish, and show how far it is.
+    """Yield (image, work(*arguments)) as they finish, and show how far it is; tasks map images to arguments.
 
-    Parameters
-    ----------
-    work : a module-level function
-    tasks : image -> arguments
-    workers : processes (1 works in this one), or the address of a Dask scheduler whose workers see the same files
+    `work` is a module-level function. One process works in this one; a cluster's workers must see the same files.
     """
     if not tasks:
         return

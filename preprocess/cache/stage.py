@@ -24,9 +24,6 @@ MESSAGE = "interrupted; the same command goes on where it stopped"
 FOLLOW_S = 0.5  # how often a process looks whether the one that started it is still there
 
 
-# --- options ----------------------------------------------------------------------------------------------------------
-
-
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that are values; what happens without an option that has none, its help tells."""
 
@@ -92,9 +89,6 @@ def number(lowest: float, highest: float = float("inf")) -> Callable[[str], floa
     return parse
 
 
-# --- the stage at work ------------------------------------------------------------------------------------------------
-
-
 def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`; end with one line and status 2 on bad input or an unusable disk, 130 on Ctrl-C.
 
@@ -141,12 +135,9 @@ def fail(message: str, status: int) -> None:
 
 @contextlib.contextmanager
 def working(cache: Path, name: str, folders: Sequence[Path] = ()) -> Iterator[None]:
-    """Hold the cache while a stage works, and keep the time it took if it has made something.
+    """Hold the cache while the stage `name` works, and keep the time it took if it has made something.
 
-    Parameters
-    ----------
-    name : of the stage
-    folders : that hold its manifests, if they are not the one that FOLDERS names
+    Its manifests are in `folders`, if not in the one that FOLDERS names.
     """
     manifests = [folder / "manifest.json" for folder in folders or [cache / str(FOLDERS[name])]]
     with files.locked(cache):

@@ -17,9 +17,7 @@ REDUCTION = 4  # the blur is computed on squares so much smaller: 4 ms instead o
 def subtract_local_mean(square: np.ndarray) -> np.ndarray:
     """Return each pixel's difference from the mean of its neighbourhood, (h, w, 3) uint8; background is grey.
 
-    Parameters
-    ----------
-    square : (h, w, 3) uint8 RGB, black where there is no eye; the background has no part in the means
+    The square, (h, w, 3) uint8 RGB, is black where there is no eye: this has no part in the means.
     """
     is_eye = (square.max(axis=2) > DARKEST).astype(np.uint8)
     is_eye = cv2.erode(is_eye, np.ones((RIM_PX, RIM_PX), np.uint8)).astype(np.float32)[:, :, None]

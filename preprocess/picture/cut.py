@@ -36,20 +36,11 @@ def cut_square(photograph: Photograph, row: outline.Row, size_px: int, shape: st
 
 
 def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -> tuple[np.ndarray, np.ndarray]:
-    """Cut a disc out of a picture (h, w, 3) uint8 and scale it to fill a square.
+    """Cut a disc out of a picture (h, w, 3) uint8, in whose pixels it is given, and scale it to fill a square.
 
-    Parameters
-    ----------
-    disc : in pixels of `rgb`
-    size_px : side of the square; the longer axis of the disc fills it, the aspect is kept unless it is stretched
-    shape : "ellipse", "box" for all of the box around it, or "stretched" for the box with its sides made equal
-
-    Returns
-    -------
-    square : (size_px, size_px, 3) uint8, black outside the shape and where the photograph ends
-    inside : (size_px, size_px) bool, the pixels that show the shape
-
-    Raises Unusable if there are none.
+    The shape is "ellipse", "box" for all of the box around it, or "stretched" for the box with its sides made equal;
+    else the longer axis fills the square. Returns the square, uint8 RGB, black outside the shape and where the
+    photograph ends, and which of its pixels show the shape, bool. Raises Unusable if none does.
     """
     scales = [size_px / diameter for diameter in outline.find_diameters(disc, shape)]  # output pixels per pixel of rgb
     centers = disc.center_x, disc.center_y
@@ -67,9 +58,8 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
     matrix = np.array([[scales[0], 0, shift_x], [0, scales[1], shift_y]])
     interpolation = cv2.INTER_LINEAR if min(scales) < 1 else cv2.INTER_CUBIC
     square = cv2.warpAffine(rgb, matrix, (size_px, size_px), flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
-    inside = _draw_inside(
-        rgb.shape[:2], matrix, (scales[0] * disc.semi_axis_x, scales[1] * disc.semi_axis_y), size_px, shape
-    )
+    semi_axes = scales[0] * disc.semi_axis_x, scales[1] * disc.semi_axis_y
+    inside = _draw_inside(rgb.shape[:2], matrix, semi_axes, size_px, shape)
     if not inside.any():
         raise Unusable("the ellipse lies outside the photograph")
     square[~inside] = 0

@@ -51,18 +51,18 @@ MIN_CONFIDENCE = 0.5
 
 @dataclass(frozen=True)
 class Disc:
-    """The outline of an eye: an axis-parallel ellipse, in pixels of some picture.
+    """The outline of an eye: an axis-parallel ellipse, in pixels of some picture, past which it may reach.
 
     Coordinates are those of pixel centres: the upper left pixel's centre is (0, 0), the picture reaches from -0.5 to
-    width - 0.5. The disc may reach past the picture. `confidence` is the share, 0-1, of the rim inside the picture
-    where the strongest edge across the rim lies within 1 % of the radius; a faint edge counts in part. It is 0 where
-    no rim is to be seen.
+    width - 0.5.
     """
 
     center_x: float
     center_y: float
     semi_axis_x: float
     semi_axis_y: float
+    # The share, 0-1, of the rim inside the picture where the strongest edge across the rim lies within 1 % of the
+    # radius; a faint edge counts in part. It is 0 where no rim is to be seen.
     confidence: float
 
     def scaled(self, factor_x: float, factor_y: float) -> Disc:
@@ -77,21 +77,11 @@ class Disc:
 
 
 def find_disc(rgb: np.ndarray) -> Disc:
-    """Find the eye's disc in a photograph.
+    """Find the eye's disc in a photograph, (h, w, 3) uint8, best 500 to 1500 pixels wide.
 
-    Parameters
-    ----------
-    rgb : (h, w, 3) uint8; best 500 to 1500 pixels wide
-
-    Returns
-    -------
-    Disc, in pixels of `rgb`; a circle, as all real ones are within their blur. Where the eye fills the picture, so
-    that no rim shows, it is the circle around the picture, with confidence 0.
-
-    Raises Unusable where the picture shows no eye.
+    It is a circle, as all real ones are within their blur. Where the eye fills the picture, so that no rim shows, it is
+    the circle around the picture, with confidence 0. Raises Unusable where the picture shows no eye.
     """
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise ValueError(f"expected (h, w, 3) uint8, got {rgb.shape} {rgb.dtype}")
     pictures = [rgb]  # it, its half, and so on; a pixel of the n-th covers exactly 2**n x 2**n of the first
     while max(pictures[-1].shape) > THUMBNAIL_PX and min(pictures[-1].shape[:2]) > 1:
         height, width = pictures[-1].shape[0] // 2, pictures[-1].shape[1] // 2
@@ -124,9 +114,8 @@ def find_box_disc(rgb: np.ndarray, threshold: int = 10) -> Disc:
     if not len(columns):
         raise Unusable(f"nothing brighter than {threshold}")
     (left, right), (top, bottom) = columns[[0, -1]], rows[[0, -1]]
-    return Disc(
-        float(left + right) / 2, float(top + bottom) / 2, float(right - left + 1) / 2, float(bottom - top + 1) / 2, 1.0
-    )
+    ellipse = (left + right) / 2, (top + bottom) / 2, (right - left + 1) / 2, (bottom - top + 1) / 2
+    return Disc(*map(float, ellipse), confidence=1.0)
 
 
 def _brightness(rgb: np.ndarray) -> np.ndarray:

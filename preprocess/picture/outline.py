@@ -20,14 +20,9 @@ Row = dict[str, Any]  # COLUMNS but for the image
 
 
 def measure(photograph: Photograph, method: str, correction: Sequence[float] | None = None) -> Row:
-    """Return a photograph's row of the crop table: its pixels to 0.01, confidence to 0.0001.
+    """Return a photograph's row of the crop table: its pixels to 0.01, confidence to 0.0001. Raises Unusable.
 
-    Parameters
-    ----------
-    method : one of METHODS; "whole" and "stretched" read the header only
-    correction : ELLIPSE as a person gives it, which wins
-
-    Raises Unusable.
+    Of METHODS "whole" and "stretched" read the header only; a correction, ELLIPSE as a person gives it, wins.
     """
     width, height = photograph.size
     if correction:

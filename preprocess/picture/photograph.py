@@ -72,13 +72,9 @@ class Photograph:
 def decode(path: Path | str, short_side_px: int) -> tuple[np.ndarray, int]:
     """Decode a JPEG or PNG file at the coarsest scale that leaves its shorter side at least `short_side_px`.
 
-    Returns
-    -------
-    rgb : (h, w, 3) uint8, C-contiguous, turned as EXIF says
-    reduction : 1, 2, 4 or 8. A pixel of `rgb` covers reduction x reduction pixels of the file, counted from the upper
-        left corner before turning; the last row and column may cover fewer. PNG files are never reduced.
-
-    Raises Unusable, with the reason, unless every pixel could be decoded.
+    Returns (h, w, 3) uint8, C-contiguous, turned as EXIF says, and the reduction k, 1, 2, 4 or 8: a pixel covers k x k
+    of the file's, counted from the upper left corner before turning, fewer in the last row and column. PNG files are
+    never reduced. Raises Unusable, with the reason, unless every pixel could be decoded.
     """
     path = Path(path)
     with _open(path) as header:

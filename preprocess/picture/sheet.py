@@ -17,10 +17,7 @@ LINE_RGB, TEXT_RGB = (0, 255, 0), (255, 255, 0)
 
 
 def draw_outline(path: Path, row: Mapping[str, Any], shape: str, side_px: int) -> np.ndarray:
-    """Return a photograph with its ellipse or box, (h, w, 3) uint8 RGB, whose longer side is `side_px`.
-
-    Raises Unusable.
-    """
+    """Return a photograph with its ellipse or box, (h, w, 3) uint8 RGB, longer side `side_px`. Raises Unusable."""
     rgb, _ = photograph.decode(path, side_px)
     scale = side_px / max(row["width"], row["height"])
     size = [max(1, round(row[name] * scale)) for name in ("width", "height")]
@@ -50,10 +47,7 @@ def draw_tile(path: Path, row: Mapping[str, Any], text: str, shape: str) -> np.n
 
 
 def write_sheet(target: Path, photographs: Sequence[tuple[str, Path, Mapping[str, Any]]], shape: str) -> int:
-    """Write the sheet of (image, path, row of the crop table), least confidence first; return how many it shows.
-
-    Raises InputError if there is none.
-    """
+    """Write the sheet of (image, path, row of the crop table); return how many it shows. None is an InputError."""
     from skimage.util import montage
 
     doubtful = sorted(photographs, key=lambda entry: entry[2]["confidence"])[: COLUMNS * ROWS]

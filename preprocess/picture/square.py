@@ -29,16 +29,11 @@ class Making(NamedTuple):
 
 
 class Square(NamedTuple):
-    """A photograph's eye as a net is given it, before standardization.
+    """A photograph's eye as a net is given it, before standardization."""
 
-    pixels : (size_px, size_px, 3) uint8 RGB
-    lut : (3, 256) uint8, still to be applied to them
-    disc : where the eye lies, in pixels of the photograph; the square's sides touch it
-    """
-
-    pixels: np.ndarray
-    lut: np.ndarray
-    disc: Disc
+    pixels: np.ndarray  # (size_px, size_px, 3) uint8 RGB
+    lut: np.ndarray  # (3, 256) uint8, still to be applied to them
+    disc: Disc  # where the eye lies, in pixels of the photograph; the square's sides touch it
 
 
 def read_making(cache: Path) -> Making:
@@ -51,10 +46,7 @@ def read_making(cache: Path) -> Making:
 
 
 def make_square(path: Path, making: Making) -> Square:
-    """Return a photograph's square, as the stages would make it.
-
-    Raises Unusable for what is no whole photograph of an eye.
-    """
+    """Return a photograph's square, as the stages would make it. Raises Unusable if it is no whole one of an eye."""
     photograph = Photograph(path)
     row = outline.measure(photograph, making.crop)
     pixels, inside = cut.cut_square(photograph, row, making.size_px, outline.SHAPES[making.crop])
@@ -63,10 +55,7 @@ def make_square(path: Path, making: Making) -> Square:
 
 
 def read_pixels(path: Path, size_px: int) -> np.ndarray:
-    """Return a square of the cache, (size_px, size_px, 3) uint8 RGB.
-
-    Raises InputError if it is no picture of that size.
-    """
+    """Return a square of the cache, (size_px, size_px, 3) uint8 RGB. Raises InputError if it is no such picture."""
     bgr = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)  # None for whatever it cannot read
     if bgr is None:
         raise InputError(f"{path}: missing or unreadable; remove it and run python -m preprocess.resize again")
@@ -78,14 +67,10 @@ def read_pixels(path: Path, size_px: int) -> np.ndarray:
 def make_luts(histograms: np.ndarray, method: str) -> np.ndarray:
     """Return the lookup tables of squares, (n, 3, 256) uint8, that spread each channel's values evenly over 0-255.
 
-    A value goes to the share of pixels below it plus half the share at it, times 255: the mid-rank, which sends a
-    channel of one value to the middle and needs no special case. Black stays black: outside the disc and the
-    photograph a square is 0, however many pixels inside are 0 too.
-
-    Parameters
-    ----------
-    histograms : (n, 3, 256) counts of the pixels inside the disc; an empty one raises ValueError
-    method : one of NORMALIZATIONS; "none" changes no value
+    The histograms, (n, 3, 256), count the pixels inside the disc; an empty one raises ValueError. A value goes to the
+    share of pixels below it plus half the share at it, times 255: the mid-rank, which sends a channel of one value to
+    the middle and needs no special case. Black stays black: outside the disc and the photograph a square is 0, however
+    many pixels inside are 0 too. Of NORMALIZATIONS "none" changes no value.
     """
     if method == "none":
         return keep_values(len(histograms))

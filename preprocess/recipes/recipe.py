@@ -95,11 +95,8 @@ def parse(
 ) -> argparse.Namespace:
     """Return a stage's options: the command line's, else the recipe's, else those of article.toml.
 
-    Parameters
-    ----------
-    stages : whose sections of the recipe count here
-    renamed : "STAGE.option" of a recipe -> how `parser` calls it, where they differ
-    check : called with the options; raises InputError if they contradict each other
+    The recipe's sections of `stages` count here; `renamed` maps its "STAGE.option" to how `parser` calls it, where they
+    differ. `check` is called with the options, and raises InputError if they contradict each other.
 
     Raises InputError, naming file and key, for what the parser would not take; OptionsChecked after `--check-options`.
     """
