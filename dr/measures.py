@@ -1,5 +1,6 @@
 """Every figure of the pipeline, each formula once: scores, levels, groups and owners in, numbers out; no files."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -52,6 +53,25 @@ class ClassesFigures(NamedTuple):
     each: list[ClassFigures]
 
 
+class FindingFigures(NamedTuple):
+    """How well one finding is told: how many of the known images have it, and the figures; NaN if not measurable."""
+
+    n_images: int
+    n_known: int
+    auc: Estimate
+    average_precision: Estimate
+    calibration_error: float
+
+
+class FindingsFigures(NamedTuple):
+    """How well findings are told: the means over those that are measurable, and each of them in their order."""
+
+    auc: Estimate
+    average_precision: Estimate
+    log_loss: Estimate
+    each: list[FindingFigures]
+
+
 class Agreement(NamedTuple):
     """How the two eyes of patients agree: counts (k, k), left by right; the shares at most 0, 1, 2 levels apart."""
 
@@ -90,6 +110,12 @@ def sum_draws(draws: np.ndarray, by_group: np.ndarray) -> np.ndarray:
     values = by_group.astype(np.float32)  # whole numbers below 2**24 stay exact
     parts = (draws[start : start + DRAWS_AT_A_TIME] for start in range(0, len(draws), DRAWS_AT_A_TIME))
     return np.concatenate([part.astype(np.float32) @ values for part in parts]).astype(np.float64)
+
+
+def draw_weighted(draws: np.ndarray, numbers: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the figure of each draw, (n_draws,): `figure` maps how often each image counts, (m, n), to (m,)."""
+    parts = (draws[start : start + DRAWS_AT_A_TIME] for start in range(0, len(draws), DRAWS_AT_A_TIME))
+    return np.concatenate([figure(part[:, numbers]) for part in parts])
 
 
 def estimate(value: float, drawn: np.ndarray) -> Estimate:
@@ -238,6 +264,18 @@ def macro_f1_of_counts(counts: np.ndarray) -> np.ndarray:
     return np.nanmean(rates_of_counts(counts)[..., 2, :], axis=-1)
 
 
+def count_runs(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many true and how many other images have each score, the lowest first, (..., n_different) each.
+
+    Parameters: see `measure_auc`.
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
+    weights, is_true = np.asarray(weights, np.float64)[..., order], np.asarray(is_true, bool)[order]
+    true, false = (np.add.reduceat(weights * part, starts, axis=-1) for part in (is_true, ~is_true))
+    return true, false
+
+
 def measure_auc(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return how often what is true has the higher score than what is not, ties counting half: the area under the ROC.
 
@@ -248,10 +286,7 @@ def measure_auc(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) ->
     scores, is_true : (n,)
     weights : (..., n), how often each image counts; the result is (...,)
     """
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
-    weights, is_true = np.asarray(weights, np.float64)[..., order], np.asarray(is_true, bool)[order]
-    true, false = (np.add.reduceat(weights * part, starts, axis=-1) for part in (is_true, ~is_true))
+    true, false = count_runs(scores, is_true, weights)
     below = np.cumsum(false, axis=-1) - false / 2
     pairs = true.sum(axis=-1) * false.sum(axis=-1)
     return np.divide((true * below).sum(axis=-1), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
@@ -272,8 +307,7 @@ def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarr
     for number in range(n_classes):
         right, true = int(whole[number, number]), targets == number
         auc = float(measure_auc(scores[:, number], true, np.ones(len(true))))
-        parts = (draws[start : start + DRAWS_AT_A_TIME] for start in range(0, len(draws), DRAWS_AT_A_TIME))
-        aucs = np.concatenate([measure_auc(scores[:, number], true, part[:, numbers]) for part in parts])
+        aucs = draw_weighted(draws, numbers, functools.partial(measure_auc, scores[:, number], true))
         precision, recall = (estimate_share(right, int(whole.sum(axis=axis)[number])) for axis in (0, 1))
         of_f1 = estimate(float(f1[0, number]), f1[1:, number])
         each.append(ClassFigures(int(true.sum()), precision, recall, of_f1, estimate(auc, aucs)))
@@ -283,6 +317,77 @@ def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarr
         estimate(float(macro[0]), macro[1:]),
         each,
     )
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+
+def measure_average_precision(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mean precision at the score of each true image, (...,); NaN of none. Parameters: see `measure_auc`."""
+    true, false = (np.flip(of, axis=-1) for of in count_runs(scores, is_true, weights))
+    hits, given = np.cumsum(true, axis=-1), np.cumsum(true + false, axis=-1)
+    precision = np.divide(hits, given, out=np.zeros_like(hits), where=given > 0)
+    n_true = hits[..., -1]
+    return np.divide((true * precision).sum(axis=-1), n_true, out=np.full(n_true.shape, np.nan), where=n_true > 0)
+
+
+def choose_threshold(scores: np.ndarray, is_true: np.ndarray) -> float:
+    """Return from which score on a finding is believed so that F1 is best, the highest of several; NaN if none is true.
+
+    `scores` and `is_true` are (n,).
+    """
+    true, false = (np.flip(of) for of in count_runs(scores, is_true, np.ones(len(scores))))
+    if not true.any():
+        return float("nan")
+    f1 = np.cumsum(true) / (np.cumsum(true + false) + true.sum())  # its half
+    return float(np.unique(scores)[::-1][int(f1.argmax())])
+
+
+def mean_measurable(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the first axis of what is measurable, (...); NaN where nothing is."""
+    counts = (~np.isnan(values)).sum(axis=0)
+    return np.divide(np.nansum(values, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+
+
+def measure_aucs(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the AUC of each finding, (k,), NaN where not measurable; scores and targets, 1, 0 or NaN, are (n, k)."""
+    each = zip(scores.T, targets.T, strict=True)
+    known = ((of, true, ~np.isnan(true)) for of, true in each)
+    return np.array([float(measure_auc(of[k], true[k] == 1, np.ones(k.sum()))) for of, true, k in known])
+
+
+def measure_finding_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return −log(score of what is true) of each image and finding, (n, k), in nats; NaN where it is not known."""
+    return -np.log(np.maximum(np.where(targets == 1, scores, 1 - scores), FLOOR)) + 0 * targets
+
+
+def measure_findings(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> FindingsFigures:
+    """Return what scores are worth as findings, with 95 % intervals of a bootstrap over groups.
+
+    Scores and targets, 1, 0, or NaN where it is not known, are (n, k).
+    """
+    numbers = number_groups(groups)
+    draws = draw_groups(numbers.max() + 1)
+    found: dict[Callable, list[tuple[float, np.ndarray]]] = {measure_auc: [], measure_average_precision: []}
+    for of, true in zip(scores.T, targets.T, strict=True):
+        known = ~np.isnan(true)
+        for figure, drawn in found.items():
+            own = functools.partial(figure, of[known], true[known] == 1)
+            drawn.append((float(own(np.ones(known.sum()))), draw_weighted(draws, numbers[known], own)))
+    aucs, precisions = ([estimate(*both) for both in drawn] for drawn in found.values())
+    means = [
+        estimate(float(mean_measurable(np.array([value for value, _ in drawn]))),
+                 mean_measurable(np.stack([of for _, of in drawn])))
+        for drawn in found.values()
+    ]  # fmt: skip
+    losses = measure_finding_losses(scores, targets)
+    by_group = [np.bincount(numbers, of) for of in (np.nansum(losses, axis=1), (~np.isnan(losses)).sum(axis=1))]
+    lost, counted = sum_draws(draws, np.stack(by_group, axis=1)).T
+    log_loss = estimate(float(np.nanmean(losses)), lost / counted)
+    errors = [measure_reliability(groups, scores[:, [k]], targets[:, [k]]).error for k in range(scores.shape[1])]
+    counts = (targets == 1).sum(axis=0).tolist(), (~np.isnan(targets)).sum(axis=0).tolist()
+    each = [FindingFigures(*of) for of in zip(*counts, aucs, precisions, errors, strict=True)]
+    return FindingsFigures(means[0], means[1], log_loss, each)
 
 
 def estimate_share(n_true: int, n: int) -> Estimate:
@@ -321,22 +426,26 @@ def measure_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(scores[np.arange(len(targets)), targets], FLOOR))
 
 
-def measure_reliability(groups: Sequence[str], scores: np.ndarray, levels: np.ndarray) -> Reliability:
-    """Return how often (n, k) scores of each size came true, all levels together, with intervals over groups.
+def measure_reliability(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> Reliability:
+    """Return how often (n, k) scores of each size came true, all outputs together, with intervals over groups.
 
-    Bins with fewer than `LEAST_IN_BIN` scores are left out of the arrays, not of the error.
+    Targets are (n,), which output is true, or (n, k), 1, 0, or NaN where it is not known, which is left out. Bins
+    with fewer than `LEAST_IN_BIN` scores are left out of the arrays, not of the error.
     """
-    n_levels = scores.shape[1]
-    numbers = np.repeat(number_groups(groups), n_levels)
-    sizes, hits = scores.ravel(), (levels[:, None] == np.arange(n_levels)).ravel()
+    n_outputs = scores.shape[1]
+    true = targets if targets.ndim == 2 else targets[:, None] == np.arange(n_outputs)
+    known = ~np.isnan(true)
+    numbers = np.repeat(number_groups(groups), n_outputs)[known.ravel()]
+    sizes, hits = scores[known], true[known]
     bins = np.minimum((sizes * N_BINS).astype(int), N_BINS - 1)
-    cells, n_cells = N_BINS * numbers + bins, N_BINS * (numbers.max() + 1)
-    come, true = (np.bincount(cells, weight, n_cells).reshape(-1, N_BINS) for weight in (None, hits))
+    n_groups = len(set(groups))
+    cells, n_cells = N_BINS * numbers + bins, N_BINS * n_groups
+    come, came = (np.bincount(cells, weight, n_cells).reshape(-1, N_BINS) for weight in (None, hits))
     counts, predicted = np.bincount(bins, minlength=N_BINS), np.bincount(bins, sizes, N_BINS)
-    observed, shown = true.sum(axis=0), counts >= LEAST_IN_BIN
-    error = float(np.abs(predicted - observed).sum() / counts.sum())
-    draws = draw_groups(numbers.max() + 1)
-    hit, all_of_bin = (sum_draws(draws, of[:, shown]) for of in (true, come))
+    observed, shown = came.sum(axis=0), counts >= LEAST_IN_BIN
+    error = float(np.abs(predicted - observed).sum() / counts.sum()) if len(sizes) else float("nan")
+    draws = draw_groups(n_groups)
+    hit, all_of_bin = (sum_draws(draws, of[:, shown]) for of in (came, come))
     shares = np.divide(hit, all_of_bin, out=np.full(hit.shape, np.nan), where=all_of_bin > 0)
     low, high = np.nanpercentile(shares, INTERVAL, axis=0).reshape(2, -1)  # of no bin, numpy returns (0,)
     counts, predicted, observed = counts[shown], predicted[shown], observed[shown]

@@ -1,5 +1,7 @@
 """Score the held-out and the test images: CACHE/dr/epochs -> CACHE/dr/scores_{valid,test}.csv, single_{valid,test}.csv.
 
+Of findings CACHE/dr/thresholds.csv, too: from which score on each is believed, chosen on the images held out.
+
 python -m dr.predict --data DIR --cache DIR [--views N] [--epochs-averaged last:5] [--run NAME] [--allow-rejected]
 """
 
@@ -17,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dr import measures
 from dr.machine import workers
-from dr.scores import read_scores, write_scores
+from dr.scores import NUMBER_FORMAT, THRESHOLDS, read_scores, read_targets_of, write_scores
 from dr.squares import source
 from dr.squares.source import CachedSquares
 from dr.task import HEADLINES
@@ -71,7 +74,28 @@ def predict(options: argparse.Namespace) -> None:
             own = dict(zip(split.squares.images, table, strict=True))
             write_scores(path, split.wanted, fill_rejected(own, split.wanted, layout, prior), layout.task)
             outputs[path.name] = files.hash_file(path)
+    outputs |= write_thresholds(folder, options.data, layout)
     manifest.write_manifest(folder, "dr.predict", parameters, digests, outputs)
+
+
+def write_thresholds(folder: Path, data: Path, layout: Layout) -> dict[str, str]:
+    """Write the threshold of each finding by the scores of the images held out; return file -> digest.
+
+    Nothing is written of other tasks, or without such scores. One that cannot be chosen, for want of images that have
+    the finding, is left empty.
+    """
+    scores_from, labels_from = folder / "scores_valid.csv", data / layout.labels["train"]
+    if layout.task.kind != "findings" or not (scores_from.exists() and labels_from.exists()):
+        return {}
+    scores = read_scores(scores_from, layout.task)
+    targets = read_targets_of(scores.index, scores_from, labels_from, layout).to_numpy()
+    lines = ["finding,threshold"]
+    for name, own, true in zip(layout.task.names, scores.to_numpy().T, targets.T, strict=True):
+        known = ~np.isnan(true)
+        threshold = measures.choose_threshold(own[known], true[known] == 1)
+        lines.append(f"{name}," + ("" if np.isnan(threshold) else NUMBER_FORMAT % threshold))
+    tables.write_csv(folder / THRESHOLDS, "\n".join(lines) + "\n")
+    return {THRESHOLDS: files.hash_file(folder / THRESHOLDS)}
 
 
 def choose_epochs(text: str, trained: Trained, task: Task) -> list[int]:
@@ -174,7 +198,7 @@ def fill_rejected(
     return np.array(filled)
 
 
-def average_runs(cache: Path, run: str | None, names: Sequence[str | None], task: Task) -> None:
+def average_runs(data: Path, cache: Path, run: str | None, names: Sequence[str | None], layout: Layout) -> None:
     """Write the mean of the score tables of several runs as those of `run`, which has no net itself.
 
     Of the validation folds it has each image by the nets that held it out: they have the same images, or none in
@@ -191,14 +215,14 @@ def average_runs(cache: Path, run: str | None, names: Sequence[str | None], task
     for table in ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv"):
         paths = [source / table for source in folders]
         if any(path.exists() for path in paths):
-            means[table] = average_tables({path: read_scores(path, task) for path in paths}, "valid" in table)
+            means[table] = average_tables({path: read_scores(path, layout.task) for path in paths}, "valid" in table)
             inputs |= {str(path.relative_to(cache)): files.hash_file(path) for path in paths}
     if not means:
         raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {titles[0]} first")
     for table, mean in means.items():
-        write_scores(folder / table, list(mean.index), mean.to_numpy(), task)
+        write_scores(folder / table, list(mean.index), mean.to_numpy(), layout.task)
         print(f"dr.predict: {table}: {len(mean)} images, mean of {', '.join(titles)}")
-    outputs = {table: files.hash_file(folder / table) for table in means}
+    outputs = {table: files.hash_file(folder / table) for table in means} | write_thresholds(folder, data, layout)
     manifest.write_manifest(folder, "dr.predict", {"average": list(names)}, inputs, outputs)
 
 
@@ -228,8 +252,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "dr.predict",
         "Score the validation fold and the test set: probabilities, averaged over views (the middle of the square, and "
         "random crops and flips) and epochs. Writes CACHE/dr/scores_valid.csv, scores_test.csv, and single_*.csv: "
-        "the middle view of the last epoch alone. With --average, the mean of several runs: on the test set of all, on "
-        "the validation folds of those that held an image out.",
+        "the middle view of the last epoch alone. Of findings thresholds.csv, from which score on each is believed: "
+        "best F1 of the validation fold. With --average, the mean of several runs: on the test set of all, on the "
+        "validation folds of those that held an image out.",
         "--data data --cache cache --views 8 --epochs-averaged last:5",
     )
     settings.add_device_options(parser)
@@ -244,8 +269,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = recipe.parse(parser, argv, "dr.predict")
     with stage.working(options.cache, "dr.predict", [runs.folder_of(options.cache, options.run)]):
         if options.average:
-            task = readers.find_layout(options.data).task
-            average_runs(options.cache, options.run, options.average, task)
+            layout = readers.find_layout(options.data)
+            average_runs(options.data, options.cache, options.run, options.average, layout)
         else:
             predict(options)
 

@@ -21,6 +21,7 @@ NUMBER_FORMAT = "%.9g"  # nine significant digits tell any two float32 apart
 # Of the option that takes scores whatever their rows sum to, and what to say where it is missing.
 NORMALIZE: dict[str, Any] = {"action": "store_true", "help": "divide each row of --scores by its sum"}
 NORMALIZE_HINT = "; --normalize divides each row by its sum"
+THRESHOLDS = "thresholds.csv"  # finding, from which score on it is believed
 LEAST_DECIMALS = 2  # of scores that count as rounded; sums of coarser ones may be off by whatever a slip makes
 
 
@@ -48,9 +49,11 @@ def read_scores(
         raise InputError(f"{path}: holds no image")
     scores = tables.read_numbers(path, table, columns)
     sums = scores.sum(axis=1, keepdims=True)
-    if normalize or find_fault(scores):
+    if task.kind == "findings":
+        normalize = False  # nothing is said of their sum
+    if normalize or find_fault(scores, kind=task.kind):
         tolerance = np.inf if normalize and (sums > 0).all() else find_rounding(table[columns].to_numpy())
-        if fault := find_fault(scores, tolerance):
+        if fault := find_fault(scores, tolerance, task.kind):
             advice = hint if fault[1].endswith("not 1") else ""
             raise InputError(f"{path}, row {fault[0] + 2}: image {table['image'][fault[0]]}: {fault[1]}{advice}")
         scores = scores / sums
@@ -80,16 +83,29 @@ def write_scores(path: Path, images: Sequence[str], scores: np.ndarray, task: Ta
         raise InputError(f"{path}: {len(images)} images cannot have scores of shape {scores.shape}")
     if len(set(images)) < len(images):
         raise InputError(f"{path}: an image comes a second time")
-    if fault := find_fault(scores):
+    if fault := find_fault(scores, kind=task.kind):
         raise InputError(f"{path}: image {images[fault[0]]}: {fault[1]}")
     frame = pd.DataFrame(scores, pd.Index(images, name="image"), name_columns(task)).loc[tables.sort_images(images)]
     tables.write_csv(path, frame.to_csv(float_format=NUMBER_FORMAT, lineterminator="\n"))
 
 
+def read_thresholds(path: Path, task: Task) -> np.ndarray | None:
+    """Return from which score on each finding is believed, (k,), NaN for one of which it is not known; None if none is.
+
+    Raises InputError, naming the file, for the table of another task.
+    """
+    if not path.exists():
+        return None
+    rows = tables.read_csv(path)
+    if rows[0] != ["finding", "threshold"] or [row[0] for row in rows[1:]] != list(task.names):
+        raise InputError(f"{path}: not the thresholds of {', '.join(task.names)}; run python -m dr.predict again")
+    return np.array([float(row[1] or "nan") for row in rows[1:]])
+
+
 def read_targets_of(
     images: pd.Index, scores_from: Path, labels_from: Path, layout: Layout, known_only: bool = False
-) -> pd.Series:
-    """Return the target of each image of a table, int64, indexed by image, from a label table that may hold more.
+) -> Any:
+    """Return the target of each image of a table, indexed by image, from labels that may be of more, see `Layout`.
 
     Raises InputError, naming some, if images have no label, unless only the known ones are wanted and there are some.
     """
@@ -97,4 +113,4 @@ def read_targets_of(
     known = images[images.isin(labels.index)]
     if not (known_only and len(known)):
         tables.check_same_images(images, known, scores_from, labels_from)
-    return labels[known]
+    return labels.loc[known]

@@ -8,29 +8,31 @@ from collections.abc import Sequence
 import numpy as np
 
 from dr import measures
+from preprocess.cache.errors import InputError
 from preprocess.samples.layout import Task
 
 # Kind -> which figure tells the best epoch, beside the log loss, and its name for people.
-HEADLINES = {"levels": ("qwk", "QWK"), "classes": ("accuracy", "accuracy")}
+HEADLINES = {"levels": ("qwk", "QWK"), "classes": ("accuracy", "accuracy"), "findings": ("auc", "mean AUC")}
 SUM_TOLERANCE = 1e-5  # float32 softmax is off by 1e-7, tables rounded to six decimals by 3e-6
 
 
 def name_columns(task: Task) -> list[str]:
-    """Return the columns of a score table: p0, p1, ... for levels, the names of classes."""
-    return list(task.names) if task.kind == "classes" else [f"p{level}" for level in range(len(task.names))]
+    """Return the columns of a score table: p0, p1, ... for levels, the names of classes and findings."""
+    return [f"p{level}" for level in range(len(task.names))] if task.kind == "levels" else list(task.names)
 
 
 def name_target(task: Task, target: int) -> str:
-    """Return a target as people call it: level 3, or the name of a class."""
-    return task.names[target] if task.kind == "classes" else f"level {target}"
+    """Return a target as people call it: level 3, or the name of a class or finding."""
+    return f"level {target}" if task.kind == "levels" else task.names[target]
 
 
 def decide_alone(task: Task, scores: np.ndarray) -> np.ndarray:
-    """Return what is believed of images each by itself, (n,) int64: the level nearest to the mean, the likeliest class.
+    """Return what is believed of images each by itself, (n,) int64: the level nearest to the mean, the likeliest class
+    or finding, though it may be likely that there is none.
 
     `scores` are (n, k).
     """
-    return scores.argmax(axis=1) if task.kind == "classes" else measures.round_levels(scores)
+    return measures.round_levels(scores) if task.kind == "levels" else scores.argmax(axis=1)
 
 
 def explain_absence(task: Task) -> str | None:
@@ -38,14 +40,15 @@ def explain_absence(task: Task) -> str | None:
     return None if task.kind == "levels" else f"no part in this recipe: {task.kind} have no pairs and no order"
 
 
-def find_fault(scores: np.ndarray, tolerance: float = SUM_TOLERANCE) -> tuple[int, str] | None:
+def find_fault(scores: np.ndarray, tolerance: float = SUM_TOLERANCE, kind: str = "levels") -> tuple[int, str] | None:
     """Return the first row of (n, k) scores that is no distribution, and why; None if all are.
 
-    Sums may be off by `tolerance`.
+    Sums may be off by `tolerance`. Of findings each score is a probability by itself.
     """
     finite, positive = np.all(np.isfinite(scores), axis=1), np.all(scores >= 0, axis=1)
     sums = scores.sum(axis=1)
-    bad = np.flatnonzero(~(finite & positive & (np.abs(sums - 1) <= tolerance)))
+    is_sound = (scores <= 1).all(axis=1) if kind == "findings" else np.abs(sums - 1) <= tolerance
+    bad = np.flatnonzero(~(finite & positive & is_sound))
     if not bad.size:
         return None
     row = int(bad[0])
@@ -53,24 +56,45 @@ def find_fault(scores: np.ndarray, tolerance: float = SUM_TOLERANCE) -> tuple[in
         return row, "a score is not a finite number"
     if not positive[row]:
         return row, f"a score is negative ({scores[row].min():g})"
+    if kind == "findings":
+        return row, f"a score is above 1 ({scores[row].max():g})"
     return row, f"the scores sum to {sums[row]:.6g}, not 1"
 
 
-def weigh_targets(task: Task, targets: np.ndarray, how: str) -> np.ndarray:
-    """Return a weight per output, (k,): 1, or "balanced": all that are present count alike, an image 1 on average."""
-    counts = np.bincount(targets, minlength=len(task.names))
+def weigh_targets(task: Task, targets: np.ndarray, how: str, most: float | None = None) -> np.ndarray:
+    """Return a weight per output, (k,), at most `most`: what an image of it counts, of findings one that has it.
+
+    "none": 1. "balanced": all outputs that are present count alike, an image 1 on average; the images that have a
+    finding count as much as those that have not. "positives", of findings alone: N / N_l, the images by those that have
+    it; else InputError. Without any it is 1, or 0 of levels and classes.
+    """
     if how == "none":
-        return np.ones(len(counts))
-    return np.where(counts > 0, len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+        return np.ones(len(task.names))
+    if task.kind == "findings":
+        known, counts = (~np.isnan(targets)).sum(axis=0), (targets == 1).sum(axis=0)
+        weights = np.where(counts > 0, (known - counts * (how == "balanced")) / np.maximum(counts, 1), 1.0)
+    elif how == "positives":
+        raise InputError(f"--class-weights positives: an image has one of the {task.kind}; balanced weighs them")
+    else:
+        counts = np.bincount(targets, minlength=len(task.names))
+        weights = np.where(counts > 0, len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+    return np.minimum(weights, np.inf if most is None else most)
 
 
 def find_prior(task: Task, targets: np.ndarray) -> np.ndarray:
-    """Return what is known of an image nobody has seen, (k,): the share of each output among the targets (n,)."""
+    """Return what is known of an image nobody has seen, (k,): the share of each output among the targets."""
+    if task.kind == "findings":
+        return np.nansum(targets, axis=0) / np.maximum((~np.isnan(targets)).sum(axis=0), 1)
     return np.bincount(targets, minlength=len(task.names)) / len(targets)
 
 
 def measure(task: Task, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Return the figures that are followed from epoch to epoch, name -> value; scores (n, k), targets (n,)."""
+    """Return the figures that are followed from epoch to epoch, name -> value; scores (n, k), targets (n,),
+    of findings (n, k).
+    """
+    if task.kind == "findings":
+        log_loss = float(np.nanmean(measures.measure_finding_losses(scores, targets)))
+        return {"log_loss": log_loss, "auc": float(measures.mean_measurable(measures.measure_aucs(scores, targets)))}
     log_loss, given = measures.measure_log_loss(scores, targets), scores.argmax(axis=1)
     if task.kind == "levels":
         return {"log_loss": log_loss, "qwk": measures.quadratic_weighted_kappa(targets, given, scores.shape[1])}

@@ -16,9 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dr import explain
 from dr.explain import check_refused, show
 from dr.machine import workers
+from dr.scores import THRESHOLDS, read_thresholds
 from dr.training import runs, settings
 from dr.training.runs import Voter
 from preprocess.cache import files, pipeline, stage, tables
@@ -30,6 +33,7 @@ from submissions import download
 if TYPE_CHECKING:
     from submissions.panel import Grade
 
+UNDECIDED = "which of them to believe is not known: dr.predict chooses thresholds on images held out"
 DECIMALS = 6  # of what --json prints
 
 
@@ -109,7 +113,7 @@ def list_images(options: argparse.Namespace) -> dict[Path, Owner]:
     Raises InputError for options that tell of eyes, and for no images at all.
     """
     if options.left or options.right or options.patient or options.blend:
-        raise InputError("--left, --right, --patient and --blend are for eyes that have levels; this net tells classes")
+        raise InputError("--left, --right, --patient and --blend are for eyes that have levels; this net tells others")
     found: list[Path] = []
     for path in options.photographs:
         within = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -119,15 +123,28 @@ def list_images(options: argparse.Namespace) -> dict[Path, Owner]:
     return {path: Owner(str(path)) for path in found}
 
 
-def write_classes(grades: Sequence[Grade], task: Task) -> list[str]:
-    """Return the classes as lines for people, one per image, with all probabilities."""
+def list_believed(grade: Grade, task: Task, thresholds: np.ndarray | None) -> list[str]:
+    """Return the likeliest class, or the findings whose score reaches its threshold, (k,), none without them."""
+    if task.kind == "classes":
+        return [task.names[grade.level]]
+    reached = grade.scores >= (np.nan if thresholds is None else thresholds)
+    return [name for name, is_reached in zip(task.names, reached, strict=True) if is_reached]
+
+
+def write_classes(grades: Sequence[Grade], task: Task, thresholds: np.ndarray | None) -> list[str]:
+    """Return the classes or findings as lines for people, one per image, with all probabilities."""
     names = [show(Path(grade.eye.path.name)) for grade in grades]
     width, widths = max(map(len, ("image", *names))), [max(6, len(name)) + 2 for name in task.names]
     lines = [f"{'image':{width}}" + "".join(f"{name:>{px}}" for name, px in zip(task.names, widths, strict=True))]
     for name, grade in zip(names, grades, strict=True):
         numbers = "".join(f"{score:{px}.3f}" for score, px in zip(grade.scores, widths, strict=True))
         doubt = f", {explain.UNLIKE}" * explain.is_unlike(grade.eye.unlikeness)
-        lines.append(f"{name:{width}}{numbers}  {task.names[grade.level]}{doubt}")
+        believed = ", ".join(list_believed(grade, task, thresholds)) or "none"
+        lines.append(f"{name:{width}}{numbers}  {believed}{doubt}")
+    if task.kind == "findings":
+        lines.append(
+            "believed: what reaches the threshold that dr.predict chose" if thresholds is not None else UNDECIDED
+        )
     return lines
 
 
@@ -158,12 +175,15 @@ def write_row(grade: Grade) -> str:
     return f"{sure:>7}{numbers}  {grade.expected:6.2f}  {grade.level:5}  {', '.join(doubts)}"
 
 
-def describe_class(grade: Grade, task: Task) -> dict[str, Any]:
-    """Return one image's class as plain numbers and names."""
-    far = grade.eye.unlikeness
+def describe_class(grade: Grade, task: Task, thresholds: np.ndarray | None) -> dict[str, Any]:
+    """Return one image's class, or findings, None if no thresholds are known, as plain numbers and names."""
+    far, believed = grade.eye.unlikeness, list_believed(grade, task, thresholds)
+    answer = (
+        {"class": believed[0]} if task.kind == "classes" else {"findings": None if thresholds is None else believed}
+    )
     return {
         "photograph": show(grade.eye.path),
-        "class": task.names[grade.level],
+        **answer,
         "scores": dict(zip(task.names, grade.scores.round(DECIMALS).tolist(), strict=True)),
         "unlikeness": None if far is None else round(far, DECIMALS),
         "is_unlike": None if far is None else explain.is_unlike(far),
@@ -191,23 +211,26 @@ def describe_grade(grade: Grade) -> dict[str, Any]:
 
 def tell(
     grades: Sequence[Grade], reasons: Mapping[str, str], voters: Sequence[Voter], blend: Path | None, is_json: bool,
-    addresses: Mapping[str, str],
+    addresses: Mapping[str, str], thresholds: np.ndarray | None,
 ) -> str:  # fmt: skip
     """Return grades and refused files as JSON, with what graded them, or as a table; see `fetch_given`."""
     task = voters[0].checkpoint.task
     if not is_json:
         refused = [f"refused: {name}: {reason}" for name, reason in reasons.items()]
         unknown = [explain.UNKNOWN] * any(grade.eye.unlikeness is None for grade in grades)
-        lines = write_classes(grades, task) if task.kind == "classes" else write_table(grades) if grades else []
+        are_eyes = task.kind == "levels"
+        lines = write_classes(grades, task, thresholds) if not are_eyes else write_table(grades) if grades else []
         return "\n".join([*lines, *refused, *unknown, stage.NOTICE])
-    told = [describe_class(grade, task) if task.kind == "classes" else describe_grade(grade) for grade in grades]
+    told = [
+        describe_grade(grade) if task.kind == "levels" else describe_class(grade, task, thresholds) for grade in grades
+    ]
     told = [entry | {"photograph": addresses.get(entry["photograph"], entry["photograph"])} for entry in told]
     content = {
         "notice": stage.NOTICE,
         "version": pipeline.VERSION,
         "nets": [runs.describe_voter(voter) for voter in voters],
         "blend": files.hash_file(blend) if blend else None,
-        "images" if task.kind == "classes" else "eyes": told,
+        "eyes" if task.kind == "levels" else "images": told,
         "refused": [{"photograph": path, "reason": reason} for path, reason in reasons.items()],
     }
     return json.dumps(content, indent=2)
@@ -253,11 +276,17 @@ def grade_files(options: argparse.Namespace, addresses: Mapping[str, str], gone:
     except InputError:
         list_photographs(options)  # a mistake in what is given is told first
         raise
-    is_of_classes = voters[0].checkpoint.task.kind == "classes"
-    owners, misnamed = (list_images(options), dict[str, str]()) if is_of_classes else list_photographs(options)
+    task = voters[0].checkpoint.task
+    are_eyes = task.kind == "levels"
+    owners, misnamed = list_photographs(options) if are_eyes else (list_images(options), dict[str, str]())
+    thresholds = (
+        None
+        if options.checkpoint or task.kind != "findings"
+        else read_thresholds(options.cache / "dr" / THRESHOLDS, task)
+    )
     if options.strict and not any(voter.checkpoint.likeness for voter in voters):
         raise InputError(f"--strict: {explain.UNKNOWN}")
-    has_none = options.checkpoint or is_of_classes
+    has_none = options.checkpoint or not are_eyes
     blend = options.blend or (None if has_none else options.cache / "blend" / "train" / "model.pt")
     workers.let_waiting_threads_sleep()
     # Torch takes a second and a half: whoever has mistyped something does not wait for it.
@@ -265,7 +294,7 @@ def grade_files(options: argparse.Namespace, addresses: Mapping[str, str], gone:
 
     grades, unusable = panel.grade_eyes(voters, blend, options.device, owners, options.strict)
     refused = misnamed | {addresses.get(name, name): reason for name, reason in unusable.items()} | {**gone}
-    print(tell(grades, refused, voters, blend, options.json, addresses))
+    print(tell(grades, refused, voters, blend, options.json, addresses, thresholds))
     check_refused(refused, len(grades))
 
 
@@ -275,7 +304,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "submissions.grade",
         "Grade raw photographs, which the cache need not know: per eye the probabilities of levels 0 to 4 "
         "by the net, the same blended with those of the patient's other eye, the level nearest to their mean, and how "
-        f"sure the crop is (0-1). Of a net that tells classes: the likeliest, and all probabilities. {stage.NOTICE}",
+        "sure the crop is (0-1). Of a net that tells classes: all probabilities, and the likeliest; findings: all "
+        f"probabilities, and those that reach their threshold. {stage.NOTICE}",
         "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache",
     )
     parser.add_argument("photographs", nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "

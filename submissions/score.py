@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dr.measures import Estimate, measure_classes, quadratic_weighted_kappa
+from dr.measures import Estimate, measure_classes, measure_findings, quadratic_weighted_kappa
 from preprocess.cache import stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
@@ -22,11 +22,13 @@ from submissions.report.evidence import Group
 RATES = ("precision", "recall", "F1", "one-vs-rest AUC")
 
 
+def show(of: Estimate) -> str:
+    """Return a figure with its interval."""
+    return f"{of.value:7.4f} ({of.low:.3f} to {of.high:.3f})" if np.isfinite(of.value) else "not measurable"
+
+
 def describe_classes(group: Group, task: Task) -> list[str]:
     """Return what each step is worth, and how well the last tells each class, as lines."""
-
-    def show(of: Estimate) -> str:
-        return f"{of.value:7.4f} ({of.low:.3f} to {of.high:.3f})" if np.isfinite(of.value) else "not measurable"
 
     n_groups, width = len(set(group.patients)), max(11, *map(len, task.names))
     lines = [f"classes on the {group.title} ({len(group.images)} images of {n_groups} patients), with 95 % intervals"]
@@ -42,13 +44,33 @@ def describe_classes(group: Group, task: Task) -> list[str]:
     return [*lines, "  accuracy, precision, recall: Wilson's intervals, of images; the others: bootstrap over patients"]
 
 
+def describe_findings(group: Group, task: Task) -> list[str]:
+    """Return what each step is worth, and how well the last tells each finding, as lines."""
+    n_groups, width = len(set(group.patients)), max(map(len, task.names))
+    lines = [f"findings on the {group.title} ({len(group.images)} images of {n_groups} patients), with 95 % intervals"]
+    lines.append(f"  {'':46}" + "".join(f"{name:>26}" for name in ("mean AUC", "mean average precision", "log loss")))
+    for step, scores in group.scores.items():
+        measured = measure_findings(group.patients, scores, group.levels)
+        shown = map(show, (measured.auc, measured.average_precision, measured.log_loss))
+        lines.append(f"  {step.replace('argmax', 'scores'):<46}" + "".join(f"{text:>26}" for text in shown))
+    lines.append(
+        f"  {'of the last':{width}}{'have it':>9}{'known':>9}{'AUC':>26}{'average precision':>26}{'off by':>9}"
+    )
+    for name, of in zip(task.names, measured.each, strict=True):
+        counts = f"{of.n_images:>9}{of.n_known:>9}"
+        lines.append(f"  {name:{width}}{counts}{show(of.auc):>26}{show(of.average_precision):>26}"
+                     f"{of.calibration_error:9.3f}")  # fmt: skip
+    told = "intervals: bootstrap over patients; off by: how far probabilities lie from how often they come true"
+    return [*lines, f"  {told}"]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     parser = stage.make_parser(
         "submissions.score",
         "Print the quadratic weighted kappa after each step: on the test set if DATA/testLabels.csv (image, level) or "
         "--labels tells its levels, else on the validation fold. Of classes: accuracy, log loss, macro F1, and each "
-        "class by itself.",
+        "class by itself; of findings the AUC and average precision of each, and their means.",
         "--data data --cache cache",
     )
     parser.add_argument("--labels", type=Path, help="true levels of the test set (default: DATA/testLabels.csv)")
@@ -58,8 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not groups:
         raise InputError(f"{options.cache}: no scores of images whose level is known; run python -m dr.predict first")
     group, task = groups[0], source.layout.task
-    if task.kind == "classes":
-        print(*describe_classes(group, task), stage.NOTICE, sep="\n")
+    if task.kind != "levels":
+        describe = describe_classes if task.kind == "classes" else describe_findings
+        print(*describe(group, task), stage.NOTICE, sep="\n")
         return
     print(f"quadratic weighted kappa on the {group.title} ({len(group.images)} images)")
     for step, given in group.given.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dr.measures import share_levels
-from dr.scores import read_scores
+from dr.scores import NUMBER_FORMAT, read_scores
 from dr.task import decide_alone
 from kappa.proxy import expected_kappa
 from preprocess.cache import files, manifest, rejected, stage, tables
@@ -64,6 +64,25 @@ def write_submission(levels: pd.Series, made_from: Path, data: Path, layout: Lay
     return levels[list(images.values())]
 
 
+def write_findings(scores_path: Path, data: Path, layout: Layout, out: Path) -> list[str]:
+    """Write the probability of each finding for exactly the expected images; return a table of them for people.
+
+    Raises InputError for missing and unknown images.
+    """
+    expected, source = list_expected(data, layout)
+    images = {image: layout.spell(image) for image in expected}
+    scores = read_scores(scores_path, layout.task)
+    tables.check_same_images(images.values(), scores.index, source, scores_path)
+    names, path = list(layout.task.names), data / layout.labels["train"]
+    rows = {image: {name: NUMBER_FORMAT % scores.at[own, name] for name in names} for image, own in images.items()}
+    tables.write_table(out, ("image", *names), rows)
+    shares = layout.read_labels(path).mean() if path.exists() else None
+    lines = [f"  {'finding':<22}{'mean probability':>18}" + f"{'share in training':>20}" * (shares is not None)]
+    for name, mean in scores.mean().items():
+        lines.append(f"  {name:<22}{mean:18.3f}" + (f"{shares[name]:20.3f}" if shares is not None else ""))
+    return lines
+
+
 def describe_levels(levels: pd.Series, data: Path, layout: Layout) -> list[str]:
     """Return a table of how many images have each level, beside the training labels where there are any."""
     n_levels, path = len(layout.task.names), data / layout.labels["train"]
@@ -97,22 +116,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = stage.make_parser(
         "submissions.write",
         "Write submissions/NAME.csv, ready for Kaggle: header image,level, a level 0-4 for exactly the images of "
-        "DATA/sampleSubmission.csv, in its order, or else of DATA/test; for folders of classes image,class. Anything "
-        "else is an error. Tells how frequent the levels are beside the training labels, and the kappa that the scores "
-        "promise.",
+        "DATA/sampleSubmission.csv, in its order, or else of DATA/test; for folders of classes image,class; for "
+        "findings image and the probability of each. Anything else is an error. Tells how frequent the levels are "
+        "beside the training labels, and the kappa that the scores promise.",
         "--data data --cache cache --name first",
     )
     target.add_options(parser, ".csv")
     parser.add_argument("--levels", type=Path, help="read the levels from this CSV instead of the cache")
     options = recipe.parse(parser, argv, "submissions.write", check=lambda options: target.find(options, ".csv"))
     layout, out = readers.find_layout(options.data), target.find(options, ".csv")
-    is_chosen = layout.task.kind == "classes" and not options.levels  # here, as no stage before has done it
+    if layout.task.kind == "findings" and options.levels:
+        raise InputError("--levels: of findings the submission holds the probabilities")
+    is_chosen = layout.task.kind != "levels" and not options.levels  # here, as no stage before has done it
     levels_path = options.levels or options.cache / ("dr/scores_test.csv" if is_chosen else "kappa/levels_test.csv")
     if is_chosen and not levels_path.exists() and not layout.list_images(options.data, "test").paths:
         print(f"submissions.write: no photographs in {options.data / 'test'}: nothing to submit")
         return
     files.check_out(out, levels_path, *(options.data / name for name in (layout.sample, *layout.labels.values())))
     target.claim(options, out)
+    if layout.task.kind == "findings":
+        told = write_findings(levels_path, options.data, layout, out)
+        print(f"submissions.write: {out}", *told, f"  {stage.NOTICE}", sep="\n", file=files.summary_stream(options.out))
+        return
     levels = write_submission(read_given(levels_path, is_chosen, layout), levels_path, options.data, layout, out)
     told = [f"submissions.write: {len(levels)} images -> {out}", *describe_levels(levels, options.data, layout)]
     if options.levels:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import cohen_kappa_score, f1_score, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    cohen_kappa_score,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from dr import measures
 from dr.measures import quadratic_weighted_kappa
@@ -165,3 +171,42 @@ def test_classes_are_measured_by_groups_and_what_is_absent_is_not():
     assert np.isnan(absent.recall).all() and np.isnan(absent.auc).all()
     for of in (measured.accuracy, measured.log_loss, measured.macro_f1, measured.each[0].auc, measured.each[0].f1):
         assert of.low < of.value < of.high
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=1, max_size=40))
+def test_average_precision_agrees_with_scikit_learn_and_a_threshold_has_the_best_f1(rows):
+    scores, is_true, weights = np.array(rows).T
+    is_true = is_true.astype(bool)
+    own = measures.measure_average_precision(scores / 5, is_true, np.stack([np.ones(len(rows)), weights]))
+    for value, weight in zip(own, (np.ones(len(rows)), weights), strict=True):
+        if is_true[weight > 0].any():
+            taken = weight > 0
+            reference = average_precision_score(is_true[taken], scores[taken], sample_weight=weight[taken])
+            assert value == pytest.approx(reference)
+        else:
+            assert np.isnan(value)
+    threshold = measures.choose_threshold(scores / 5, is_true)
+    if is_true.any():
+        best = max(f1_score(is_true, scores / 5 >= other) for other in scores / 5)
+        assert f1_score(is_true, scores / 5 >= threshold) == pytest.approx(best)
+    else:
+        assert np.isnan(threshold)
+
+
+def test_findings_are_measured_where_known_and_what_is_not_measurable_is_in_no_mean():
+    rng = np.random.default_rng(0)
+    groups = [str(group) for group in rng.integers(0, 30, 200)]
+    targets = (rng.random((200, 3)) < [0.5, 0.2, 0]).astype(float)
+    targets[rng.random((200, 3)) < 0.1] = np.nan
+    scores = np.clip(rng.random((200, 3)) + 0.3 * np.nan_to_num(targets), 0, 1)
+    measured = measures.measure_findings(groups, scores, targets)
+    known = [~np.isnan(targets[:, k]) for k in range(2)]
+    aucs = [roc_auc_score(targets[known[k], k], scores[known[k], k]) for k in range(2)]
+    assert [of.auc.value for of in measured.each[:2]] == pytest.approx(aucs, abs=1e-12)
+    assert measured.auc.value == pytest.approx(np.mean(aucs)) and np.isnan(measured.each[2].auc).all()
+    assert [of.n_known for of in measured.each] == (~np.isnan(targets)).sum(axis=0).tolist()
+    p = np.where(targets == 1, scores, 1 - scores)[~np.isnan(targets)]
+    assert measured.log_loss.value == pytest.approx(-np.log(np.maximum(p, 1e-6)).mean())
+    for of in (measured.auc, measured.average_precision, measured.log_loss, measured.each[0].auc):
+        assert of.low < of.value < of.high
+    assert 0 < measured.each[2].calibration_error < 1  # all said of what nobody has

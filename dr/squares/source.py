@@ -48,7 +48,7 @@ class CachedSquares(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-    """The labelled squares, the target (n,) int64 of each, and the digests of both.
+    """The labelled squares, the target (n,) int64 of each, of findings (n, k) float64, and the digests of both.
 
     set_apart : the images that the data folder itself holds out, see Layout
     """
@@ -66,7 +66,9 @@ class TrainingSet(NamedTuple):
             return folds.assign_folds(named, self.targets, n_folds, FOLD_SEED) == fold
         is_apart = np.isin(groups, groups[[image in self.set_apart for image in self.squares.images]])
         if is_apart.all() or not is_apart.any():
-            raise InputError(f"val/: {'all' if is_apart.any() else 'none'} of the images would be held out")
+            raise InputError(
+                f"set apart for validation: {'all' if is_apart.any() else 'none'} of the images would be held out"
+            )
         if fold == 0:
             return is_apart
         held_out = np.zeros(len(groups), bool)
@@ -112,11 +114,11 @@ def read_training_set(data: Path, cache: Path) -> TrainingSet:
     unusable = set(rejected.read_reasons(cache, "train"))
     expected = [image for image in labels.index if image not in unusable or image in known]
     tables.check_same_images(expected, squares.paths, path, cache)
-    targets = labels[squares.images].to_numpy()
+    targets = labels.loc[squares.images].to_numpy()
     if not len(targets):
         raise InputError(f"{cache}: no squares to learn from")
     told: list = targets.tolist()
-    if layout.task.kind == "classes":  # whose names and held-out images no table tells
+    if layout.task.kind != "levels":  # whose names and held-out images no table tells
         told = [layout.task.names, told, tables.sort_images(layout.held_out)]
     digests = squares.digests | {"labels": files.hash_text(json.dumps(told))}
     return TrainingSet(squares, targets, digests, layout.held_out)

@@ -20,6 +20,7 @@ class Averaged(nn.Module):
         nets = [learner.load_net(voter.checkpoint) for voter in voters]
         self.nets = nn.ModuleList(nets)
         self.is_paired = any(net.head.joint is not None for net in nets)  # wants to know whose eyes there are
+        self.kind = voters[0].checkpoint.task.kind
         self.views: list[tuple[float, int, list[tuple[int, ...]]]] = []  # share of each view, side, where they are cut
         for number, (voter, net) in enumerate(zip(voters, nets, strict=True)):
             of, side = voter.checkpoint, net.image_px
@@ -47,5 +48,5 @@ class Averaged(nn.Module):
                 view = images[:, :, top : top + side, left : left + side]
                 turned = [axis for axis, is_flipped in ((2, is_down), (3, is_right)) if is_flipped]
                 view = view.flip(turned) if turned else view
-                total = total + share * net(view, eyes=eyes).softmax(dim=1)
+                total = total + share * views.score_logits(self.kind, net(view, eyes=eyes))
         return total

@@ -23,7 +23,7 @@ from preprocess.samples.layout import Task
 if TYPE_CHECKING:
     import torch
 
-TASK_KINDS = ("levels", "classes")  # that a net can be trained for
+TASK_KINDS = ("levels", "classes", "findings")  # that a net can be trained for
 LEAST_CROP_PX, MOST_CROP_PX = 32, 4096  # what dr.train and preprocess.resize allow; the net's size hangs on it
 # What torch.load raises, depending on where a file is torn or what else it is.
 UNREADABLE = (

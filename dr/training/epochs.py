@@ -81,7 +81,8 @@ def _keep_epoch(
     settings, epoch, rate = learning.settings, record.epoch, learning.optimizer.param_groups[0]["lr"]
     cuts = crops.center_crops(len(squares), squares.size_px - learning.net.image_px)
     with progress.tracking(len(held_out), f"epoch {epoch}, held out") as bar:
-        scores = views.score(learning.kept, squares, held_out, cuts, settings.precision, settings.batch_size, bar)
+        scores = views.score(learning.kept, squares, held_out, cuts, settings.precision, settings.batch_size, bar,
+                             record.task.kind)  # fmt: skip
     if not np.isfinite(scores).all():
         raise InputError(
             f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are not "

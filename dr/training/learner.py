@@ -68,7 +68,8 @@ def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.
     made = made.to(on, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs do not know it
     forward = batch_norm.connect(made, on, is_ever_frozen=resolved.freeze_epochs > 0)
     optimizer = _make_optimizer(made, resolved)
-    counts_for = torch.tensor(weigh_targets(task, targets, resolved.class_weights), dtype=torch.float32, device=on)
+    weighed = weigh_targets(task, targets, resolved.class_weights, resolved.most_weight)
+    counts_for = torch.tensor(weighed, dtype=torch.float32, device=on)
     averaged = copy.deepcopy(made) if resolved.ema else None
     return Learner(made, forward, optimizer, _make_scaler(resolved, on), resolved, counts_for, on, averaged)
 

@@ -35,7 +35,8 @@ def train_epoch(
     changes = {name: getattr(settings, name) for name in CHANGES}
     margin_px = squares.size_px - learner.net.image_px
     cuts = crops.draw_crops(len(squares), margin_px, settings.seed, epoch, **changes)
-    targets_there, eyes = torch.tensor(targets, device=on), torch.tensor(squares.eyes, device=on)
+    targets_there = torch.tensor(targets, device=on, dtype=torch.float32 if targets.ndim == 2 else torch.int64)
+    eyes, known = torch.tensor(squares.eyes, device=on), 1 - float(np.isnan(targets[positions]).mean())
     losses, mean_loss, n_skipped = torch.full((len(ordered),), torch.nan, device=on), float("nan"), 0
     set_training(learner.net, due.is_frozen)
     images_of = batches.iterate_batches(squares, ordered, cuts, learner.net.image_px, on)
@@ -55,7 +56,7 @@ def train_epoch(
             average(learner, (epoch - 1) * len(ordered) + step + 1)
             bar.update(workers.count() * len(chosen))
             if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == len(ordered):
-                mean_loss = _check_losses(workers.average(losses[: step + 1]), learner, epoch)
+                mean_loss = _check_losses(workers.average(losses[: step + 1]), learner, epoch) / known
     return mean_loss, n_skipped
 
 
@@ -103,11 +104,11 @@ def _order_batches(squares: Squares, positions: np.ndarray, settings: Settings, 
 def take_step(
     learner: Learner, images: torch.Tensor, targets: torch.Tensor, keys: torch.Tensor, eyes: torch.Tensor
 ) -> torch.Tensor:
-    """Take one step of gradient descent; return the batch's plain log loss, still on the device.
+    """Take one step of gradient descent; return the batch's plain log loss, see `measure_loss`, still on the device.
 
     Parameters
     ----------
-    images, targets : (n, 3, h, w) and (n,) int64, on the device
+    images, targets : (n, 3, h, w), and as in `measure_loss`, on the device
     keys, eyes : see Head
     """
     settings = learner.settings
@@ -120,6 +121,8 @@ def take_step(
         nn.utils.clip_grad_norm_(learner.net.parameters(), settings.clip_norm)
     learner.scaler.step(learner.optimizer)  # not if float16 could not hold a gradient: then the scale is halved
     learner.scaler.update()
+    if targets.ndim == 2:
+        return _measure_finding_losses(logits.detach(), targets).mean()
     return nn.functional.cross_entropy(logits.detach(), targets)
 
 
@@ -130,15 +133,30 @@ def measure_loss(
 
     Parameters
     ----------
-    logits, targets : (n, k), and (n,) int64
-    weights : (k,), what an image of each target counts
+    logits, targets : (n, k), and (n,) int64, or of findings (n, k), 1, 0, or NaN where it is not known, which counts
+        as nothing lost: so the mean of two halves is that of the whole
+    weights : (k,), what an image of each target counts, of findings one that has it
     """
+    if targets.ndim == 2:
+        smoothed = targets * (1 - settings.label_smoothing) + settings.label_smoothing / 2
+        return settings.log_loss * _measure_finding_losses(logits, smoothed, weights).mean()
     plain = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
     losses = settings.log_loss * plain
     if settings.squared_error:
         levels = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)
         losses = losses + settings.squared_error * (logits.softmax(dim=1) @ levels - targets) ** 2
     return (losses * weights[targets]).mean()
+
+
+def _measure_finding_losses(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the log loss of each image and finding, (n, k); 0 where the target is NaN."""
+    known = ~targets.isnan()
+    losses = nn.functional.binary_cross_entropy_with_logits(
+        logits, targets.nan_to_num(), reduction="none", pos_weight=weights
+    )
+    return torch.where(known, losses, 0.0)
 
 
 def _check_losses(losses: torch.Tensor, learner: Learner, epoch: int) -> float:

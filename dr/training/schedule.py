@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dr.training.settings import Settings
 
 History = Sequence[Mapping[str, Any]]
@@ -113,9 +115,12 @@ def find_stops(losses: Sequence[float], patience: int | None, least_gain: float)
 
 
 def find_best(history: History, figure: str = "log_loss") -> int:
-    """Return the epoch with the lowest validation log loss, or the highest of another figure (of equals: as before)."""
+    """Return the epoch with the lowest validation log loss, or the highest of another figure.
+
+    Of equals, and if it is not measurable, the log loss decides.
+    """
     sign = 1 if figure == "log_loss" else -1
-    best = min(history, key=lambda row: (sign * row[f"valid_{figure}"], row["valid_log_loss"]))
+    best = min(history, key=lambda row: (np.nan_to_num(sign * row[f"valid_{figure}"]), row["valid_log_loss"]))
     return int(best["epoch"])
 
 

@@ -18,6 +18,7 @@ ORDINARY = "default"  # what the run without a name is called where runs are nam
 WEIGHTS = ("none", "imagenet")  # to begin with, beside a file's
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("drops", "one-cycle", "cosine", "plateau", "constant")
+CLASS_WEIGHTS = ("none", "balanced", "positives")
 FLIPS = ("both", "horizontal", "none")
 STORAGES = ("auto", "device", "memory", "file")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
@@ -50,6 +51,7 @@ class Settings:
     weight_decay: float
     dropout: float
     class_weights: str
+    most_weight: float | None
     label_smoothing: float
     log_loss: float
     squared_error: float
@@ -108,7 +110,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     switch("--nesterov", "take the gradient where momentum leads")
     add("--weight-decay", number(0), "L2 (of adamw: decoupled) on the weights of convolutions and linear layers")
     add("--dropout", number(0, 0.99), "share of the features dropped before the first linear layer")
-    add("--class-weights", str, "balanced: every level counts as much as the others", choices=("none", "balanced"))
+    add("--class-weights", str, "balanced: every level counts as much as the others, those who have a finding as much "
+        "as those who have not; positives, of findings: N / N_l on the images that have it", 
+        choices=CLASS_WEIGHTS)  # fmt: skip
+    add("--most-weight", number(0), "what a weight by --class-weights is at most")
     add("--label-smoothing", number(0, 0.99), "share of the target spread over all levels")
     add("--log-loss", number(0), "weight of the log loss; 0: --squared-error alone")
     add("--squared-error", number(0), "weight of the squared error of the expected level, added to the log loss: a "
@@ -223,10 +228,8 @@ def _check(options: argparse.Namespace) -> None:
         kept = "dr.train keeps its checkpoints in CACHE/dr/epochs"
         raise InputError(f"--weights {options.weights}: no such file; {kept}")
     kind = readers.find_layout(options.data).task.kind
-    if kind == "findings":
-        raise InputError(f"{options.data}: findings can be preprocessed and split so far, no net learns them")
-    if (options.squared_error or options.pairs) and kind == "classes":
-        raise InputError("--squared-error and --pairs are for levels of two eyes: classes have no order and no pairs")
+    if (options.squared_error or options.pairs) and kind != "levels":
+        raise InputError(f"--squared-error and --pairs are for levels of two eyes: {kind} have no order and no pairs")
     catalog.check(options.net, options.drop_path)
     if options.weights == "imagenet":
         catalog.find_source(options.net)

@@ -44,10 +44,15 @@ def score_views(
     net: Net, checkpoint: Checkpoint, squares: Squares, n_views: int, batch_size: int, bar: Bar
 ) -> np.ndarray:
     """Return the scores of each view, (n_views, n, k); view 0 is the middle, unflipped."""
-    settings, rows = checkpoint.settings, np.arange(len(squares))
+    settings, rows, kind = checkpoint.settings, np.arange(len(squares)), checkpoint.task.kind
     margin_px = squares.size_px - net.image_px
     views = [cut_view(view, len(squares), margin_px, settings.seed, settings.flips) for view in range(n_views)]
-    return np.stack([score(net, squares, rows, cuts, settings.precision, batch_size, bar) for cuts in views])
+    return np.stack([score(net, squares, rows, cuts, settings.precision, batch_size, bar, kind) for cuts in views])
+
+
+def score_logits(kind: str, logits: torch.Tensor) -> torch.Tensor:
+    """Return the probabilities that logits (n, k) stand for: a distribution in each row, of findings each by itself."""
+    return logits.sigmoid() if kind == "findings" else logits.softmax(dim=1)
 
 
 def cut_view(view: int, n: int, margin_px: int, seed: int, flips: str) -> Crops:
@@ -60,7 +65,7 @@ def cut_view(view: int, n: int, margin_px: int, seed: int, flips: str) -> Crops:
 
 @device.naming_memory()
 def score(
-    net: Net, squares: Squares, positions: np.ndarray, cuts: Crops, precision: str, batch_size: int, bar: Bar
+    net: Net, squares: Squares, positions: np.ndarray, cuts: Crops, precision: str, batch_size: int, bar: Bar, kind: str
 ) -> np.ndarray:
     """Return the probabilities of the outputs for the squares at `positions`, (n, k) float64; move the bar on."""
     on = next(net.parameters()).device
@@ -74,6 +79,6 @@ def score(
         for chosen, images in batches.iterate_batches(squares, parts, cuts, net.image_px, on):
             with device.autocast(on, precision):
                 logits = net(images, eyes=eyes[torch.from_numpy(chosen).to(on)])
-            scores.append(logits.cpu().double().softmax(dim=1).numpy())
+            scores.append(score_logits(kind, logits.cpu().double()).numpy())
             bar.update(len(chosen))
     return np.concatenate(scores)[np.argsort(order)]

@@ -13,9 +13,12 @@ def assign_folds(groups: Sequence[str], targets: np.ndarray, n_folds: int, seed:
     Parameters
     ----------
     groups : the group of each of n images, in any order: the folds do not depend on it
-    targets : (n,) int; a group counts by the highest
+    targets : (n,) int, a group counts by the highest; or (n, k), 1 where an image has a finding, by its rarest
     seed : which of the many such divisions
     """
+    if targets.ndim == 2:
+        rank = np.argsort(np.argsort(-(targets == 1).sum(axis=0), kind="stable"))  # of each, the rarest last
+        targets = ((targets == 1) * (rank + 1)).max(axis=1)
     highest: dict[str, int] = {}
     for group, target in zip(groups, targets, strict=True):
         highest[group] = max(highest.get(group, 0), int(target))

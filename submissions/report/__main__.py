@@ -10,6 +10,7 @@ from typing import Any
 from preprocess.cache import files, manifest, stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
+from preprocess.samples import readers
 from submissions import target
 from submissions.report import evidence, figures, sections
 from submissions.report.evidence import Source
@@ -64,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "and perhaps Usage (Public, Private), as in Kaggle's retinopathy_solution.csv (default: "
                         "DATA/testLabels.csv, if it exists)")  # fmt: skip
     options = recipe.parse(parser, argv, "submissions.report", check=lambda options: target.find(options, ".html"))
+    if readers.find_layout(options.data).task.kind == "findings":
+        print("submissions.report: there is no page of findings yet; submissions.score tells what they are worth")
+        return
     out = target.find(options, ".html")
     files.check_out(out, options.labels)
     if not options.cache.is_dir():

@@ -49,7 +49,7 @@ class Group(NamedTuple):
 
     split : valid or test
     owners : whom they show
-    levels : (n,) true
+    levels : (n,) true, of findings (n, k)
     scores : step -> (n, k), for the steps that give some
     given : step -> (n,) levels, for all of them in their order
     """
@@ -141,8 +141,9 @@ def read_true_levels(source: Source) -> dict[str, dict[str, pd.Series]]:
     """
     known = {}
     if source.labels:
-        labels = source.layout.read_labels(source.labels)
-        known["test"] = {"test set": labels}
+        labels = source.layout.read_labels(source.labels, known_only=source.layout.task.kind == "findings")
+        if len(labels) or source.layout.task.kind != "findings":  # a table of findings may know nothing of the test set
+            known["test"] = {"test set": labels}
         if source.labels.is_file() and "Usage" in tables.read_csv(source.labels)[0]:
             table = tables.read_table(source.labels, ["image", "Usage"], source.layout.spell)
             usage = table.set_index("image")["Usage"][labels.index]
@@ -175,7 +176,7 @@ def _select(source: Source, split: str, title: str, true: pd.Series, steps: tupl
     images = [image for image in next(iter(steps[1].values())).index if image in true.index]
     owners, n_levels = [source.layout.find_owner(image) for image in images], len(source.layout.task.names)
     scores, given = ({step: of.loc[images].to_numpy() for step, of in which.items()} for which in steps)
-    return Group(title, split, images, owners, true[images].to_numpy(), n_levels, scores, given)
+    return Group(title, split, images, owners, true.loc[images].to_numpy(), n_levels, scores, given)
 
 
 def digest_inputs(source: Source) -> dict[str, str]:

@@ -1,0 +1,156 @@
+"""Findings from pictures to submission: what is learned, measured, believed and written, and what is unknown."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import blend.train
+from dr import explain, predict, train
+from dr.task import find_prior, measure, weigh_targets
+from dr.training import checkpoint, passes
+from kappa import assign
+from preprocess import __main__ as preprocess
+from preprocess.cache.errors import InputError
+from preprocess.samples.folds import assign_folds
+from preprocess.samples.layout import Task
+from submissions import grade, score, write
+from tests.tiny import make_settings
+
+NAMES = ["Mass", "Nodule", "Hernia"]
+TASK = Task("findings", tuple(NAMES))
+SMALL = "--epochs 12 --batch-size 8 --folds 2 --crop-px 32 --device cpu --precision float32 --flips none".split()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A cache in which the stages up to dr.predict have run: the options that name both folders, the data, the cache.
+
+    The upper half of a picture is bright for a mass, the lower for a nodule; one hernia only, and some nobody knows of.
+    """
+    folder = tmp_path_factory.mktemp("chest")
+    data, cache, rng = folder / "data", folder / "cache", np.random.default_rng(0)
+    (data / "images").mkdir(parents=True)
+    lines, tested = ["image,group,Mass,Nodule,Hernia"], []
+    for patient in range(36):
+        for number in range(2):
+            has = rng.integers(0, 2, 2)
+            square = rng.integers(0, 60, (40, 40)) + np.repeat(120 * has, 20)[:, None]
+            cv2.imwrite(str(data / "images" / f"{patient}_{number}.png"), square.astype(np.uint8))
+            cells = ["" if rng.random() < 0.1 else str(value) for value in has]
+            lines.append(f"{patient}_{number},{patient},{','.join(cells)},{int((patient, number) == (0, 0))}")
+            tested += [f"{patient}_{number}.png"] * (patient >= 30)
+    (data / "findings.csv").write_text("\n".join(lines) + "\n")
+    (data / "test_list.txt").write_text("\n".join(tested) + "\n")
+    places = [f"--data={data}", f"--cache={cache}"]
+    preprocess.main([*places, *"--crop whole --normalize none --size-px 40 --jobs 1".split()])
+    train.main([*places, *SMALL, "--class-weights=positives", "--most-weight=4"])
+    predict.main([*places, *"--views 1 --epochs-averaged last:1 --device cpu".split()])
+    return places, data, cache
+
+
+def test_each_finding_is_learned_and_scored_by_itself(run):
+    _, data, cache = run
+    scores = pd.read_csv(cache / "dr" / "scores_test.csv", index_col="image")
+    assert list(scores) == NAMES and (scores.sum(axis=1) - 1).abs().max() > 0.2
+    truth = pd.read_csv(data / "findings.csv", index_col="image").loc[scores.index]
+    figures = measure(TASK, scores.to_numpy(), truth[NAMES].to_numpy(float))
+    assert figures["auc"] > 0.95  # of the two that the test set has
+    history = pd.read_csv(cache / "dr" / "epochs" / "history.csv")
+    assert list(history)[3:] == ["valid_log_loss", "valid_auc"]
+
+
+def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(run, capsys):
+    _, data, cache = run
+    thresholds = pd.read_csv(cache / "dr" / "thresholds.csv", index_col="finding")["threshold"]
+    assert thresholds[["Mass", "Nodule"]].between(0, 1).all()
+    images = sorted(str(path) for path in (data / "images").glob("2*_0.png"))
+    capsys.readouterr()
+    grade.main([*images, f"--cache={cache}", "--device=cpu", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert "not a medical device" in told["notice"] and len(told["images"]) == len(images)
+    for image in told["images"]:
+        assert image["findings"] == [name for name in NAMES if image["scores"][name] >= thresholds[name]]
+    grade.main([*images, f"--checkpoint={cache}/dr/epochs/0012.pt", "--views=1", "--device=cpu"])
+    assert "which of them to believe is not known" in capsys.readouterr().out
+
+
+def test_the_submission_has_the_probability_of_each_finding(run, tmp_path, capsys):
+    write.main([*run[0], f"--out={tmp_path}/out.csv"])
+    written = pd.read_csv(tmp_path / "out.csv", index_col="image")
+    pd.testing.assert_frame_equal(written, pd.read_csv(run[2] / "dr" / "scores_test.csv", index_col="image"))
+    assert "not a medical device" in capsys.readouterr().out
+
+
+def test_score_tells_what_is_not_measurable_and_the_rest(run, capsys):
+    score.main(run[0])
+    shown = capsys.readouterr().out
+    assert "findings on the test set (12 images of 6 patients)" in shown and "not a medical device" in shown
+    (hernia,) = (line for line in shown.splitlines() if "Hernia" in line)
+    assert hernia.count("not measurable") == 2
+
+
+def test_stages_of_eyes_have_no_part_and_heat_is_of_the_finding_asked_for(run, tmp_path, capsys):
+    for stage in (blend.train, assign):
+        stage.main(run[0])
+        assert "no part in this recipe: findings have no pairs" in capsys.readouterr().out
+    image = run[1] / "images" / "0_0.png"
+    explain.main([str(image), f"--cache={run[2]}", f"--out={tmp_path}", "--device=cpu", "--level=1"])
+    assert f"{image}: Nodule (" in capsys.readouterr().out
+    for option in ("--pairs", "--squared-error=1"):
+        with pytest.raises(InputError, match="findings have no order"):
+            train.main([*run[0], option])
+
+
+def test_what_is_unknown_is_neither_learned_nor_lost_and_positives_weigh_more():
+    """Against the formula in float64: a cell of NaN counts as nothing lost, and has no gradient."""
+    targets = torch.tensor([[1.0, 0.0], [torch.nan, 1.0], [0.0, torch.nan]])
+    logits = torch.tensor([[0.3, -1.0], [2.0, 0.5], [-0.7, 9.0]], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([4.0, 2.0], dtype=torch.float64)
+    loss = passes.measure_loss(logits, targets.double(), weights, make_settings())
+    p = logits.detach().sigmoid().numpy()
+    lost = [4 * np.log(p[0, 0]), np.log(1 - p[0, 1]), 2 * np.log(p[1, 1]), np.log(1 - p[2, 0])]
+    assert loss.item() == pytest.approx(-sum(lost) / 6)
+    loss.backward()
+    assert (logits.grad == 0).tolist() == targets.isnan().tolist()
+
+
+def test_weights_and_priors_are_of_the_known_images():
+    targets = np.array([[1, 0, np.nan], [0, 0, 1], [0, 0, 0], [np.nan, 0, 1]])
+    assert weigh_targets(TASK, targets, "positives").tolist() == [3, 1, 1.5]
+    assert weigh_targets(TASK, targets, "balanced").tolist() == [2, 1, 0.5]
+    assert weigh_targets(TASK, targets, "positives", 2.0).tolist() == [2, 1, 1.5]
+    with pytest.raises(InputError, match="one of the classes; balanced"):
+        weigh_targets(Task("classes", ("A", "B")), np.array([0, 1]), "positives")
+    assert find_prior(TASK, targets).tolist() == [1 / 3, 0, 2 / 3]
+    assert measure(TASK, np.full((4, 3), 0.5), targets) == {"log_loss": pytest.approx(np.log(2)), "auc": 0.5}
+
+
+def test_folds_spread_the_rarest_finding_of_each_patient():
+    targets = np.zeros((40, 2))
+    targets[:, 0], targets[::10, 1] = 1, 1  # everybody has the first, four the second
+    folds = assign_folds(list(map(str, range(40))), targets, 4, 0)
+    assert sorted(folds[::10]) == [0, 1, 2, 3]
+
+
+def test_two_processes_come_to_the_same_auc_as_one(run, tmp_path):
+    places, _, cache = run
+    for name in ("one", "two"):
+        shutil.copytree(cache, tmp_path / name, ignore=shutil.ignore_patterns("dr"))
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node=2 -m dr.train".split()
+    options = [places[0], *SMALL, "--epochs=1", "--learning-rate=0.001"]
+    train.main([*options, f"--cache={tmp_path}/one"])
+    command = [sys.executable, *launcher, *options, f"--cache={tmp_path}/two"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / name / "dr" / "epochs" for name in ("one", "two"))
+    weights, others = (checkpoint.read(epochs / "0001.pt").net for epochs in (one, two))
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, rtol=0, atol=1e-4)
+    pd.testing.assert_frame_equal(*(pd.read_csv(epochs / "history.csv") for epochs in (one, two)), atol=1e-4)
