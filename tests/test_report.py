@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from dr.scores import write_scores
+from dr.scores import read_scores, write_scores
 from preprocess.cache import rejected, tables
 from preprocess.cache.errors import InputError
 from preprocess.samples.retina import TASK
@@ -137,3 +137,27 @@ def test_a_browser_opens_it_without_an_error_or_a_request(reported, tmp_path):
     params = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
     asked = [of["url"] for of in params if {"url", "initiator"} <= of.keys() and "origin" not in of["initiator"]]
     assert not [url for url in asked if not url.startswith(("file:", "data:"))]
+
+
+def test_other_runs_stand_beside_with_paired_differences(last_stages, tmp_path):
+    data, cache, page = last_stages
+    own = read_scores(cache / "blend/scores_test.csv", TASK)
+    write_scores(
+        tmp_path / "sure.csv", own.index, (own.to_numpy() + 3 * np.eye(5)[own.to_numpy().argmax(axis=1)]) / 4, TASK
+    )
+    written = make(data, cache, page, "--compare", f"{tmp_path}/sure.csv", f"{cache}")
+    table = re.search(r'id="beside".*?</table>', written, re.DOTALL)[0]
+    assert re.findall(r'<th scope="row">(.*?)</th>', table) == ["this run", f"{tmp_path}/sure.csv", str(cache)]
+    same = re.findall(r"<small>([+−][^<]*)</small>", table)
+    assert same[1] == "+0.0000 (+0.000 to +0.000)"  # as likely levels, so the same kappa
+    assert same[0] != same[1] and same[2:] == [same[1]] * 2
+
+
+def test_a_run_of_other_images_is_not_compared(last_stages, tmp_path):
+    data, cache, page = last_stages
+    own = read_scores(cache / "blend/scores_test.csv", TASK)
+    write_scores(tmp_path / "few.csv", own.index[1:], own.to_numpy()[1:], TASK)
+    with pytest.raises(InputError, match="1 images of test set are not in .*few.csv"):
+        make(data, cache, page, "--compare", f"{tmp_path}/few.csv")
+    with pytest.raises(InputError, match="--compare .*nowhere: no score table"):
+        make(data, cache, page, "--compare", f"{tmp_path}/nowhere")

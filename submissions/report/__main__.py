@@ -1,6 +1,6 @@
 """Write the report of a run: everything in CACHE, DATA and perhaps true test labels -> submissions/NAME.html, one file.
 
-python -m submissions.report --data DIR --cache DIR [--name NAME | --out FILE.html] [--labels FILE]
+python -m submissions.report --data DIR --cache DIR [--name NAME | --out FILE.html] [--labels FILE] [--compare CACHE...]
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,14 +35,14 @@ def render(content: Mapping[str, Any]) -> str:
     return environment.from_string(TEMPLATE.read_text()).render(content, charts=charts)
 
 
-def write_report(source: Source, name: str, out: Path) -> str:
+def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -> str:
     """Bring the report in the cache up to date and put a copy in its place; return one line on what was done."""
     folder = source.cache / "report"
     parameters = {"version": VERSION, "name": name, "data": source.data.resolve().name}
-    inputs = evidence.digest_inputs(source) | {"template": files.hash_file(TEMPLATE)}
+    inputs = evidence.digest_inputs(source, others) | {"template": files.hash_file(TEMPLATE)}
     change = manifest.find_change(folder, parameters, inputs)
     if change is not None:
-        files.write_bytes(folder / "report.html", render(sections.collect(source, name)).encode())
+        files.write_bytes(folder / "report.html", render(sections.collect(source, name, others)).encode())
         outputs = {"report.html": files.hash_file(folder / "report.html")}
         manifest.write_manifest(folder, "submissions.report", parameters, inputs, outputs)
     content = (folder / "report.html").read_bytes()
@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--labels", type=Path, metavar="FILE", help="true levels of the test set, a CSV of image,level "
                         "and perhaps Usage (Public, Private), as in Kaggle's retinopathy_solution.csv (default: "
                         "DATA/testLabels.csv, if it exists)")  # fmt: skip
+    parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="CACHE", help="other runs beside "
+                        "this one: caches, folders CACHE/dr/runs/NAME, or score tables of the same images")  # fmt: skip
     options = recipe.parse(parser, argv, "submissions.report", check=lambda options: target.find(options, ".html"))
     if readers.find_layout(options.data).task.kind == "findings":
         print("submissions.report: there is no page of findings yet; submissions.score tells what they are worth")
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with files.locked(options.cache):  # its own time is no part of what it reports on
         source = evidence.find_source(options.data, options.cache, options.labels)
         target.claim(options, out)
-        summary = write_report(source, options.name, out)
+        summary = write_report(source, options.name, out, options.compare)
     print(f"submissions.report: {summary}\n{stage.NOTICE}", file=files.summary_stream(options.out))
 
 

@@ -5,6 +5,7 @@ Every part is optional: what is not there is None or empty, and the report says 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from preprocess.cache import files, manifest, stage, tables
 from preprocess.cache.errors import InputError
 from preprocess.cache.pipeline import FOLDERS
 from preprocess.samples import readers
-from preprocess.samples.layout import Layout, Owner
+from preprocess.samples.layout import Layout, Owner, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +180,29 @@ def _select(source: Source, split: str, title: str, true: pd.Series, steps: tupl
     return Group(title, split, images, owners, true.loc[images].to_numpy(), n_levels, scores, given)
 
 
-def digest_inputs(source: Source) -> dict[str, str]:
+def find_scores(path: Path, split: str) -> Path:
+    """Return the last score table of a cache, or of a run's folder in it, CACHE/dr/runs/NAME; a table is one itself.
+
+    Raises InputError if there is none.
+    """
+    names = [name.format(split=split) for step, name in STEPS if step in (NET, BLEND)]
+    places = [path] if path.is_file() else [path / name for name in (*names[::-1], f"scores_{split}.csv")]
+    if not (found := [place for place in places if place.is_file()]):
+        raise InputError(f"--compare {path}: no score table, and no cache or run's folder with scores_{split}.csv")
+    return found[0]
+
+
+def read_others(group: Group, paths: Sequence[Path], task: Task) -> dict[str, np.ndarray]:
+    """Return what each other run says of a group's images: path -> (n, k). Raises InputError if it lacks some."""
+    others = {}
+    for path in paths:
+        scores = read_scores(find_scores(path, group.split), task)
+        tables.check_same_images(group.images, scores.index.intersection(group.images), group.title, path)
+        others[str(path)] = scores.loc[group.images].to_numpy()
+    return others
+
+
+def digest_inputs(source: Source, others: Sequence[Path] = ()) -> dict[str, str]:
     """Return the digests of everything above: file or part -> SHA-256; what is not there has none."""
     cache = source.cache
     paths = {f"{name} manifest": cache / folder / "manifest.json" for name, folder in REPORTED.items()}
@@ -187,6 +210,8 @@ def digest_inputs(source: Source) -> dict[str, str]:
     paths |= {name: cache / name for name in (*names, ASSIGNED, "rejected.csv")}
     paths |= {f"history {run or ''}": runs.folder_of(cache, run) / "epochs/history.csv" for run in list_runs(cache)}
     paths |= {"training labels": source.data / source.layout.labels["train"], "labels": source.labels or Path("/")}
+    split = "test" if source.labels else "valid"
+    paths |= {f"other {path}": find_scores(path, split) for path in others}
     digests = {name: files.hash_file(path) for name, path in paths.items() if path.is_file()}
     if source.labels and source.labels.is_dir():
         digests["labels"] = files.hash_text(source.layout.read_labels(source.labels).to_csv())

@@ -1,13 +1,15 @@
 """What the report's sections say: evidence in, texts, tables and figures for the template out."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dr import measures
-from dr.task import HEADLINES
+from dr.measures import Worth
+from dr.task import HEADLINES, draw_measures
 from preprocess import crop
 from preprocess.cache import manifest, rejected, stage
 from preprocess.cache.errors import InputError
@@ -23,7 +25,7 @@ MISTAKEN = 12  # images given a wrong class, likewise
 REJECTED_SHOWN = 100
 
 
-def collect(source: Source, name: str) -> dict[str, Any]:
+def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str, Any]:
     """Return everything the template shows. Raises InputError if the cache holds nothing to report on."""
     groups, histories = evidence.read_groups(source), evidence.read_histories(source.cache)
     crops = []
@@ -31,6 +33,10 @@ def collect(source: Source, name: str) -> dict[str, Any]:
         crops = sorted(crop.list_cropped(source.data, source.cache), key=lambda cropped: cropped[2]["confidence"])
     if not (groups or histories or crops):
         raise InputError(f"{source.cache}: holds nothing to report on; run ./run_all.sh first")
+    if others and not groups:
+        raise InputError(
+            f"--compare: {source.cache} has no scores of images whose {TARGETS[source.layout.task.kind]} is known"
+        )
     kept = {name: manifest.read_manifest(source.cache / folder) for name, folder in evidence.REPORTED.items()}
     stages = {name: written for name, written in kept.items() if written}
     unusable = rejected.read_rejected(source.cache)
@@ -54,6 +60,7 @@ def collect(source: Source, name: str) -> dict[str, Any]:
         "times": stage.read_times(source.cache),
         "versions": list_versions(stages),
         "groups": groups,
+        "beside": compare(task, groups[0], evidence.read_others(groups[0], others, task)) if others and groups else {},
         "kappas": kappas,
         "cards": {of.title: find_card(task, of, kappas[of.title]) for of in groups},
         "steps": list(dict.fromkeys(step for measured in kappas.values() for step in measured)),
@@ -69,6 +76,22 @@ def collect(source: Source, name: str) -> dict[str, Any]:
         "hardest": hardest,
         "has_heat": any(eye["heats"] for both in hardest.values() for eye in both),
     }
+
+
+def compare(task: Task, group: Group, others: Mapping[str, np.ndarray]) -> dict[str, dict[str, Worth]]:
+    """Return the figures of this run and of others, scores (n, k) each, and by how much they exceed this run's.
+
+    The differences are taken draw by draw of the same patients.
+    """
+    scores = {"this run": list(group.scores.values())[-1], **others}
+    drawn = {run: draw_measures(task, group.patients, of, group.levels) for run, of in scores.items()}
+    own = drawn["this run"]
+
+    def weigh(values: np.ndarray, less: np.ndarray) -> Worth:
+        gains = values - less
+        return Worth(measures.estimate(values[0], values[1:]), measures.estimate(gains[0], gains[1:]))
+
+    return {run: {name: weigh(values, own[name]) for name, values in of.items()} for run, of in drawn.items()}
 
 
 def describe_value(value: Any) -> str:
