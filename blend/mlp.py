@@ -32,14 +32,10 @@ Net = dict[str, torch.Tensor]  # weight0, bias0 .. weight2, bias2
 
 
 class Blend(NamedTuple):
-    """A fitted blend.
+    """A fitted blend."""
 
-    fellow_weight : the linear blend's, 0–1
-    nets : the networks that correct it; none if the linear blend is all
-    """
-
-    fellow_weight: float
-    nets: list[Net]
+    fellow_weight: float  # of the linear blend, 0–1
+    nets: list[Net]  # that correct it; none if the linear blend is all
 
 
 def make_inputs(pairs: Pairs, fellow_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,12 +147,7 @@ def load_blend(path: Path) -> Blend:
     content = checkpoint.load(path, "blend.train")
     is_ours = isinstance(content, dict) and content.get("format") == FORMAT
     weight, nets = (content.get("fellow_weight"), content.get("nets")) if is_ours else (None, None)
-    if (
-        not isinstance(weight, float)
-        or not 0 <= weight <= 1
-        or not isinstance(nets, list)
-        or not all(map(_is_net, nets))
-    ):
+    if not (isinstance(weight, float) and 0 <= weight <= 1 and isinstance(nets, list) and all(map(_is_net, nets))):
         raise InputError(f"{path}: not a checkpoint of this version of blend.train; run python -m blend.train again")
     return Blend(weight, nets)
 

@@ -18,8 +18,6 @@ N_FOLDS = 5  # of cross-fitting
 SEED = 0
 OTHER_SIDE = {"left": "right", "right": "left"}
 PRIOR_IMAGES = 50  # a weight fitted to 120 images is off by 0.2 either way: so many images speak for 0, own scores only
-
-
 # Of the option that says which images are pairs, where their names do not.
 PAIRS_FROM: dict[str, Any] = {
     "type": Path, "metavar": "TABLE", "help": "CSV of image, group and side (left or right): whose eyes the images of "
@@ -40,6 +38,9 @@ class Pairs(NamedTuple):
     def is_pair(self) -> np.ndarray:
         """Which rows, (n,) bool, tell of a fellow: an eye without one is its own, and says nothing of its weight."""
         return (self.own != self.fellow).any(axis=1)
+
+
+Fit = Callable[[Pairs, np.ndarray], Callable[[Pairs], np.ndarray]]  # makes of pairs and levels a blend
 
 
 def read_owners(images: Sequence[str], layout: Layout, pairs_from: Path | None) -> list[Owner]:
@@ -78,15 +79,10 @@ def pair_eyes(owners: Sequence[Owner], scores: np.ndarray) -> Pairs:
     return Pairs(scores, fellow)
 
 
-def cross_fit(
-    pairs: Pairs,
-    groups: Sequence[str],
-    levels: np.ndarray,
-    fit: Callable[[Pairs, np.ndarray], Callable[[Pairs], np.ndarray]],
-) -> np.ndarray:
+def cross_fit(pairs: Pairs, groups: Sequence[str], levels: np.ndarray, fit: Fit) -> np.ndarray:
     """Return each image's scores, (n, k), by what was fitted without its group.
 
-    `groups` and the true `levels` are of the n images; `fit` makes of pairs and levels a function of pairs to scores.
+    `groups` and the true `levels` are of the n images.
     """
     n_folds = min(N_FOLDS, len(set(groups)))
     folds = assign_folds(groups, levels, n_folds, SEED)
@@ -112,7 +108,9 @@ def fit_fellow_weight(pairs: Pairs, levels: np.ndarray) -> float:
     pairs, levels = pairs.select(pairs.is_pair), levels[pairs.is_pair]
     if not len(levels):
         return 0.0
-    best = minimize_scalar(
-        lambda weight: measure_log_loss(blend_linear(pairs, weight), levels), bounds=(0, 1), method="bounded"
-    ).x
+
+    def lose(weight: float) -> float:
+        return measure_log_loss(blend_linear(pairs, weight), levels)
+
+    best = minimize_scalar(lose, bounds=(0, 1), method="bounded").x
     return float(best * len(levels) / (len(levels) + PRIOR_IMAGES))

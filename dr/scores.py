@@ -28,15 +28,10 @@ LEAST_DECIMALS = 2  # of scores that count as rounded; sums of coarser ones may 
 def read_scores(
     path: Path, task: Task, normalize: bool = False, spell: Callable[[str], str] = str, hint: str = ""
 ) -> pd.DataFrame:
-    """Return a score table, float64, indexed by image in their order.
+    """Return a score table, float64, indexed by image in their order; `spell`, see `Layout`.
 
-    Sums that are off because the table is rounded are made 1.
-
-    Parameters
-    ----------
-    normalize : make all sums 1, however far they are off
-    spell : see `Layout`
-    hint : what to do about a sum that is not 1
+    Sums that are off because the table is rounded are made 1; with `normalize` all, however far they are off; `hint` is
+    what to do about another one.
 
     Raises InputError, naming file and row, for missing columns, a bad or repeated image id, and scores that the task
     cannot have, see `dr.task.find_fault`.

@@ -26,20 +26,13 @@ class Problem(Protocol):
 
 
 class Annealed(NamedTuple):
-    """What `anneal_levels` found.
+    """What `anneal_levels` found."""
 
-    levels : (n,) int64
-    proxy : their expected kappa
-    optimum : the highest expected kappa any levels have, proven
-    gap : optimum − proxy
-    acceptance : the share of proposed moves that were taken, 0–1
-    """
-
-    levels: np.ndarray
-    proxy: float
-    optimum: float
-    gap: float
-    acceptance: float
+    levels: np.ndarray  # (n,) int64
+    proxy: float  # their expected kappa
+    optimum: float  # the highest expected kappa any levels have, proven
+    gap: float  # optimum − proxy
+    acceptance: float  # the share of proposed moves that were taken, 0–1
 
 
 def anneal(problem: Problem, temperatures: Iterable[float], rng: np.random.Generator) -> float:

@@ -10,14 +10,10 @@ from preprocess.cache.errors import InputError
 
 
 class Errors(NamedTuple):
-    """What the proxy is made of: 1 − (Σ own[i, l_i]) / (Σ chance[l_i]).
+    """What the proxy is made of: 1 − (Σ own[i, l_i]) / (Σ chance[l_i])."""
 
-    own : (n, k), the expected squared error of giving image i level l
-    chance : (k,), the same if the image were any of the n, drawn at random
-    """
-
-    own: np.ndarray
-    chance: np.ndarray
+    own: np.ndarray  # (n, k), the expected squared error of giving image i level l
+    chance: np.ndarray  # (k,), the same if the image were any of the n, drawn at random
 
 
 def expected_kappa(scores: np.ndarray, levels: np.ndarray) -> float:

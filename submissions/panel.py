@@ -29,35 +29,23 @@ EYES_AT_ONCE = 64  # prepared and scored together; their squares take 50 MB
 
 
 class Eye(NamedTuple):
-    """What is known of a photograph before it is graded.
-
-    owner : whom it shows
-    disc : where the eye was found in it; None if the picture was taken whole
-    unlikeness : how far it lies from what the nets learned from, 1 as far as it may; None if no net knows
-    """
+    """What is known of a photograph before it is graded."""
 
     path: Path
-    owner: Owner
-    disc: Disc | None
-    unlikeness: float | None
+    owner: Owner  # whom it shows
+    disc: Disc | None  # where the eye was found in it; None if the picture was taken whole
+    unlikeness: float | None  # how far it lies from what the nets learned from, 1 as far as it may; None if none knows
 
 
 class Grade(NamedTuple):
-    """What is known of one eye.
-
-    scores : (k,) of the nets
-    blended : (k,) with the fellow's, None without a blend
-    expected : the mean level of what is believed; NaN for classes
-    level : the one nearest to it, or the number of the likeliest class
-    has_fellow : whether the patient's other eye was graded, too
-    """
+    """What is known of one eye."""
 
     eye: Eye
-    scores: np.ndarray
-    blended: np.ndarray | None
-    expected: float
-    level: int
-    has_fellow: bool
+    scores: np.ndarray  # (k,) of the nets
+    blended: np.ndarray | None  # (k,) with the fellow's, None without a blend
+    expected: float  # the mean level of what is believed; NaN for classes
+    level: int  # the one nearest to it, or the number of the likeliest class
+    has_fellow: bool  # whether the patient's other eye was graded, too
 
 
 def grade_eyes(

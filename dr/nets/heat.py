@@ -19,10 +19,7 @@ COLORS = cv2.COLORMAP_COOL  # cyan to magenta: no eye has these colours, and the
 def map_heat(net: Net, images: torch.Tensor, outputs: np.ndarray, layer: str | int) -> np.ndarray:
     """Return how much each pixel of the net's images speaks for an output, (n, image_px, image_px) float32, 0-1.
 
-    Parameters
-    ----------
-    images, outputs : as in `compute_heat`
-    layer : last, Grad-CAM proper; fine, which shows single spots; or another of the body, see NineConv.look
+    The layer is last, Grad-CAM proper; fine, which shows single spots; or another one, see `compute_heat`.
     """
     maps, stride, offset = compute_heat(net, images, outputs, layer)
     heat = np.stack([place_heat(places, stride, net.image_px, offset) for places in maps])
@@ -41,14 +38,9 @@ def compute_heat(
 ) -> tuple[np.ndarray, int, float]:
     """Return how much each place speaks for an output, (n, h, w) float32; the pixels between two places, and the first.
 
-    Each image's largest value is 1; all are 0 where nothing speaks for the output. To a paired head each image is its
-    own fellow. The net is put into prediction.
-
-    Parameters
-    ----------
-    images : (n, 3, image_px, image_px) float32, standardized, on the net's device
-    outputs : (n,) int, the output to explain in each image
-    layer : of the body, see NineConv.look
+    The images, (n, 3, image_px, image_px) float32, are standardized and on the net's device; explained is one output of
+    each, (n,) int, at a layer of the body, see NineConv.look. Each image's largest value is 1; all are 0 where nothing
+    speaks for the output. To a paired head each image is its own fellow. The net is put into prediction.
     """
     net.eval()
     chosen = torch.as_tensor(np.asarray(outputs, np.int64), device=images.device)
@@ -73,13 +65,9 @@ def place_heat(heat: np.ndarray, stride: int, px: int, offset: float = 0.0) -> n
 
 
 def blend_heat(rgb: np.ndarray, heat: np.ndarray, strength: float = STRENGTH) -> np.ndarray:
-    """Return a picture with heat laid over it, (h, w, 3) uint8 RGB: the hotter, the more colour; cold stays as it is.
+    """Return a picture with heat laid over it, both (h, w, 3) uint8 RGB: the hotter, the more colour; cold stays.
 
-    Parameters
-    ----------
-    rgb : (h, w, 3) uint8
-    heat : (h, w) float32, 0-1
-    strength : 0-1, share of colour where the heat is 1
+    The heat is (h, w) float32, 0-1; where it is 1, the share of colour is `strength`.
     """
     colors = cv2.cvtColor(cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), COLORS), cv2.COLOR_BGR2RGB)
     cover = np.float32(strength) * heat

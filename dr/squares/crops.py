@@ -62,10 +62,7 @@ def center_crops(n: int, margin_px: int) -> Crops:
 def cut_batch(squares: Squares, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
     """Return standardized crops, (b, 3, crop_px, crop_px) float32 in channels-last order, where the pixels lie.
 
-    Parameters
-    ----------
-    positions : (b,) rows of the squares
-    crops : of all squares
+    Cut are the squares at `positions` (b,); the crops are given for all squares.
     """
     chosen = Crops(*(field[positions] for field in crops))
     cut = _cut_on_host if isinstance(squares.pixels, np.ndarray) else _cut_on_device

@@ -20,20 +20,13 @@ FOLD_SEED = 0  # one division for all runs, so that their validation scores can 
 
 
 class CachedSquares(NamedTuple):
-    """The squares of some images, n of them, in their order; no pixel is read yet.
+    """The squares of some images, n of them, in their order; no pixel is read yet."""
 
-    paths : image -> PNG
-    owners : whom each shows
-    luts : (n, 3, 256) uint8, what is still to be applied
-    making : how they were made
-    digests : name -> digest of all that they are made from, for a manifest
-    """
-
-    paths: dict[str, Path]
-    owners: list[Owner]
-    luts: np.ndarray
+    paths: dict[str, Path]  # image -> PNG
+    owners: list[Owner]  # whom each shows
+    luts: np.ndarray  # (n, 3, 256) uint8, what is still to be applied
     making: Making
-    digests: dict[str, str]
+    digests: dict[str, str]  # name -> digest of all that they are made from, for a manifest
 
     @property
     def images(self) -> list[str]:

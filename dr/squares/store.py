@@ -28,16 +28,11 @@ THREADS = os.cpu_count() or 1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Squares:
-    """Squares, n of them.
+    """Squares, n of them."""
 
-    eyes : (n,) int64, whom they show: 2 * group + side, groups numbered as they come
-    pixels : (n, size_px, size_px, 3) uint8 RGB, a numpy array on the host or a tensor on the device
-    tables : (n, 256, 3) float32, what a pixel value of a channel becomes, where the pixels lie
-    """
-
-    eyes: np.ndarray
-    pixels: np.ndarray | torch.Tensor
-    tables: np.ndarray | torch.Tensor
+    eyes: np.ndarray  # (n,) int64, whom they show: 2 * group + side, groups numbered as they come
+    pixels: np.ndarray | torch.Tensor  # (n, size_px, size_px, 3) uint8 RGB, an array on the host or on the device
+    tables: np.ndarray | torch.Tensor  # (n, 256, 3) float32, what a pixel value of a channel becomes, where they lie
 
     @property
     def size_px(self) -> int:
@@ -60,13 +55,9 @@ def load(
 ) -> Squares:
     """Decode the squares of a cache, once, with threads, to where they fit.
 
-    Parameters
-    ----------
-    mean, std : (3,) of the channels over the squares learned from, 0-255
-    storage : device, memory, file or auto; "device" and "memory" are taken at their word
-    file : where the memory-mapped array goes (.npy) if it comes to that; one of the same squares is used again
-
-    Raises InputError for a picture that cannot be read or has another size than the others.
+    The storage is device, memory, file or auto; the first two are taken at their word. A memory-mapped array goes to
+    `file` (.npy); one of the same squares is used again. Mean and deviation (3,) are of the channels over the squares
+    learned from, 0-255. Raises InputError for a picture that cannot be read or has another size than the others.
     """
     size_px = cached.making.size_px
     shape = (len(cached.paths), size_px, size_px, 3)
@@ -84,13 +75,7 @@ def load(
 
 
 def compose_tables(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Return what each pixel value becomes, flattened and standardized: (n, 256, 3) float32.
-
-    Parameters
-    ----------
-    luts : (n, 3, 256) uint8
-    mean, std : (3,) of the channels after `luts`, 0-255
-    """
+    """Return what each pixel value becomes, (n, 256, 3) float32, after `luts`, (n, 3, 256), and standardization."""
     standardized = (luts.astype(np.float64) - np.reshape(mean, (3, 1))) / np.reshape(std, (3, 1))
     return np.ascontiguousarray(standardized.transpose(0, 2, 1), np.float32)
 

@@ -113,9 +113,8 @@ def find_box_disc(rgb: np.ndarray, threshold: int = 10) -> Disc:
     columns, rows = np.flatnonzero(bright.any(axis=0)), np.flatnonzero(bright.any(axis=1))
     if not len(columns):
         raise Unusable(f"nothing brighter than {threshold}")
-    (left, right), (top, bottom) = columns[[0, -1]], rows[[0, -1]]
-    ellipse = (left + right) / 2, (top + bottom) / 2, (right - left + 1) / 2, (bottom - top + 1) / 2
-    return Disc(*map(float, ellipse), confidence=1.0)
+    left, right, top, bottom = map(float, (*columns[[0, -1]], *rows[[0, -1]]))
+    return Disc((left + right) / 2, (top + bottom) / 2, (right - left + 1) / 2, (bottom - top + 1) / 2, 1.0)
 
 
 def _brightness(rgb: np.ndarray) -> np.ndarray:

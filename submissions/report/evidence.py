@@ -46,23 +46,16 @@ class Source(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Images whose true levels are known, and what each step of the pipeline made of them.
-
-    split : valid or test
-    owners : whom they show
-    levels : (n,) true, of findings (n, k)
-    scores : step -> (n, k), for the steps that give some
-    given : step -> (n,) levels, for all of them in their order
-    """
+    """Images whose true levels are known, and what each step of the pipeline made of them."""
 
     title: str
-    split: str
+    split: str  # valid or test
     images: list[str]
     owners: list[Owner]
-    levels: np.ndarray
+    levels: np.ndarray  # (n,) true, of findings (n, k)
     n_levels: int
-    scores: dict[str, np.ndarray]
-    given: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]  # step -> (n, k), for the steps that give some
+    given: dict[str, np.ndarray]  # step -> (n,) levels, for all of them in their order
 
     @property
     def patients(self) -> list[str]:

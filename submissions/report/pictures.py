@@ -50,9 +50,7 @@ def show_eyes(
 ) -> dict[str, tuple[str, dict[str, str]]]:
     """Return pictures of eyes as data URIs: image -> (square, grain -> the same with heat), as far as they exist.
 
-    Parameters
-    ----------
-    levels : (n,), what the heat of each image is to explain
+    The heat is to explain the levels (n,) of the images.
     """
     folder = "test" if split == "test" else "train"  # the validation fold's are training photographs
     for stage, output in (("resize", folder), ("normalize", f"{folder}.npz")):
