@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from dr import train
 from dr.nets.net import split_parameters
@@ -20,6 +21,7 @@ from dr.training.schedule import Epoch
 from preprocess.cache import files
 from preprocess.cache.errors import InputError
 from preprocess.picture.square import keep_values
+from preprocess.samples.layout import Task
 from preprocess.samples.retina import TASK
 from tests.tiny import TRAIN_OPTIONS, digest_files, make_settings
 
@@ -155,6 +157,7 @@ REFUSED = {
     "--drop-epochs 3 --schedule cosine": "--drop-epochs",
     "--nesterov --momentum 0": "--momentum",
     "--zoom 1.1 0.9": "--zoom: the lower bound",
+    "--accumulate 5": "--accumulate: at least 2",
 }
 
 
@@ -174,9 +177,9 @@ def test_balanced_weights_make_levels_count_alike():
     np.testing.assert_allclose(weights * [70, 20, 10, 1, 1], [100 / 3] * 3 + [0, 0], rtol=1e-6)
 
 
-def make_learner(targets=range(5), **changes):
+def make_learner(targets=range(5), task=TASK, **changes):
     wanted = make_settings(**{"crop_px": 32, "precision": "float32"} | changes)
-    made = learner.make_learner(wanted, TASK, np.array(targets), CPU)
+    made = learner.make_learner(wanted, task, np.array(targets), CPU)
     made.net.train()
     return made
 
@@ -197,6 +200,25 @@ def test_step_is_sgd_with_l2_on_weights_alone():
     for name, value in made.net.named_parameters():
         decay = 0.1 if id(value) in weights else 0
         torch.testing.assert_close(value, before[name] - 0.01 * (value.grad + decay * before[name]))
+
+
+@pytest.mark.parametrize("task", [TASK, Task("findings", tuple("ABCDE"))])
+def test_a_batch_in_parts_makes_the_same_step_where_no_statistics_are_of_the_batch(task):
+    """Unequal parts, weighed by their images; each label's own weight, and findings that nobody knows."""
+    images, targets, *others = make_batch([0, 4, 2, 1, 1, 0, 3])
+    if task.kind == "findings":
+        targets = torch.eye(5)[targets].masked_fill(
+            torch.rand(7, 5, generator=torch.Generator().manual_seed(1)) < 0.2, torch.nan
+        )
+    steps = []
+    for n_parts in (1, 3):
+        made = make_learner(targets.numpy(), task, class_weights="balanced", accumulate=n_parts)
+        for layer in made.net.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.eval()
+        lost = passes.take_step(made, images, targets, *others)
+        steps.append([lost, *(value.detach() for value in made.net.parameters())])
+    torch.testing.assert_close(steps[1], steps[0], rtol=1e-5, atol=1e-6)
 
 
 def test_batch_norm_settles_on_what_it_meets_in_prediction():

@@ -67,7 +67,9 @@ def naming_memory() -> Iterator[None]:
         words = str(error).lower()  # of the processor's memory torch says it in words alone
         if isinstance(error, RuntimeError) and "out of memory" not in words and "allocate memory" not in words:
             raise
-        raise InputError("out of memory: try a smaller --batch-size, or smaller --crop-px") from None
+        raise InputError(
+            "out of memory: try a smaller --batch-size, dr.train --accumulate, or smaller --crop-px"
+        ) from None
 
 
 def prepare(device: torch.device) -> None:

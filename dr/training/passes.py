@@ -106,24 +106,28 @@ def take_step(
 ) -> torch.Tensor:
     """Take one step of gradient descent; return the batch's plain log loss, see `measure_loss`, still on the device.
 
+    The net is given the batch in parts, one after the other, whose gradients add up to the batch's.
+
     Parameters
     ----------
     images, targets : (n, 3, h, w), and as in `measure_loss`, on the device
     keys, eyes : see Head
     """
-    settings = learner.settings
-    with autocast(learner.device, settings.precision):
-        logits = learner.forward(images, keys, eyes)
+    settings, total = learner.settings, torch.zeros((), device=learner.device)
     learner.optimizer.zero_grad(set_to_none=True)
-    learner.scaler.scale(measure_loss(logits, targets, learner.weights, settings)).backward()
+    parts = (of.chunk(settings.accumulate) for of in (images, targets, keys, eyes))
+    for images_of, targets_of, keys_of, eyes_of in zip(*parts, strict=True):
+        with autocast(learner.device, settings.precision):
+            logits = learner.forward(images_of, keys_of, eyes_of)
+        share = len(targets_of) / len(targets)
+        learner.scaler.scale(share * measure_loss(logits, targets_of, learner.weights, settings)).backward()
+        total += share * measure_log_loss(logits.detach(), targets_of)
     if settings.clip_norm:
         learner.scaler.unscale_(learner.optimizer)
         nn.utils.clip_grad_norm_(learner.net.parameters(), settings.clip_norm)
     learner.scaler.step(learner.optimizer)  # not if float16 could not hold a gradient: then the scale is halved
     learner.scaler.update()
-    if targets.ndim == 2:
-        return _measure_finding_losses(logits.detach(), targets).mean()
-    return nn.functional.cross_entropy(logits.detach(), targets)
+    return total
 
 
 def measure_loss(
@@ -138,8 +142,7 @@ def measure_loss(
     weights : (k,), what an image of each target counts, of findings one that has it
     """
     if targets.ndim == 2:
-        smoothed = targets * (1 - settings.label_smoothing) + settings.label_smoothing / 2
-        return settings.log_loss * _measure_finding_losses(logits, smoothed, weights).mean()
+        return settings.log_loss * measure_log_loss(logits, targets, settings.label_smoothing, weights)
     plain = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
     losses = settings.log_loss * plain
     if settings.squared_error:
@@ -148,15 +151,19 @@ def measure_loss(
     return (losses * weights[targets]).mean()
 
 
-def _measure_finding_losses(
-    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+def measure_log_loss(
+    logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0, positive: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the log loss of each image and finding, (n, k); 0 where the target is NaN."""
-    known = ~targets.isnan()
-    losses = nn.functional.binary_cross_entropy_with_logits(
-        logits, targets.nan_to_num(), reduction="none", pos_weight=weights
-    )
-    return torch.where(known, losses, 0.0)
+    """Return the mean log loss of images, or of images and findings, see `measure_loss`.
+
+    Of findings, `smoothing` is the share of a target that is spread over both answers, `positive` what one that is
+    there counts, (k,).
+    """
+    if targets.ndim == 1:
+        return nn.functional.cross_entropy(logits, targets)
+    smoothed = (targets * (1 - smoothing) + smoothing / 2).nan_to_num()
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none", pos_weight=positive)
+    return torch.where(targets.isnan(), 0.0, losses).mean()
 
 
 def _check_losses(losses: torch.Tensor, learner: Learner, epoch: int) -> float:

@@ -37,6 +37,7 @@ class Settings:
     drop_path: float
     epochs: int
     batch_size: int
+    accumulate: int
     learning_rate: float
     body_rate: float
     schedule: str
@@ -96,6 +97,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--drop-path", number(0, 0.99), "most that a block of a net of timm is left out of a step, as often")
     add("--epochs", whole(1), "passes over the training set")
     add("--batch-size", whole(2), "images per step, over all devices")
+    add("--accumulate", whole(1), "parts in which a device is given its images of a step, one by one, for want "
+        "of memory: the same step, but BatchNorm sees a part")  # fmt: skip
     add("--learning-rate", number(0), "of the first epochs (drops), else the highest")
     add("--body-rate", number(0), "the body's learning rate, as a share of the head's")
     add("--schedule", str, "how the learning rate changes", choices=SCHEDULES)
@@ -201,6 +204,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
 
 
 def _check_schedule(options: argparse.Namespace) -> None:
+    if options.accumulate > 1 and (options.pairs or options.accumulate > options.batch_size // 2):
+        raise InputError("--accumulate: at least 2 images in a part, and no --pairs, which would be torn apart")
     if options.drop_epochs and options.schedule != "drops":
         raise InputError(f"--drop-epochs has no meaning with --schedule {options.schedule}")
     n_thawed, has_thaw_rate = options.epochs - options.freeze_epochs, options.thaw_rate is not None
