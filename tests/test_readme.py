@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,9 @@ def test_every_module_takes_its_options(words, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [words for words in OF_THE_SCRIPT if "--data" in words and "oct-demo" not in words], ids=" ".join
+    "words",
+    [words for words in OF_THE_SCRIPT if "--data" in words and not {"oct-demo", "--weights"} & {*words}],
+    ids=" ".join,
 )
 def test_the_run_script_takes_its_options(words, tmp_path):
     assert len(OF_MODULES) > 15 and len(OF_THE_SCRIPT) > 4
@@ -84,3 +87,31 @@ def test_the_last_two_stages_run_as_written(tmp_path, monkeypatch, capsys):
     for _, _, module, *options in commands:
         importlib.import_module(module).main(options)
     assert "submissions.write: 40 images -> submission.csv" in capsys.readouterr().out
+
+
+def test_the_lines_of_a_kaggle_notebook_run_as_written(drawn_folder, tmp_path):
+    """On drawn photographs, with a small net in the recipe's place, two processes without GPUs, and no network."""
+    timm, safetensors = pytest.importorskip("timm"), pytest.importorskip("safetensors.torch")
+    given, working, programs = (tmp_path / name for name in ("input", "working", "bin"))
+    for folder in (given / "weights", working, programs):
+        folder.mkdir(parents=True)
+    pipeline, ignored = given / "pipeline", shutil.ignore_patterns(".*", "*.csv", "*.html")
+    for room in ("preprocess", "dr", "blend", "kappa", "submissions"):
+        shutil.copytree(ROOT / room, pipeline / room, ignore=ignored)
+    for file in ("run_all.sh", "requirements.txt"):
+        shutil.copy(ROOT / file, pipeline)
+    shutil.copytree(drawn_folder, given / "diabetic-retinopathy-detection")
+    net = timm.create_model("test_resnet", num_classes=1000)
+    safetensors.save_file(net.state_dict(), given / "weights" / "resnet50.safetensors")
+    values = '[preprocess.resize]\nsize_px = 64\n[dr.train]\nnet = "test_resnet"\nepochs = 1\nfolds = 2\nbatch_size = 4'
+    (pipeline / "preprocess" / "recipes" / "retina-resnet50.toml").write_text(values)
+    for name, options in (("python", ""), ("torchrun", " -m torch.distributed.run")):
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable}{options} "$@"\n')
+        (programs / name).chmod(0o755)
+    (lines,) = re.findall(r"((?:^ {4}.*\n)+)", TEXT[TEXT.index("… run it in a Kaggle notebook") :], re.MULTILINE)[:1]
+    script = lines.replace("/kaggle/input", str(given)).replace("/kaggle/working", str(working))
+    of = {"PATH": f"{programs}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(["bash", "-ec", script], env=of, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu" in done.stdout and done.stdout.count("epoch 1: learning rate") == 1
+    assert len((working / "pipeline" / "submissions" / "submission.csv").read_text().splitlines()) == 1 + 4
