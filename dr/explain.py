@@ -160,7 +160,6 @@ def undo_crop(heat: np.ndarray, disc: Disc, making: square.Making, shape: tuple[
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
     parser = stage.make_bare_parser(
         "dr.explain",
         "Show which places of a photograph speak for a level (Grad-CAM): the hotter the colour, the more, against the "

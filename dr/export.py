@@ -214,7 +214,6 @@ def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str,
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
     parser = stage.make_bare_parser(
         "dr.export",
         "Write a net that runs without this code: ONNX, from uint8 squares to scores, with views, standardization and "

@@ -247,7 +247,6 @@ def parse_epochs(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the stage."""
     parser = stage.make_parser(
         "dr.predict",
         "Score the validation fold and the test set: probabilities, averaged over views (the middle of the square, and "

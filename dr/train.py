@@ -110,7 +110,6 @@ def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the stage."""
     parser = stage.make_parser(
         "dr.train",
         "Train the net on the squares of preprocess.resize. Writes CACHE/dr/epochs, a checkpoint per epoch and "

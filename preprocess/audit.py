@@ -114,7 +114,6 @@ def audit(options: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command."""
     parser = stage.make_bare_parser(
         "preprocess.audit",
         "Look for patients that lie in more than one of train/, val/ and test/, and for images that do, byte by byte "

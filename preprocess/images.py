@@ -136,7 +136,7 @@ def update(
             print(f"{' and '.join(parameters)}: {split}: no photographs in {data / split}")
             continue
         journals = {name: Journal(cache / name, split, own) for name, own in parameters.items()}
-        _Split(cache, split, paths, corrections, found_by, journals).update(workers)
+        _update_split(cache, split, paths, corrections, found_by, journals, workers)
         for name, made in journals.items():
             unusable = (misnamed if name == "crop" else {}) | made.reasons
             rejected.record_rejected(cache, name, split, unusable)
@@ -151,68 +151,64 @@ def update(
     return reasons
 
 
-class _Split:
-    """The photographs of one split and the journals that are brought up to date."""
+def _find_due(
+    cache: Path, split: str, keys: Mapping[str, list], journals: Journals
+) -> tuple[dict[str, Row], dict[str, list[str]]]:
+    """Return the known rows of the crop table, and the images that each journal lacks, which are told of.
 
-    def __init__(
-        self, cache: Path, split: str, paths: dict[str, Path], corrections: Corrections, method: str, journals: Journals
-    ):
-        self.split, self.paths, self.corrections, self.method = split, paths, corrections, method
-        self.journals, self.crops, self.squares = journals, journals.get("crop"), journals.get("resize")
-        self.table, self.folder = cache / "crop" / f"{split}.csv", cache / "resize" / split
-        self.sources = {image: files.describe_source(path) for image, path in paths.items()}
-        # What each row of the crop table is made from, and those rows that are known.
-        self.keys = {image: [source, corrections.get(image)] for image, source in self.sources.items()}
-        if self.crops:
-            known = set(paths) - set(self.crops.due(self.keys))
-            self.rows = {image: self.crops.records[image].row for image in paths if image in known}
-        else:
-            self.rows = read_crops(cache, split)
-            self.paths = {image: paths[image] for image in self.rows if image in paths}
-            tables.check_same_images(self.rows, self.paths, self.table, f"the {split} photographs")
+    The keys, [version of the file, correction], are what rows are made from. Raises InputError if no outlines are
+    wanted and the table that is there is of other photographs.
+    """
+    crops, squares = journals.get("crop"), journals.get("resize")
+    rows = crops.find_made(keys) if crops else read_crops(cache, split)
+    if not crops:
+        known = [image for image in rows if image in keys]
+        tables.check_same_images(rows, known, cache / "crop" / f"{split}.csv", f"the {split} photographs")
+    wanted, made = {"crop": list(keys)}, {"crop": rows}
+    if squares:
+        for image, row in squares.rows.items():  # whose PNG is gone or has another size than was written
+            if files.describe_source(cache / "resize" / split / f"{image}.png")[0] != row["png_bytes"]:
+                del squares.records[image]
+        wanted["resize"] = [image for image in (keys if crops else rows) if "reason" not in rows.get(image, {})]
+        cropped = [image for image in wanted["resize"] if image in rows]
+        made["resize"] = squares.find_made({image: describe_square(keys[image][0], rows[image]) for image in cropped})
+    due = {name: [image for image in wanted[name] if image not in made[name]] for name in journals}
+    for name, images in due.items():
+        n, change = len(wanted[name]), journals[name].change
+        state = f"{len(images)} of {n} images are due" if images else f"all {n} images are cached"
+        print(f"{name}: {split}: {state}" + (f" ({change})" if change else ""), flush=True)
+    return rows, due
 
-    def find_due(self) -> dict[str, list[str]]:
-        """Return and report the images that each journal lacks."""
-        wanted, known = {}, {}
-        if self.crops:
-            wanted["crop"], known["crop"] = list(self.paths), set(self.rows)
-        if self.squares:
-            for image, row in self.squares.rows.items():  # whose PNG is gone or has another size than was written
-                if files.describe_source(self.folder / f"{image}.png")[0] != row["png_bytes"]:
-                    del self.squares.records[image]
-            wanted["resize"] = [image for image in self.paths if "reason" not in self.rows.get(image, {})]
-            cropped = [image for image in wanted["resize"] if image in self.rows]
-            keys = {image: describe_square(self.sources[image], self.rows[image]) for image in cropped}
-            known["resize"] = set(keys) - set(self.squares.due(keys))
-        due = {name: [image for image in images if image not in known[name]] for name, images in wanted.items()}
-        for name, images in wanted.items():
-            n_due, change = len(due[name]), self.journals[name].change
-            state = f"{n_due} of {len(images)} images are due" if n_due else f"all {len(images)} images are cached"
-            print(f"{name}: {self.split}: {state}" + (f" ({change})" if change else ""), flush=True)
-        return due
 
-    def update(self, workers: parallel.Workers) -> None:
-        """Work on the images that are due, keep the others, drop those that are gone."""
-        due, orders = self.find_due(), {}
-        made = self.squares.records if self.squares else {}
-        size_px = self.squares.parameters["size_px"] if self.squares else None
-        for image in (image for images in due.values() for image in images):
-            source, row, correction = self.sources[image], self.rows.get(image), self.corrections.get(image)
-            target, made_from = self.folder / f"{image}.png", made[image].key if image in made else None
-            orders[image] = self.paths[image], Order(source, row, self.method, correction, size_px, target, made_from)
-        with contextlib.ExitStack() as stack:
-            append = {name: stack.enter_context(self.journals[name].appending()) for name in due if due[name]}
-            title = f"{' and '.join(due)}: {self.split}"
-            for image, (row, square) in parallel.map_parallel(work_on, orders, workers, title):
-                if square is not None:  # first: after a kill between the two only the outline is due
-                    append["resize"](image, describe_square(self.sources[image], row), square)
-                if image not in self.rows:
-                    append["crop"](image, self.keys[image], row)
-        if self.crops:
-            self.crops.finish(list(self.paths))
-            self.rows = self.crops.rows
-            tables.write_table(self.table, outline.COLUMNS, self.rows)
-        if self.squares:
-            dropped = self.squares.finish([image for image in self.paths if image in self.rows])
-            for image in [*dropped, *self.squares.reasons]:
-                (self.folder / f"{image}.png").unlink(missing_ok=True)
+def _update_split(
+    cache: Path, split: str, paths: Mapping[str, Path], corrections: Corrections, method: str, journals: Journals,
+    workers: parallel.Workers,
+) -> None:  # fmt: skip
+    """Work on the images of a split that are due, keep the others, drop those that are gone."""
+    crops, squares, folder = journals.get("crop"), journals.get("resize"), cache / "resize" / split
+    sources = {image: files.describe_source(path) for image, path in paths.items()}
+    keys: dict[str, list] = {image: [source, corrections.get(image)] for image, source in sources.items()}
+    rows, due = _find_due(cache, split, keys, journals)
+    made = squares.records if squares else {}
+    size_px = squares.parameters["size_px"] if squares else None
+    orders = {}
+    for image in (image for images in due.values() for image in images):
+        target, made_from = folder / f"{image}.png", made[image].key if image in made else None
+        source, row, correction = sources[image], rows.get(image), corrections.get(image)
+        orders[image] = paths[image], Order(source, row, method, correction, size_px, target, made_from)
+    with contextlib.ExitStack() as stack:
+        append = {name: stack.enter_context(journals[name].appending()) for name in due if due[name]}
+        title = f"{' and '.join(due)}: {split}"
+        for image, (row, square) in parallel.map_parallel(work_on, orders, workers, title):
+            if square is not None:  # first: after a kill between the two only the outline is due
+                append["resize"](image, describe_square(sources[image], row), square)
+            if image not in rows:
+                append["crop"](image, keys[image], row)
+    if crops:
+        crops.finish(list(paths))
+        rows = crops.rows
+        tables.write_table(cache / "crop" / f"{split}.csv", outline.COLUMNS, rows)
+    if squares:
+        dropped = squares.finish([image for image in paths if image in rows])
+        for image in [*dropped, *squares.reasons]:
+            (folder / f"{image}.png").unlink(missing_ok=True)

@@ -65,7 +65,6 @@ def describe(groups: Mapping[str, str], parts: Mapping[str, set[str]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command."""
     parser = stage.make_bare_parser(
         "preprocess.split",
         "Divide a table of findings by patient, none in two parts: writes lists of images beside it, "

@@ -155,10 +155,9 @@ def draw_split(data: Path, split: str, plans: Sequence[Plan | Scan], parameters:
         path, plan = planned[image]
         return [*plan, *files.describe_source(path)]
 
-    tasks = {}
-    for image in journal.due({image: describe(image) for image in planned}):
-        path, plan = planned[image]
-        tasks[image] = plan, path, parameters["seed"], parameters["width_px"]
+    made = journal.find_made({image: describe(image) for image in planned})
+    how = parameters["seed"], parameters["width_px"]
+    tasks = {image: (plan, path, *how) for image, (path, plan) in planned.items() if image not in made}
     with journal.appending() as append:
         for image, row in parallel.map_parallel(write_picture, tasks, jobs, f"draw {split}"):
             append(image, describe(image), row)

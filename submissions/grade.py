@@ -299,7 +299,6 @@ def grade_files(options: argparse.Namespace, addresses: Mapping[str, str], gone:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
     parser = stage.make_bare_parser(
         "submissions.grade",
         "Grade raw photographs, which the cache need not know: per eye the probabilities of levels 0 to 4 "

@@ -65,7 +65,6 @@ def describe_findings(group: Group, task: Task) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the stage."""
     parser = stage.make_parser(
         "submissions.score",
         "Print the quadratic weighted kappa after each step: on the test set if DATA/testLabels.csv (image, level) or "

@@ -112,7 +112,6 @@ def describe_promise(cache: Path, layout: Layout) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the stage."""
     parser = stage.make_parser(
         "submissions.write",
         "Write submissions/NAME.csv, ready for Kaggle: header image,level, a level 0-4 for exactly the images of "

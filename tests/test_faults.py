@@ -56,9 +56,8 @@ def test_two_processes_end_in_the_bytes_of_one_from_photographs_to_submission(dr
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_stages_stopped_at_random_instants_end_in_the_same_bytes(drawn_folder, whole, tmp_path, name):
     rng, cache = random.Random(name), tmp_path / "cache"
-    for _ in range(2):
-        toll = crash.disturb(crash.AT_ONCE, drawn_folder, cache, 3, getattr(signal, name), 1.5, rng)
-        assert toll.kills >= 3
+    toll = crash.disturb(crash.AT_ONCE, drawn_folder, cache, 2, getattr(signal, name), 1.5, rng)
+    assert toll.kills >= 2
     assert ", 0 differ" in crash.count_differences(whole, cache, crash.IMAGE_FOLDERS)
 
 

@@ -64,7 +64,7 @@ def test_every_cut_of_a_journal_can_be_read_and_loses_only_the_torn_image(tmp_pa
         found = Journal(tmp_path, "train", {"a": 1})
         kept = IMAGES[: max(0, content[:length].count(b"\n") - 1)]
         assert list(found.records) == kept
-        assert found.due({image: [image] for image in IMAGES}) == IMAGES[len(kept) :]
+        assert list(found.find_made({image: [image] for image in IMAGES})) == kept
     path.write_bytes(content[:-5])
     mended = Journal(tmp_path, "train", {"a": 1})
     fill(mended, ["3_left"])
@@ -87,7 +87,7 @@ def test_finish_drops_the_gone_and_changed_parameters_make_every_image_due(tmp_p
     assert Journal(tmp_path, "train", {"size_px": 512}).finish(["3_left"]) == ["1_left", "2_left"]
     assert Journal(tmp_path, "train", {"size_px": 512}).rows == {"3_left": {"value": "3_LEFT"}}
     journal = Journal(tmp_path, "train", {"size_px": 256})
-    assert journal.due({"3_left": ["3_left"]}) == ["3_left"]
+    assert journal.find_made({"3_left": ["3_left"]}) == {}
     assert journal.change == "size_px changed from 512 to 256"
 
 

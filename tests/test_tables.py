@@ -153,10 +153,10 @@ def test_a_damaged_journal_loses_only_what_is_damaged(tmp_path_factory, new, pla
     start = int(place * len(content))
     journal.path.write_bytes(content[:start] + new + content[start + n_old :])
     again = open_journal()
-    due = again.due(keys)
+    made = again.find_made(keys)
     assert again.digest and again.rows.keys() | again.reasons.keys() == again.records.keys()
     with again.appending() as append:
-        for image in due:
+        for image in keys.keys() - made:
             append(image, keys[image], {"value": keys[image][0]})
     again.finish(list(keys))
     assert list(open_journal().records) == list(keys)

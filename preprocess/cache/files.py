@@ -115,7 +115,7 @@ def hash_file(path: Path) -> str:
         raise InputError(f"{path}: no such file") from None
 
 
-def describe_source(path: Path) -> list:
+def describe_source(path: Path) -> list[Any]:
     """Return what tells one version of a file from another without reading it: size in bytes and time in ns."""
     try:
         status = path.stat()

@@ -43,9 +43,10 @@ class Journal:
             self.records = {line[0]: Record(*line[1:]) for line in contents[1:] if _is_record(line)}
             self._is_compact = not torn and len(self.records) == len(lines) - 1
 
-    def due(self, keys: Mapping[str, list]) -> list[str]:
-        """Return the images whose record is missing or was made from another key."""
-        return [image for image, key in keys.items() if image not in self.records or self.records[image].key != key]
+    def find_made(self, keys: Mapping[str, list]) -> dict[str, Row]:
+        """Return the rows of the images whose record was made from their key, in the keys' order."""
+        found = ((image, self.records[image]) for image in keys if image in self.records)
+        return {image: record.row for image, record in found if record.key == keys[image]}
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[Callable[[str, list, Row], None]]:

@@ -52,7 +52,6 @@ def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the stage."""
     parser = stage.make_parser(
         "submissions.report",
         "Write submissions/NAME.html, one file that opens without a network: what was run, what each step is worth, "
