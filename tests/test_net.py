@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dr.nets.head import KeyedDropout, weigh_fellows
+from dr.nets.head import Head, KeyedDropout, weigh_fellows
 from dr.nets.net import initialize_weights, make_net, split_parameters
 from dr.squares import draws
 
@@ -33,6 +33,18 @@ def test_layers_at_448_are_the_articles_with_925013_parameters_and_pairs_add_the
     convolutions += [(96, 28, 28), (96, 14, 14), (128, 7, 7)]
     assert shapes == [*convolutions, (96,), (96,), (96,), (5,)]
     assert [net.body.find_pooled_px(image_px) for image_px in (448, 224, 112, 33, 32)] == [7, 4, 2, 1, 1]
+
+
+def test_squeezed_maps_go_to_the_outputs_from_every_place_and_have_no_scale():
+    """2048 maps of 8x8: 2048 * 64 weights, 64 shifts, and 64 * 64 features for each of four outputs and its bias."""
+    head = Head(2048, 64, n_squeezed=64, n_hidden=0, n_outputs=4, dropout=0.5, is_paired=False).eval()
+    learned = [part.numel() for part in head.parameters() if part.requires_grad]
+    assert sorted(learned) == sorted([2048 * 64, 64, 4 * 64 * 64, 4])
+    maps, norm = torch.randn(2, 2048, 8, 8), head.squeeze[1]
+    torch.nn.init.normal_(norm.bias)
+    squeezed = torch.einsum("nchw,kc->nkhw", maps, head.squeeze[0].weight[:, :, 0, 0]) / (1 + norm.eps) ** 0.5
+    features = (squeezed + norm.bias[:, None, None]).clamp(min=0).flatten(1)
+    torch.testing.assert_close(head(maps), head.outputs(features), rtol=1e-4, atol=1e-4)
 
 
 def test_l2_spares_biases_and_batch_norm(net):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dr.training import settings
 from preprocess.cache import stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
@@ -104,3 +105,12 @@ def test_every_recipe_says_what_it_is_for_and_starts_from_the_article(name):
     chain = recipe.read_chain(name)
     assert [chain[0].path.stem, chain[-1].path.stem] == [recipe.BASE, name]
     assert chain[-1].path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", recipe.list_names())
+def test_training_takes_every_recipe(name, monkeypatch):
+    monkeypatch.setattr(settings.catalog, "check", lambda *_: None)  # which makes the net
+    monkeypatch.setattr(settings.catalog, "find_source", lambda *_: None)  # which needs timm
+    parser = stage.make_parser("dr.train", "", "")
+    settings.add_options(parser)
+    assert settings.parse(parser, [f"--recipe={name}"])[1].epochs

@@ -116,6 +116,12 @@ def test_unfit_start_is_refused(run, cache, tmp_path):
             run("--epochs", 1, "--weights", start)
 
 
+def test_inputs_are_as_asked(run, epochs):
+    run("--epochs", 1, "--inputs", "0-1")
+    kept = checkpoint.read(epochs / "0001.pt")
+    assert (kept.mean, kept.std) == ([0.0] * 3, [255.0] * 3)
+
+
 def test_in_frozen_epochs_only_the_head_learns(run, epochs):
     """The body of a net in training goes, too; its BatchNorm keeps its statistics, though settling follows training."""
     run("--epochs", 2, "--freeze-epochs", 1, "--rotation-deg", 10)

@@ -1,4 +1,4 @@
-"""The head of any body: dropout, linear layers, and the correction by the fellow eye."""
+"""The head of any body: maps squeezed or averaged, dropout, linear layers, and the correction by the fellow eye."""
 
 import torch
 from torch import nn
@@ -13,7 +13,8 @@ class Head(nn.Module):
 
     Parameters
     ----------
-    n_features : of the maps, all places together, or of their mean
+    n_maps, n_places : of the maps
+    n_squeezed : maps that a convolution of 1×1, with BatchNorm without scale, makes of them first; 0: there is none
     n_hidden : units of the first layer; 0: there is none
     n_outputs : logits
     dropout : probability that a feature is dropped before the first layer
@@ -23,11 +24,17 @@ class Head(nn.Module):
     """
 
     def __init__(
-        self, n_features: int, n_hidden: int, n_outputs: int, dropout: float, is_paired: bool, is_averaged: bool = False
-    ):
+        self, n_maps: int, n_places: int, n_squeezed: int, n_hidden: int, n_outputs: int, dropout: float,
+        is_paired: bool, is_averaged: bool = False,
+    ):  # fmt: skip
         super().__init__()
         self.dropout, self.is_averaged = KeyedDropout(dropout), is_averaged
-        self.hidden = nn.Sequential()
+        self.squeeze, self.hidden = nn.Sequential(), nn.Sequential()
+        n_features = (n_squeezed or n_maps) * (1 if is_averaged else n_places)
+        if n_squeezed:
+            norm = nn.BatchNorm2d(n_squeezed)
+            norm.weight.requires_grad_(False)  # no scale: ReLU lets one through to the next layer's weights
+            self.squeeze.extend((nn.Conv2d(n_maps, n_squeezed, 1, bias=False), norm, nn.ReLU()))
         if n_hidden:
             layers = nn.Linear(n_features, n_hidden), nn.BatchNorm1d(n_hidden, affine=False), nn.ReLU()
             self.hidden.extend(layers)
@@ -48,7 +55,7 @@ class Head(nn.Module):
         eyes : (n,) int64, 2 * group + side; without them each image is its own fellow
         """
         with torch.autocast(maps.device.type, enabled=False):  # 0.1 % of the work, and probabilities need digits
-            maps = maps.to(self.outputs.weight.dtype)
+            maps = self.squeeze(maps.to(self.outputs.weight.dtype))
             features = maps.mean(dim=(2, 3)) if self.is_averaged else maps.flatten(1)
             features = self.hidden(self.dropout(features, keys))
             logits = self.outputs(features)

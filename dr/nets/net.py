@@ -25,22 +25,23 @@ class Net(nn.Module):
 
 def make_net(
     name: str, image_px: int, n_outputs: int, dropout: float, is_paired: bool,
-    n_hidden: int | None = None, drop_path: float = 0.0, seed: int = 0,
+    n_hidden: int | None = None, n_squeezed: int = 0, drop_path: float = 0.0, seed: int = 0,
 ) -> Net:  # fmt: skip
     """Return a net whose weights are still to be drawn or loaded; those of a body from timm are drawn by the seed.
 
-    Without a number of hidden units nine-conv has the article's, and other nets have no hidden layer. Raises ValueError
+    Without a number of hidden units nine-conv has the article's, and other nets have no hidden layer; of these the head
+    takes the mean over all places, unless it squeezes the maps. Raises ValueError
     for images too small for nine-conv, InputError for what timm cannot make.
     """
     if name != NINE_CONV:
         body = Pretrained(name, image_px, drop_path, seed)
-        head = Head(body.n_features, n_hidden or 0, n_outputs, dropout, is_paired, is_averaged=True)
-        return Net(body, head, image_px)
+        shape = body.n_features, body.maps_px**2, n_squeezed, n_hidden or 0
+        return Net(body, Head(*shape, n_outputs, dropout, is_paired, is_averaged=not n_squeezed), image_px)
     if image_px < LEAST_PX:
         raise ValueError(f"image_px is {image_px}, must be at least {LEAST_PX}")
     own = NineConv()
-    n_features = own.n_features * own.find_pooled_px(image_px) ** 2
-    return Net(own, Head(n_features, HIDDEN if n_hidden is None else n_hidden, n_outputs, dropout, is_paired), image_px)
+    shape = own.n_features, own.find_pooled_px(image_px) ** 2, n_squeezed, HIDDEN if n_hidden is None else n_hidden
+    return Net(own, Head(*shape, n_outputs, dropout, is_paired), image_px)
 
 
 def initialize_weights(net: Net, seed: int) -> None:

@@ -141,6 +141,8 @@ def _makes_sense(
         and type(settings["pairs"]) is bool
         and settings["flips"] in FLIPS
         and bool(catalog.NAME.fullmatch(settings["net"]))
+        and type(settings["squeeze"]) is int
+        and 0 <= settings["squeeze"] <= MOST_HIDDEN
         and (settings["hidden"] is None or (type(settings["hidden"]) is int and 0 <= settings["hidden"] <= MOST_HIDDEN))
         and task.keys() == set(Task._fields)
         and task["kind"] in TASK_KINDS

@@ -45,6 +45,8 @@ def train_epochs(
             begun = learner.begin(learning, options.weights)
         own = standardize.read_channels(options.cache, [cached.images[row] for row in learned])
         mean, std = begun or (part.tolist() for part in own)
+        if wanted.inputs == "0-1":
+            mean, std = [0.0] * 3, [255.0] * 3
     with workers.first_goes_ahead():
         squares = store.load(cached, mean, std, on, options.storage, options.cache / "dr" / "pixels" / "train.npy")
     if workers.rank() == 0:

@@ -76,7 +76,7 @@ def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.
 
 def _make_net(settings: Settings, task: Task) -> Net:
     crop_px = settings.crop_px or 0  # decided: it is a checkpoint's, or resolved
-    of_head = len(task.names), settings.dropout, settings.pairs, settings.hidden
+    of_head = len(task.names), settings.dropout, settings.pairs, settings.hidden, settings.squeeze
     return net.make_net(settings.net, crop_px, *of_head, settings.drop_path, settings.seed)
 
 

@@ -16,6 +16,7 @@ from preprocess.samples import readers
 MOST_HIDDEN = 100_000
 ORDINARY = "default"  # what the run without a name is called where runs are named
 WEIGHTS = ("none", "imagenet")  # to begin with, beside a file's
+INPUTS = ("standardized", "0-1")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("drops", "one-cycle", "cosine", "plateau", "constant")
 CLASS_WEIGHTS = ("none", "balanced", "positives")
@@ -33,6 +34,8 @@ class Settings:
 
     net: str
     weights: str  # none, imagenet, or the digest of a file
+    inputs: str
+    squeeze: int
     hidden: int | None
     drop_path: float
     epochs: int
@@ -92,6 +95,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "a file: a checkpoint like CACHE/dr/epochs/0060.pt (for --pairs a single net's will do), or timm's or "
         "torchvision's weights of this net, .safetensors or .pth. Images are then standardized as those weights are "
         "used to; a head of another size is left out", metavar="none|imagenet|FILE")  # fmt: skip
+    add("--inputs", str, "pixel values as the net has them: standardized, or only divided by 255", choices=INPUTS)
+    add("--squeeze", whole(0, MOST_HIDDEN), "maps to which a convolution of 1×1 reduces the body's, for a head that "
+        "looks at every place and not at their mean; 0: none")  # fmt: skip
     add("--hidden", whole(0, MOST_HIDDEN), "units of a layer between features and outputs, 0: none (nine-conv: the "
         "article's 96, other nets: 0)")  # fmt: skip
     add("--drop-path", number(0, 0.99), "most that a block of a net of timm is left out of a step, as often")
@@ -129,6 +135,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--patience", whole(1), "epochs without a better validation log loss after which to stop; while only the head "
         "learns, to go on to all, in any case from the best epoch")  # fmt: skip
     add("--least-gain", number(0), "by how much the log loss has to be better to count so")
+    _add_image_options(add)
+    switch("--pairs", "one net for both eyes of a patient: each eye's features correct the other's scores")
+    add("--folds", whole(2), "parts that the patients are divided into")
+    add("--fold", whole(0), "the part that is held out for validation")
+    add("--seed", whole(0), "of weights, order, crops, flips and dropout")
+    add("--precision", str, "of the convolutions; auto: bfloat16 where it is fast, else float16 where it is",
+        choices=PRECISIONS)  # fmt: skip
+
+
+def _add_image_options(add: Callable) -> None:
+    """Add those that say how images are cut and changed to learn from."""
     add("--crop-px", whole(32), "side of the random crops (7/8 of the squares)")
     add("--flips", str, "which of the flips each training image, and each view of one to score, has as likely as not",
         choices=FLIPS)  # fmt: skip
@@ -140,12 +157,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "before they are normalized and standardized", nargs=2, metavar=("LOW", "HIGH"))  # fmt: skip
     add("--jitter", number(0, 1), "each channel of a training image is stretched by up to this share, or compressed "
         "by it, and shifted by up to as many standard deviations")  # fmt: skip
-    switch("--pairs", "one net for both eyes of a patient: each eye's features correct the other's scores")
-    add("--folds", whole(2), "parts that the patients are divided into")
-    add("--fold", whole(0), "the part that is held out for validation")
-    add("--seed", whole(0), "of weights, order, crops, flips and dropout")
-    add("--precision", str, "of the convolutions; auto: bfloat16 where it is fast, else float16 where it is",
-        choices=PRECISIONS)  # fmt: skip
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:

@@ -67,5 +67,5 @@ def check_options(words: Sequence[str]) -> None:
     if crop_px > size_px:
         raise InputError(f"dr.train --crop-px {crop_px}: the squares are only {size_px} px wide (--size-px)")
     averaged, n_epochs = predict.epochs_averaged, train.epochs
-    if "last" not in averaged and max(map(int, averaged.split(","))) > n_epochs:
+    if averaged[0].isdigit() and max(map(int, averaged.split(","))) > n_epochs:
         raise InputError(f"dr.predict --epochs-averaged {averaged}: training ends after epoch {n_epochs} (--epochs)")
