@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     options = recipe.parse(parser, argv, *STAGES, renamed=RENAMED)
     cache = options.cache
     with stage.working(cache, "preprocess", [cache / name for name in ("crop", "resize", "normalize", "standardize")]):
-        workers = parallel.choose_workers(options)
+        workers = options.dask or options.jobs
         reasons = images.update(options.data, cache, workers, method=options.crop, size_px=options.size_px)
         rejected.check_rejected(cache, reasons, options.allow_rejected)
         normalize.normalize(cache, options.normalize)

@@ -41,22 +41,17 @@ class Seen(NamedTuple):
 
 
 def look(path: Path) -> dict[str, Any]:
-    """Return a photograph's digest and the hash of its pixels, (4,) uint64, None for what is no photograph."""
+    """Return a photograph's digest and which columns of a small grey copy are brighter than those before, (4,) uint64.
+
+    Of what is no photograph this hash, the "difference hash", is None.
+    """
     try:
         rgb, _ = photograph.decode(path, DECODED_PX)
     except Unusable:
         return {"digest": files.hash_file(path) if path.is_file() else "", "bits": None}
-    return {"digest": files.hash_file(path), "bits": hash_pixels(rgb)}
-
-
-def hash_pixels(rgb: np.ndarray) -> np.ndarray:
-    """Return which columns of a small grey copy are brighter than those before, (4,) uint64: the "difference hash".
-
-    `rgb` is (h, w, 3) uint8.
-    """
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (HASH_PX + 1, HASH_PX), interpolation=cv2.INTER_AREA).astype(int)
-    return np.packbits(small[:, 1:] > small[:, :-1]).view(np.uint64)
+    return {"digest": files.hash_file(path), "bits": np.packbits(small[:, 1:] > small[:, :-1]).view(np.uint64)}
 
 
 def find_near(bits: np.ndarray, others: np.ndarray) -> np.ndarray:

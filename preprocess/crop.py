@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "preprocess.crop")
     with stage.working(options.cache, "preprocess.crop"):
-        reasons = images.update(options.data, options.cache, parallel.choose_workers(options), method=options.method)
+        reasons = images.update(options.data, options.cache, options.dask or options.jobs, method=options.method)
         if options.sheet:
             cropped, shape = list_cropped(options.data, options.cache), outline.SHAPES[options.method]
             n_shown = sheet.write_sheet(options.sheet, cropped, shape)

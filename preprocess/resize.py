@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "preprocess.resize")
     with stage.working(options.cache, "preprocess.resize"):
-        reasons = images.update(options.data, options.cache, parallel.choose_workers(options), size_px=options.size_px)
+        reasons = images.update(options.data, options.cache, options.dask or options.jobs, size_px=options.size_px)
     rejected.check_rejected(options.cache, reasons, options.allow_rejected)
 
 

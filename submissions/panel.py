@@ -49,19 +49,12 @@ class Grade(NamedTuple):
 
 
 def grade_eyes(
-    voters: Sequence[Voter],
-    blend_from: Path | None,
-    device_name: str,
-    owners: Mapping[Path, Owner],
-    is_strict: bool,
+    voters: Sequence[Voter], blend_from: Path | None, device_name: str, owners: Mapping[Path, Owner], is_strict: bool
 ) -> tuple[list[Grade], dict[str, str]]:
     """Return the grade of each photograph, and the refused files with the reason.
 
-    Parameters
-    ----------
-    blend_from : file of a blend, if there is one
-    owners : of the photographs; all of a patient's, one after the other, so that each eye meets its fellow
-    is_strict : whether what is unlike anything the nets learned from is refused
+    All photographs of a patient come one after the other, so that each eye meets its fellow. Strictly, what is unlike
+    anything the nets learned from is refused.
     """
     on = device.choose_device(device_name)
     device.prepare(on)

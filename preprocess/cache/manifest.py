@@ -19,10 +19,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads((folder / "manifest.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
-    complete = isinstance(manifest, dict) and all(
-        isinstance(manifest.get(key), dict) for key in ("parameters", "inputs", "outputs")
-    )
-    return manifest if complete else None
+    parts = ("parameters", "inputs", "outputs")
+    is_whole = isinstance(manifest, dict) and all(isinstance(manifest.get(part), dict) for part in parts)
+    return manifest if is_whole else None
 
 
 def write_manifest(
@@ -44,18 +43,19 @@ def read_output(folder: Path, name: str, made_by: str) -> str:
 
     Raises InputError, naming the command that makes it, if it is not there.
     """
-    manifest = read_manifest(folder)
-    if manifest is None or name not in manifest["outputs"]:
-        raise InputError(f"{folder}: holds no {name}; run python -m {made_by} first")
-    return manifest["outputs"][name]
+    return _read_part(folder, "outputs", name, made_by)
 
 
 def read_parameter(folder: Path, name: str, made_by: str) -> Any:
     """Return a parameter of the stage in `folder`. Raises InputError if it has not run."""
+    return _read_part(folder, "parameters", name, made_by)
+
+
+def _read_part(folder: Path, part: str, name: str, made_by: str) -> Any:
     manifest = read_manifest(folder)
-    if manifest is None or name not in manifest["parameters"]:
+    if manifest is None or name not in manifest[part]:
         raise InputError(f"{folder}: holds no {name}; run python -m {made_by} first")
-    return manifest["parameters"][name]
+    return manifest[part][name]
 
 
 def has_output(folder: Path, name: str) -> bool:
@@ -67,9 +67,7 @@ def has_output(folder: Path, name: str) -> bool:
 def kept_outputs(folder: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
     """Return the outputs that the stage in `folder` made with these parameters: one split's run keeps the other's."""
     manifest = read_manifest(folder)
-    if manifest is None or describe_change(manifest["parameters"], parameters):
-        return {}
-    return dict(manifest["outputs"])
+    return manifest["outputs"] if manifest and not describe_change(manifest["parameters"], parameters) else {}
 
 
 def find_change(folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str | None:
@@ -96,9 +94,9 @@ def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | Non
     """Name the keys that differ, with short values; None if none does."""
     new = json.loads(json.dumps(new))  # as it would come back from a file: tuples are lists
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    return ", ".join(_describe_key(key, old.get(key), new.get(key)) for key in changed) or None
-
-
-def _describe_key(key: str, old: Any, new: Any) -> str:
-    is_digest = any(isinstance(value, str) and len(value) == 64 for value in (old, new))
-    return f"{key} changed" if is_digest else f"{key} changed from {old} to {new}"
+    told = []
+    for key in changed:
+        values = old.get(key), new.get(key)
+        is_digest = any(isinstance(value, str) and len(value) == 64 for value in values)
+        told.append(f"{key} changed" if is_digest else f"{key} changed from {values[0]} to {values[1]}")
+    return ", ".join(told) or None

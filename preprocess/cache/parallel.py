@@ -20,16 +20,11 @@ Workers = int | str  # a number of processes here, or the address of a Dask sche
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--jobs` and `--dask`."""
+    """Add `--jobs` and `--dask`, which wins."""
     parser.add_argument("--jobs", type=whole(1), default=os.cpu_count(), help="processes to work with")
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="work on the Dask cluster of this scheduler (tcp://host:port) instead"
     )
-
-
-def choose_workers(options: argparse.Namespace) -> Workers:
-    """Return what `--dask` or else `--jobs` says."""
-    return options.dask or options.jobs
 
 
 def map_parallel(

@@ -23,14 +23,9 @@ def subtract_local_mean(square: np.ndarray) -> np.ndarray:
     is_eye = cv2.erode(is_eye, np.ones((RIM_PX, RIM_PX), np.uint8)).astype(np.float32)[:, :, None]
     values = square.astype(np.float32)
     weights = np.concatenate([values * is_eye, is_eye], axis=2)  # (h, w, 4)
-    blurred = _blur(weights, SIGMA_SHARE * len(square))
+    h, w = square.shape[:2]
+    small = cv2.resize(weights, (max(1, w // REDUCTION), max(1, h // REDUCTION)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), SIGMA_SHARE * h / REDUCTION, borderType=cv2.BORDER_REPLICATE)
+    blurred = cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)
     means = blurred[:, :, :3] / np.maximum(blurred[:, :, 3:], 1e-3)  # away from all eye, where it does not matter
     return np.clip(np.rint(GREY + GAIN * is_eye * (values - means)), 0, 255).astype(np.uint8)
-
-
-def _blur(planes: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Return planes (h, w, k) float32 blurred by a Gaussian, computed at reduced size."""
-    h, w = planes.shape[:2]
-    small = cv2.resize(planes, (max(1, w // REDUCTION), max(1, h // REDUCTION)), interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), sigma_px / REDUCTION, borderType=cv2.BORDER_REPLICATE)
-    return cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)

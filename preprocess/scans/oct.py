@@ -38,14 +38,10 @@ class Shape(NamedTuple):
     base: np.ndarray
 
 
-def sample_traits(rng: np.random.Generator) -> Traits:
-    """Return a patient's traits."""
-    return Traits(rng.uniform(0.15, 0.22), rng.uniform(0.25, 0.5), rng.uniform(0.06, 0.14), rng.uniform(-0.16, 0.06))
-
-
 def draw_scan(seed: int, patient: int, number: int, name: str, width_px: int | None = None) -> np.ndarray:
     """Draw one scan, (h, w) uint8, a function of its arguments alone; `name` is one of CLASSES."""
-    traits = sample_traits(np.random.default_rng([seed, patient, TRAITS_STREAM]))
+    of = np.random.default_rng([seed, patient, TRAITS_STREAM])
+    traits = Traits(of.uniform(0.15, 0.22), of.uniform(0.25, 0.5), of.uniform(0.06, 0.14), of.uniform(-0.16, 0.06))
     rng = np.random.default_rng([seed, patient, number])
     width = width_px or WIDTH_PX
     height = round(width * ASPECT)
