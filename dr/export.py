@@ -10,13 +10,10 @@ and OUT.md is a model card.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,7 +79,7 @@ def write_onnx(voters: Sequence[Voter], out: Path, is_half: bool) -> float:
 
     Raises InputError if that is too much.
     """
-    onnx, onnxruntime = import_libraries("onnx", "onnxruntime")
+    onnx, onnxruntime = stage.import_libraries(REQUIREMENTS, "onnx", "onnxruntime")
     import torch
 
     from dr.training.averaged import Averaged
@@ -153,7 +150,7 @@ def write_weights(voters: Sequence[Voter], out: Path, is_half: bool) -> None:
 
     Raises InputError if there are several nets.
     """
-    (safetensors,) = import_libraries("safetensors.torch")
+    (safetensors,) = stage.import_libraries(REQUIREMENTS, "safetensors.torch")
     if len(voters) > 1:
         raise InputError(f"{out}: holds the weights of one net, not of {len(voters)}; name one by --checkpoint")
     import torch
@@ -166,14 +163,6 @@ def write_weights(voters: Sequence[Voter], out: Path, is_half: bool) -> None:
     weights |= {"mean": torch.tensor(of.mean), "std": torch.tensor(of.std)}
     metadata = {key: json.dumps(value) for key, value in describe(voters).items()}
     files.write_bytes(out, safetensors.save(weights, metadata))
-
-
-def import_libraries(*names: str) -> list[ModuleType]:
-    """Return what only this command needs. Raises InputError, with the command that helps, if it is not there."""
-    try:
-        return [importlib.import_module(name) for name in names]
-    except ImportError as error:
-        raise InputError(f"{error}: {sys.executable} -m pip install -r {REQUIREMENTS}") from None
 
 
 def write_card(described: dict[str, Any], measured: dict[str, Estimate], n_held_out: int) -> list[str]:

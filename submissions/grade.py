@@ -37,22 +37,24 @@ UNDECIDED = "which of them to believe is not known: dr.predict chooses threshold
 DECIMALS = 6  # of what --json prints
 
 
-def list_photographs(options: argparse.Namespace) -> tuple[dict[Path, Owner], dict[str, str]]:
+def list_photographs(
+    photographs: Sequence[Path], left: Path | None, right: Path | None, patient: str | None
+) -> tuple[dict[Path, Owner], dict[str, str]]:
     """Return whose eye each photograph shows, patient by patient, and the files that cannot be paired, with reasons.
 
     Raises InputError for anything but a folder with photographs, or one file or two.
     """
-    told = [(path, side) for path, side in ((options.left, "left"), (options.right, "right")) if path]
-    if told and options.photographs:
+    told = [(path, side) for path, side in ((left, "left"), (right, "right")) if path]
+    if told and photographs:
         raise InputError("--left and --right are instead of photographs without them, not beside them")
-    given = told or [(path, "") for path in options.photographs]
+    given = told or [(path, "") for path in photographs]
     folders = [path for path, _ in given if path.is_dir()]
     if folders and len(given) > 1:
         raise InputError(
             f"{folders[0]}: a folder is graded alone; give one folder, or the two photographs of a patient"
         )
     if folders:
-        if options.patient is not None:
+        if patient is not None:
             raise InputError("--patient: of a folder the names of the files tell whose eyes they show")
         found, misnamed = retina.list_folder(folders[0])
         if not found and not misnamed:
@@ -62,7 +64,7 @@ def list_photographs(options: argparse.Namespace) -> tuple[dict[Path, Owner], di
     if not 1 <= len(given) <= 2:
         n = len(given) or "no"
         raise InputError(f"{n} photographs: give a patient's one or two, or the folder that holds those of many")
-    return find_owners(given, options.patient), {}
+    return find_owners(given, patient), {}
 
 
 def find_owners(given: Sequence[tuple[Path, str]], patient: str | None) -> dict[Path, Owner]:
@@ -138,9 +140,8 @@ def write_classes(grades: Sequence[Grade], task: Task, thresholds: np.ndarray | 
     lines = [f"{'image':{width}}" + "".join(f"{name:>{px}}" for name, px in zip(task.names, widths, strict=True))]
     for name, grade in zip(names, grades, strict=True):
         numbers = "".join(f"{score:{px}.3f}" for score, px in zip(grade.scores, widths, strict=True))
-        doubt = f", {explain.UNLIKE}" * explain.is_unlike(grade.eye.unlikeness)
         believed = ", ".join(list_believed(grade, task, thresholds)) or "none"
-        lines.append(f"{name:{width}}{numbers}  {believed}{doubt}")
+        lines.append(f"{name:{width}}{numbers}  {', '.join([believed, *list_doubts(grade, task)])}")
     if task.kind == "findings":
         lines.append(
             "believed: what reaches the threshold that dr.predict chose" if thresholds is not None else UNDECIDED
@@ -165,14 +166,18 @@ def write_table(grades: Sequence[Grade]) -> list[str]:
 
 def write_row(grade: Grade) -> str:
     """Return an eye's figures as columns, and what a reader should know of how they came about."""
-    disc, is_blended = grade.eye.disc, grade.blended is not None
-    voices = [scores for scores in (grade.scores, grade.blended) if scores is not None]
-    doubts = ["no fellow: blended with itself" if is_blended else "no fellow"] * (not grade.has_fellow)
-    doubts += ["no rim seen: taken whole"] * (disc is not None and disc.confidence == 0)
-    doubts += [explain.UNLIKE] * explain.is_unlike(grade.eye.unlikeness)
+    disc, voices = grade.eye.disc, [scores for scores in (grade.scores, grade.blended) if scores is not None]
     sure = f"{disc.confidence:.2f}" if disc else "-"
     numbers = "".join("  " + "".join(f"{score:6.2f}" for score in scores) for scores in voices)
-    return f"{sure:>7}{numbers}  {grade.expected:6.2f}  {grade.level:5}  {', '.join(doubts)}"
+    return f"{sure:>7}{numbers}  {grade.expected:6.2f}  {grade.level:5}  {', '.join(list_doubts(grade, retina.TASK))}"
+
+
+def list_doubts(grade: Grade, task: Task) -> list[str]:
+    """Return, in words, what makes a grade less sure than its probabilities tell."""
+    is_alone, disc = task.kind == "levels" and not grade.has_fellow, grade.eye.disc
+    doubts = ["no fellow" if grade.blended is None else "no fellow: blended with itself"] * is_alone
+    doubts += ["no rim seen: taken whole"] * (disc is not None and disc.confidence == 0)
+    return doubts + [explain.UNLIKE] * explain.is_unlike(grade.eye.unlikeness)
 
 
 def describe_class(grade: Grade, task: Task, thresholds: np.ndarray | None) -> dict[str, Any]:
@@ -271,31 +276,54 @@ def fetch_given(options: argparse.Namespace, folder: Path) -> tuple[dict[str, st
 
 def grade_files(options: argparse.Namespace, addresses: Mapping[str, str], gone: Mapping[str, str]) -> None:
     """Grade photographs that are files, see `fetch_given`."""
+    given = options.photographs, options.left, options.right, options.patient
     try:
-        voters = runs.read_voters(options.cache, None, options.checkpoint, options.views)
+        voters, blend, thresholds = read_voices(options)
     except InputError:
-        list_photographs(options)  # a mistake in what is given is told first
+        list_photographs(*given)  # a mistake in what is given is told first
         raise
     task = voters[0].checkpoint.task
     are_eyes = task.kind == "levels"
-    owners, misnamed = list_photographs(options) if are_eyes else (list_images(options), dict[str, str]())
-    thresholds = (
-        None
-        if options.checkpoint or task.kind != "findings"
-        else read_thresholds(options.cache / "dr" / THRESHOLDS, task)
-    )
-    if options.strict and not any(voter.checkpoint.likeness for voter in voters):
-        raise InputError(f"--strict: {explain.UNKNOWN}")
-    has_none = options.checkpoint or not are_eyes
-    blend = options.blend or (None if has_none else options.cache / "blend" / "train" / "model.pt")
+    owners, misnamed = list_photographs(*given) if are_eyes else (list_images(options), dict[str, str]())
     workers.let_waiting_threads_sleep()
     # Torch takes a second and a half: whoever has mistyped something does not wait for it.
     from submissions import panel
 
-    grades, unusable = panel.grade_eyes(voters, blend, options.device, owners, options.strict)
+    grades, unusable = panel.grade_eyes(panel.seat(voters, blend, options.device), owners, options.strict)
     refused = misnamed | {addresses.get(name, name): reason for name, reason in unusable.items()} | {**gone}
     print(tell(grades, refused, voters, blend, options.json, addresses, thresholds))
     check_refused(refused, len(grades))
+
+
+def add_voice_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that tell who grades, see `read_voices`, and on which device."""
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="of a finished run: the nets and views that "
+                        "dr.predict averaged, and the blend")  # fmt: skip
+    parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets to average, without a "
+                        "cache; after the photographs")  # fmt: skip
+    parser.add_argument("--blend", type=Path, metavar="FILE.pt", help="of blend.train (the cache's; with --checkpoint "
+                        "none, and no eye knows of its fellow)")  # fmt: skip
+    parser.add_argument("--views", type=stage.whole(1), help="views averaged per eye (the cache's; with --checkpoint "
+                        "the article's)")  # fmt: skip
+    explain.add_strict_option(parser)
+    settings.add_device_option(parser)
+
+
+def read_voices(options: argparse.Namespace) -> tuple[list[Voter], Path | None, np.ndarray | None]:
+    """Return the nets that the options name, the file of the blend, and the thresholds of findings, as far as known.
+
+    Raises InputError if they are not there, or do not know what is to be refused.
+    """
+    voters = runs.read_voters(options.cache, None, options.checkpoint, options.views)
+    if options.strict and not any(voter.checkpoint.likeness for voter in voters):
+        raise InputError(f"--strict: {explain.UNKNOWN}")
+    task, blend, thresholds = voters[0].checkpoint.task, options.blend, None
+    if not options.checkpoint:
+        if task.kind == "levels":
+            blend = blend or options.cache / "blend" / "train" / "model.pt"
+        elif task.kind == "findings":
+            thresholds = read_thresholds(options.cache / "dr" / THRESHOLDS, task)
+    return voters, blend, thresholds
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -313,17 +341,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--left", type=Path, metavar="FILE", help="the left eye, whatever the file's name")
     parser.add_argument("--right", type=Path, metavar="FILE", help="the right eye")
     parser.add_argument("--patient", metavar="NAME", help="whose they are (as the names say, if they do)")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="of a finished run: the nets and views that "
-                        "dr.predict averaged, and the blend")  # fmt: skip
-    parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets to average, without a "
-                        "cache; after the photographs")  # fmt: skip
-    parser.add_argument("--blend", type=Path, metavar="FILE.pt", help="of blend.train (the cache's; with --checkpoint "
-                        "none, and no eye knows of its fellow)")  # fmt: skip
-    parser.add_argument("--views", type=stage.whole(1), help="views averaged per eye (the cache's; with --checkpoint "
-                        "the article's)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    explain.add_strict_option(parser)
-    settings.add_device_option(parser)
+    add_voice_options(parser)
     grade(parser.parse_args(argv))
 
 

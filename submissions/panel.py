@@ -48,18 +48,29 @@ class Grade(NamedTuple):
     has_fellow: bool  # whether the patient's other eye was graded, too
 
 
-def grade_eyes(
-    voters: Sequence[Voter], blend_from: Path | None, device_name: str, owners: Mapping[Path, Owner], is_strict: bool
-) -> tuple[list[Grade], dict[str, str]]:
+class Panel(NamedTuple):
+    """Those who grade."""
+
+    voters: Sequence[Voter]
+    nets: Sequence[Net]  # theirs, on a device
+    blend: Blend | None
+
+
+def seat(voters: Sequence[Voter], blend_from: Path | None, device_name: str) -> Panel:
+    """Put the nets on a device, and read the blend from its file, if there is one."""
+    on = device.choose_device(device_name)
+    device.prepare(on)
+    nets = [views.put_net(voter.checkpoint, on) for voter in voters]
+    return Panel(voters, nets, load_blend(blend_from) if blend_from else None)
+
+
+def grade_eyes(panel: Panel, owners: Mapping[Path, Owner], is_strict: bool) -> tuple[list[Grade], dict[str, str]]:
     """Return the grade of each photograph, and the refused files with the reason.
 
     All photographs of a patient come one after the other, so that each eye meets its fellow. Strictly, what is unlike
     anything the nets learned from is refused.
     """
-    on = device.choose_device(device_name)
-    device.prepare(on)
-    nets = [views.put_net(voter.checkpoint, on) for voter in voters]
-    blend = load_blend(blend_from) if blend_from else None
+    voters, nets, blend = panel
     makings = dict.fromkeys(voter.checkpoint.making for voter in voters)
     is_found = outline.SHAPES[next(iter(makings)).crop] == "ellipse"
     grades: list[Grade] = []

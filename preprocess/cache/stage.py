@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import csv
+import importlib
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from preprocess.cache import files
 from preprocess.cache.errors import InputError
@@ -87,6 +89,14 @@ def number(lowest: float, highest: float = float("inf")) -> Callable[[str], floa
         return value
 
     return parse
+
+
+def import_libraries(requirements: Path, *names: str) -> list[ModuleType]:
+    """Return what one command alone needs. Raises InputError, with the line that installs it, if it is not there."""
+    try:
+        return [importlib.import_module(name) for name in names]
+    except ImportError as error:
+        raise InputError(f"{error}: {sys.executable} -m pip install -r {requirements}") from None
 
 
 def run(main: Callable[[], None]) -> None:
