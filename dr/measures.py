@@ -18,6 +18,8 @@ Z95 = 1.959964  # of a normal distribution 95 % lie within so many deviations
 N_BINS = 10  # of the reliability diagram
 LEAST_IN_BIN = 10  # a share of fewer scores says nothing
 
+Figure = Callable[[np.ndarray], np.ndarray]  # of confusion matrices or weights (..., n) -> (...,)
+
 
 class Estimate(NamedTuple):
     """A figure and the ends of its 95 % interval."""
@@ -90,9 +92,6 @@ class Reliability(NamedTuple):
     error: float
 
 
-# --- the bootstrap over groups ----------------------------------------------------------------------------------------
-
-
 def number_groups(groups: Sequence[str]) -> np.ndarray:
     """Return each image's group as a number 0..n_groups-1, (n,) int64."""
     return np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
@@ -112,7 +111,7 @@ def sum_draws(draws: np.ndarray, by_group: np.ndarray) -> np.ndarray:
     return np.concatenate([part.astype(np.float32) @ values for part in parts]).astype(np.float64)
 
 
-def draw_weighted(draws: np.ndarray, numbers: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def draw_weighted(draws: np.ndarray, numbers: np.ndarray, figure: Figure) -> np.ndarray:
     """Return the figure of each draw, (n_draws,): `figure` maps how often each image counts, (m, n), to (m,)."""
     parts = (draws[start : start + DRAWS_AT_A_TIME] for start in range(0, len(draws), DRAWS_AT_A_TIME))
     return np.concatenate([figure(part[:, numbers]) for part in parts])
@@ -123,9 +122,6 @@ def estimate(value: float, drawn: np.ndarray) -> Estimate:
     drawn = drawn[~np.isnan(drawn)] if np.isfinite(value) else np.full(1, np.nan)
     low, high = np.percentile(drawn, INTERVAL)
     return Estimate(value, float(low), float(high))
-
-
-# --- levels -----------------------------------------------------------------------------------------------------------
 
 
 def quadratic_weighted_kappa(levels: np.ndarray, predicted: np.ndarray, n_levels: int = 5) -> float:
@@ -173,10 +169,7 @@ def kappa_of_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def measure_worth(
-    groups: Sequence[str],
-    levels: np.ndarray,
-    predicted: Mapping[str, np.ndarray],
-    figure: Callable[[np.ndarray], np.ndarray] = kappa_of_counts,
+    groups: Sequence[str], levels: np.ndarray, predicted: Mapping[str, np.ndarray], figure: Figure = kappa_of_counts
 ) -> dict[str, Worth]:
     """Return what each step is worth, with 95 % intervals of a bootstrap over groups: the same draws for all steps.
 
@@ -188,28 +181,11 @@ def measure_worth(
     worth: dict[str, Worth] = {}
     before = None
     for step, guessed in predicted.items():
-        value, drawn = draw_figures(draws, numbers, levels, guessed, figure)
-        worth[step] = Worth(
-            estimate(value, drawn), None if before is None else estimate(value - before[0], drawn - before[1])
-        )
-        before = value, drawn
+        n_levels = int(max(levels.max(), guessed.max())) + 1  # higher ones that nobody has change no figure
+        drawn = figure(count_draws(draws, numbers, levels, guessed, n_levels))  # first that of all images
+        gain = None if before is None else estimate(float(drawn[0] - before[0]), drawn[1:] - before[1:])
+        worth[step], before = Worth(estimate(float(drawn[0]), drawn[1:]), gain), drawn
     return worth
-
-
-def draw_figures(
-    draws: np.ndarray,
-    numbers: np.ndarray,
-    levels: np.ndarray,
-    predicted: np.ndarray,
-    figure: Callable[[np.ndarray], np.ndarray] = kappa_of_counts,
-) -> tuple[float, np.ndarray]:
-    """Return a figure of all images and that of each draw, (n_draws,), see `measure_worth`.
-
-    `draws` are those of `draw_groups`; `numbers`, see `number_groups`, and both levels are (n,) of the images.
-    """
-    n_levels = int(max(levels.max(), predicted.max())) + 1  # higher ones that nobody has change no figure
-    value, *drawn = figure(count_draws(draws, numbers, levels, predicted, n_levels))
-    return float(value), np.array(drawn)
 
 
 def count_draws(
@@ -238,9 +214,6 @@ def measure_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int
 def share_levels(levels: np.ndarray, n_levels: int) -> np.ndarray:
     """Return the share of each level, (n_levels,)."""
     return np.bincount(levels, minlength=n_levels) / len(levels)
-
-
-# --- classes ----------------------------------------------------------------------------------------------------------
 
 
 def accuracy_of_counts(counts: np.ndarray) -> np.ndarray:
@@ -279,12 +252,8 @@ def count_runs(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> 
 def measure_auc(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return how often what is true has the higher score than what is not, ties counting half: the area under the ROC.
 
-    Not measurable, NaN, where one of the two is missing. Source: Hanley and McNeil, Radiology 143(1), 1982.
-
-    Parameters
-    ----------
-    scores, is_true : (n,)
-    weights : (..., n), how often each image counts; the result is (...,)
+    Scores and what is true are (n,), weights, (..., n), tell how often each image counts; the result is (...,). Not
+    measurable, NaN, where one of the two is missing. Source: Hanley and McNeil, Radiology 143(1), 1982.
     """
     true, false = count_runs(scores, is_true, weights)
     below = np.cumsum(false, axis=-1) - false / 2
@@ -317,9 +286,6 @@ def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarr
         estimate(float(macro[0]), macro[1:]),
         each,
     )
-
-
-# --- findings ---------------------------------------------------------------------------------------------------------
 
 
 def measure_average_precision(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -401,9 +367,6 @@ def estimate_share(n_true: int, n: int) -> Estimate:
     middle = (share + spread / 2) / (1 + spread)
     half = np.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
     return Estimate(share, min(share, max(0.0, float(middle - half))), max(share, min(1.0, float(middle + half))))
-
-
-# --- scores -----------------------------------------------------------------------------------------------------------
 
 
 def expect_levels(scores: np.ndarray) -> np.ndarray:

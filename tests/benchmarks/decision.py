@@ -47,7 +47,9 @@ class Table:
         return cross_fit(self.pairs, self.groups, self.levels, fit)
 
     def draw_kappa(self, decided):
-        return measures.draw_figures(self.draws, self.numbers, self.levels, decided)
+        counts = measures.count_draws(self.draws, self.numbers, self.levels, decided, self.pairs.own.shape[1])
+        value, *drawn = measures.kappa_of_counts(counts)
+        return float(value), np.array(drawn)
 
     def draw_loss(self, scores):
         losses = measures.measure_losses(scores, self.levels)
