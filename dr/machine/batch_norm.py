@@ -20,6 +20,8 @@ def connect(net: nn.Module, device: torch.device, is_ever_frozen: bool) -> nn.Mo
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 shared = kind(layer.num_features, layer.eps, layer.momentum, layer.affine).to(device)
                 shared.load_state_dict(layer.state_dict())
+                for own, before in zip(shared.parameters(), layer.parameters(), strict=True):
+                    own.requires_grad_(before.requires_grad)
                 if isinstance(activate := getattr(layer, "act", None), nn.Module):  # timm's BatchNormAct2d
                     shared.register_forward_hook(lambda _layer, _given, made, activate=activate: activate(made))
                 setattr(parent, name, shared)

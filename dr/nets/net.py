@@ -10,7 +10,9 @@ from dr.nets.pretrained import Pretrained
 
 
 class Net(nn.Module):
-    """Standardized images of `image_px` -> logits of a task's outputs."""
+    """Standardized images of `image_px`, or if it `is_given_maps` those of its body -> logits of a task's outputs."""
+
+    is_given_maps = False
 
     def __init__(self, body: NineConv | Pretrained, head: Head, image_px: int):
         super().__init__()
@@ -20,7 +22,7 @@ class Net(nn.Module):
         self, images: torch.Tensor, keys: torch.Tensor | None = None, eyes: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return logits, (n, n_outputs); `keys` and `eyes` are the head's, see Head."""
-        return self.head(self.body(images), keys, eyes)
+        return self.head(images if self.is_given_maps else self.body(images), keys, eyes)
 
 
 def make_net(

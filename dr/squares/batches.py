@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from dr.squares.crops import Crops, cut_batch
-from dr.squares.store import Squares
+from dr.squares.store import Maps, Squares
 
 BATCHES_AHEAD = 2  # made while the device works on one
 
@@ -45,17 +45,20 @@ def split_by_group(positions: np.ndarray, eyes: np.ndarray, batch_size: int) -> 
 
 
 def iterate_batches(
-    squares: Squares, batches: Sequence[np.ndarray], crops: Crops, crop_px: int, device: torch.device
+    squares: Squares | Maps, batches: Sequence[np.ndarray], crops: Crops, crop_px: int, device: torch.device
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Yield (positions, images on the device) per batch; batches of a GPU are cut ahead, in a thread."""
+    """Yield (positions, images or their maps on the device) per batch; those of a GPU are cut ahead, in a thread."""
 
     def make(positions: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
-        images = cut_batch(squares, positions, crops, crop_px)
+        if isinstance(squares, Maps):
+            images = torch.from_numpy(squares.values[positions]).permute(0, 3, 1, 2)
+        else:
+            images = cut_batch(squares, positions, crops, crop_px)
         if device.type == "cuda" and images.device.type == "cpu":
             images = images.pin_memory()
         return positions, images.to(device, non_blocking=True)
 
-    if device.type == "cpu" or isinstance(squares.pixels, torch.Tensor):
+    if device.type == "cpu" or (isinstance(squares, Squares) and isinstance(squares.pixels, torch.Tensor)):
         yield from map(make, batches)  # nothing to gain: the processor is the device, or the device does it all
         return
     with ThreadPoolExecutor(1) as pool:

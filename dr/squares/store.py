@@ -44,6 +44,24 @@ class Squares:
         return len(self.eyes)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Maps:
+    """The feature maps of n squares, in their place where a body never learns.
+
+    eyes : of the squares
+    values : (n, h, w, channels) float16 or float32
+    size_px : side of the squares
+    """
+
+    eyes: np.ndarray
+    values: np.ndarray
+    size_px: int
+
+    def __len__(self) -> int:
+        """Return of how many squares."""
+        return len(self.eyes)
+
+
 def gather(owners: Sequence[Owner], squares: Sequence[Square], mean: Sequence[float], std: Sequence[float]) -> Squares:
     """Return squares that were made in memory as the net that was trained with `mean` and `std` is given them."""
     tables = compose_tables(np.stack([made.lut for made in squares]), mean, std)
@@ -110,14 +128,20 @@ def _map_pixels(cached: CachedSquares, shape: tuple[int, ...], file: Path) -> np
         file.parent.mkdir(parents=True, exist_ok=True)
         files.remove_partials(file.parent)
         with files.replacing(file) as partial:
-            pixels = open_memmap(partial, "w+", np.uint8, shape)
-            if hasattr(os, "posix_fallocate"):  # a disk that fills up under a memory map kills without a word
-                with partial.open("r+b") as handle:
-                    os.posix_fallocate(handle.fileno(), 0, partial.stat().st_size)
+            pixels = make_map(partial, np.dtype(np.uint8), shape)
             _fill(pixels, cached)
             pixels.flush()
         files.write_json(key_file, key)
     return np.load(file, mmap_mode="r")
+
+
+def make_map(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """Return a new memory-mapped array, for which there is room on the disk. Raises OSError if there is none."""
+    array = open_memmap(file, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # a disk that fills up under a memory map kills without a word
+        with file.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
+    return array
 
 
 def _fill(pixels: np.ndarray | torch.Tensor, cached: CachedSquares) -> None:

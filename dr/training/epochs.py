@@ -11,9 +11,9 @@ import numpy as np
 from dr.machine import device, workers
 from dr.squares import crops, store
 from dr.squares.source import TrainingSet
-from dr.squares.store import Squares
+from dr.squares.store import Maps, Squares
 from dr.task import HEADLINES, find_prior, measure
-from dr.training import checkpoint, learner, likeness, passes, runs, schedule, views
+from dr.training import checkpoint, features, learner, likeness, passes, runs, schedule, views
 from dr.training.checkpoint import Checkpoint
 from dr.training.learner import Learner
 from dr.training.runs import Start
@@ -33,7 +33,7 @@ def train_epochs(
     cached, targets = training_set.squares, training_set.targets
     is_held_out = training_set.find_held_out(wanted.folds, wanted.fold)
     learned, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
-    resolved = learner.resolve(wanted, cached.making.size_px, on)
+    resolved = learner.resolve(wanted, cached.making.size_px, on, options.features == "file")
     learning = learner.make_learner(resolved, task, targets[learned], on)
     history, due = start.history, schedule.find_next(wanted, start.history)
     n_held = due.goes_on_from if due else 0
@@ -57,15 +57,19 @@ def train_epochs(
     of = learning.settings, task, cached.making, mean, std, prior
     known = likeness.learn(squares, learned, held_out, learning.net.image_px)
     record = Checkpoint(n_held, *of, net={}, optimizer={}, n_images=len(learned), likeness=known)
+    given: Squares | Maps = squares
+    if options.features == "file":
+        with workers.first_goes_ahead():
+            given = features.load(learning, squares, options.cache, training_set.digests, mean, std)
     while due:
         if due.goes_on_from != n_held:
             learning = learner.restore(learning, checkpoint.read(folder / f"{due.goes_on_from:04}.pt"))
             if workers.rank() == 0:
                 print(f"dr.train: goes on from epoch {due.goes_on_from}, the best, and all of the net learns")
-        log_loss, n_skipped = passes.train_epoch(learning, squares, targets, learned, due)
-        passes.settle_batch_norm(learning, squares, learned, due)
+        log_loss, n_skipped = passes.train_epoch(learning, given, targets, learned, due)
+        passes.settle_batch_norm(learning, given, learned, due)
         record, n_held = dataclasses.replace(record, epoch=due.number), due.number
-        what = options, learning, squares, targets, held_out, folder, record, log_loss, n_skipped
+        what = options, learning, given, targets, held_out, folder, record, log_loss, n_skipped
         history = [*history, workers.share(functools.partial(_keep_epoch, *what))]
         last, due = due, schedule.find_next(wanted, history)
         if not due and last.place < last.n_places and workers.rank() == 0:
@@ -73,7 +77,7 @@ def train_epochs(
 
 
 def _keep_epoch(
-    options: argparse.Namespace, learning: Learner, squares: Squares, targets: np.ndarray, held_out: np.ndarray,
+    options: argparse.Namespace, learning: Learner, squares: Squares | Maps, targets: np.ndarray, held_out: np.ndarray,
     folder: Path, record: Checkpoint, log_loss: float, n_skipped: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Check and keep an epoch; its figures, written last and returned, make it count as done.

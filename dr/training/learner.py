@@ -51,13 +51,15 @@ class Learner(NamedTuple):
         return self.averaged or self.net
 
 
-def resolve(wanted: Settings, size_px: int, on: torch.device) -> Settings:
+def resolve(wanted: Settings, size_px: int, on: torch.device, is_seen_once: bool) -> Settings:
     """Return the settings with crop and precision decided. Raises InputError for what cannot be."""
     if wanted.pairs and workers.count() > 1:
         raise InputError("--pairs trains in one process: a patient's eyes have to meet in it")
     crop_px = wanted.crop_px or round(CROP_SHARE * size_px)
     if crop_px > size_px:
         raise InputError(f"--crop-px {crop_px}: the squares are only {size_px} px wide")
+    if is_seen_once and crop_px != size_px:
+        raise InputError(f"--features file: crops of {crop_px} px of {size_px} differ from epoch to epoch (--crop-px)")
     return dataclasses.replace(wanted, crop_px=crop_px, precision=device.choose_precision(wanted.precision, on))
 
 

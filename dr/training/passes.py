@@ -8,21 +8,20 @@ from dr.machine import workers
 from dr.machine.device import autocast, naming_memory
 from dr.nets.net import set_training
 from dr.squares import batches, crops, draws
-from dr.squares.store import Squares
+from dr.squares.store import Maps, Squares
 from dr.training.learner import Learner, average
 from dr.training.schedule import Epoch, find_rate
-from dr.training.settings import Settings
+from dr.training.settings import UNCHANGED, Settings
 from preprocess.cache import progress
 from preprocess.cache.errors import InputError
 
-CHANGES = ("flips", "rotation_deg", "zoom", "shift", "brightness", "jitter")  # settings that change images
 SETTLING_IMAGES, SETTLING_SHARE = 1024, 0.5  # at most, also of an epoch; more gave no lower log loss
 STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the device
 
 
 @naming_memory()
 def train_epoch(
-    learner: Learner, squares: Squares, targets: np.ndarray, positions: np.ndarray, due: Epoch
+    learner: Learner, squares: Squares | Maps, targets: np.ndarray, positions: np.ndarray, due: Epoch
 ) -> tuple[float, int]:
     """Train for the epoch that is due on the squares at `positions`.
 
@@ -32,7 +31,7 @@ def train_epoch(
     """
     settings, on, epoch = learner.settings, learner.device, due.number
     ordered = _order_batches(squares, positions, settings, epoch)
-    changes = {name: getattr(settings, name) for name in CHANGES}
+    changes = {name: getattr(settings, name) for name in UNCHANGED}
     margin_px = squares.size_px - learner.net.image_px
     cuts = crops.draw_crops(len(squares), margin_px, settings.seed, epoch, **changes)
     targets_there = torch.tensor(targets, device=on, dtype=torch.float32 if targets.ndim == 2 else torch.int64)
@@ -60,7 +59,7 @@ def train_epoch(
     return mean_loss, n_skipped
 
 
-def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray, due: Epoch) -> None:
+def settle_batch_norm(learner: Learner, squares: Squares | Maps, positions: np.ndarray, due: Epoch) -> None:
     """Give BatchNorm the statistics that it meets in prediction: of the weights as they are now, nothing dropped.
 
     Those of training lag behind the weights, and are of features some of which are dropped and of images that may be
@@ -93,7 +92,7 @@ def settle_batch_norm(learner: Learner, squares: Squares, positions: np.ndarray,
         layer.momentum = momentum
 
 
-def _order_batches(squares: Squares, positions: np.ndarray, settings: Settings, epoch: int) -> list[np.ndarray]:
+def _order_batches(squares: Squares | Maps, positions: np.ndarray, settings: Settings, epoch: int) -> list[np.ndarray]:
     """Return the batches of an epoch, positions in the dataset: this process's part of them."""
     if settings.pairs:
         return batches.order_pairs(positions, squares.eyes, settings.batch_size, settings.seed, epoch)

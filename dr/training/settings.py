@@ -20,6 +20,8 @@ INPUTS = ("standardized", "0-1")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("drops", "one-cycle", "cosine", "plateau", "constant")
 CLASS_WEIGHTS = ("none", "balanced", "positives")
+FEATURES = ("none", "file")
+UNCHANGED = {"flips": "none", "rotation_deg": 0, "zoom": [1, 1], "shift": 0, "brightness": [1, 1], "jitter": 0}
 FLIPS = ("both", "horizontal", "none")
 STORAGES = ("auto", "device", "memory", "file")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
@@ -131,6 +133,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--ema", number(0, 0.99999), "share that an average of the weights keeps of itself in each step: it is what is "
         "checked and kept; 0: the weights themselves")  # fmt: skip
     add("--freeze-epochs", whole(0), "epochs in which only the head learns, before all does")
+    add("--features", str, "file: if only the head ever learns, from images that nothing changes, the body sees each "
+        "once, and its maps are kept in CACHE/dr/features; the result is the same", choices=FEATURES)  # fmt: skip
     add("--thaw-rate", number(0), "the learning rate once all learns: then the schedule begins anew, from this rate")
     add("--patience", whole(1), "epochs without a better validation log loss after which to stop; while only the head "
         "learns, to go on to all, in any case from the best epoch")  # fmt: skip
@@ -228,6 +232,12 @@ def _check_schedule(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    changing = [f"--{name.replace('_', '-')}" for name, value in UNCHANGED.items() if getattr(options, name) != value]
+    changing += ["--freeze-epochs"] * (options.freeze_epochs < options.epochs)
+    if options.features == "file" and changing:
+        raise InputError(
+            f"--features file: what the body makes of an image differs from epoch to epoch ({changing[0]})"
+        )
     _check_schedule(options)
     if options.fold >= options.folds:
         raise InputError(f"--fold {options.fold}: of {options.folds} folds the last is {options.folds - 1}")

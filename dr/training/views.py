@@ -12,7 +12,7 @@ from dr.nets.net import Net
 from dr.squares import batches, crops, draws, store
 from dr.squares.crops import Crops
 from dr.squares.source import CachedSquares
-from dr.squares.store import Squares
+from dr.squares.store import Maps, Squares
 from dr.training import learner, runs
 from dr.training.checkpoint import Checkpoint
 from dr.training.runs import Trained
@@ -65,7 +65,14 @@ def cut_view(view: int, n: int, margin_px: int, seed: int, flips: str) -> Crops:
 
 @device.naming_memory()
 def score(
-    net: Net, squares: Squares, positions: np.ndarray, cuts: Crops, precision: str, batch_size: int, bar: Bar, kind: str
+    net: Net,
+    squares: Squares | Maps,
+    positions: np.ndarray,
+    cuts: Crops,
+    precision: str,
+    batch_size: int,
+    bar: Bar,
+    kind: str,
 ) -> np.ndarray:
     """Return the probabilities of the outputs for the squares at `positions`, (n, k) float64; move the bar on."""
     on = next(net.parameters()).device

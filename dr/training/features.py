@@ -1,0 +1,64 @@
+"""The feature maps of a body that never learns: computed once, kept in CACHE/dr/features/train.npy with a manifest."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dr.machine import device
+from dr.squares import batches, crops, store
+from dr.squares.store import Maps, Squares
+from dr.training.learner import Learner
+from preprocess.cache import files, manifest, progress
+
+DECIDING = ("net", "weights", "seed", "crop_px", "precision")  # settings, beside the head's, that the maps depend on
+
+
+def load(
+    learner: Learner, squares: Squares, cache: Path, digests: Mapping[str, str], mean: Sequence[float],
+    std: Sequence[float],
+) -> Maps:  # fmt: skip
+    """Return the maps of squares, computed or of before; from now on the learner's nets are to be given these.
+
+    Parameters
+    ----------
+    digests : name -> digest of what the squares are made of
+    mean, std : (3,), which the squares are standardized by
+    """
+    folder, file = cache / "dr" / "features", cache / "dr" / "features" / "train.npy"
+    parameters = {name: getattr(learner.settings, name) for name in DECIDING} | {"mean": mean, "std": std}
+    parameters |= {"is_averaged": learner.net.head.is_averaged}
+    # No digest is taken of a file of gigabytes: it is whole or not there, and never older than its manifest.
+    if manifest.find_change(folder, parameters, digests) or not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        files.remove_partials(folder)
+        with files.replacing(file) as partial:
+            _write_maps(learner, squares, partial)
+        manifest.write_manifest(folder, "dr.train", parameters, digests, outputs={})
+        print(f"dr.train: the body has seen {len(squares)} images once; its maps lie in {file}", flush=True)
+    for net in filter(None, (learner.net, learner.averaged)):
+        net.is_given_maps = True
+    return Maps(squares.eyes, np.load(file, mmap_mode="r"), learner.net.image_px)
+
+
+@device.naming_memory()
+def _write_maps(learner: Learner, squares: Squares, file: Path) -> None:
+    """Write the maps of all squares, (n, h, w, channels) in the type that the body makes; or what the head averages."""
+    net, n, on, size = learner.net.eval(), len(squares), learner.device, learner.settings.batch_size
+    parts, values = np.split(np.arange(n), range(size, n, size)), None
+    with progress.tracking(n, "feature maps") as bar, torch.inference_mode():
+        for chosen, images in batches.iterate_batches(squares, parts, crops.center_crops(n, 0), net.image_px, on):
+            with device.autocast(on, learner.settings.precision):
+                maps = net.body(images)
+            maps = maps.float() if maps.dtype == torch.bfloat16 else maps  # which numpy does not know
+            if net.head.is_averaged:
+                maps = maps.float().mean(dim=(2, 3), keepdim=True)  # as the head would
+            made = maps.permute(0, 2, 3, 1).cpu().numpy()
+            if values is None:
+                values = store.make_map(file, made.dtype, (n, *made.shape[1:]))
+            values[chosen] = made
+            bar.update(len(chosen))
+    if values is not None:
+        values.flush()
