@@ -17,9 +17,7 @@ from dr.scores import read_scores
 from dr.training import passes, runs
 from preprocess.cache.errors import InputError
 from preprocess.samples.retina import TASK
-from tests.tiny import TRAIN_OPTIONS, digest_files, draw_squares, prepare
-
-ROOT = Path(__file__).parents[1]
+from tests.tiny import ROOT, TRAIN_OPTIONS, digest_files, draw_squares, prepare, run_stages
 
 
 @pytest.fixture
@@ -280,38 +278,28 @@ def test_a_mean_replaces_no_net_and_needs_the_same_or_other_patients(at, tmp_pat
     assert digest_files(nets) == before
 
 
-def test_folds_go_through_the_later_stages_in_a_cache_of_their_own(finished_cache, drawn_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--folds x", "--folds x: "),
+        ("--folds 1", "--folds 1: "),
+        ("--folds 2 dr.train --fold 1", "names folds and runs"),
+    ],
+)
+def test_the_run_script_refuses_folds_that_make_no_sense(options, told):
+    refused = subprocess.run([ROOT / "run_all.sh", *options.split()], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert told in refused.stderr
+
+
+def test_folds_go_through_the_later_stages_in_a_cache_of_their_own(finished_cache, drawn_folder, tmp_path, capsys):
     """run_all.sh --folds, where a plain run has been: its net, scores and blend stay."""
     cache = shutil.copytree(finished_cache, tmp_path / "cache")
-
-    def run_all(*options):
-        places, environment = ["--data", drawn_folder, "--cache", cache], os.environ | {"VIRTUAL_ENV": sys.prefix}
-        small = "--size-px 48 --epochs 1 --views 1 --jobs 1 --device cpu".split()
-        written = [
-            "submissions.write",
-            "--out",
-            tmp_path / "out.csv",
-            "submissions.report",
-            "--out",
-            tmp_path / "o.html",
-        ]
-        command = [ROOT / "run_all.sh", *places, *small, *options, *written]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-    for options, told in (
-        (["--folds", "x"], "--folds x: "),
-        (["--folds", "1"], "--folds 1: "),
-        (["--folds", "2", "dr.train", "--fold", "1"], "--folds 2 names folds"),
-    ):
-        refused = run_all(*options)
-        assert (refused.returncode, refused.stdout) == (2, "")
-        assert told in refused.stderr
     before = digest_files(cache)
-    done = run_all("--folds", "2", "dr.train", "--batch-size", "2", "blend.train", "--method", "linear")
-    assert done.returncode == 0, done.stderr
+    small = "--folds 2 --size-px 48 --epochs 1 --views 1 --jobs 1 --device cpu dr.train --batch-size 2".split()
+    written = ["submissions.write", "--out", tmp_path / "o.csv", "submissions.report", "--out", tmp_path / "o.html"]
+    run_stages(tmp_path, "--data", drawn_folder, "--cache", cache, *small, "blend.train", "--method=linear", *written)
     after = digest_files(cache)
-    assert {name: after[name] for name in before if name != "times.csv"} == {
-        name: content for name, content in before.items() if name != "times.csv"
-    }
-    assert "8 images, mean of fold-0, fold-1" in done.stdout
+    assert [name for name in before if name != "times.csv" and after[name] != before[name]] == []
+    assert "8 images, mean of fold-0, fold-1" in capsys.readouterr().out
     assert len(read(cache / "folds-2" / "blend", "scores_valid")) == 8

@@ -1,6 +1,11 @@
 """A data folder of tiny squares for the tests of dr.train and dr.predict, and how to run the two on it."""
 
 import dataclasses
+import importlib
+import os
+import shlex
+import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -10,6 +15,7 @@ from dr.training import settings
 from preprocess import __main__ as preprocess
 from preprocess.cache import stage
 
+ROOT = Path(__file__).parents[1]
 SIZE_PX = 37  # the crops are 32, the net's least
 N_TRAIN, N_TEST = 12, 3  # patients
 TRAIN_OPTIONS = "--batch-size 8 --folds 4 --learning-rate 0.05 --device cpu --precision float32".split()
@@ -41,6 +47,22 @@ def make_settings(**changes) -> settings.Settings:
     parser = stage.make_parser("dr.train", "", "")
     settings.add_options(parser)
     return dataclasses.replace(settings.parse(parser, [])[1], **changes)
+
+
+NOTE = '#!/bin/bash\nif [[ $2 == -m ]]; then printf "%q " "${@:3}" >>"$0.told"; echo >>"$0.told"; fi\n'
+
+
+def run_stages(folder: Path, *options: object) -> None:
+    """Run in this process, which has torch already, the stages that run_all.sh starts with some options, in order."""
+    python = folder / "python"  # in place of the real one: it notes what it was to run
+    python.write_text(NOTE)
+    python.chmod(0o755)
+    command, environment = [ROOT / "run_all.sh", *map(str, options)], os.environ | {"PIPELINE_PYTHON": str(python)}
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    for line in python.with_suffix(".told").read_text().splitlines():
+        name, *words = shlex.split(line)
+        module = f"{name}.__main__" if find_spec(name).submodule_search_locations else name
+        importlib.import_module(module).main(words)
 
 
 def digest_files(folder: Path) -> dict[str, bytes]:
