@@ -1,6 +1,6 @@
 """Look for what training and test set have in common: DATA -> a table of groups and images that lie in more than one.
 
-python -m preprocess.audit --data DIR [--out audit.csv] [--jobs N]
+python -m preprocess.audit --data DIR [--cache DIR | --out audit.csv] [--jobs N]
 """
 
 import argparse
@@ -27,6 +27,7 @@ DECODED_PX = 128  # least shorter side that a copy is made from
 # than 59; copies of each at half the size, brighter, or as a JPEG of quality 40 in at most 46, cut by 2 pixels in 52.
 MOST_BITS = 48
 ROWS_AT_ONCE = 256
+TABLE = "audit.csv"  # in the cache
 COLUMNS = ("what", "part", "image", "other_part", "other_image", "group")
 
 
@@ -114,12 +115,14 @@ def main(argv: list[str] | None = None) -> None:
         "Look for patients that lie in more than one of train/, val/ and test/, and for images that do, byte by byte "
         f"or nearly (a difference hash of {HASH_PX**2} bits, measured on OCT scans): what is learned from must not be "
         "what is judged by.",
-        "--data data --out audit.csv",
+        "--data data --cache cache",
     )
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the photographs")
-    parser.add_argument("--out", type=Path, default=Path("audit.csv"), help="table to write")
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder in which the report finds the table")
+    parser.add_argument("--out", type=Path, help=f"table to write (CACHE/{TABLE})")
     parser.add_argument("--jobs", type=stage.whole(1), default=os.cpu_count(), help="processes to work with")
     options = parser.parse_args(argv)
+    options.out = options.out or options.cache / TABLE
     files.check_out(options.out)
     audit(options)
 

@@ -1,6 +1,7 @@
 """Classes from scans to submission: what the stages write, say and leave out."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ import blend.train
 from dr import explain, predict, train
 from kappa import assign
 from preprocess import __main__ as preprocess
+from preprocess import audit
 from preprocess.cache.errors import InputError
 from submissions import grade, score, write
 from submissions.report import __main__ as report
@@ -71,6 +73,20 @@ def test_the_report_shows_confusions_of_classes_and_who_is_taken_for_whom(run, t
         assert f"{image}: {true}, taken for {given}" in page
         assert f'alt="Heat map of {true} over {image}"' in page and f'alt="Heat map of {given} over {image}"' in page
     assert "QWK" not in page and "level 0" not in page and "eyes" not in page
+
+
+def test_the_report_shows_what_training_and_test_have_in_common(run, drawn_scans, tmp_path):
+    (tmp_path / "data").mkdir()
+    for part in ("train", "test"):  # a scan of the test set lies in the training set, too
+        shutil.copytree(drawn_scans / part, tmp_path / "data" / part)
+    copied = next((tmp_path / "data" / "test").glob("*/*.jpeg"))
+    shutil.copyfile(copied, tmp_path / "data" / "train" / copied.parent.name / "again.jpeg")
+    for data, told in (("nowhere", "nobody has looked"), (drawn_scans, "Nothing: no patient"),
+                       (tmp_path / "data", f"<td>train again</td><td>test {copied.stem}</td>")):  # fmt: skip
+        if data != "nowhere":
+            audit.main([f"--data={data}", f"--cache={run[1]}", "--jobs=1"])
+        report.main([*run[0], f"--out={tmp_path}/out.html"])
+        assert told in (tmp_path / "out.html").read_text()
 
 
 def test_one_image_is_named_with_all_probabilities(run, drawn_scans, tmp_path, capsys):

@@ -15,6 +15,7 @@ from dr.scores import read_scores
 from dr.training import runs
 from dr.training.checkpoint import Checkpoint
 from kappa import assign
+from preprocess import audit
 from preprocess.cache import files, manifest, stage, tables
 from preprocess.cache.errors import InputError
 from preprocess.cache.pipeline import FOLDERS
@@ -88,13 +89,15 @@ def read_histories(cache: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def find_net(cache: Path) -> Checkpoint | None:
-    """Return the newest checkpoint of the first of the trained nets, None if there is none in the cache."""
+    """Return the newest averaged checkpoint of the first of the trained nets, None if there is none in the cache."""
     run = list_runs(cache)[0]
-    written = manifest.read_manifest(runs.folder_of(cache, run) / "epochs")
+    folder = runs.folder_of(cache, run)
+    written, scored = manifest.read_manifest(folder / "epochs"), manifest.read_manifest(folder)
     if not (written and written["outputs"]):
         return None
     trained = runs.read_trained(cache, run)
-    return runs.read_checkpoint(trained, trained.newest)
+    averaged = [epoch for epoch in scored["parameters"]["epochs"] if epoch in trained.checkpoints] if scored else []
+    return runs.read_checkpoint(trained, max(averaged, default=trained.newest))
 
 
 def read_training_levels(source: Source) -> pd.Series | None:
@@ -195,12 +198,20 @@ def read_others(group: Group, paths: Sequence[Path], task: Task) -> dict[str, np
     return others
 
 
+def read_audit(cache: Path) -> list[dict[str, str]] | None:
+    """Return the rows of what training, validation and test have in common, see preprocess.audit; None if not known."""
+    if not (cache / audit.TABLE).exists():
+        return None
+    _, *rows = tables.read_csv(cache / audit.TABLE)
+    return [dict(zip(audit.COLUMNS, row, strict=True)) for row in rows]
+
+
 def digest_inputs(source: Source, others: Sequence[Path] = ()) -> dict[str, str]:
     """Return the digests of everything above: file or part -> SHA-256; what is not there has none."""
     cache = source.cache
     paths = {f"{name} manifest": cache / folder / "manifest.json" for name, folder in REPORTED.items()}
     names = [name.format(split=split) for split in ("valid", "test") for _, name in STEPS]
-    paths |= {name: cache / name for name in (*names, ASSIGNED, "rejected.csv")}
+    paths |= {name: cache / name for name in (*names, ASSIGNED, "rejected.csv", audit.TABLE)}
     paths |= {f"history {run or ''}": runs.folder_of(cache, run) / "epochs/history.csv" for run in list_runs(cache)}
     paths |= {"training labels": source.data / source.layout.labels["train"], "labels": source.labels or Path("/")}
     split = "test" if source.labels else "valid"

@@ -22,7 +22,7 @@ from submissions.report.evidence import BLEND, NET, Group, Source
 TILES = 8  # typical photographs on the crop sheet, and as many of the least sure
 HARDEST = 6  # patients shown with their pictures
 MISTAKEN = 12  # images given a wrong class, likewise
-REJECTED_SHOWN = 100
+REJECTED_SHOWN = AUDITED_SHOWN = 100
 
 
 def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
     kept = {name: manifest.read_manifest(source.cache / folder) for name, folder in evidence.REPORTED.items()}
     stages = {name: written for name, written in kept.items() if written}
     unusable = rejected.read_rejected(source.cache)
-    task = source.layout.task
+    task, shared = source.layout.task, evidence.read_audit(source.cache)
     counted = measures.kappa_of_counts if task.kind == "levels" else measures.accuracy_of_counts
     kappas = {of.title: measures.measure_worth(of.patients, of.levels, of.given, counted) for of in groups}
     hardest = show_hardest(source, groups[0]) if groups and task.kind == "levels" else {}
@@ -69,6 +69,8 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
         "reliability": measure_scores(groups[0]) if groups else {},
         "histories": histories,
         "shares": share_levels(source, groups),
+        "audit": shared and shared[:AUDITED_SHOWN],
+        "n_audit": Counter((row["what"], row["part"], row["other_part"]) for row in shared or ()),
         "crops": draw_tiles(source.cache, crops),
         "n_crops": len(crops),
         "rejected": unusable[:REJECTED_SHOWN],
