@@ -87,7 +87,7 @@ def find_owners(given: Sequence[tuple[Path, str]], patient: str | None) -> dict[
         with contextlib.suppress(InputError):
             named = retina.find_owner(path.stem)
         if told and named.side not in ("", told):
-            raise InputError(f"{show(path)}: the {named.side} eye by its name, the {told} one by --{told}")
+            raise InputError(f"{show(path)}: the {named.side} eye by its name, given as the {told} one")
         if patient and named.group not in ("", patient):
             raise InputError(f"{show(path)}: of patient {named.group} by its name, of {patient} by --patient")
         owners[path] = Owner(patient or named.group, told or named.side)

@@ -1,9 +1,11 @@
 """Findings from pictures to submission: what is learned, measured, believed and written, and what is unknown."""
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,12 +17,14 @@ import blend.train
 from dr import explain, predict, train
 from dr.task import find_prior, measure, weigh_targets
 from dr.training import checkpoint, passes
+from dr.training.runs import read_voters
 from kappa import assign
 from preprocess import __main__ as preprocess
 from preprocess.cache.errors import InputError
 from preprocess.samples.folds import assign_folds
 from preprocess.samples.layout import Task
-from submissions import grade, score, write
+from submissions import grade, page, score, write
+from submissions.panel import seat
 from tests.tiny import make_settings
 
 NAMES = ["Mass", "Nodule", "Hernia"]
@@ -77,6 +81,14 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
     assert "not a medical device" in told["notice"] and len(told["images"]) == len(images)
     for image in told["images"]:
         assert image["findings"] == [name for name in NAMES if image["scores"][name] >= thresholds[name]]
+    nets = seat(read_voters(cache, None, None, None), None, "cpu")
+    dropped = [(f"x-rays/{name}", io.BytesIO(Path(name).read_bytes())) for name in images]
+    shown = page.answer(nets, thresholds[NAMES].to_numpy(), False, {"folder": dropped})
+    assert [row["finding"].split("; ") for row in shown["rows"]] == [of["findings"] or [""] for of in told["images"]]
+    card = page.answer(nets, None, False, {"images": [(images[0], io.BytesIO(Path(images[0]).read_bytes()))]})["cards"][
+        0
+    ]
+    assert "is not known" in card["verdict"] and len(card["heats"]) == len(NAMES)
     grade.main([*images, f"--checkpoint={cache}/dr/epochs/0012.pt", "--views=1", "--device=cpu"])
     assert "which of them to believe is not known" in capsys.readouterr().out
 

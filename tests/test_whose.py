@@ -56,7 +56,7 @@ def test_other_names_are_told_whose_they_are(finished_cache, pair, tmp_path, cap
         ("10_left.jpeg 10_left_b.jpeg", "10_left.jpeg and 10_left_b.jpeg: both are the left eye; .*folder"),
         ("10_left.jpeg b.jpeg", "b.jpeg: which eye is it.* --left FILE --right FILE"),
         ("a.jpeg b.jpeg", "a.jpeg: which eye is it.* --left FILE --right FILE"),
-        ("--left 10_right.jpeg", "10_right.jpeg: the right eye by its name, the left one by --left"),
+        ("--left 10_right.jpeg", "10_right.jpeg: the right eye by its name, given as the left one"),
         ("--left 10_left.jpeg --patient 15", "10_left.jpeg: of patient 10 by its name, of 15 by --patient"),
         ("--left 10_left.jpeg --right 15_right.jpeg", "of two patients, 10 and 15"),
         ("--left 10_left.jpeg 10_right.jpeg", "--left and --right are instead of"),

@@ -31,4 +31,5 @@ BESIDE = (
     "dr.export",
     "kappa.score",
     "submissions.grade",
+    "submissions.serve",
 )  # four stages in one; what is no stage

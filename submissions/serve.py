@@ -1,0 +1,147 @@
+"""Open a page on this machine to grade on: a finished cache -> photographs dropped in a browser, and what is seen.
+
+python -m submissions.serve [--cache DIR | --checkpoint FILE... --blend FILE] [--port N] [--host ADDRESS]
+
+Whoever drops photographs is answered by the page itself, pictures and all: nothing is kept for a second request, so
+nobody is shown another's, and nothing outside of this machine is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dr.machine import workers
+from preprocess.cache import stage
+from preprocess.cache.errors import InputError
+from preprocess.samples.layout import Task
+from submissions import grade
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+REQUIREMENTS = Path(__file__).with_name("serve-requirements.txt")
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+LOOPBACK = "127.0.0.1"
+MOST_FILES, MOST_MB = 1000, 2000  # dropped at once: they lie in a temporary folder while they are graded
+# The page may load what stands in it, and send a form to where it came from; nothing else, even if a name is hostile.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+
+
+def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
+    """Return the page; whatever comes from files is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    fixed = {"notice": stage.NOTICE, "most_files": MOST_FILES, "most_mb": MOST_MB, "task": task, "nonce": nonce}
+    nothing = {"error": "", "cards": [], "rows": [], "refused": {}}
+    return environment.from_string(TEMPLATE.read_text()).render(fixed | nothing | dict(content))
+
+
+def make_app(task: Task, answer: Callable[[dict], dict[str, Any]], hosts: Sequence[str]) -> Starlette:
+    """Return the page's server.
+
+    Parameters
+    ----------
+    answer : uploads, see `submissions.page` -> what the page tells of them
+    hosts : names by which the page may be asked for: none that another's name server points at this machine
+    """
+    from anyio import CapacityLimiter, to_thread
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import HTMLResponse
+    from starlette.routing import Route
+
+    one_at_a_time = CapacityLimiter(1)  # the nets take all cores already
+
+    def respond(content: Mapping[str, Any], status: int = 200) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        headers = HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)}
+        return HTMLResponse(render(task, content, nonce), status, headers)
+
+    async def show_error(_: Request, error: Exception) -> Response:
+        told = error.detail if isinstance(error, HTTPException) else str(error)
+        return respond({"error": told}, getattr(error, "status_code", 400))
+
+    async def show(request: Request) -> Response:
+        if request.method != "POST":
+            return respond({})
+        size = request.headers.get("content-length")
+        if size is None or int(size) > MOST_MB * 10**6:
+            async for _ in request.stream():
+                pass  # a browser listens when it has sent all
+            raise HTTPException(413, f"more than {MOST_MB} MB at once")
+        async with request.form(max_files=MOST_FILES, max_fields=0) as form:
+            uploads: dict[str, list] = {}
+            for field, upload in form.multi_items():
+                if not isinstance(upload, str) and upload.filename:
+                    uploads.setdefault(field, []).append((upload.filename, upload.file))
+            return respond(await to_thread.run_sync(answer, uploads, limiter=one_at_a_time))
+
+    return Starlette(
+        routes=[Route("/", show, methods=["GET", "POST"])],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        exception_handlers={HTTPException: show_error, InputError: show_error},
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises InputError if the port is taken, or the address not this machine's."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: {error.strerror}; give another one") from None
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Answer until Ctrl-C."""
+    stage.import_libraries(REQUIREMENTS, "starlette", "python_multipart")
+    (uvicorn,) = stage.import_libraries(REQUIREMENTS, "uvicorn")
+    voters, blend, thresholds = grade.read_voices(options)
+    workers.let_waiting_threads_sleep()
+    with listen(options.host, options.port) as listening, contextlib.suppress(KeyboardInterrupt):
+        # Torch takes a second and a half: whoever has mistyped something does not wait for it.
+        from submissions import page, panel
+
+        of = panel.seat(voters, blend, options.device)
+        hosts = [LOOPBACK, "localhost"] if options.host == LOOPBACK else ["*"]
+        answer = partial(page.answer, of, thresholds, options.strict)
+        app = make_app(voters[0].checkpoint.task, answer, hosts)
+        print(f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{stage.NOTICE}", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = stage.make_bare_parser(
+        "submissions.serve",
+        "Open a page on this machine on which photographs are graded that are dropped there: probabilities, the level, "
+        "what speaks for it, what is doubted; of a folder of patients a table. Of a net that tells classes or findings "
+        f"their probabilities. The photographs are gone when they are answered. {stage.NOTICE}",
+        "--cache cache",
+    )
+    grade.add_voice_options(parser)
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen at; any other lets in whoever reaches this "
+                        "machine, with neither password nor encryption")  # fmt: skip
+    parser.add_argument("--port", type=stage.whole(0, 65535), default=8000, help="0: any that is free")
+    serve(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    stage.run(main)

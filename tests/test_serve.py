@@ -1,0 +1,202 @@
+"""submissions.serve: the grades of the command line, words for what is refused, no file left."""
+
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from functools import partial
+
+import numpy as np
+import psutil
+import pytest
+
+from dr import explain
+from dr.nets import heat
+from dr.training import runs
+from preprocess.cache.errors import InputError
+from preprocess.samples import retina
+from submissions import grade, page, panel, serve
+from tests.hostile import CONTENTS
+from tests.test_report import BROWSER
+
+testclient = pytest.importorskip("starlette.testclient")
+KINDS = ("HTML", "bomb", "cut at 50 %", "black", "progressive, 500 scans")
+
+
+@pytest.fixture(scope="module")
+def pair(drawn_folder):
+    """The left and the right eye of the first test patient."""
+    return list(retina.list_images(drawn_folder, "test").paths.values())[:2]
+
+
+@pytest.fixture(scope="module")
+def seated(finished_cache):
+    """The nets and the blend of the finished run."""
+    return panel.seat(
+        runs.read_voters(finished_cache, None, None, None), finished_cache / "blend/train/model.pt", "cpu"
+    )
+
+
+@pytest.fixture
+def client(seated, tmp_path, monkeypatch):
+    """A browser's stand-in; whatever is left of a request lies in tmp_path / "left"."""
+    (tmp_path / "left").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "left"))
+    app = serve.make_app(retina.TASK, partial(page.answer, seated, None, False), [serve.LOOPBACK])
+    yield testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}")
+    assert not list((tmp_path / "left").iterdir())
+
+
+def drop(client, *files):
+    """Send (field, name, content) as a browser does; return the status and the page."""
+    part = '--x\r\nContent-Disposition: form-data; name="{}"; filename="{}"\r\n\r\n'
+    body = b"".join(part.format(*names).encode() + content + b"\r\n" for *names, content in files) + b"--x--\r\n"
+    shown = client.post("/", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert shown.headers["cache-control"] == "no-store" and "not a medical device" in shown.text
+    return shown.status_code, shown.text
+
+
+def test_a_pair_has_the_grades_of_the_command_line(finished_cache, seated, pair, capsys):
+    grade.main([*map(str, pair), f"--cache={finished_cache}", "--device=cpu", "--json"])
+    eyes = json.loads(capsys.readouterr().out)["eyes"]
+    left, right = (io.BytesIO(path.read_bytes()) for path in pair)
+    told = page.answer(seated, None, False, {"left": [("any.jpeg", left)], "right": [("any.jpeg", right)]})
+    for card, row, eye in zip(told["cards"], told["rows"], eyes, strict=True):
+        assert (card["side"], row["level"]) == (eye["side"], eye["level"])
+        assert card["verdict"] == f"level {eye['level']}, {retina.TASK.names[eye['level']]}"
+        assert (card["expected"], card["sure"]) == pytest.approx((eye["expected_level"], eye["crop"]["confidence"]))
+        np.testing.assert_allclose([card["scores"], card["blended"]], [eye["scores"], eye["blended"]], atol=1e-6)
+
+
+def test_one_nets_heat_is_that_of_explain(finished_cache, seated, pair, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(heat, "blend_heat", lambda rgb, places: seen.append(places) or rgb)
+    monkeypatch.setattr(page, "SHOWN_PX", 400)  # as wide as the photograph is
+    newest = panel.Panel([seated.voters[-1]._replace(share=1.0)], seated.nets[-1:], None)
+    for level in range(5):
+        explain.main(
+            [str(pair[0]), f"--cache={finished_cache}", f"--level={level}", f"--out={tmp_path}", "--device=cpu"]
+        )
+    np.testing.assert_allclose(page.look(newest, pair[0])[1], heat.scale_heat(np.stack(seen)), atol=1e-5)
+
+
+def test_a_page_shows_one_eye_or_two_and_what_is_doubted(client, pair):
+    left, right = (path.read_bytes() for path in pair)
+    status, shown = drop(client, ("left", "a.jpeg", left), ("right", "a.jpeg", right))
+    assert status == 200 and shown.count('class="card"') == shown.count('class="picture"') == 2
+    assert shown.count("Left eye: level") == shown.count("Right eye: level") == 1 and "Doubt" not in shown
+    status, shown = drop(client, ("left", "", b""), ("right", "a.jpeg", right))
+    assert status == 200 and shown.count('class="card"') == 1 and "no fellow: blended with itself" in shown
+    assert client.get("/").text.count('class="card"') == 0
+
+
+def test_a_folder_becomes_a_table_whose_misnamed_and_broken_files_are_named(client, pair):
+    files = [("folder", f"eyes/{number}_left.jpeg", pair[0].read_bytes()) for number in range(page.MOST_DRAWN + 1)]
+    status, shown = drop(client, *files, ("folder", "eyes/odd.jpeg", b"x"), ("folder", "eyes/8_left.png", b"x"))
+    assert status == 200 and shown.count("<tr>") == 1 + len(files) and 'class="card"' not in shown
+    assert "<b>odd.jpeg</b> is refused: the file&#39;s name is not" in shown
+    assert "<b>8_left.png</b> is refused: neither a JPEG nor a PNG image" in shown
+    assert 'download="grades.csv" href="data:text/csv;charset=utf-8,photograph%2Cpatient%2Cside%2Clevel' in shown
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hostile_file_is_refused_with_the_reason_and_its_fellow_graded(client, pair, kind):
+    content = CONTENTS[kind].make(pair[0].read_bytes())
+    name = "<img src=x onerror=alert(1)>.jpeg"
+    status, shown = drop(client, ("left", f"../../{name}", content), ("right", "b.jpeg", pair[1].read_bytes()))
+    assert status == 200 and shown.count('class="card"') == 1 and "<img src=x" not in shown
+    told = re.search(r"<b>&lt;img src=x onerror=alert\(1\)&gt;.jpeg</b> is refused: (.*?)</li>", shown)[1]
+    assert re.search(CONTENTS[kind].outcome, told)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([("left", "", b"")], "no photographs: give a patient&#39;s one or two"),
+        ([("left", "7_right.jpeg", b"x")], "7_right.jpeg: the right eye by its name, given as the left one"),
+        ([("left", "7_left.jpeg", b"x"), ("right", "8_right.jpeg", b"x")], "of two patients, 7 and 8"),
+        ([("folder", "eyes/notes.txt", b"x")], "folder: holds no photographs"),
+        ([("images", "a.png", b"x")], "no photographs"),
+        ([("left", "a.jpeg", b"x")] * 4, "Too many files"),
+    ],
+)
+def test_what_is_unclear_is_one_line_without_a_trace_of_folders(client, monkeypatch, files, message):
+    monkeypatch.setattr(serve, "MOST_FILES", 3)
+    status, shown = drop(client, *files)
+    assert status == 400 and message in shown and "/tmp" not in shown and tempfile.tempdir not in shown
+
+
+def test_names_that_no_folder_takes_are_refused(tmp_path):
+    given = [("a\0.png", b""), ("x" * 300, b""), ("..", b""), ("a.png", b"1"), ("b/a.png", b"2")]
+    refused = page.keep({"images": [(name, io.BytesIO(content)) for name, content in given], "../x": []}, tmp_path)
+    assert len(refused) == 4 and (tmp_path / "images" / "a.png").read_bytes() == b"1"
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["a.png"]
+
+
+def test_too_much_at_once_and_other_names_of_the_machine_are_refused(client, monkeypatch):
+    monkeypatch.setattr(serve, "MOST_MB", 0)
+    assert drop(client, ("left", "a.jpeg", b"x"))[0] == 413
+    assert client.get("/", headers={"Host": "elsewhere.example"}).status_code == 400
+
+
+def test_without_its_library_the_line_has_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    with pytest.raises(InputError, match=r"pip install -r .*serve-requirements\.txt"):
+        serve.main([])
+
+
+@pytest.fixture
+def address(finished_cache):
+    """Where the command itself answers, on a port of its own; it ends on Ctrl-C, without an error."""
+    command = [sys.executable, "-m", "submissions.serve", f"--cache={finished_cache}", "--port=0", "--device=cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        told = server.stdout.readline()
+        listening = {of.laddr.ip for of in psutil.Process(server.pid).net_connections()}
+        yield told.split(" ")[0]
+        server.send_signal(signal.SIGINT)
+        assert (server.wait(20), server.stderr.read(), listening) == (0, "", {serve.LOOPBACK})
+
+
+def test_it_listens_on_the_loopback_alone_and_says_where(address):
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
+    with pytest.raises(InputError, match="--port .*: Address already in use"):
+        serve.listen(serve.LOOPBACK, int(address.rsplit(":", 1)[1]))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser is at hand")
+def test_in_a_browser_the_size_of_a_phone_two_files_are_graded_without_an_error_or_a_foreign_request(
+    address, pair, finished_cache, capsys, tmp_path
+):
+    playwright = pytest.importorskip("playwright.sync_api")
+    grade.main([*map(str, pair), f"--cache={finished_cache}", "--device=cpu", "--json"])
+    levels = [eye["level"] for eye in json.loads(capsys.readouterr().out)["eyes"]]
+    broken = shutil.copy(__file__, tmp_path / "1_left.jpeg")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        shown, wrong, asked = browser.new_page(viewport={"width": 390, "height": 844}), [], []
+        shown.on("console", lambda message: wrong.append(message.text))
+        shown.on("pageerror", lambda error: wrong.append(str(error)))
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.goto(address)
+        for side, path in zip(("left", "right"), pair, strict=True):
+            shown.set_input_files(f"[name={side}]", path)
+        shown.get_by_role("button", name="Grade", exact=True).click()
+        shown.wait_for_selector(".card")
+        assert [int(title.split("level ")[1][0]) for title in shown.locator("h2").all_inner_texts()] == levels
+        card = shown.locator(".card").first
+        card.get_by_role("radio").nth(3).check()
+        card.get_by_role("slider").fill("20")
+        assert card.locator(".heat:visible").evaluate_all(
+            "all => all.map(one => [one.dataset.output, one.style.opacity])"
+        ) == [["3", "0.2"]]
+        assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        shown.set_input_files("[name=left]", broken)
+        shown.get_by_role("button", name="Grade", exact=True).click()
+        shown.get_by_text("1_left.jpeg is refused: neither a JPEG nor a PNG image").wait_for()
+        browser.close()
+    assert not wrong and {url.partition(":")[0] for url in asked} <= {"http", "data"}
+    assert all(url.startswith((address, "data:")) for url in asked)
