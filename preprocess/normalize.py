@@ -31,7 +31,7 @@ def read_luts(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
     Raises InputError if the stage has not run on the split.
     """
     path = cache / "normalize" / f"{split}.npz"
-    if files.hash_file(path) != manifest.read_output(path.parent, path.name, "preprocess.normalize"):
+    if manifest.read_output(path.parent, path.name, "preprocess.normalize") != files.hash_file(path):
         raise InputError(f"{path}: not what was written; run python -m preprocess.normalize again")
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["images"].tolist(), arrays["luts"]

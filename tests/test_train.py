@@ -349,3 +349,8 @@ def test_label_smoothing_weights_and_clipping_change_the_step():
         passes.take_step(made, *make_batch([0, 0, 0, 1, 2, 2]))
         moved.append(made.net.head.outputs.weight.detach())
     assert all(not torch.equal(moved[0], other) for other in moved[1:])
+
+
+def test_without_squares_the_missing_stage_is_named(places, tmp_path):
+    with pytest.raises(InputError, match="run python -m preprocess.normalize first"):
+        train.main([places[0], f"--cache={tmp_path}/none"])
