@@ -22,11 +22,14 @@ def address(drawn_folder):
             if self.path == "/hangs":
                 time.sleep(2)
                 return
-            answer = {"/a_left.jpeg": jpeg, "/page": b"<html>", "/large": bytes(5000)}.get(self.path)
+            answer = {"/drips": b"x", "/a_left.jpeg": jpeg, "/page": b"<html>", "/large": bytes(5000)}.get(self.path)
             self.send_response(302 if self.path == "/file" else 200 if answer else 404)
             if self.path == "/file":
                 self.send_header("Location", "file:///etc/hostname")
             self.end_headers()
+            for _ in range(20 * (self.path == "/drips")):  # always a byte in time, and never the last
+                self.wfile.write(b"x")
+                time.sleep(0.1)
             self.wfile.write(answer or b"")
 
         def log_message(self, *_):
@@ -47,6 +50,7 @@ def address(drawn_folder):
         ("file", "cannot be had .*file"),
         ("large", "larger than 0 MB"),
         ("hangs", "not there after 0.5 s"),
+        ("drips", "not there after 0.5 s"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(address, name, message, tmp_path):

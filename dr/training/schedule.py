@@ -55,15 +55,14 @@ def find_next(settings: Settings, history: History) -> Epoch | None:
         return None
     begins_anew = settings.patience and n_head and n_done == n_head
     goes_on_from = find_best(history) if begins_anew else n_done
-    place, n_places, rate = (
-        n_done + 1 if is_frozen else n_frozen + n_of_phase + 1,
-        settings.epochs,
-        settings.learning_rate,
-    )
-    if settings.thaw_rate is not None:
-        n_places = n_frozen if is_frozen else settings.epochs - n_frozen
-        if not is_frozen:
-            place, rate, losses = n_of_phase + 1, settings.thaw_rate, losses[n_head:]
+    place, n_places, rate = n_done + 1, settings.epochs, settings.learning_rate
+    if settings.thaw_rate is None:
+        place += 0 if is_frozen else n_frozen - n_head
+    elif is_frozen:
+        n_places = n_frozen
+    else:
+        place, n_places, rate = n_of_phase + 1, settings.epochs - n_frozen, settings.thaw_rate
+        losses = losses[n_head:]
     if settings.schedule == "plateau":
         n_falls = len(find_stops(losses, settings.plateau_epochs, settings.least_gain))
         rate = max(rate * settings.plateau_factor**n_falls, min(rate, settings.least_rate))
