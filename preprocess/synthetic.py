@@ -1,4 +1,4 @@
-"""Draws a data folder from a seed: photographs in Kaggle's layout, labels and the truth; or OCT scans by class.
+"""Draws a data folder from a seed: photographs in Kaggle's layout, labels and the truth; OCT scans; or chest x-rays.
 
 python -m preprocess.synthetic --data data/demo --width-px 1024 --levels balanced
 """
@@ -6,7 +6,7 @@ python -m preprocess.synthetic --data data/demo --width-px 1024 --levels balance
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,10 +16,12 @@ from preprocess.cache import files, parallel, stage
 from preprocess.cache.errors import InputError
 from preprocess.cache.journal import Journal
 from preprocess.recipes import recipe
-from preprocess.samples import folders
-from preprocess.samples.layout import SPLITS
+from preprocess.samples import findings, folders
+from preprocess.samples.layout import SPLITS, Listing
 from preprocess.samples.retina import list_images
 from preprocess.scans.plan import Scan, plan_scans
+from preprocess.xrays.plan import Xray, plan_xrays
+from preprocess.xrays.plan import write_tables as write_findings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +33,10 @@ TRAITS_STREAM, LEVELS_STREAM = 2, 3  # every patient has four generators, (seed,
 DRAWN_WIDTH_PX = 1500  # a wider photograph is drawn at a half or a third and enlarged: focus was no better than that
 PUBLIC_SHARE = 0.2  # of the test set was scored on the public leaderboard
 OWN_FOLDER = "synthetic"  # in the data folder: which photographs were drawn here
-TABLES = ("trainLabels.csv", "testLabels.csv", "sampleSubmission.csv", "discs.csv", "lesions.csv")
+TABLES = (
+    *("trainLabels.csv", "testLabels.csv", "sampleSubmission.csv", "discs.csv", "lesions.csv"),
+    *(*findings.TABLES, *findings.LISTS.values()),
+)
 
 # Levels of (left, right) eye among the 17,563 patients of the competition's published trainLabels.csv.
 LEVEL_PAIRS = np.array(
@@ -138,17 +143,19 @@ def enlarge(pixels, scale):
     return (pixels + 0.5) * scale - 0.5
 
 
-def write_picture(plan: Plan | Scan, path: Path, seed: int, width_px: int | None) -> dict:
-    """Draw an eye or a scan into a file; return what the tables tell of it."""
+def write_picture(plan: Plan | Scan | Xray, path: Path, seed: int, width_px: int | None) -> dict:
+    """Draw an eye, a scan or an x-ray into a file; return what the tables tell of it."""
     return plan.write(path, seed, width_px)
 
 
-def draw_split(data: Path, split: str, plans: Sequence[Plan | Scan], parameters: dict, jobs: int) -> dict[str, dict]:
+def draw_split(
+    data: Path, split: str, plans: Sequence[Plan | Scan | Xray], parameters: dict, jobs: int
+) -> dict[str, dict]:
     """Draw the photographs of one split that are not there yet; return image -> row."""
     planned = {plan.image: (plan.find_path(data / split), plan) for plan in plans}
-    for folder in {data / split, *(path.parent for path, _ in planned.values())}:
+    for folder in {path.parent for path, _ in planned.values()} or {data / split}:
         folder.mkdir(exist_ok=True, parents=True)
-    files.remove_partials(data / split)
+        files.remove_partials(folder)
     journal = Journal(data / OWN_FOLDER, split, parameters)
 
     def describe(image: str) -> list:
@@ -184,34 +191,47 @@ def write_tables(data: Path, plans: dict[str, list[Plan]], rows: dict[str, dict]
         files.write_bytes(data / name, table.to_csv(index=False, lineterminator="\n").encode())
 
 
+class Kind(NamedTuple):
+    """What a folder of one kind holds, and how it is told from what was not drawn here."""
+
+    room: str  # of preprocess, whose code draws
+    plan: Callable[[int, dict[str, Any]], Sequence[Sequence[Any]]]  # (patients, parameters) -> pictures of each
+    list_images: Callable[[Path, str], Listing]  # (folder, split) -> what lies in a folder that was drawn here
+    write_tables: Callable[[Path, Any, dict[str, dict]], None]  # (folder, split -> pictures, image -> row)
+
+
+KINDS = {
+    "retina": Kind("fundus", lambda n, of: plan_eyes(n, of["levels"], of["seed"]), list_images, write_tables),
+    "oct": Kind("scans", lambda n, of: plan_scans(n, of["seed"]), folders.list_images, lambda *_: None),
+    "chest": Kind("xrays", lambda n, of: plan_xrays(n, of["seed"]), lambda *_: Listing({}, {}), write_findings),
+}
+
+
 def draw_folder(data: Path, n_patients: dict[str, int], parameters: dict, jobs: int) -> None:
     """Draw a whole data folder; what is there already, drawn with the same parameters, stays.
 
     Raises InputError if it holds what was not drawn here, rather than overwrite it or mix with it.
     """
-    is_oct, seed, n = parameters["kind"] == "oct", parameters["seed"], sum(n_patients.values())
-    patients: Sequence[Sequence[Any]] = plan_scans(n, seed) if is_oct else plan_eyes(n, parameters["levels"], seed)
+    kind = KINDS[parameters["kind"]]
+    patients = kind.plan(sum(n_patients.values()), parameters)
     parts = {"train": patients[: n_patients["train"]], "test": patients[n_patients["train"] :]}
     planned = {split: [plan for plans in part for plan in plans] for split, part in parts.items()}
     is_own = (data / OWN_FOLDER).is_dir()
-    foreign = [] if is_own else [name for name in (*TABLES, "val") if (data / name).exists()]
+    foreign = [] if is_own else [name for name in (*TABLES, "val", "images") if (data / name).exists()]
     for split in SPLITS:
         own = {plan.image for plan in planned[split]} if is_own else set()
-        paths = (folders.list_images if is_oct else list_images)(data, split).paths
-        foreign += [f"{split}/{image}" for image in paths if image not in own]
+        foreign += [f"{split}/{image}" for image in kind.list_images(data, split).paths if image not in own]
     if foreign:
         raise InputError(
             f"{data}: holds {foreign[0]} and {len(foreign) - 1} more files that this command would not draw;"
             " remove them, or give another --data"
         )
-    room = Path(__file__).parent / ("scans" if is_oct else "fundus")
-    code = {path.name: files.hash_file(path) for path in sorted(room.glob("*.py"))}
+    code = {path.name: files.hash_file(path) for path in sorted((Path(__file__).parent / kind.room).glob("*.py"))}
     rows: dict[str, dict] = {}
     with files.locked(data / OWN_FOLDER):
         for split in SPLITS:
             rows |= draw_split(data, split, planned[split], parameters | code, jobs)
-        if not is_oct:
-            write_tables(data, planned, rows)
+        kind.write_tables(data, planned, rows)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -219,15 +239,16 @@ def main(argv: list[str] | None = None) -> None:
         "preprocess.synthetic",
         "Draw a data folder in Kaggle's layout from a seed: photographs of both eyes with lesions by the "
         "clinical scale, the labels, and the truth about discs and lesions. Or OCT scans of four classes, several of a "
-        "patient, in a folder per class. What is there already stays.",
+        "patient, in a folder per class; or chest x-rays with a table of findings. What is there already stays.",
         "--data data/demo --width-px 1024 --levels balanced",
     )
     parser.add_argument("--data", type=Path, required=True, help="folder to draw")
-    parser.add_argument("--kind", choices=("retina", "oct"), help="photographs of retinas, or OCT scans")
-    train_help = "patients in train/, two photographs each, or one to five scans"
+    parser.add_argument("--kind", choices=tuple(KINDS), help="photographs of retinas, OCT scans, or "
+                        "chest x-rays")  # fmt: skip
+    train_help = "patients to learn from, two photographs each, one to five scans, one to four x-rays"
     parser.add_argument("--patients-train", type=stage.whole(0), help=train_help)
-    parser.add_argument("--patients-test", type=stage.whole(0), help="patients in test/")
-    width_help = "width of all photographs in pixels (default: each camera's own; of scans 512)"
+    parser.add_argument("--patients-test", type=stage.whole(0), help="patients to test by")
+    width_help = "width of all photographs in pixels (default: each camera's own; of others 512)"
     parser.add_argument("--width-px", type=stage.whole(128, 8192), help=width_help)
     levels_help = "how frequent each level of a retina is: as in the competition, or all alike"
     parser.add_argument("--levels", choices=("real", "balanced"), help=levels_help)
