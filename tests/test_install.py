@@ -55,6 +55,7 @@ def test_options_take_their_values_after_a_sign_too(tmp_path):
     [
         ("== dr.train --fold 9 --folds 3", "--fold 9: of 3 folds the last is 2"),
         ("== preprocess --size-px 90 == dr.train --crop-px 96 == dr.predict", "squares are only 90 px"),
+        ("== preprocess == dr.train --features file --freeze-epochs 60 --flips none == dr.predict", "crops of whole"),
         ("== preprocess == dr.train --epochs 3 == dr.predict --epochs-averaged 2,4", "training ends after epoch 3"),
         ("== preprocess == dr.train --run x == dr.predict", "the stages behind use the net without a name"),
         ("== submissions.report --labels none.csv", "none.csv: no such file"),

@@ -105,12 +105,13 @@ def test_a_body_keeps_nothing_of_its_classifier():
 
 
 def test_batch_norm_of_several_processes_keeps_what_timms_layer_does(monkeypatch):
-    net, images = make("test_efficientnet"), torch.randn(4, 3, 64, 64)
-    expected = net(images)
+    net, images = make_net("test_efficientnet", 64, 5, 0.0, False, n_squeezed=8).eval(), torch.randn(4, 3, 64, 64)
+    expected, learned = net(images), [part.requires_grad for part in net.parameters()]
     monkeypatch.setattr("dr.machine.workers.count", lambda: 2)
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda net, **_: net)
     torch.testing.assert_close(connect(net, torch.device("cpu"), False).eval()(images), expected)
     assert not [layer for layer in net.modules() if type(layer).__name__ == "BatchNormAct2d"]
+    assert [part.requires_grad for part in net.parameters()] == learned and not all(learned)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ def check_options(words: Sequence[str]) -> None:
     crop_px, size_px = train.crop_px or 0, of["preprocess"].size_px
     if crop_px > size_px:
         raise InputError(f"dr.train --crop-px {crop_px}: the squares are only {size_px} px wide (--size-px)")
+    if train.features == "file" and crop_px != size_px:
+        raise InputError(f"dr.train --features file: needs crops of whole squares (--crop-px {size_px})")
     averaged, n_epochs = predict.epochs_averaged, train.epochs
     if averaged[0].isdigit() and max(map(int, averaged.split(","))) > n_epochs:
         raise InputError(f"dr.predict --epochs-averaged {averaged}: training ends after epoch {n_epochs} (--epochs)")
