@@ -89,19 +89,20 @@ def find_owners(folder: Path, task: Task) -> tuple[dict[Path, Owner], dict[str, 
 
 
 def make_row(graded: Grade, task: Task, thresholds: np.ndarray | None) -> dict[str, Any]:
-    """Return one photograph's row of the table: whose it is, what is believed, all probabilities, the doubts."""
+    """Return one photograph's row of the table: whose it is, what is believed, the doubts, all probabilities."""
     row: dict[str, Any] = {"photograph": listing.show_name(graded.eye.path.name)}
     if task.kind == "levels":
         row |= {"patient": graded.eye.owner.group, "side": graded.eye.owner.side, "level": graded.level}
         row["expected_level"] = round(graded.expected, DECIMALS)
     else:
         row[TARGETS[task.kind]] = "; ".join(list_believed(graded, task, thresholds))
+    row["doubts"] = "; ".join(list_doubts(graded, task))
     columns = name_columns(task)
     row |= dict(zip(columns, graded.scores.round(DECIMALS).tolist(), strict=True))
     if graded.blended is not None:
         names = [f"blended_{column}" for column in columns]
         row |= dict(zip(names, graded.blended.round(DECIMALS).tolist(), strict=True))
-    return row | {"doubts": "; ".join(list_doubts(graded, task))}
+    return row
 
 
 def describe(graded: Grade, task: Task, thresholds: np.ndarray | None) -> dict[str, Any]:
@@ -139,24 +140,20 @@ def draw(of: Panel, path: Path) -> dict[str, Any]:
 
 
 def look(of: Panel, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return a photograph with its outline, (h, w, 3) uint8 RGB, and where the nets look, (k, h, w) float32, 0-1.
+    """Return a photograph with its outline, (h, w, 3) uint8 RGB, and where the last net looks, (k, h, w) float32, 0-1.
 
-    The longer side is SHOWN_PX. Heat, see `dr.nets.heat`, is the nets' mean, by their shares.
+    The longer side is SHOWN_PX. What speaks for an output has heat, see `dr.nets.heat`, as `dr.explain` draws it.
     """
-    squares = {making: square.make_square(path, making) for making in {voter.checkpoint.making for voter in of.voters}}
-    width, height = Photograph(path).size
-    scale, total = SHOWN_PX / max(width, height), np.zeros(())
-    for net, (trained, share, *_) in zip(of.nets, of.voters, strict=True):
-        making, outputs = trained.making, np.arange(len(trained.task.names))
-        made = squares[making]
-        row = {"width": width, "height": height, **vars(made.disc)}
-        rgb = sheet.draw_outline(path, row, outline.SHAPES[making.crop], SHOWN_PX)
-        gathered = store.gather([NOBODY], [made], trained.mean, trained.std)
-        centers = crops.cut_centers(gathered, net.image_px).to(next(net.parameters()).device)
-        seen = heat.map_heat(net, centers.expand(len(outputs), -1, -1, -1), outputs, "fine")
-        disc = made.disc.scaled(scale, scale)
-        total = total + share * np.stack([undo_crop(places, disc, making, rgb.shape[:2]) for places in seen])
-    return rgb, heat.scale_heat(total)
+    trained, net = of.voters[-1].checkpoint, of.nets[-1]
+    making, outputs = trained.making, np.arange(len(trained.task.names))
+    made, (width, height) = square.make_square(path, making), Photograph(path).size
+    row, scale = {"width": width, "height": height, **vars(made.disc)}, SHOWN_PX / max(width, height)
+    rgb = sheet.draw_outline(path, row, outline.SHAPES[making.crop], SHOWN_PX)
+    squares = store.gather([NOBODY], [made], trained.mean, trained.std)
+    centers = crops.cut_centers(squares, net.image_px).to(next(net.parameters()).device)
+    seen = heat.map_heat(net, centers.expand(len(outputs), -1, -1, -1), outputs, "fine")
+    disc = made.disc.scaled(scale, scale)
+    return rgb, np.stack([undo_crop(places, disc, making, rgb.shape[:2]) for places in seen])
 
 
 def encode_heat(places: np.ndarray) -> str:

@@ -1,9 +1,10 @@
-"""One road from photograph to scores: what dr.predict says of the cache's squares, grade and explain say of the files,
-and an exported net of their squares.
+"""One road from photograph to scores: what dr.predict says of the cache's squares, grade, explain and the page say of
+the files, and an exported net of their squares.
 
 For every recipe, way to find the eye, and kind of net. Nets of local contrast once were given it twice by the two.
 """
 
+import io
 import json
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from dr import explain, export, predict, train
 from dr.nets import heat
 from dr.scores import read_scores
 from dr.squares import crops, source, store
-from dr.training import checkpoint
+from dr.training import checkpoint, runs
 from preprocess import __main__ as preprocess
 from preprocess.picture import square
 from preprocess.recipes import recipe
 from preprocess.samples import readers
-from submissions import grade
+from submissions import grade, page, panel
 
 TINY = {"nine-conv": [], "resnet50": "--net test_resnet --weights none".split()}  # for the net of a recipe
 SIZES = "--epochs 1 --batch-size 2 --folds 2 --crop-px 48 --device cpu --precision float32".split()
@@ -47,7 +48,7 @@ def road(request, cache):
 
 
 @pytest.mark.parametrize("kind", [[], ["--pairs"]], ids=["single", "pairs"])
-def test_grade_explain_and_exported_nets_are_given_what_predict_scored(
+def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
     road, cache, kind, tmp_path, monkeypatch, capsys
 ):
     options, data, tiny = road
@@ -71,6 +72,13 @@ def test_grade_explain_and_exported_nets_are_given_what_predict_scored(
         eyes = json.loads(capsys.readouterr().out)["eyes"]
         graded = {f"{eye['patient']}_{eye['side']}": eye["scores"] for eye in eyes}
     np.testing.assert_allclose([graded[image] for image in scores.index], scores, rtol=0, atol=1e-5)
+
+    monkeypatch.setattr(page, "SHOWN_PX", 64)
+    seats = panel.seat(runs.read_voters(cache, None, None, None), None, "cpu")
+    files = [(f"{image}{path.suffix}", io.BytesIO(path.read_bytes())) for image, path in photographs.items()]
+    rows = page.answer(seats, None, False, {"folder": files})["rows"]
+    shown = {Path(row["photograph"]).stem: [row[column] for column in scores] for row in rows}
+    np.testing.assert_allclose([shown[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
     of, onnxruntime = checkpoint.read(epoch), pytest.importorskip("onnxruntime")
     export.main([f"--cache={cache}", f"--data={data}", f"--out={tmp_path}/net.onnx"])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -47,7 +48,8 @@ def client(seated, tmp_path, monkeypatch):
     (tmp_path / "left").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "left"))
     app = serve.make_app(retina.TASK, partial(page.answer, seated, None, False), [serve.LOOPBACK])
-    yield testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}")
+    with testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}") as client:
+        yield client
     assert not list((tmp_path / "left").iterdir())
 
 
@@ -72,16 +74,15 @@ def test_a_pair_has_the_grades_of_the_command_line(finished_cache, seated, pair,
         np.testing.assert_allclose([card["scores"], card["blended"]], [eye["scores"], eye["blended"]], atol=1e-6)
 
 
-def test_one_nets_heat_is_that_of_explain(finished_cache, seated, pair, tmp_path, monkeypatch):
+def test_its_heat_is_that_of_explain(finished_cache, seated, pair, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(heat, "blend_heat", lambda rgb, places: seen.append(places) or rgb)
     monkeypatch.setattr(page, "SHOWN_PX", 400)  # as wide as the photograph is
-    newest = panel.Panel([seated.voters[-1]._replace(share=1.0)], seated.nets[-1:], None)
     for level in range(5):
         explain.main(
             [str(pair[0]), f"--cache={finished_cache}", f"--level={level}", f"--out={tmp_path}", "--device=cpu"]
         )
-    np.testing.assert_allclose(page.look(newest, pair[0])[1], heat.scale_heat(np.stack(seen)), atol=1e-5)
+    np.testing.assert_allclose(page.look(seated, pair[0])[1], np.stack(seen), atol=1e-5)
 
 
 def test_a_page_shows_one_eye_or_two_and_what_is_doubted(client, pair):
@@ -92,6 +93,16 @@ def test_a_page_shows_one_eye_or_two_and_what_is_doubted(client, pair):
     status, shown = drop(client, ("left", "", b""), ("right", "a.jpeg", right))
     assert status == 200 and shown.count('class="card"') == 1 and "no fellow: blended with itself" in shown
     assert client.get("/").text.count('class="card"') == 0
+
+
+def test_two_people_at_once_are_shown_their_own(client, pair):
+    files = [("left", f"{number}.jpeg", path.read_bytes()) for number, path in enumerate(pair)]
+    with ThreadPoolExecutor(2) as people:
+        together = list(people.map(lambda file: drop(client, file), files))
+    for file, (status, shown) in zip(files, together, strict=True):
+        assert status == 200 and {*re.findall(r"\d\.jpeg", shown)} == {file[1]}
+        picture = re.search(r'<img src="(.*?)"', shown)[1]
+        assert picture == re.search(r'<img src="(.*?)"', drop(client, file)[1])[1]
 
 
 def test_a_folder_becomes_a_table_whose_misnamed_and_broken_files_are_named(client, pair):
@@ -149,7 +160,7 @@ def test_without_its_library_the_line_has_the_command(monkeypatch):
         serve.main([])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address(finished_cache):
     """Where the command itself answers, on a port of its own; it ends on Ctrl-C, without an error."""
     command = [sys.executable, "-m", "submissions.serve", f"--cache={finished_cache}", "--port=0", "--device=cpu"]
