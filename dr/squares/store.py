@@ -127,6 +127,7 @@ def _map_pixels(cached: CachedSquares, shape: tuple[int, ...], file: Path) -> np
         key_file.unlink(missing_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         files.remove_partials(file.parent)
+        print(f"{file}: {math.prod(shape) / 1e9:,.1f} GB of pixels to write", flush=True)
         with files.replacing(file) as partial:
             pixels = make_map(partial, np.dtype(np.uint8), shape)
             _fill(pixels, cached)
