@@ -34,6 +34,16 @@ def drawn_scans(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def drawn_chest(tmp_path_factory):
+    """A folder of chest x-rays with a table of findings, 10 training and 3 test patients; to be read only."""
+    data = tmp_path_factory.mktemp("xrays") / "xrays"
+    synthetic.main(
+        [*"--kind chest --patients-train 10 --patients-test 3 --width-px 128 --jobs 1".split(), f"--data={data}"]
+    )
+    return data
+
+
+@pytest.fixture(scope="session")
 def finished_cache(drawn_folder, tmp_path_factory):
     """A cache in which every stage up to the blend has run on the drawn folder, with tiny squares; to be read only."""
     import blend.predict
