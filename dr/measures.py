@@ -288,6 +288,13 @@ def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarr
     )
 
 
+def trace_roc(scores: np.ndarray, is_true: np.ndarray) -> np.ndarray:
+    """Return the shares of the false and of the true images with a score from each on, (2, n), from 0 to 1."""
+    runs = count_runs(scores, is_true, np.ones(len(scores)))
+    false, true = (np.r_[0, np.cumsum(np.flip(of))] for of in runs[::-1])
+    return np.stack([false / false[-1], true / true[-1]])
+
+
 def measure_average_precision(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the mean precision at the score of each true image, (...,); NaN of none. Parameters: see `measure_auc`."""
     true, false = (np.flip(of, axis=-1) for of in count_runs(scores, is_true, weights))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,12 @@ from dr.training.runs import read_voters
 from kappa import assign
 from preprocess import __main__ as preprocess
 from preprocess.cache.errors import InputError
+from preprocess.samples.findings import BOXES, read_boxes
 from preprocess.samples.folds import assign_folds
 from preprocess.samples.layout import Task
 from submissions import grade, page, score, write
 from submissions.panel import seat
+from submissions.report import __main__ as report
 from tests.tiny import make_settings
 
 NAMES = ["Mass", "Nodule", "Hernia"]
@@ -106,6 +109,28 @@ def test_score_tells_what_is_not_measurable_and_the_rest(run, capsys):
     assert "findings on the test set (12 images of 6 patients)" in shown and "not a medical device" in shown
     (hernia,) = (line for line in shown.splitlines() if "Hernia" in line)
     assert hernia.count("not measurable") == 2
+
+
+def test_the_report_shows_each_finding_its_curve_its_boxes_and_the_surest_mistakes(run, tmp_path):
+    places, data, cache = run
+    truth = pd.read_csv(data / "findings.csv", index_col="image")
+    scores = pd.read_csv(cache / "dr" / "scores_test.csv", index_col="image")
+    boxes = [f"{image}.png,Mass,0,0,40,20" for image in scores.index if truth.at[image, "Mass"] == 1]
+    (data / BOXES).write_text("\n".join(["Image Index,Finding Label,Bbox [x,y,w,h]", *boxes]) + "\n")
+    report.main([*places, f"--out={tmp_path}/out.html"])
+    page = (tmp_path / "out.html").read_text()
+    assert page.index("Not a medical device") < page.index("<h1>")
+    assert all(word in page for word in ("mean of the measurable", "0.814", "not measurable", "What occurs together"))
+    wrong = scores.where(truth.loc[scores.index, NAMES] == 0).max(axis=1).sort_values(ascending=False)
+    finding = scores.where(truth.loc[scores.index, NAMES] == 0).loc[wrong.index[0]].idxmax()
+    assert f'alt="Heat map of {finding} over {wrong.index[0]}"' in page
+    n_hit = int(re.search(rf">Mass</th><td>{len(boxes)}</td><td>(\d+)</td><td>[\d.]+</td><td>0.50<", page)[1])
+    assert n_hit > 0.8 * len(boxes)  # a mass brightens the upper half
+    assert "QWK" not in page and "eyes" not in page
+    (data / BOXES).write_text("a,b,c,d,e,f\n1_0.png,Mass,0,0,40,x\n")
+    with pytest.raises(InputError, match="row 2: no box of four numbers"):
+        read_boxes(data)
+    (data / BOXES).unlink()
 
 
 def test_stages_of_eyes_have_no_part_and_heat_is_of_the_finding_asked_for(run, tmp_path, capsys):

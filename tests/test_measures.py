@@ -143,6 +143,9 @@ def test_auc_agrees_with_scikit_learn_with_ties_and_weights_and_needs_both(rows)
         taken = np.flatnonzero(weight)
         if len(set(is_true[taken])) == 2:
             assert own == pytest.approx(roc_auc_score(is_true[taken], scores[taken], sample_weight=weight[taken]))
+            false, true = measures.trace_roc(scores[taken], is_true[taken].astype(bool))
+            unweighted = roc_auc_score(is_true[taken], scores[taken])
+            assert np.trapezoid(true, false) == pytest.approx(unweighted) and (false[0], true[0]) == (0, 0)
         else:
             assert np.isnan(own)
 

@@ -29,6 +29,7 @@ NAMES = (
 NONE = "No Finding"
 JOINED = ("Image Index", "Patient ID", "Finding Labels")  # columns of a table whose findings are joined by |
 SPREAD = ("image", "group")  # of one with a column of 0, 1 or nothing per finding
+BOXES = "BBox_List_2017.csv"
 VALUES = {"": np.nan, "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
 
 
@@ -149,6 +150,22 @@ def find_list(data: Path, part: str) -> Path:
 def read_list(path: Path) -> list[str] | None:
     """Return the images that a list names, a line each; None if there is none."""
     return [spell(row[0]) for row in tables.read_csv(path)] if path.exists() else None
+
+
+def read_boxes(data: Path) -> dict[str, dict[str, list[tuple[float, ...]]]]:
+    """Return what DATA/BBox_List_2017.csv marks: image -> finding -> boxes (left, top, width, height) in its pixels.
+
+    None without the table. Raises InputError, naming file and row, for what is no box.
+    """
+    path, boxes = data / BOXES, dict[str, dict[str, list[tuple[float, ...]]]]()
+    for row, (image, name, *numbers) in enumerate(tables.read_csv(path)[1:] if path.exists() else [], 2):
+        try:
+            left, top, width, height = map(float, numbers[:4])
+        except ValueError:
+            raise InputError(f"{path}, row {row}: no box of four numbers") from None
+        known = {"Infiltrate": "Infiltration"}.get(name, name)  # as that table calls it
+        boxes.setdefault(spell(image), {}).setdefault(known, []).append((left, top, width, height))
+    return boxes
 
 
 def find_parts(data: Path) -> list[Path]:

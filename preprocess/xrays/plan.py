@@ -67,6 +67,6 @@ def write_tables(data: Path, plans: Mapping[str, Sequence[Xray]], rows: Mapping[
     ]
     tables = {findings.TABLES[1]: ["Image Index,Finding Labels,Follow-up #,Patient ID", *entries]}
     tables |= {findings.LISTS[part]: [f"{plan.image}.png" for plan in plans[part]] for part in ("train", "test")}
-    tables["BBox_List_2017.csv"] = ["Image Index,Finding Label,Bbox [x,y,w,h]", *boxes]
+    tables[findings.BOXES] = ["Image Index,Finding Label,Bbox [x,y,w,h]", *boxes]
     for name, lines in tables.items():
         files.write_bytes(data / name, "".join(f"{line}\n" for line in lines).encode())

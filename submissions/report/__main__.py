@@ -10,7 +10,6 @@ from typing import Any
 from preprocess.cache import files, manifest, stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
-from preprocess.samples import readers
 from submissions import target
 from submissions.report import evidence, figures, sections
 from submissions.report.evidence import Source
@@ -29,7 +28,7 @@ def render(content: Mapping[str, Any]) -> str:
     )
     environment.filters |= {"value": sections.describe_value, "duration": sections.describe_duration}
     drawn = {"history": content["histories"], "levels": content["shares"]}
-    drawn |= {name: content[name] for name in ("kappas", "reliability")}
+    drawn |= {name: content[name] for name in ("kappas", "reliability", "roc") if name in content}
     task = content["task"]
     charts = {name: Markup(figures.render(name, of, task)) for name, of in drawn.items() if of}  # noqa: S704
     return environment.from_string(TEMPLATE.read_text()).render(content, charts=charts)
@@ -66,9 +65,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="CACHE", help="other runs beside "
                         "this one: caches, folders CACHE/dr/runs/NAME, or score tables of the same images")  # fmt: skip
     options = recipe.parse(parser, argv, "submissions.report", check=lambda options: target.find(options, ".html"))
-    if readers.find_layout(options.data).task.kind == "findings":
-        print("submissions.report: there is no page of findings yet; submissions.score tells what they are worth")
-        return
     out = target.find(options, ".html")
     files.check_out(out, options.labels)
     if not options.cache.is_dir():

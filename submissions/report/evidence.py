@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dr.scores import read_scores
+from dr.scores import THRESHOLDS, read_scores
 from dr.training import runs
 from dr.training.checkpoint import Checkpoint
 from kappa import assign
@@ -20,6 +20,7 @@ from preprocess.cache import files, manifest, stage, tables
 from preprocess.cache.errors import InputError
 from preprocess.cache.pipeline import FOLDERS
 from preprocess.samples import readers
+from preprocess.samples.findings import BOXES
 from preprocess.samples.layout import Layout, Owner, Task
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ def digest_inputs(source: Source, others: Sequence[Path] = ()) -> dict[str, str]
     names = [name.format(split=split) for split in ("valid", "test") for _, name in STEPS]
     paths |= {name: cache / name for name in (*names, ASSIGNED, "rejected.csv", audit.TABLE)}
     paths |= {f"history {run or ''}": runs.folder_of(cache, run) / "epochs/history.csv" for run in list_runs(cache)}
+    paths |= {"thresholds": cache / "dr" / THRESHOLDS, "boxes": source.data / BOXES}
     paths |= {"training labels": source.data / source.layout.labels["train"], "labels": source.labels or Path("/")}
     split = "test" if source.labels else "valid"
     paths |= {f"other {path}": find_scores(path, split) for path in others}

@@ -25,7 +25,12 @@ SERIES = ("#030303", "#040404", "#050505", "#060606")  # the fifth series has th
 STYLED = {INK: "currentColor", GRID: "var(--line)", PAGE: "var(--page)"} | {
     color: f"var(--series-{number})" for number, color in enumerate(SERIES, 1)
 }
-LABELS = {"levels": "quadratic weighted kappa", "classes": "accuracy"}  # of what a step is worth
+LABELS = {
+    "levels": "quadratic weighted kappa",
+    "classes": "accuracy",
+    "findings": "mean AUC",
+}  # of what a step is worth
+ROC_COLUMNS = 3
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
     "svg.hashsalt": "report",  # the same chart has the same ids
@@ -101,10 +106,25 @@ def draw_levels(figure: Figure, shares: Mapping[str, np.ndarray], task: Task) ->
         levels = np.arange(len(share)) + width * (position - (len(shares) - 1) / 2)
         axes.bar(levels, 100 * share, 0.9 * width, color=color, label=whose)
     axes.set(xlabel=TARGETS[task.kind], ylabel="% of the images")
-    if task.kind == "classes":
-        axes.set_xticks(range(len(task.names)), task.names)
+    if task.kind != "levels":
+        rotation = 90 if task.kind == "findings" else 0
+        axes.set_xticks(range(len(task.names)), task.names, rotation=rotation)
     axes.grid(visible=False, axis="x")
     _add_legend(axes)
+
+
+def draw_roc(figure: Figure, curves: Mapping[str, np.ndarray], task: Task) -> None:
+    """Draw the ROC curve of each finding, beside one another; finding -> shares of the false and the true, (2, n)."""
+    n_rows = -(-len(curves) // ROC_COLUMNS)
+    figure.set_figheight(0.4 + 1.7 * n_rows)
+    axes_of = figure.subplots(n_rows, ROC_COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, (name, (false, true)) in zip(axes_of, curves.items(), strict=False):
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, dashes=(4, 3), alpha=0.6)
+        axes.plot(false, true, color=SERIES[0], clip_on=False)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
+        axes.set_title(name, fontsize=9)
+    for axes in axes_of[len(curves) :]:
+        axes.set_axis_off()
 
 
 def _add_legend(axes: Axes) -> None:
@@ -117,6 +137,7 @@ DRAWN: dict[str, Callable[[Figure, Any, Task], None]] = {
     "history": draw_history,
     "reliability": draw_reliability,
     "levels": draw_levels,
+    "roc": draw_roc,
 }
 
 

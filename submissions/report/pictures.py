@@ -52,28 +52,45 @@ def show_eyes(
 
     The heat is to explain the levels (n,) of the images.
     """
-    folder = "test" if split == "test" else "train"  # the validation fold's are training photographs
-    for stage, output in (("resize", folder), ("normalize", f"{folder}.npz")):
-        if not manifest.has_output(source.cache / stage, output):
-            return {}
-    cached, level_of = read_squares(source.cache, folder, source.layout), dict(zip(images, levels, strict=True))
-    rows = [row for row, (image, path) in enumerate(cached.paths.items()) if image in level_of and path.is_file()]
-    cached = cached.select(np.array(rows, int))
+    cached, level_of = select_squares(source, split, images), dict(zip(images, levels, strict=True))
+    if cached is None:
+        return {}
     pixels = [square.read_pixels(path, cached.making.size_px) for path in cached.paths.values()]
     net, heated = evidence.find_net(source.cache) if pixels else None, {}
     if net and net.making == cached.making:
         heated = draw_heat(net, cached, pixels, np.array([level_of[image] for image in cached.images]))
-    encoded = {grain: [encode_picture(rgb, SQUARE_PX) for rgb in drawn] for grain, drawn in heated.items()}
+    encoded = {grain: [encode_picture(rgb, SQUARE_PX) for rgb in drawn] for grain, (_, drawn) in heated.items()}
     return {
         image: (encode_picture(rgb, SQUARE_PX), {grain: drawn[row] for grain, drawn in encoded.items()})
         for row, (image, rgb) in enumerate(zip(cached.images, pixels, strict=True))
     }
 
 
+def select_squares(source: Source, split: str, images: Sequence[str]) -> CachedSquares | None:
+    """Return the squares of some images, as far as they exist; None if their split has none."""
+    folder = "test" if split == "test" else "train"  # the validation fold's are training photographs
+    for stage, output in (("resize", folder), ("normalize", f"{folder}.npz")):
+        if not manifest.has_output(source.cache / stage, output):
+            return None
+    cached, wanted = read_squares(source.cache, folder, source.layout), set(images)
+    rows = [row for row, (image, path) in enumerate(cached.paths.items()) if image in wanted and path.is_file()]
+    return cached.select(np.array(rows, int))
+
+
+def map_heats(source: Source, split: str, images: Sequence[str], output: int) -> dict[str, np.ndarray]:
+    """Return where the net, by an earlier convolution, sees signs of an output, image -> (size_px, size_px) float32."""
+    cached, of = select_squares(source, split, images), evidence.find_net(source.cache)
+    if cached is None or of is None or not cached.paths or of.making != cached.making:
+        return {}
+    pixels = [square.read_pixels(path, cached.making.size_px) for path in cached.paths.values()]
+    heats, _ = draw_heat(of, cached, pixels, np.full(len(pixels), output))["fine"]
+    return dict(zip(cached.images, heats, strict=True))
+
+
 def draw_heat(
     of: Checkpoint, cached: CachedSquares, pixels: Sequence[np.ndarray], levels: np.ndarray
-) -> dict[str, list[np.ndarray]]:
-    """Return where a net sees signs of the levels (n,), over the pixels of n squares: grain -> pictures like `pixels`.
+) -> dict[str, tuple[np.ndarray, list[np.ndarray]]]:
+    """Return where a net sees signs of the levels (n,): grain -> heat (n, size_px, size_px), and over n squares.
 
     The net sees the middle of a square; there is no heat around it.
     """
@@ -92,5 +109,5 @@ def draw_heat(
     for grain, layer in HEAT_LAYERS.items():
         heats = np.zeros(squares.pixels.shape[:3], np.float32)
         heats[:, middle, middle] = heat.map_heat(net, centers, levels, layer)
-        drawn[grain] = [heat.blend_heat(*both) for both in zip(pixels, heats, strict=True)]
+        drawn[grain] = heats, [heat.blend_heat(*both) for both in zip(pixels, heats, strict=True)]
     return drawn

@@ -9,7 +9,7 @@ import numpy as np
 
 from dr import measures
 from dr.measures import Worth
-from dr.task import HEADLINES, draw_measures
+from dr.task import HEADLINES, draw_measures, find_prior
 from preprocess import crop
 from preprocess.cache import manifest, rejected, stage
 from preprocess.cache.errors import InputError
@@ -18,6 +18,7 @@ from preprocess.samples import readers
 from preprocess.samples.layout import TARGETS, Task
 from submissions.report import evidence, pictures
 from submissions.report.evidence import BLEND, NET, Group, Source
+from submissions.report.findings import describe_findings
 
 TILES = 8  # typical photographs on the crop sheet, and as many of the least sure
 HARDEST = 6  # patients shown with their pictures
@@ -41,11 +42,11 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
     stages = {name: written for name, written in kept.items() if written}
     unusable = rejected.read_rejected(source.cache)
     task, shared = source.layout.task, evidence.read_audit(source.cache)
-    counted = measures.kappa_of_counts if task.kind == "levels" else measures.accuracy_of_counts
-    kappas = {of.title: measures.measure_worth(of.patients, of.levels, of.given, counted) for of in groups}
+    described = describe_classes(source, groups) | describe_findings(source, groups)
+    kappas = {of.title: measure_steps(task, of) for of in groups}
     hardest = show_hardest(source, groups[0]) if groups and task.kind == "levels" else {}
     headline, figure = HEADLINES[task.kind]
-    return describe_classes(source, groups) | {
+    return described | {
         "task": task,
         "kind": task.kind,
         "target": TARGETS[task.kind],
@@ -64,8 +65,8 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
         "kappas": kappas,
         "cards": {of.title: find_card(task, of, kappas[of.title]) for of in groups},
         "steps": list(dict.fromkeys(step for measured in kappas.values() for step in measured)),
-        "confusions": {group.title: make_confusions(task, group) for group in groups},
-        "agreements": {group.title: make_agreements(group) for group in groups},
+        "confusions": {of.title: make_confusions(task, of) for of in groups if "confusion" not in described["lacking"]},
+        "agreements": {of.title: make_agreements(of) for of in groups if "agreement" not in described["lacking"]},
         "reliability": measure_scores(groups[0]) if groups else {},
         "histories": histories,
         "shares": share_levels(source, groups),
@@ -78,6 +79,15 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
         "hardest": hardest,
         "has_heat": any(eye["heats"] for both in hardest.values() for eye in both),
     }
+
+
+def measure_steps(task: Task, group: Group) -> dict[str, Worth]:
+    """Return what each step is worth by the task's headline figure: kappa, accuracy, or the mean AUC of its scores."""
+    if task.kind == "findings":
+        each = {step: measures.measure_findings(group.patients, of, group.levels) for step, of in group.scores.items()}
+        return {step.replace("argmax", "scores"): Worth(of.auc, None) for step, of in each.items()}
+    counted = measures.kappa_of_counts if task.kind == "levels" else measures.accuracy_of_counts
+    return measures.measure_worth(group.patients, group.levels, group.given, counted)
 
 
 def compare(task: Task, group: Group, others: Mapping[str, np.ndarray]) -> dict[str, dict[str, Worth]]:
@@ -155,8 +165,8 @@ def draw_tiles(cache: Path, crops: list[tuple[str, Path, dict[str, Any]]]) -> di
 
 def find_card(task: Task, group: Group, steps: dict[str, measures.Worth]) -> measures.Estimate:
     """Return what a group's last step is worth, for the top of the page: of classes, Wilson's interval."""
-    if task.kind == "levels":
-        return steps[group.final].figure
+    if task.kind != "classes":
+        return list(steps.values())[-1].figure
     return measures.estimate_share(int((group.given[group.final] == group.levels).sum()), len(group.levels))
 
 
@@ -206,20 +216,20 @@ def share_levels(source: Source, groups: list[Group]) -> dict[str, np.ndarray]:
 
     Without a test set, expected and given in the validation fold.
     """
-    n_levels, split = len(source.layout.task.names), "test"
+    task, split = source.layout.task, "test"
     scores, given = evidence.read_steps(source, split)
     if not scores:
         split = "valid"
         scores, given = evidence.read_steps(source, split)
     shares, training = {}, evidence.read_training_levels(source)
     if training is not None:
-        shares["training labels"] = measures.share_levels(training.to_numpy(), n_levels)
+        shares["training labels"] = find_prior(task, training.to_numpy())
     if scores:
         shares["expected by the scores"] = scores.get(BLEND, list(scores.values())[-1]).to_numpy().mean(axis=0)
     for assigned in [levels for step, levels in given.items() if step not in scores]:
-        shares["given"] = measures.share_levels(assigned.to_numpy(), n_levels)
+        shares["given"] = find_prior(task, assigned.to_numpy())
     if groups and groups[0].split == split:
-        shares["true"] = measures.share_levels(groups[0].levels, n_levels)
+        shares["true"] = find_prior(task, groups[0].levels)
     return shares
 
 
