@@ -107,17 +107,16 @@ def make_row(graded: Grade, task: Task, thresholds: np.ndarray | None) -> dict[s
 
 def describe(graded: Grade, task: Task, thresholds: np.ndarray | None) -> dict[str, Any]:
     """Return what stands beside one photograph's picture, in words and probabilities."""
-    believed, disc = list_believed(graded, task, thresholds), graded.eye.disc
+    disc, believed = graded.eye.disc, list_believed(graded, task, thresholds)
+    verdict = ", ".join(believed) or (UNDECIDED if thresholds is None else "none of the findings")
     if task.kind == "levels":
-        verdict = f"level {graded.level}, {task.names[graded.level]}"
-    elif task.kind == "findings" and thresholds is None:
-        verdict = UNDECIDED
-    else:
-        verdict = ", ".join(believed) or "none of the findings"
+        believed = [task.names[graded.level]]
+        verdict = f"level {graded.level}, {believed[0]}"
     return {
         "name": listing.show_name(graded.eye.path.name),
         "side": graded.eye.owner.side,
         "verdict": verdict,
+        "believed": believed,
         "expected": graded.expected if task.kind == "levels" else None,
         "sure": disc and disc.confidence,
         "doubts": list_doubts(graded, task),

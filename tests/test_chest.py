@@ -25,7 +25,7 @@ from preprocess.cache.errors import InputError
 from preprocess.samples.findings import BOXES, read_boxes
 from preprocess.samples.folds import assign_folds
 from preprocess.samples.layout import Task
-from submissions import grade, page, score, write
+from submissions import grade, page, score, serve, write
 from submissions.panel import seat
 from submissions.report import __main__ as report
 from tests.tiny import make_settings
@@ -85,13 +85,17 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
     for image in told["images"]:
         assert image["findings"] == [name for name in NAMES if image["scores"][name] >= thresholds[name]]
     nets = seat(read_voters(cache, None, None, None), None, "cpu")
-    dropped = [(f"x-rays/{name}", io.BytesIO(Path(name).read_bytes())) for name in images]
-    shown = page.answer(nets, thresholds[NAMES].to_numpy(), False, {"folder": dropped})
-    assert [row["finding"].split("; ") for row in shown["rows"]] == [of["findings"] or [""] for of in told["images"]]
-    card = page.answer(nets, None, False, {"images": [(images[0], io.BytesIO(Path(images[0]).read_bytes()))]})["cards"][
-        0
-    ]
-    assert "is not known" in card["verdict"] and len(card["heats"]) == len(NAMES)
+
+    def drop(names, believed):
+        files = [(Path(name).name, io.BytesIO(Path(name).read_bytes())) for name in names]
+        return page.answer(nets, believed, False, {"images": files})
+
+    rows = drop(images, thresholds[NAMES].to_numpy())["rows"]
+    assert [row["finding"].split("; ") for row in rows] == [image["findings"] or [""] for image in told["images"]]
+    for believed, verdict in (np.zeros(3), "Mass, Nodule, Hernia"), (np.full(3, 2.0), "none"), (None, "which of them"):
+        shown = serve.render(TASK, drop(images[:1], believed), "")
+        assert f"<h2>{verdict}" in shown and shown.count('class="believed"') == verdict.count("s, N") * len(NAMES)
+        assert shown.count('type="radio"') == len(NAMES)
     grade.main([*images, f"--checkpoint={cache}/dr/epochs/0012.pt", "--views=1", "--device=cpu"])
     assert "which of them to believe is not known" in capsys.readouterr().out
 
