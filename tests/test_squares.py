@@ -211,6 +211,28 @@ def test_file_is_used_again_until_its_squares_change(cached, tmp_path):
     assert times[0] == times[1] != times[2]
 
 
+@pytest.mark.parametrize("storage", ["memory", "file"])
+def test_grey_squares_are_kept_once_and_cut_as_three_equal_channels(cached, tmp_path, storage, capsys):
+    squares, pixels = cached
+    pixels[:] = pixels[..., :1]
+    for n_grey in (4, 5):  # one that is coloured is enough for three
+        for path, picture in zip(list(squares.paths.values())[:n_grey], pixels, strict=False):
+            cv2.imwrite(str(path), picture)
+        loaded = load(squares._replace(digests={"resize": str(n_grey)}), storage, tmp_path)
+        assert loaded.pixels.shape[3] == (1 if n_grey == 5 else 3)
+    assert ("GB of pixels to write" in capsys.readouterr().out) == (storage == "file")
+    whole = Squares(loaded.eyes, pixels, loaded.tables * np.float32([1, 2, 3]))  # a scale per channel
+    for options in ({}, TURNED):
+        cuts = crops.draw_crops(5, MARGIN_PX, 0, 1, **options)
+        expected = crops.cut_batch(whole, np.arange(5), cuts, CROP_PX)
+        for kept in (loaded.pixels, torch.from_numpy(np.array(loaded.pixels))):
+            tables = whole.tables if isinstance(kept, np.ndarray) else torch.from_numpy(whole.tables)
+            torch.testing.assert_close(
+                crops.cut_batch(Squares(loaded.eyes, kept, tables), np.arange(5), cuts, CROP_PX), expected,
+                rtol=0, atol=1e-6 if not options else 3 * 3 / 50,  # a pixel is rounded otherwise on the device
+            )  # fmt: skip
+
+
 @pytest.mark.parametrize("fault", [None, b"no picture", (SIZE_PX, SIZE_PX + 1), (SIZE_PX + 1, SIZE_PX + 1)], ids=str)
 def test_bad_square_is_named(cached, tmp_path, fault):
     path = cached[0].paths["3_left"]

@@ -88,6 +88,7 @@ def _cut_on_host(squares: Squares, positions: np.ndarray, crops: Crops, crop_px:
             square = cv2.warpAffine(square, turns[row], (crop_px,) * 2, flags=TURNING, borderMode=cv2.BORDER_REPLICATE)
         code = FLIP_CODES.get((bool(is_down), bool(is_right)))
         square = square if code is None else cv2.flip(square, code)
+        square = cv2.cvtColor(square, cv2.COLOR_GRAY2RGB) if pixels.shape[3] == 1 else square
         cv2.LUT(square, tables[row][None], dst=batch[row])
     return torch.from_numpy(batch)
 

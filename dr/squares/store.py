@@ -31,7 +31,7 @@ class Squares:
     """Squares, n of them."""
 
     eyes: np.ndarray  # (n,) int64, whom they show: 2 * group + side, groups numbered as they come
-    pixels: np.ndarray | torch.Tensor  # (n, size_px, size_px, 3) uint8 RGB, an array on the host or on the device
+    pixels: np.ndarray | torch.Tensor  # (n, size_px, size_px, 3) uint8 RGB, or 1 if all are grey; on the host or device
     tables: np.ndarray | torch.Tensor  # (n, 256, 3) float32, what a pixel value of a channel becomes, where they lie
 
     @property
@@ -78,12 +78,14 @@ def load(
     learned from, 0-255. Raises InputError for a picture that cannot be read or has another size than the others.
     """
     size_px = cached.making.size_px
-    shape = (len(cached.paths), size_px, size_px, 3)
-    storage = _choose_storage(math.prod(shape), device) if storage == "auto" else storage
-    pixels: np.ndarray | torch.Tensor
-    if storage == "file":
-        pixels = _map_pixels(cached, shape, file)
-    else:
+    pixels: np.ndarray | torch.Tensor | None = _read_map(cached, file) if storage == "file" else None
+    if pixels is None:
+        shape = (len(cached.paths), size_px, size_px, 1 if _are_grey(cached) else 3)
+        storage = _choose_storage(math.prod(shape), device) if storage == "auto" else storage
+        if storage == "file" and (pixels := _read_map(cached, file)) is None:
+            _map_pixels(cached, shape, file)
+            pixels = np.load(file, mmap_mode="r")
+    if pixels is None:
         on_device = storage == "device" and device.type != "cpu"
         pixels = torch.empty(shape, dtype=torch.uint8, device=device) if on_device else np.empty(shape, np.uint8)
         _fill(pixels, cached)
@@ -121,19 +123,28 @@ def _choose_storage(size_bytes: int, device: torch.device) -> str:
     return "memory" if size_bytes < MEMORY_SHARE * free_bytes else "file"
 
 
-def _map_pixels(cached: CachedSquares, shape: tuple[int, ...], file: Path) -> np.ndarray:
-    key_file, key = file.with_suffix(".json"), str([cached.images, *sorted(cached.digests.items())])
-    if not (file.exists() and key_file.exists() and json.loads(key_file.read_text()) == key):
-        key_file.unlink(missing_ok=True)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        files.remove_partials(file.parent)
-        print(f"{file}: {math.prod(shape) / 1e9:,.1f} GB of pixels to write", flush=True)
-        with files.replacing(file) as partial:
-            pixels = make_map(partial, np.dtype(np.uint8), shape)
-            _fill(pixels, cached)
-            pixels.flush()
-        files.write_json(key_file, key)
-    return np.load(file, mmap_mode="r")
+def _describe(cached: CachedSquares) -> str:
+    return str([cached.images, *sorted(cached.digests.items())])
+
+
+def _read_map(cached: CachedSquares, file: Path) -> np.ndarray | None:
+    """Return the memory-mapped pixels of these squares, None if the file holds none, or others."""
+    key_file = file.with_suffix(".json")
+    is_ours = file.exists() and key_file.exists() and json.loads(key_file.read_text()) == _describe(cached)
+    return np.load(file, mmap_mode="r") if is_ours else None
+
+
+def _map_pixels(cached: CachedSquares, shape: tuple[int, ...], file: Path) -> None:
+    key_file = file.with_suffix(".json")
+    key_file.unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    files.remove_partials(file.parent)
+    print(f"{file}: {math.prod(shape) / 1e9:,.1f} GB of pixels to write", flush=True)
+    with files.replacing(file) as partial:
+        pixels = make_map(partial, np.dtype(np.uint8), shape)
+        _fill(pixels, cached)
+        pixels.flush()
+    files.write_json(key_file, _describe(cached))
 
 
 def make_map(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
@@ -145,12 +156,33 @@ def make_map(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def _fill(pixels: np.ndarray | torch.Tensor, cached: CachedSquares) -> None:
-    """Decode every square into its row, with what the lookup tables alone cannot do."""
+def _are_grey(cached: CachedSquares) -> bool:
+    """Tell whether the three channels of every square are one; of coloured ones the first is looked at alone."""
+
+    def is_grey(path: Path, row: int) -> bool:
+        made = _decode(cached, path, row)
+        return bool((made == made[..., :1]).all())
+
+    paths = list(cached.paths.values())
+    if not paths or not is_grey(paths[0], 0):
+        return False
+    with ThreadPoolExecutor(THREADS) as pool:
+        are_grey = all(pool.map(is_grey, paths, range(len(paths))))
+        pool.shutdown(cancel_futures=True)
+    return are_grey
+
+
+def _decode(cached: CachedSquares, path: Path, row: int) -> np.ndarray:
+    """Return a square's pixels, (size_px, size_px, 3) uint8, with what its lookup table alone cannot do."""
     making = cached.making
+    return square.finish(square.read_pixels(path, making.size_px), cached.luts[row], making.normalize)[0]
+
+
+def _fill(pixels: np.ndarray | torch.Tensor, cached: CachedSquares) -> None:
+    """Decode every square into its row."""
 
     def fill_row(path: Path, row: int) -> None:
-        made, _ = square.finish(square.read_pixels(path, making.size_px), cached.luts[row], making.normalize)
+        made = _decode(cached, path, row)[..., : pixels.shape[3]]
         if isinstance(pixels, np.ndarray):
             pixels[row] = made
         else:
