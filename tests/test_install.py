@@ -159,10 +159,12 @@ def test_the_installed_command_draws_preprocesses_and_keeps_below_the_working_di
 
 def test_the_installed_stages_find_recipes_template_and_folder(installed, tmp_path):
     code = (
-        "from preprocess.recipes import recipe; from submissions import target; import submissions.report.__main__ as "
-        "report; print(*recipe.list_names(), target.FOLDER, report.TEMPLATE.exists(), report.TEMPLATE)"
+        "from preprocess.recipes import recipe; from submissions import serve, target\n"
+        "import submissions.report.__main__ as report\n"
+        "print(*recipe.list_names(), serve.TEMPLATE.exists() and serve.REQUIREMENTS.exists())\n"
+        "print(target.FOLDER, report.TEMPLATE.exists(), report.TEMPLATE)"
     )
     shown = call_installed(installed.parent / "python", "-c", code, cwd=tmp_path).stdout.split()
     assert "article" in shown
-    assert shown[-3:-1] == ["submissions", "True"]
+    assert shown[-4:-1] == ["True", "submissions", "True"]
     assert shown[-1].startswith(str(installed.parents[1]))
