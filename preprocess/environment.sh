@@ -10,7 +10,8 @@ submissions/NAME.csv, and NAME.html, a report on it. Photographs are JPEG or PNG
 keeps what it makes in the cache: a second run does only what is new or changed.
 
   --data DIR          the folder of photographs (default: data/demo, which is drawn first), or of a folder per class,
-                      {train,val,test}/CLASS/; with --recipe oct-demo it is drawn first, if it does not exist
+                      {train,val,test}/CLASS/, or with a table of findings; with --recipe oct-demo or chest-demo
+                      it is drawn first, if it does not exist
   --cache DIR         where the stages keep what they make (default: cache, or cache/demo for the demo)
   --name NAME         the submission's name (default: submission, or demo for the demo)
   --recipe NAME       where all options without a value get it from, or FILE.toml (default: article, or demo)

@@ -49,7 +49,7 @@ def make_parser(module: str, description: str, example: str) -> argparse.Argumen
     """Return a parser with the options all stages share: `--data`, `--cache` and `--recipe`."""
     parser = make_bare_parser(module, description, example)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder in Kaggle's layout, or "
-                        "{train,val,test}/CLASS (.jpeg, .jpg, .png)")  # fmt: skip
+                        "{train,val,test}/CLASS (.jpeg, .jpg, .png), or a table of findings and images*/")  # fmt: skip
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make")
     recipe.add_option(parser)
     return parser
