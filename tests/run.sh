@@ -4,4 +4,4 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$("$root/run_all.sh" --python "$root/tests/requirements.txt")
 cd "$root"
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest --numprocesses auto --dist loadfile "$@"
