@@ -67,7 +67,7 @@ def describe(voters: Sequence[Voter]) -> dict[str, Any]:
         "task": of.task._asdict(),
         "making": of.making._asdict(),
         "input": {"name": "squares", "dtype": "uint8", "shape": ["n", side, side, 3], "channels": "RGB", "holds":
-                  "squares as preprocess.square.make_square makes them, their lookup tables applied"},
+                  "squares as preprocess.picture.square.make_square makes them, their lookup tables applied"},
         "output": {"name": "scores", "dtype": "float32", "shape": ["n", len(of.task.names)],
                    "columns": name_columns(of.task)},
         "nets": [runs.describe_voter(voter) for voter in voters],

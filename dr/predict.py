@@ -146,13 +146,14 @@ def find_test(options: argparse.Namespace, layout: Layout) -> Split | None:
             return None
         raise InputError(f"{options.cache}/resize: holds no test; run python -m preprocess first")
     if not listed:
-        print(f"dr.predict: no photographs in {options.data / 'test'}: the test set is what {options.cache} holds")
+        print(f"dr.predict: no test images in {options.data}: the test set is what {options.cache} holds")
     squares = source.read_squares(options.cache, "test", layout)
     wanted = tables.sort_images({*listed, *squares.paths})
     reasons = rejected.read_reasons(options.cache, "test")
     missing = [image for image in wanted if image not in squares.paths]
     expected = [image for image in missing if image in reasons]
-    tables.check_same_images(missing, expected, options.data / "test", f"{options.cache}/resize/test; preprocess them")
+    asked = f"the test set of {options.data}"
+    tables.check_same_images(missing, expected, asked, f"{options.cache}/resize/test; preprocess them")
     rejected.check_rejected(options.cache, {image: reasons[image] for image in missing}, options.allow_rejected)
     return Split("test", squares, squares.digests, wanted)
 
@@ -259,8 +260,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings.add_device_options(parser)
     parser.add_argument("--views", type=stage.whole(1), help="views averaged per image")
     parser.add_argument("--epochs-averaged", type=parse_epochs, metavar="last:N|best|8,9,10",
-                        help="epochs whose nets are averaged; best: by QWK of levels, accuracy of classes; "
-                        "best:log_loss: by that")  # fmt: skip
+                        help="epochs whose nets are averaged; best: by QWK of levels, accuracy of classes, "
+                        "mean AUC of findings; best:log_loss: by that")  # fmt: skip
     parser.add_argument("--batch-size", type=stage.whole(1), help="images scored at a time")
     parser.add_argument("--average", type=settings.parse_run, nargs="+", metavar="RUN",
                         help="write the mean of these runs' score tables instead, as those of --run")  # fmt: skip

@@ -133,7 +133,7 @@ def update(
     reasons: dict[str, str] = {}
     for split, (paths, misnamed) in listings.items():
         if not paths:
-            print(f"{' and '.join(parameters)}: {split}: no photographs in {data / split}")
+            print(f"{' and '.join(parameters)}: no {split} photographs in {data}")
             continue
         journals = {name: Journal(cache / name, split, own) for name, own in parameters.items()}
         _update_split(cache, split, paths, corrections, found_by, journals, workers)

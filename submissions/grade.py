@@ -300,7 +300,7 @@ def add_voice_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="of a finished run: the nets and views that "
                         "dr.predict averaged, and the blend")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets to average, without a "
-                        "cache; after the photographs")  # fmt: skip
+                        "cache")  # fmt: skip
     parser.add_argument("--blend", type=Path, metavar="FILE.pt", help="of blend.train (the cache's; with --checkpoint "
                         "none, and no eye knows of its fellow)")  # fmt: skip
     parser.add_argument("--views", type=stage.whole(1), help="views averaged per eye (the cache's; with --checkpoint "
@@ -337,7 +337,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("photographs", nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "
                         "PATIENT_right, or one of them, or one of any name, or a folder of many patients; "
-                        "for classes any number of images and folders; http(s) addresses, too")  # fmt: skip
+                        "for classes and findings any number of images and folders; http(s) addresses, too; "
+                        "all of them before --checkpoint")  # fmt: skip
     parser.add_argument("--left", type=Path, metavar="FILE", help="the left eye, whatever the file's name")
     parser.add_argument("--right", type=Path, metavar="FILE", help="the right eye")
     parser.add_argument("--patient", metavar="NAME", help="whose they are (as the names say, if they do)")

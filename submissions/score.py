@@ -2,7 +2,7 @@
 
 python -m submissions.score --data DIR --cache DIR [--labels FILE]
 
-With DATA/testLabels.csv it is the test set that is scored; without it, as with Kaggle's own files, the validation fold,
+Where DATA tells what is true of the test set, that is scored; else, as with Kaggle's own files, the validation fold,
 where the blend is cross-fitted.
 """
 
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "class by itself; of findings the AUC and average precision of each, and their means.",
         "--data data --cache cache",
     )
-    parser.add_argument("--labels", type=Path, help="true levels of the test set (default: DATA/testLabels.csv)")
+    parser.add_argument("--labels", type=Path, help="what is true of the test set (default: "
+                        "DATA/testLabels.csv; of classes the folders in DATA/test, of findings the table)")  # fmt: skip
     options = recipe.parse(parser, argv, "submissions.score")
     source = evidence.find_source(options.data, options.cache, options.labels)
     groups = evidence.read_groups(source)

@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 def list_expected(data: Path, layout: Layout) -> tuple[list[str], Path]:
     """Return the images that a submission must have, in its order, and the file or folder that says so.
 
-    That is the sample of a submission, where there is one, else the test folder.
+    That is the sample of a submission, where there is one, else the test folder, of findings the test list.
     """
     sample = data / layout.sample
     if sample.exists():
         return list(tables.read_table(sample, ["image"])["image"]), sample
     paths = layout.list_images(data, "test").paths
     if not paths:
-        raise InputError(f"{data}: neither {layout.sample} nor photographs in test/: no image to submit")
-    return list(paths), data / "test"
+        raise InputError(f"{data}: neither {layout.sample} nor test images: no image to submit")
+    return list(paths), data / (layout.labels["test"] if layout.task.kind == "findings" else "test")
 
 
 def read_given(path: Path, is_scores: bool, layout: Layout) -> pd.Series:
@@ -115,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = stage.make_parser(
         "submissions.write",
         "Write submissions/NAME.csv, ready for Kaggle: header image,level, a level 0-4 for exactly the images of "
-        "DATA/sampleSubmission.csv, in its order, or else of DATA/test; for folders of classes image,class; for "
-        "findings image and the probability of each. Anything else is an error. Tells how frequent the levels are "
+        "DATA/sampleSubmission.csv, in its order, or else of the test set; for folders of classes image,class; "
+        "for findings image and the probability of each. Anything else is an error. Tells how frequent the levels are "
         "beside the training labels, and the kappa that the scores promise.",
         "--data data --cache cache --name first",
     )
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     is_chosen = layout.task.kind != "levels" and not options.levels  # here, as no stage before has done it
     levels_path = options.levels or options.cache / ("dr/scores_test.csv" if is_chosen else "kappa/levels_test.csv")
     if is_chosen and not levels_path.exists() and not layout.list_images(options.data, "test").paths:
-        print(f"submissions.write: no photographs in {options.data / 'test'}: nothing to submit")
+        print(f"submissions.write: no test images in {options.data}: nothing to submit")
         return
     files.check_out(out, levels_path, *(options.data / name for name in (layout.sample, *layout.labels.values())))
     target.claim(options, out)
