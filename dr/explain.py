@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.train left the net: its last epoch")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
     parser.add_argument("--level", type=stage.whole(0), help="level to explain (the one nearest to the mean), "
-                        "or the number of a class in their order (the likeliest)")  # fmt: skip
+                        "or the number of a class or finding in their order (the likeliest)")  # fmt: skip
     add_strict_option(parser)
     parser.add_argument("--layer", choices=LAYERS, default="fine", help="fine: an earlier convolution, which shows "
                         "single spots; last: the last one, coarse, Grad-CAM proper")  # fmt: skip

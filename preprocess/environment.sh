@@ -9,9 +9,9 @@ From a folder in Kaggle's layout (train/*.jpeg, test/*.jpeg, trainLabels.csv, pe
 submissions/NAME.csv, and NAME.html, a report on it. Photographs are JPEG or PNG, named .jpeg, .jpg or .png. Every stage
 keeps what it makes in the cache: a second run does only what is new or changed.
 
-  --data DIR          the folder of photographs (default: data/demo, which is drawn first), or of a folder per class,
-                      {train,val,test}/CLASS/, or with a table of findings; with --recipe oct-demo or chest-demo
-                      it is drawn first, if it does not exist
+  --data DIR          the data folder (default: data/demo, which is drawn first): as above, or with a folder per class,
+                      {train,val,test}/CLASS/, or with a table of findings and images*/; with --recipe oct-demo or
+                      chest-demo it is drawn first, if it does not exist
   --cache DIR         where the stages keep what they make (default: cache, or cache/demo for the demo)
   --name NAME         the submission's name (default: submission, or demo for the demo)
   --recipe NAME       where all options without a value get it from, or FILE.toml (default: article, or demo)

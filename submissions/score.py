@@ -15,7 +15,7 @@ from dr.measures import Estimate, measure_classes, measure_findings, quadratic_w
 from preprocess.cache import stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
-from preprocess.samples.layout import Task
+from preprocess.samples.layout import TARGETS, Task
 from submissions.report import evidence
 from submissions.report.evidence import Group
 
@@ -76,10 +76,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "DATA/testLabels.csv; of classes the folders in DATA/test, of findings the table)")  # fmt: skip
     options = recipe.parse(parser, argv, "submissions.score")
     source = evidence.find_source(options.data, options.cache, options.labels)
-    groups = evidence.read_groups(source)
+    groups, task = evidence.read_groups(source), source.layout.task
     if not groups:
-        raise InputError(f"{options.cache}: no scores of images whose level is known; run python -m dr.predict first")
-    group, task = groups[0], source.layout.task
+        known = f"no scores of images whose {TARGETS[task.kind]} is known"
+        raise InputError(f"{options.cache}: {known}; run python -m dr.predict first")
+    group = groups[0]
     if task.kind != "levels":
         describe = describe_classes if task.kind == "classes" else describe_findings
         print(*describe(group, task), stage.NOTICE, sep="\n")

@@ -30,7 +30,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that are values; what happens without an option that has none, its help tells."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        has_value = action.default is not None and action.default is not False
+        has_value = action.default not in (None, []) and action.default is not False
         return super()._get_help_string(action) if has_value else action.help
 
 
