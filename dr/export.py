@@ -60,8 +60,15 @@ def export(options: argparse.Namespace) -> None:
 def describe(voters: Sequence[Voter]) -> dict[str, Any]:
     """Return what a program that feeds the net must know, as plain numbers and names."""
     of = voters[0].checkpoint
-    side = of.making.size_px
-    return {
+    side, eyes = of.making.size_px, {}
+    if any(voter.checkpoint.settings.pairs for voter in voters):
+        eyes["eyes"] = {
+            "name": "eyes",
+            "dtype": "int64",
+            "shape": ["n"],
+            "holds": "2 * patient + side, 0 or 1",
+        }
+    return eyes | {
         "notice": stage.NOTICE,
         "version": pipeline.VERSION,
         "task": of.task._asdict(),

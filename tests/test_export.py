@@ -44,6 +44,13 @@ def test_halves_are_half_as_large_and_say_nearly_the_same(trained, tmp_path):
     assert 0.4 < sizes[1] / sizes[0] < 0.6
 
 
+def test_a_paired_net_tells_that_it_wants_to_know_whose_eyes_there_are(places, cache, run, tmp_path):
+    run("--epochs", 1, "--pairs")
+    export.main([f"--checkpoint={cache}/dr/epochs/0001.pt", "--views=1", f"--out={tmp_path}/net.onnx"])
+    told = json.loads((tmp_path / "net.json").read_text())
+    assert [given.name for given in onnx.load(tmp_path / "net.onnx").graph.input] == ["squares", told["eyes"]["name"]]
+
+
 def test_what_says_something_else_is_not_written(trained, tmp_path, monkeypatch):
     def spoil(model):
         for tensor in model.graph.initializer:
