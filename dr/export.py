@@ -206,7 +206,7 @@ def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str,
     targets = read_targets_of(scores.index, scores_from, options.data / layout.labels["train"], layout)
     groups = [layout.find_owner(image).group for image in scores.index]
     drawn = draw_measures(task, groups, scores.to_numpy(), targets.to_numpy())
-    return {name: measures.estimate(values[0], values[1:]) for name, values in drawn.items()}, len(scores)
+    return {name: measures.estimate_drawn(values) for name, values in drawn.items()}, len(scores)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

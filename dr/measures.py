@@ -124,6 +124,11 @@ def estimate(value: float, drawn: np.ndarray) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
+def estimate_drawn(drawn: np.ndarray) -> Estimate:
+    """Return a figure with its interval, of its value for all images, first, and for each draw: (1 + n_draws,)."""
+    return estimate(float(drawn[0]), drawn[1:])
+
+
 def quadratic_weighted_kappa(levels: np.ndarray, predicted: np.ndarray, n_levels: int = 5) -> float:
     """Return 1 − observed / chance squared disagreement (Cohen 1968, Psychological Bulletin 70(4)).
 
@@ -183,8 +188,8 @@ def measure_worth(
     for step, guessed in predicted.items():
         n_levels = int(max(levels.max(), guessed.max())) + 1  # higher ones that nobody has change no figure
         drawn = figure(count_draws(draws, numbers, levels, guessed, n_levels))  # first that of all images
-        gain = None if before is None else estimate(float(drawn[0] - before[0]), drawn[1:] - before[1:])
-        worth[step], before = Worth(estimate(float(drawn[0]), drawn[1:]), gain), drawn
+        gain = None if before is None else estimate_drawn(drawn - before)
+        worth[step], before = Worth(estimate_drawn(drawn), gain), drawn
     return worth
 
 
@@ -278,12 +283,12 @@ def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarr
         auc = float(measure_auc(scores[:, number], true, np.ones(len(true))))
         aucs = draw_weighted(draws, numbers, functools.partial(measure_auc, scores[:, number], true))
         precision, recall = (estimate_share(right, int(whole.sum(axis=axis)[number])) for axis in (0, 1))
-        of_f1 = estimate(float(f1[0, number]), f1[1:, number])
+        of_f1 = estimate_drawn(f1[:, number])
         each.append(ClassFigures(int(true.sum()), precision, recall, of_f1, estimate(auc, aucs)))
     return ClassesFigures(
         estimate_share(int(np.trace(whole)), len(targets)),
         estimate(measure_log_loss(scores, targets), lost / drawn),
-        estimate(float(macro[0]), macro[1:]),
+        estimate_drawn(macro),
         each,
     )
 

@@ -29,7 +29,6 @@ def show(of: Estimate) -> str:
 
 def describe_classes(group: Group, task: Task) -> list[str]:
     """Return what each step is worth, and how well the last tells each class, as lines."""
-
     n_groups, width = len(set(group.patients)), max(11, *map(len, task.names))
     lines = [f"classes on the {group.title} ({len(group.images)} images of {n_groups} patients), with 95 % intervals"]
     lines.append(f"  {'':46}{'accuracy':>26}{'log loss':>26}{'macro F1':>26}")

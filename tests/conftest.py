@@ -13,34 +13,29 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for all tha
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
 
+def draw(tmp_path_factory, options):
+    """Return a folder that preprocess.synthetic has drawn."""
+    data = tmp_path_factory.mktemp("drawn") / "data"
+    synthetic.main([*f"{options} --jobs 1".split(), f"--data={data}"])
+    return data
+
+
 @pytest.fixture(scope="session")
 def drawn_folder(tmp_path_factory):
     """A data folder of 4 training and 2 test patients, 400 px wide; to be read only."""
-    data = tmp_path_factory.mktemp("drawn")
-    synthetic.main(
-        [*"--patients-train 4 --patients-test 2 --width-px 400 --levels balanced --jobs 1".split(), f"--data={data}"]
-    )
-    return data
+    return draw(tmp_path_factory, "--patients-train 4 --patients-test 2 --width-px 400 --levels balanced")
 
 
 @pytest.fixture(scope="session")
 def drawn_scans(tmp_path_factory):
     """A folder of OCT scans by class, 8 training and 3 test patients, 128 px wide; to be read only."""
-    data = tmp_path_factory.mktemp("scans") / "scans"
-    synthetic.main(
-        [*"--kind oct --patients-train 8 --patients-test 3 --width-px 128 --jobs 1".split(), f"--data={data}"]
-    )
-    return data
+    return draw(tmp_path_factory, "--kind oct --patients-train 8 --patients-test 3 --width-px 128")
 
 
 @pytest.fixture(scope="session")
 def drawn_chest(tmp_path_factory):
     """A folder of chest x-rays with a table of findings, 10 training and 3 test patients; to be read only."""
-    data = tmp_path_factory.mktemp("xrays") / "xrays"
-    synthetic.main(
-        [*"--kind chest --patients-train 10 --patients-test 3 --width-px 128 --jobs 1".split(), f"--data={data}"]
-    )
-    return data
+    return draw(tmp_path_factory, "--kind chest --patients-train 10 --patients-test 3 --width-px 128")
 
 
 @pytest.fixture(scope="session")

@@ -100,8 +100,7 @@ def compare(task: Task, group: Group, others: Mapping[str, np.ndarray]) -> dict[
     own = drawn["this run"]
 
     def weigh(values: np.ndarray, less: np.ndarray) -> Worth:
-        gains = values - less
-        return Worth(measures.estimate(values[0], values[1:]), measures.estimate(gains[0], gains[1:]))
+        return Worth(measures.estimate_drawn(values), measures.estimate_drawn(values - less))
 
     return {run: {name: weigh(values, own[name]) for name, values in of.items()} for run, of in drawn.items()}
 

@@ -46,7 +46,7 @@ def measure(data, cache, run):
     targets = layout.read_labels(data / layout.labels["train"]).loc[table.index].to_numpy()
     scores, groups = table.to_numpy(), [layout.find_owner(image).group for image in table.index]
     drawn = draw_measures(layout.task, groups, scores, targets)
-    figures = {name: measures.estimate(values[0], values[1:]) for name, values in drawn.items()}
+    figures = {name: measures.estimate_drawn(values) for name, values in drawn.items()}
     if layout.task.kind == "levels":
         worth = measures.measure_worth(groups, targets, {OPTIMAL: decide(scores, "exact").levels})
         figures[OPTIMAL] = worth[OPTIMAL].figure
