@@ -161,3 +161,10 @@ def test_a_run_of_other_images_is_not_compared(last_stages, tmp_path):
         make(data, cache, page, "--compare", f"{tmp_path}/few.csv")
     with pytest.raises(InputError, match="--compare .*nowhere: no score table"):
         make(data, cache, page, "--compare", f"{tmp_path}/nowhere")
+
+
+def test_of_a_test_set_without_scores_the_validation_fold_is_compared(last_stages):
+    data, cache, page = last_stages
+    for name in [evidence.ASSIGNED, *(name.format(split="test") for _, name in evidence.STEPS)]:
+        (cache / name).unlink()
+    assert "12 images, validation fold" in make(data, cache, page, "--compare", str(cache))

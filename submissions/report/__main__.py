@@ -38,6 +38,7 @@ def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -
     """Bring the report in the cache up to date and put a copy in its place; return one line on what was done."""
     folder = source.cache / "report"
     parameters = {"version": VERSION, "name": name, "data": source.data.resolve().name}
+    parameters["compare"] = list(map(str, others))
     inputs = evidence.digest_inputs(source, others) | {"template": files.hash_file(TEMPLATE)}
     change = manifest.find_change(folder, parameters, inputs)
     if change is not None:

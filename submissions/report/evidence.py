@@ -35,6 +35,7 @@ STEPS = (
 )
 NET, BLEND = STEPS[1][0], STEPS[3][0]  # the scores before and after both eyes are blended
 ASSIGNED = "kappa/levels_test.csv"
+SPLITS = ("valid", "test")
 PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solution were ignored
 
 
@@ -177,23 +178,21 @@ def _select(source: Source, split: str, title: str, true: pd.Series, steps: tupl
     return Group(title, split, images, owners, true.loc[images].to_numpy(), n_levels, scores, given)
 
 
-def find_scores(path: Path, split: str) -> Path:
-    """Return the last score table of a cache, or of a run's folder in it, CACHE/dr/runs/NAME; a table is one itself.
-
-    Raises InputError if there is none.
-    """
+def list_scores(path: Path, split: str) -> list[Path]:
+    """Return the score tables of a cache, the last first, or of a run's folder in it; a table is one itself."""
     names = [name.format(split=split) for step, name in STEPS if step in (NET, BLEND)]
     places = [path] if path.is_file() else [path / name for name in (*names[::-1], f"scores_{split}.csv")]
-    if not (found := [place for place in places if place.is_file()]):
-        raise InputError(f"--compare {path}: no score table, and no cache or run's folder with scores_{split}.csv")
-    return found[0]
+    return [place for place in places if place.is_file()]
 
 
 def read_others(group: Group, paths: Sequence[Path], task: Task) -> dict[str, np.ndarray]:
     """Return what each other run says of a group's images: path -> (n, k). Raises InputError if it lacks some."""
     others = {}
     for path in paths:
-        scores = read_scores(find_scores(path, group.split), task)
+        if not (found := list_scores(path, group.split)):
+            needed = f"scores_{group.split}.csv"
+            raise InputError(f"--compare {path}: no score table, and no cache or run's folder with {needed}")
+        scores = read_scores(found[0], task)
         tables.check_same_images(group.images, scores.index.intersection(group.images), group.title, path)
         others[str(path)] = scores.loc[group.images].to_numpy()
     return others
@@ -211,13 +210,12 @@ def digest_inputs(source: Source, others: Sequence[Path] = ()) -> dict[str, str]
     """Return the digests of everything above: file or part -> SHA-256; what is not there has none."""
     cache = source.cache
     paths = {f"{name} manifest": cache / folder / "manifest.json" for name, folder in REPORTED.items()}
-    names = [name.format(split=split) for split in ("valid", "test") for _, name in STEPS]
+    names = [name.format(split=split) for split in SPLITS for _, name in STEPS]
     paths |= {name: cache / name for name in (*names, ASSIGNED, "rejected.csv", audit.TABLE)}
     paths |= {f"history {run or ''}": runs.folder_of(cache, run) / "epochs/history.csv" for run in list_runs(cache)}
     paths |= {"thresholds": cache / "dr" / THRESHOLDS, "boxes": source.data / BOXES}
     paths |= {"training labels": source.data / source.layout.labels["train"], "labels": source.labels or Path("/")}
-    split = "test" if source.labels else "valid"
-    paths |= {f"other {path}": find_scores(path, split) for path in others}
+    paths |= {f"other {table}": table for path in others for split in SPLITS for table in list_scores(path, split)}
     digests = {name: files.hash_file(path) for name, path in paths.items() if path.is_file()}
     if source.labels and source.labels.is_dir():
         digests["labels"] = files.hash_text(source.layout.read_labels(source.labels).to_csv())
