@@ -48,9 +48,9 @@ def export(options: argparse.Namespace) -> None:
         raise InputError("the nets want different squares, or answer different questions; name one by --run")
     described, told = describe(voters), ""
     if options.out.suffix == ".onnx":
-        told = f", scores off by {write_onnx(voters, options.out, options.half):.1g} at most"
+        told = f", scores off by {write_onnx(voters, described, options.out, options.half):.1g} at most"
     else:
-        write_weights(voters, options.out, options.half)
+        write_weights(voters, described, options.out, options.half)
     files.write_json(options.out.with_suffix(".json"), described)
     card = write_card(described, *measure_held_out(options, of.task))
     files.write_bytes(options.out.with_suffix(".md"), "\n".join(card).encode())
@@ -60,15 +60,10 @@ def export(options: argparse.Namespace) -> None:
 def describe(voters: Sequence[Voter]) -> dict[str, Any]:
     """Return what a program that feeds the net must know, as plain numbers and names."""
     of = voters[0].checkpoint
-    side, eyes = of.making.size_px, {}
-    if any(voter.checkpoint.settings.pairs for voter in voters):
-        eyes["eyes"] = {
-            "name": "eyes",
-            "dtype": "int64",
-            "shape": ["n"],
-            "holds": "2 * patient + side, 0 or 1",
-        }
-    return eyes | {
+    side = of.making.size_px
+    eyes = {"name": "eyes", "dtype": "int64", "shape": ["n"], "holds": "2 * patient + side, 0 or 1"}
+    is_paired = any(voter.checkpoint.settings.pairs for voter in voters)
+    return ({"eyes": eyes} if is_paired else {}) | {
         "notice": stage.NOTICE,
         "version": pipeline.VERSION,
         "task": of.task._asdict(),
@@ -81,7 +76,7 @@ def describe(voters: Sequence[Voter]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_onnx(voters: Sequence[Voter], out: Path, is_half: bool) -> float:
+def write_onnx(voters: Sequence[Voter], described: dict[str, Any], out: Path, is_half: bool) -> float:
     """Write the mean of the nets and views; return by how much its scores differ from dr.predict's, at most.
 
     Raises InputError if that is too much.
@@ -94,7 +89,7 @@ def write_onnx(voters: Sequence[Voter], out: Path, is_half: bool) -> float:
     mean, side = Averaged(voters).eval(), voters[0].checkpoint.making.size_px
     pixels = np.random.default_rng(0).integers(0, 256, (N_CHECKED, side, side, 3), dtype=np.uint8)
     given = {"squares": torch.from_numpy(pixels)}
-    if mean.is_paired:
+    if "eyes" in described:
         given["eyes"] = torch.tensor([0, 1, 2])  # a patient's two eyes, and one alone
     with files.replacing(out) as partial:
         # The exporter by tracing: fifty times as fast here as its successor, and its files are smaller.
@@ -108,7 +103,7 @@ def write_onnx(voters: Sequence[Voter], out: Path, is_half: bool) -> float:
         model = onnx.load(partial)
         if is_half:
             halve(model)
-        onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in describe(voters).items()})
+        onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in described.items()})
         onnx.save(model, partial)
         session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
         differences = []
@@ -152,7 +147,7 @@ def check_half(numbers: np.ndarray, name: str) -> np.ndarray:
     return halved
 
 
-def write_weights(voters: Sequence[Voter], out: Path, is_half: bool) -> None:
+def write_weights(voters: Sequence[Voter], described: dict[str, Any], out: Path, is_half: bool) -> None:
     """Write the weights of a net, with its `mean` and `std`, as `dr.train --weights` takes them.
 
     Raises InputError if there are several nets.
@@ -168,7 +163,7 @@ def write_weights(voters: Sequence[Voter], out: Path, is_half: bool) -> None:
         kept = {name: value for name, value in weights.items() if value.is_floating_point()}
         weights |= {name: torch.from_numpy(check_half(value.numpy(), name)) for name, value in kept.items()}
     weights |= {"mean": torch.tensor(of.mean), "std": torch.tensor(of.std)}
-    metadata = {key: json.dumps(value) for key, value in describe(voters).items()}
+    metadata = {key: json.dumps(value) for key, value in described.items()}
     files.write_bytes(out, safetensors.save(weights, metadata))
 
 

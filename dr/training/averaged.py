@@ -19,7 +19,6 @@ class Averaged(nn.Module):
         super().__init__()
         nets = [learner.load_net(voter.checkpoint) for voter in voters]
         self.nets = nn.ModuleList(nets)
-        self.is_paired = any(net.head.joint is not None for net in nets)  # wants to know whose eyes there are
         self.kind = voters[0].checkpoint.task.kind
         self.views: list[tuple[float, int, list[tuple[int, ...]]]] = []  # share of each view, side, where they are cut
         for number, (voter, net) in enumerate(zip(voters, nets, strict=True)):

@@ -11,6 +11,7 @@ from dr.nets import catalog
 from dr.nets.net import Net
 from dr.nets.pretrained import Pretrained
 from dr.training import checkpoint
+from preprocess.cache import stage
 from preprocess.cache.errors import InputError, shorten
 
 HEADS = ("fc", "classifier", "head", "heads", "last_linear", "AuxLogits", "aux1", "aux2")  # of timm and torchvision
@@ -57,11 +58,9 @@ def read(path: Path) -> dict[str, Any]:
     Raises InputError for what is neither, and for a damaged file.
     """
     if path.suffix == ".safetensors":
-        catalog.import_timm()  # which brings it
-        import safetensors.torch
-
+        safetensors, tensors = stage.import_libraries(catalog.REQUIREMENTS, "safetensors", "safetensors.torch")
         try:
-            return safetensors.torch.load_file(path)
+            return tensors.load_file(path)
         except (safetensors.SafetensorError, ValueError, KeyError):
             raise InputError(f"{path}: not a file of safetensors, or a damaged one") from None
     content = checkpoint.load(path, MADE_BY)

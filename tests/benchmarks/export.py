@@ -53,7 +53,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name, is_half in (("onnx", False), ("onnx, float16", True)):
             path = Path(folder) / f"{is_half}.onnx"
-            export.write_onnx(voters, path, is_half)
+            export.write_onnx(voters, export.describe(voters), path, is_half)
             threads = onnxruntime.SessionOptions()
             threads.intra_op_num_threads = torch.get_num_threads()
             session = onnxruntime.InferenceSession(path, threads)
