@@ -7,8 +7,8 @@ and backward the gradients of the same tensors: `float32` nothing; `bfloat16` al
 and outputs of convolutions, outputs of BatchNorm); `bfloat16-TENSOR` all but one kind of tensor (input, weights,
 before, after, gradients, block1); `bfloat16+centered` all, with the bias of each convolution moved so that what
 BatchNorm subtracts is near 0 before it is rounded; and the same with float16, its range too, with the gradients scaled
-into it as `dr.train --precision float16` does. Prints, per variant and seed, the log losses and kappa of the last
-epoch, and over the seeds their mean and spread.
+into it as `dr.train --precision float16` does. `auto` emulates nothing: it is `dr.train`'s own on this processor.
+Prints, per variant and seed, the log losses and kappa of the last epoch, and over the seeds their mean and spread.
 
 With --gradients no net is trained: in the float32 nets of --out, epoch by epoch, the gradient of one batch is computed
 with each variant's rounding. Prints how far it lies from the exact one, as a share of its length (root mean square over
@@ -124,7 +124,7 @@ def prepare(net: Net, variant: str) -> Net:
     """Have a net round what a variant says; return it."""
     name, _, centered = variant.partition("+")
     kind, *spared = name.split("-")
-    if kind != "float32":
+    if kind not in ("float32", "auto"):
         emulate(net, getattr(torch, kind), set(spared))
     if centered:
         net.register_forward_pre_hook(lambda net, _: center(net) if net.training else None)
@@ -133,7 +133,7 @@ def prepare(net: Net, variant: str) -> Net:
 
 def run_variant(variant: str, seed: int, options: argparse.Namespace, further: list[str]) -> dict[str, float]:
     """Train one net; return the figures of its last epoch."""
-    cache = options.out / f"{variant}-{seed}"
+    cache, precision = options.out / f"{variant}-{seed}", "auto" if variant == "auto" else "float32"
     made = learner.make_learner
 
     def make_rounding(*arguments):
@@ -147,7 +147,8 @@ def run_variant(variant: str, seed: int, options: argparse.Namespace, further: l
             (cache / folder).symlink_to((options.cache / folder).resolve())
     training_epochs.learner.make_learner = make_rounding
     try:
-        train.main([f"--data={options.data}", f"--cache={cache}", f"--seed={seed}", "--precision=float32", *further])
+        common = [f"--data={options.data}", f"--cache={cache}"]
+        train.main([*common, f"--seed={seed}", f"--precision={precision}", *further])
     finally:
         training_epochs.learner.make_learner = made
     figures = sorted((cache / "dr" / "epochs").glob("*.json"))
