@@ -1,6 +1,5 @@
 """Every figure of the pipeline, each formula once: scores, levels, groups and owners in, numbers out; no files."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,13 +11,12 @@ from preprocess.samples.layout import Owner
 FLOOR = 1e-6  # of a score in the log loss: one certain error does not make the mean infinite
 N_DRAWS = 1000  # of the bootstrap: the ends of a 95 % interval rest on 25 draws each
 SEED = 0
-DRAWS_AT_A_TIME = 100  # 26,788 groups in float32 take 11 MB
 INTERVAL = (2.5, 97.5)  # percent
 Z95 = 1.959964  # of a normal distribution 95 % lie within so many deviations
 N_BINS = 10  # of the reliability diagram
 LEAST_IN_BIN = 10  # a share of fewer scores says nothing
 
-Figure = Callable[[np.ndarray], np.ndarray]  # of confusion matrices or weights (..., n) -> (...,)
+Figure = Callable[[np.ndarray], np.ndarray]  # of confusion matrices (..., k, k) -> (...,)
 
 
 class Estimate(NamedTuple):
@@ -92,41 +90,24 @@ class Reliability(NamedTuple):
     error: float
 
 
-def number_groups(groups: Sequence[str]) -> np.ndarray:
-    """Return each image's group as a number 0..n_groups-1, (n,) int64."""
-    return np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+def draw_figures(groups: Sequence[str], figure: Callable[[np.ndarray], np.ndarray | list]) -> np.ndarray:
+    """Return the figures of all images, first, and of each draw of a bootstrap over groups, (1 + N_DRAWS, ...).
 
-
-def draw_groups(n_groups: int) -> np.ndarray:
-    """Return how often each draw, with replacement, takes each group: (N_DRAWS, n_groups) uint8."""
-    rng = np.random.default_rng(SEED)
-    taken = (rng.integers(n_groups, size=n_groups) for _ in range(N_DRAWS))
-    return np.stack([np.bincount(groups, minlength=n_groups).astype(np.uint8) for groups in taken])
-
-
-def sum_draws(draws: np.ndarray, by_group: np.ndarray) -> np.ndarray:
-    """Return the sums over the groups of each draw, (n_draws, k); `by_group` is (n_groups, k), counts or losses."""
-    values = by_group.astype(np.float32)  # whole numbers below 2**24 stay exact
-    parts = (draws[start : start + DRAWS_AT_A_TIME] for start in range(0, len(draws), DRAWS_AT_A_TIME))
-    return np.concatenate([part.astype(np.float32) @ values for part in parts]).astype(np.float64)
-
-
-def draw_weighted(draws: np.ndarray, numbers: np.ndarray, figure: Figure) -> np.ndarray:
-    """Return the figure of each draw, (n_draws,): `figure` maps how often each image counts, (m, n), to (m,)."""
-    parts = (draws[start : start + DRAWS_AT_A_TIME] for start in range(0, len(draws), DRAWS_AT_A_TIME))
-    return np.concatenate([figure(part[:, numbers]) for part in parts])
-
-
-def estimate(value: float, drawn: np.ndarray) -> Estimate:
-    """Return a figure with the percentile interval of its draws, of those in which it can be measured."""
-    drawn = drawn[~np.isnan(drawn)] if np.isfinite(value) else np.full(1, np.nan)
-    low, high = np.percentile(drawn, INTERVAL)
-    return Estimate(value, float(low), float(high))
+    `figure` maps rows, in a draw some of them several times, to its figures. The draws are the same for all figures of
+    the same groups, so that differences may be taken draw by draw.
+    """
+    numbers = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+    order, n_groups, rng = np.argsort(numbers, kind="stable"), numbers.max() + 1, np.random.default_rng(SEED)
+    taken = (np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(N_DRAWS))
+    drawn = (np.repeat(order, times[numbers[order]]) for times in taken)
+    return np.array([figure(rows) for rows in (np.arange(len(numbers)), *drawn)], np.float64)
 
 
 def estimate_drawn(drawn: np.ndarray) -> Estimate:
-    """Return a figure with its interval, of its value for all images, first, and for each draw: (1 + n_draws,)."""
-    return estimate(float(drawn[0]), drawn[1:])
+    """Return a figure with the percentile interval of its draws in which it can be measured, see `draw_figures`."""
+    value, draws = float(drawn[0]), drawn[1:]
+    low, high = np.percentile(draws[~np.isnan(draws)] if np.isfinite(value) else np.nan, INTERVAL)
+    return Estimate(value, float(low), float(high))
 
 
 def quadratic_weighted_kappa(levels: np.ndarray, predicted: np.ndarray, n_levels: int = 5) -> float:
@@ -181,26 +162,14 @@ def measure_worth(
     `levels` are the true ones, or classes; `predicted` maps each step, in their order, to the (n,) levels it gives;
     `figure` maps confusion matrices to what they are worth, like `kappa_of_counts`.
     """
-    numbers = number_groups(groups)
-    draws = draw_groups(numbers.max() + 1)
-    worth: dict[str, Worth] = {}
-    before = None
-    for step, guessed in predicted.items():
-        n_levels = int(max(levels.max(), guessed.max())) + 1  # higher ones that nobody has change no figure
-        drawn = figure(count_draws(draws, numbers, levels, guessed, n_levels))  # first that of all images
-        gain = None if before is None else estimate_drawn(drawn - before)
-        worth[step], before = Worth(estimate_drawn(drawn), gain), drawn
-    return worth
+    n_levels = int(max(of.max() for of in (levels, *predicted.values()))) + 1  # those that nobody has change no figure
 
+    def measure(rows: np.ndarray) -> np.ndarray:
+        return figure(np.stack([count_pairs(levels[rows], of[rows], n_levels) for of in predicted.values()]))
 
-def count_draws(
-    draws: np.ndarray, numbers: np.ndarray, levels: np.ndarray, predicted: np.ndarray, n_levels: int
-) -> np.ndarray:
-    """Return the confusion matrix of all images and then that of each draw, (1 + n_draws, n_levels, n_levels)."""
-    n_cells = n_levels**2
-    cells = n_cells * numbers + n_levels * levels + predicted
-    by_group = np.bincount(cells, minlength=n_cells * draws.shape[1]).reshape(-1, n_cells)
-    return np.vstack([by_group.sum(axis=0), sum_draws(draws, by_group)]).reshape(-1, n_levels, n_levels)
+    drawn = draw_figures(groups, measure)
+    gains = [None, *map(estimate_drawn, np.diff(drawn).T)]
+    return {step: Worth(estimate_drawn(of), gain) for step, of, gain in zip(predicted, drawn.T, gains, strict=True)}
 
 
 def measure_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int) -> Agreement | None:
@@ -242,28 +211,20 @@ def macro_f1_of_counts(counts: np.ndarray) -> np.ndarray:
     return np.nanmean(rates_of_counts(counts)[..., 2, :], axis=-1)
 
 
-def count_runs(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many true and how many other images have each score, the lowest first, (..., n_different) each.
-
-    Parameters: see `measure_auc`.
-    """
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
-    weights, is_true = np.asarray(weights, np.float64)[..., order], np.asarray(is_true, bool)[order]
-    true, false = (np.add.reduceat(weights * part, starts, axis=-1) for part in (is_true, ~is_true))
-    return true, false
+def count_runs(scores: np.ndarray, is_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many true and how many other images have each score, the lowest first; all given are (n,)."""
+    values, places = np.unique(scores, return_inverse=True)
+    return np.bincount(places[is_true], minlength=len(values)), np.bincount(places[~is_true], minlength=len(values))
 
 
-def measure_auc(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def measure_auc(scores: np.ndarray, is_true: np.ndarray) -> float:
     """Return how often what is true has the higher score than what is not, ties counting half: the area under the ROC.
 
-    Scores and what is true are (n,), weights, (..., n), tell how often each image counts; the result is (...,). Not
-    measurable, NaN, where one of the two is missing. Source: Hanley and McNeil, Radiology 143(1), 1982.
+    Not measurable, NaN, where one of the two is missing. Source: Hanley and McNeil, Radiology 143(1), 1982.
     """
-    true, false = count_runs(scores, is_true, weights)
-    below = np.cumsum(false, axis=-1) - false / 2
-    pairs = true.sum(axis=-1) * false.sum(axis=-1)
-    return np.divide((true * below).sum(axis=-1), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+    true, false = count_runs(scores, is_true)
+    n_pairs = true.sum() * false.sum()
+    return float((true * (np.cumsum(false) - false / 2)).sum() / n_pairs) if n_pairs else float("nan")
 
 
 def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> ClassesFigures:
@@ -271,67 +232,60 @@ def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarr
 
     Those of shares are Wilson's, which take images as independent; the others are of a bootstrap over groups.
     """
-    n_classes, given, numbers = scores.shape[1], scores.argmax(axis=1), number_groups(groups)
-    draws = draw_groups(numbers.max() + 1)
-    counts = count_draws(draws, numbers, targets, given, n_classes)
-    whole, f1, macro = counts[0].astype(int), rates_of_counts(counts)[:, 2], macro_f1_of_counts(counts)
-    losses = np.stack([np.bincount(numbers, weights) for weights in (measure_losses(scores, targets), None)], axis=1)
-    lost, drawn = sum_draws(draws, losses).T
-    each = []
-    for number in range(n_classes):
-        right, true = int(whole[number, number]), targets == number
-        auc = float(measure_auc(scores[:, number], true, np.ones(len(true))))
-        aucs = draw_weighted(draws, numbers, functools.partial(measure_auc, scores[:, number], true))
-        precision, recall = (estimate_share(right, int(whole.sum(axis=axis)[number])) for axis in (0, 1))
-        of_f1 = estimate_drawn(f1[:, number])
-        each.append(ClassFigures(int(true.sum()), precision, recall, of_f1, estimate(auc, aucs)))
-    return ClassesFigures(
-        estimate_share(int(np.trace(whole)), len(targets)),
-        estimate(measure_log_loss(scores, targets), lost / drawn),
-        estimate_drawn(macro),
-        each,
-    )
+    n_classes, given, losses = scores.shape[1], scores.argmax(axis=1), measure_losses(scores, targets)
+    is_true = targets[:, None] == np.arange(n_classes)
+
+    def measure(rows: np.ndarray) -> list[float]:
+        counts = count_pairs(targets[rows], given[rows], n_classes)
+        aucs = [measure_auc(scores[rows, number], is_true[rows, number]) for number in range(n_classes)]
+        return [losses[rows].mean(), macro_f1_of_counts(counts), *rates_of_counts(counts)[2], *aucs]
+
+    log_loss, macro_f1, *own = map(estimate_drawn, draw_figures(groups, measure).T)
+    counts = count_pairs(targets, given, n_classes)
+    each = [
+        ClassFigures(n_true, estimate_share(right, n_given), estimate_share(right, n_true), f1, auc)
+        for right, n_given, n_true, f1, auc in zip(
+            *(of.tolist() for of in (np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1))),
+            *(own[:n_classes], own[n_classes:]), strict=True,
+        )
+    ]  # fmt: skip
+    return ClassesFigures(estimate_share(int(np.trace(counts)), len(targets)), log_loss, macro_f1, each)
 
 
 def trace_roc(scores: np.ndarray, is_true: np.ndarray) -> np.ndarray:
     """Return the shares of the false and of the true images with a score from each on, (2, n), from 0 to 1."""
-    runs = count_runs(scores, is_true, np.ones(len(scores)))
-    false, true = (np.r_[0, np.cumsum(np.flip(of))] for of in runs[::-1])
+    true, false = (np.r_[0, np.cumsum(np.flip(of))] for of in count_runs(scores, is_true))
     return np.stack([false / false[-1], true / true[-1]])
 
 
-def measure_average_precision(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean precision at the score of each true image, (...,); NaN of none. Parameters: see `measure_auc`."""
-    true, false = (np.flip(of, axis=-1) for of in count_runs(scores, is_true, weights))
-    hits, given = np.cumsum(true, axis=-1), np.cumsum(true + false, axis=-1)
-    precision = np.divide(hits, given, out=np.zeros_like(hits), where=given > 0)
-    n_true = hits[..., -1]
-    return np.divide((true * precision).sum(axis=-1), n_true, out=np.full(n_true.shape, np.nan), where=n_true > 0)
+def measure_average_precision(scores: np.ndarray, is_true: np.ndarray) -> float:
+    """Return the mean precision at the score of each true image; NaN of none."""
+    true, false = (np.flip(of) for of in count_runs(scores, is_true))
+    precision = np.cumsum(true) / np.cumsum(true + false)
+    return float((true * precision).sum() / true.sum()) if true.any() else float("nan")
 
 
 def choose_threshold(scores: np.ndarray, is_true: np.ndarray) -> float:
-    """Return from which score on a finding is believed so that F1 is best, the highest of several; NaN if none is true.
-
-    `scores` and `is_true` are (n,).
-    """
-    true, false = (np.flip(of) for of in count_runs(scores, is_true, np.ones(len(scores))))
+    """Return from which score on a finding is believed so that F1 is best, the highest of several; NaN of none."""
+    true, false = (np.flip(of) for of in count_runs(scores, is_true))
     if not true.any():
         return float("nan")
     f1 = np.cumsum(true) / (np.cumsum(true + false) + true.sum())  # its half
     return float(np.unique(scores)[::-1][int(f1.argmax())])
 
 
-def mean_measurable(values: np.ndarray) -> np.ndarray:
-    """Return the mean over the first axis of what is measurable, (...); NaN where nothing is."""
-    counts = (~np.isnan(values)).sum(axis=0)
-    return np.divide(np.nansum(values, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+def mean_measurable(values: np.ndarray) -> float:
+    """Return the mean of what is measurable; NaN where nothing is."""
+    measurable = values[~np.isnan(values)]
+    return float(measurable.mean()) if len(measurable) else float("nan")
 
 
-def measure_aucs(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the AUC of each finding, (k,), NaN where not measurable; scores and targets, 1, 0 or NaN, are (n, k)."""
-    each = zip(scores.T, targets.T, strict=True)
-    known = ((of, true, ~np.isnan(true)) for of, true in each)
-    return np.array([float(measure_auc(of[k], true[k] == 1, np.ones(k.sum()))) for of, true, k in known])
+def measure_each(
+    figure: Callable[[np.ndarray, np.ndarray], float], scores: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
+    """Return a figure, such as `measure_auc`, of each finding's known images, (k,); (n, k) targets are 1, 0 or NaN."""
+    known = ~np.isnan(targets)
+    return np.array([figure(scores[of, k], targets[of, k] == 1) for k, of in enumerate(known.T)])
 
 
 def measure_finding_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -344,28 +298,17 @@ def measure_findings(groups: Sequence[str], scores: np.ndarray, targets: np.ndar
 
     Scores and targets, 1, 0, or NaN where it is not known, are (n, k).
     """
-    numbers = number_groups(groups)
-    draws = draw_groups(numbers.max() + 1)
-    found: dict[Callable, list[tuple[float, np.ndarray]]] = {measure_auc: [], measure_average_precision: []}
-    for of, true in zip(scores.T, targets.T, strict=True):
-        known = ~np.isnan(true)
-        for figure, drawn in found.items():
-            own = functools.partial(figure, of[known], true[known] == 1)
-            drawn.append((float(own(np.ones(known.sum()))), draw_weighted(draws, numbers[known], own)))
-    aucs, precisions = ([estimate(*both) for both in drawn] for drawn in found.values())
-    means = [
-        estimate(float(mean_measurable(np.array([value for value, _ in drawn]))),
-                 mean_measurable(np.stack([of for _, of in drawn])))
-        for drawn in found.values()
-    ]  # fmt: skip
     losses = measure_finding_losses(scores, targets)
-    by_group = [np.bincount(numbers, of) for of in (np.nansum(losses, axis=1), (~np.isnan(losses)).sum(axis=1))]
-    lost, counted = sum_draws(draws, np.stack(by_group, axis=1)).T
-    log_loss = estimate(float(np.nanmean(losses)), lost / counted)
-    errors = [measure_reliability(groups, scores[:, [k]], targets[:, [k]]).error for k in range(scores.shape[1])]
-    counts = (targets == 1).sum(axis=0).tolist(), (~np.isnan(targets)).sum(axis=0).tolist()
-    each = [FindingFigures(*of) for of in zip(*counts, aucs, precisions, errors, strict=True)]
-    return FindingsFigures(means[0], means[1], log_loss, each)
+
+    def measure(rows: np.ndarray) -> list[float]:
+        both = [measure_each(of, scores[rows], targets[rows]) for of in (measure_auc, measure_average_precision)]
+        return [*map(mean_measurable, both), float(np.nanmean(losses[rows])), *np.concatenate(both)]
+
+    auc, precision, log_loss, *own = map(estimate_drawn, draw_figures(groups, measure).T)
+    n_true, n_known = (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
+    errors = [measure_error(*bin_scores(scores[:, k], targets[:, k])) for k in range(len(n_true))]
+    parts = n_true.tolist(), n_known.tolist(), own[: len(n_true)], own[len(n_true) :], errors
+    return FindingsFigures(auc, precision, log_loss, [FindingFigures(*of) for of in zip(*parts, strict=True)])
 
 
 def estimate_share(n_true: int, n: int) -> Estimate:
@@ -407,24 +350,30 @@ def measure_reliability(groups: Sequence[str], scores: np.ndarray, targets: np.n
     Targets are (n,), which output is true, or (n, k), 1, 0, or NaN where it is not known, which is left out. Bins
     with fewer than `LEAST_IN_BIN` scores are left out of the arrays, not of the error.
     """
-    n_outputs = scores.shape[1]
-    true = targets if targets.ndim == 2 else targets[:, None] == np.arange(n_outputs)
-    known = ~np.isnan(true)
-    numbers = np.repeat(number_groups(groups), n_outputs)[known.ravel()]
-    sizes, hits = scores[known], true[known]
-    bins = np.minimum((sizes * N_BINS).astype(int), N_BINS - 1)
-    n_groups = len(set(groups))
-    cells, n_cells = N_BINS * numbers + bins, N_BINS * n_groups
-    come, came = (np.bincount(cells, weight, n_cells).reshape(-1, N_BINS) for weight in (None, hits))
-    counts, predicted = np.bincount(bins, minlength=N_BINS), np.bincount(bins, sizes, N_BINS)
-    observed, shown = came.sum(axis=0), counts >= LEAST_IN_BIN
-    error = float(np.abs(predicted - observed).sum() / counts.sum()) if len(sizes) else float("nan")
-    draws = draw_groups(n_groups)
-    hit, all_of_bin = (sum_draws(draws, of[:, shown]) for of in (came, come))
-    shares = np.divide(hit, all_of_bin, out=np.full(hit.shape, np.nan), where=all_of_bin > 0)
-    low, high = np.nanpercentile(shares, INTERVAL, axis=0).reshape(2, -1)  # of no bin, numpy returns (0,)
-    counts, predicted, observed = counts[shown], predicted[shown], observed[shown]
-    return Reliability(predicted / counts, observed / counts, low, high, counts, error)
+    true = targets if targets.ndim == 2 else (targets[:, None] == np.arange(scores.shape[1])).astype(float)
+    counts, predicted, observed = bin_scores(scores, true)
+    shown = counts >= LEAST_IN_BIN
+
+    def share(rows: np.ndarray) -> np.ndarray:
+        in_bin, _, came_true = bin_scores(scores[rows], true[rows])[:, shown]
+        return np.divide(came_true, in_bin, out=np.full(len(in_bin), np.nan), where=in_bin > 0)
+
+    estimates = [estimate_drawn(of) for of in draw_figures(groups, share).T]
+    came_true, low, high = np.reshape(estimates, (-1, 3)).T
+    means, error = predicted[shown] / counts[shown], measure_error(counts, predicted, observed)
+    return Reliability(means, came_true, low, high, counts[shown].astype(int), error)
+
+
+def bin_scores(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return how many known scores lie in each bin, their sums, and how many came true, (3, N_BINS)."""
+    known = ~np.isnan(targets)
+    bins = np.minimum((scores[known] * N_BINS).astype(int), N_BINS - 1)
+    return np.stack([np.bincount(bins, of, N_BINS) for of in (None, scores[known], targets[known])])
+
+
+def measure_error(counts: np.ndarray, predicted: np.ndarray, observed: np.ndarray) -> float:
+    """Return how far the scores of bins, see `bin_scores`, lie from how often they came true, in the mean."""
+    return float(np.abs(predicted - observed).sum() / counts.sum()) if counts.any() else float("nan")
 
 
 def rank_groups(groups: Sequence[str], levels: np.ndarray, predicted: np.ndarray, scores: np.ndarray) -> list[str]:

@@ -93,8 +93,9 @@ def measure(task: Task, scores: np.ndarray, targets: np.ndarray) -> dict[str, fl
     of findings (n, k).
     """
     if task.kind == "findings":
+        aucs = measures.measure_each(measures.measure_auc, scores, targets)
         log_loss = float(np.nanmean(measures.measure_finding_losses(scores, targets)))
-        return {"log_loss": log_loss, "auc": float(measures.mean_measurable(measures.measure_aucs(scores, targets)))}
+        return {"log_loss": log_loss, "auc": measures.mean_measurable(aucs)}
     log_loss, given = measures.measure_log_loss(scores, targets), scores.argmax(axis=1)
     if task.kind == "levels":
         return {"log_loss": log_loss, "qwk": measures.quadratic_weighted_kappa(targets, given, scores.shape[1])}
@@ -104,13 +105,7 @@ def measure(task: Task, scores: np.ndarray, targets: np.ndarray) -> dict[str, fl
 
 
 def draw_measures(task: Task, groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the figures of all images, first, and of each draw of a bootstrap over groups: name -> (1 + n_draws,).
-
-    The draws are the same for other scores of the same images, so that differences may be taken draw by draw.
-    """
-    numbers = measures.number_groups(groups)
-    order = np.argsort(numbers, kind="stable")
-    draws = measures.draw_groups(numbers.max() + 1)
-    taken = (np.repeat(order, draw[numbers[order]]) for draw in draws)
-    drawn = [measure(task, scores[rows], targets[rows]) for rows in (order, *taken)]
-    return {name: np.array([figures[name] for figures in drawn]) for name in drawn[0]}
+    """Return each figure of all images, first, and of each draw, (1 + N_DRAWS,), see `measures.draw_figures`."""
+    names = measure(task, scores, targets)
+    drawn = measures.draw_figures(groups, lambda rows: [*measure(task, scores[rows], targets[rows]).values()])
+    return dict(zip(names, drawn.T, strict=True))

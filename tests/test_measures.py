@@ -69,21 +69,24 @@ def test_levels_halfway_between_two_are_rounded_up():
     assert measures.round_levels(scores[2]) == 4
 
 
-def test_the_bootstrap_takes_whole_patients_as_a_slow_one_does():
+def test_the_bootstrap_takes_whole_patients_and_the_same_ones_for_every_figure():
     rng = np.random.default_rng(0)
-    patients = [str(patient) for patient in range(12) for _ in "lr"][:-1]  # one has one eye only
+    patients = [str(patient) for patient in rng.permutation([*range(12), *range(11)])]  # one has one eye only
+    numbers = np.unique(patients, return_inverse=True)[1]
+    times = measures.draw_figures(patients, lambda rows: np.bincount(rows, minlength=23))
+    assert times.shape == (1 + measures.N_DRAWS, 23) and (times[0] == 1).all()
+    of_patient = np.stack([times[:, numbers == number].max(axis=1) for number in range(12)], axis=1)
+    assert (times == of_patient[:, numbers]).all() and (of_patient.sum(axis=1) == 12).all()
     levels, first, second = rng.integers(0, 5, (3, len(patients)))
-    fast = measures.measure_worth(patients, levels, {"first": first, "second": second})
-    rows_of = [np.flatnonzero(measures.number_groups(patients) == number) for number in range(12)]
-    drawn = []
-    for draw in measures.draw_groups(12):
-        rows = np.concatenate([np.repeat(rows_of[number], draw[number]) for number in range(12)])
-        drawn.append([quadratic_weighted_kappa(levels[rows], which[rows]) for which in (first, second)])
-    of_first, of_second = np.array(drawn).T
-    value = quadratic_weighted_kappa(levels, first)
-    assert fast["first"].figure == pytest.approx((value, *np.percentile(of_first, [2.5, 97.5])))
-    assert fast["second"].gain[1:] == pytest.approx(tuple(np.percentile(of_second - of_first, [2.5, 97.5])))
-    assert fast["first"].gain is None
+    worth = measures.measure_worth(patients, levels, {"first": first, "second": second})
+    taken = [np.repeat(np.arange(23), of.astype(int)) for of in times]
+    of_first, of_second = (
+        np.array([quadratic_weighted_kappa(levels[rows], which[rows]) for rows in taken]) for which in (first, second)
+    )
+    assert worth["first"].figure == pytest.approx((of_first[0], *np.percentile(of_first[1:], [2.5, 97.5])))
+    gains = of_second - of_first
+    assert worth["second"].gain == pytest.approx((gains[0], *np.percentile(gains[1:], [2.5, 97.5])))
+    assert worth["first"].gain is None
     assert measures.measure_worth(patients, levels, {"only": levels})["only"].figure == (1.0, 1.0, 1.0)
 
 
@@ -135,19 +138,20 @@ def test_rates_of_classes_agree_with_scikit_learn_and_are_not_measurable_of_nobo
     assert measures.accuracy_of_counts(counts) == pytest.approx((true == given_).mean())
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40))
-def test_auc_agrees_with_scikit_learn_with_ties_and_weights_and_needs_both(rows):
-    scores, is_true, weights = np.array(rows).T
-    auc = measures.measure_auc(scores / 5, is_true, np.stack([np.ones(len(rows)), weights]))
-    for own, weight in zip(auc, (np.ones(len(rows)), weights), strict=True):
-        taken = np.flatnonzero(weight)
-        if len(set(is_true[taken])) == 2:
-            assert own == pytest.approx(roc_auc_score(is_true[taken], scores[taken], sample_weight=weight[taken]))
-            false, true = measures.trace_roc(scores[taken], is_true[taken].astype(bool))
-            unweighted = roc_auc_score(is_true[taken], scores[taken])
-            assert np.trapezoid(true, false) == pytest.approx(unweighted) and (false[0], true[0]) == (0, 0)
-        else:
-            assert np.isnan(own)
+RANKED = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=40)
+
+
+@given(RANKED)
+def test_auc_agrees_with_scikit_learn_with_ties_and_needs_both(rows):
+    scores, is_true = np.array(rows).T
+    is_true = is_true.astype(bool)
+    own = measures.measure_auc(scores / 5, is_true)
+    if len(set(is_true)) == 2:
+        assert own == pytest.approx(roc_auc_score(is_true, scores))
+        false, true = measures.trace_roc(scores, is_true)
+        assert np.trapezoid(true, false) == pytest.approx(own) and (false[0], true[0]) == (0, 0)
+    else:
+        assert np.isnan(own)
 
 
 def test_wilsons_interval_by_hand():
@@ -176,18 +180,12 @@ def test_classes_are_measured_by_groups_and_what_is_absent_is_not():
         assert of.low < of.value < of.high
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=1, max_size=40))
+@given(RANKED)
 def test_average_precision_agrees_with_scikit_learn_and_a_threshold_has_the_best_f1(rows):
-    scores, is_true, weights = np.array(rows).T
+    scores, is_true = np.array(rows).T
     is_true = is_true.astype(bool)
-    own = measures.measure_average_precision(scores / 5, is_true, np.stack([np.ones(len(rows)), weights]))
-    for value, weight in zip(own, (np.ones(len(rows)), weights), strict=True):
-        if is_true[weight > 0].any():
-            taken = weight > 0
-            reference = average_precision_score(is_true[taken], scores[taken], sample_weight=weight[taken])
-            assert value == pytest.approx(reference)
-        else:
-            assert np.isnan(value)
+    own = measures.measure_average_precision(scores / 5, is_true)
+    assert own == pytest.approx(average_precision_score(is_true, scores)) if is_true.any() else np.isnan(own)
     threshold = measures.choose_threshold(scores / 5, is_true)
     if is_true.any():
         best = max(f1_score(is_true, scores / 5 >= other) for other in scores / 5)

@@ -15,7 +15,7 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from dr import predict, train
-from dr.measures import mean_measurable, measure_aucs
+from dr.measures import mean_measurable, measure_auc, measure_each
 from dr.nets import net
 from dr.scores import read_scores
 from dr.squares import crops, source, store
@@ -87,8 +87,8 @@ def regress(features, targets, fold_of):
 
 
 def tell(name, scores, targets, fold_of):
-    folds_of = [measure_aucs(scores[fold_of == fold], targets[fold_of == fold]) for fold in range(FOLDS)]
-    each = " ".join(f"{auc:.3f}" for auc in mean_measurable(np.stack(folds_of)))
+    folds_of = [measure_each(measure_auc, scores[fold_of == fold], targets[fold_of == fold]) for fold in range(FOLDS)]
+    each = " ".join(f"{auc:.3f}" for auc in map(mean_measurable, np.stack(folds_of).T))
     print(f"{name:20s} mean AUC {np.nanmean(folds_of):.3f}   {each}", flush=True)
 
 

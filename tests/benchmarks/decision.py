@@ -36,26 +36,25 @@ SCORES = {
 
 
 class Table:
-    """Labelled images; a figure of them is its value, and its values for draws of patients, the same for all."""
+    """Labelled images; a figure of them is its value, first, and its values for draws of patients, the same for all."""
 
     def __init__(self, groups, pairs, levels):
         self.groups, self.pairs, self.levels = groups, pairs, levels
-        self.numbers = measures.number_groups(groups)
-        self.draws = measures.draw_groups(self.numbers.max() + 1)
 
     def cross_fit(self, fit):
         return cross_fit(self.pairs, self.groups, self.levels, fit)
 
     def draw_kappa(self, decided):
-        counts = measures.count_draws(self.draws, self.numbers, self.levels, decided, self.pairs.own.shape[1])
-        value, *drawn = measures.kappa_of_counts(counts)
-        return float(value), np.array(drawn)
+        n_levels = self.pairs.own.shape[1]
+
+        def measure(rows):
+            return measures.kappa_of_counts(measures.count_pairs(self.levels[rows], decided[rows], n_levels))
+
+        return measures.draw_figures(self.groups, measure)
 
     def draw_loss(self, scores):
         losses = measures.measure_losses(scores, self.levels)
-        sums = np.column_stack([np.bincount(self.numbers, losses), np.bincount(self.numbers)])
-        total, count = measures.sum_draws(self.draws, sums).T
-        return float(losses.mean()), total / count
+        return measures.draw_figures(self.groups, lambda rows: losses[rows].mean())
 
 
 def read_labelled(scores_from, labels_from):
@@ -82,13 +81,9 @@ def fit_ridge(pairs, levels):
     return lambda other: (model.predict(see(other))[:, None] - LEVELS) ** 2 + variance
 
 
-def describe(value, draws, sign=""):
-    of = measures.estimate(value, draws)
+def describe(drawn, sign=""):
+    of = measures.estimate_drawn(drawn)
     return f"{of.value:{sign}.4f} [{of.low:{sign}.4f}, {of.high:{sign}.4f}]"
-
-
-def subtract(figure, other):
-    return describe(figure[0] - other[0], figure[1] - other[1], "+")
 
 
 def main():
@@ -104,7 +99,7 @@ def main():
     rows = {"ridge, exact": ("", find_optimum(Errors(errors, errors.mean(axis=0))).levels)}
     for name, fit in SCORES.items():
         scores = table.cross_fit(fit)
-        print(f"{name:16s}  log loss {describe(*table.draw_loss(scores))}")
+        print(f"{name:16s}  log loss {describe(table.draw_loss(scores))}")
         for method in METHODS:
             start, levels = time.perf_counter(), decide(scores, method).levels
             elapsed_ms, proxy = 1e3 * (time.perf_counter() - start), expected_kappa(scores, levels)
@@ -112,7 +107,7 @@ def main():
     kappas = {name: table.draw_kappa(levels) for name, (_, levels) in rows.items()}
     print(f"\n{'scores, decision':16s}  {'ms':>6s}  {'proxy':9s}  {'kappa [95 %]':25s}  difference from raw, round")
     for name, kappa in sorted(kappas.items(), key=lambda item: -item[1][0]):
-        print(f"{name:16s}  {rows[name][0]:17s}  {describe(*kappa):25s}  {subtract(kappa, kappas['raw, round'])}")
+        print(f"{name:16s}  {rows[name][0]:17s}  {describe(kappa):25s}  {describe(kappa - kappas['raw, round'], '+')}")
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def describe_lesions(marked, making):
             place, is_near, placed = point(one, one.heats[layer], near, making)
             own.append((one.kinds[place] > 0, is_near))
             others += [point(one, other.heats[layer], near, making)[1] for other in marked if other is not one]
-            ranks.append(measures.measure_auc(placed[eye], one.kinds[eye] > 0, np.ones(eye.sum())))
+            ranks.append(measures.measure_auc(placed[eye], one.kinds[eye] > 0))
             around = one.kinds[distance_from(place, one.kinds.shape) <= radius]
             hits += [bool((around >> bit & 1).any()) for bit in range(len(KINDS))]
         on, near = np.mean(own, axis=0)
