@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,6 @@ N_FOLDS = 5  # of cross-fitting
 SEED = 0
 OTHER_SIDE = {"left": "right", "right": "left"}
 PRIOR_IMAGES = 50  # a weight fitted to 120 images is off by 0.2 either way: so many images speak for 0, own scores only
-# Of the option that says which images are pairs, where their names do not.
-PAIRS_FROM: dict[str, Any] = {
-    "type": Path, "metavar": "TABLE", "help": "CSV of image, group and side (left or right): whose eyes the images of "
-    "--scores are (default: their names tell, PATIENT_left and PATIENT_right)",
-}  # fmt: skip
 
 
 class Pairs(NamedTuple):

@@ -11,76 +11,51 @@ from pathlib import Path
 
 import numpy as np
 
-from blend.pairs import N_FOLDS, PAIRS_FROM, SEED, cross_fit, pair_eyes, read_owners
+from blend import explicit
+from blend.pairs import N_FOLDS, SEED, cross_fit, pair_eyes, read_owners
 from dr.measures import expect_levels, measure_log_loss
-from dr.scores import NORMALIZE, NORMALIZE_HINT, read_scores, read_targets_of, write_scores
-from dr.task import explain_absence, find_prior, name_columns
-from preprocess.cache import files, manifest, stage
+from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of, write_scores
+from dr.task import find_prior, name_columns
+from preprocess.cache import files, stage
 from preprocess.cache.errors import InputError
-from preprocess.recipes import recipe
-from preprocess.samples import readers
 from preprocess.samples.layout import Layout, Task
 
+NAME = "blend.train"
 VERSION = 2  # of what this stage computes; a change refits every cache's blend
 METHODS = ("mlp", "linear")
 OUT_OF_FOLD = ("out_of_fold.csv", "linear_out_of_fold.csv")  # by the method chosen; by the linear blend, to compare
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the stage, or work on explicit files if `--scores` is given."""
     parser = stage.make_parser(
-        "blend.train",
+        NAME,
         "Fit the blend of a patient's two eyes on the validation scores and their labels. Reads "
         "CACHE/dr/scores_valid.csv and DATA/trainLabels.csv, writes CACHE/blend/train/, and tells what it is worth, "
         "cross-fitted by patient.",
         "--data data --cache cache",
     )
     parser.add_argument("--method", choices=METHODS, help="what to blend with: small networks, or a fixed weight")
-    explicit = parser.add_argument_group("explicit files, in place of those in --data and --cache")
-    explicit.add_argument("--scores", type=Path, help="scores of labelled images")
-    explicit.add_argument("--labels", type=Path, help="their levels")
-    explicit.add_argument("--out", type=Path, help="checkpoint to write")
-    explicit.add_argument("--known-only", action="store_true", help="leave out images that --labels has no level of")
-    explicit.add_argument("--normalize", **NORMALIZE)
-    explicit.add_argument("--pairs-from", **PAIRS_FROM)
-    options = recipe.parse(parser, argv, "blend.train")
-    if len({bool(path) for path in (options.scores, options.labels, options.out)}) > 1:
-        parser.error("--scores, --labels and --out come together")
-    if not options.scores and (options.known_only or options.normalize or options.pairs_from):
-        parser.error("--known-only, --normalize and --pairs-from come with --scores")
-    files.check_out(options.out, options.scores, options.labels, options.pairs_from)
-    layout = readers.find_layout(options.data)
-    if why := explain_absence(layout.task):
-        print(f"blend.train: {why}")
-        return
-    if options.scores:
-        summary = train_file(options, layout, options.scores, options.labels, options.out, None)
-    else:
-        with stage.working(options.cache, "blend.train"):
-            summary = train_cached(options, layout)
-    print(f"blend.train: {summary}", file=files.summary_stream(options.out))
+    given = {"scores": "scores of labelled images", "labels": "their levels", "out": "checkpoint to write"}
+    extras = ("known-only", "normalize", "pairs-from")
+    explicit.run(NAME, parser, argv, given, extras, train, train_cached)
 
 
 def train_cached(options: argparse.Namespace, layout: Layout) -> str:
-    """Fit the blend in the cache if that is not done yet; return one line on what was done."""
+    """Fit the blend in the cache if that is not done yet."""
     folder = options.cache / "blend" / "train"
     scores, labels = options.cache / "dr" / "scores_valid.csv", options.data / layout.labels["train"]
     if not scores.exists():
         raise InputError(f"{scores}: no such file; run python -m dr.predict first")
     parameters = {"version": VERSION, "method": options.method, "n_folds": N_FOLDS, "seed": SEED}
     inputs = {"scores_valid": files.hash_file(scores), "labels": files.hash_file(labels)}
-    change = manifest.find_change(folder, parameters, inputs)
-    if change is None:
-        return "cached"
-    summary = train_file(options, layout, scores, labels, folder / "model.pt", folder)
-    outputs = {name: files.hash_file(folder / name) for name in ("model.pt", *OUT_OF_FOLD)}
-    manifest.write_manifest(folder, "blend.train", parameters, inputs, outputs)
-    return f"{summary} ({change})"
+    fit = partial(train, options, layout, scores, labels, folder / "model.pt", folder)
+    return explicit.renew(folder, NAME, parameters, inputs, ("model.pt", *OUT_OF_FOLD), fit)
 
 
-def train_file(
-    options: argparse.Namespace, layout: Layout, scores_from: Path, labels_from: Path, out: Path, folder: Path | None
-) -> str:
+def train(
+    options: argparse.Namespace, layout: Layout, scores_from: Path, labels_from: Path, out: Path,
+    folder: Path | None = None,
+) -> str:  # fmt: skip
     """Fit a blend to files, write its checkpoint, return one line on what it is worth.
 
     With a folder, the scores of each image by blends fitted without its patient go there, see OUT_OF_FOLD.

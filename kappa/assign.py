@@ -10,17 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from blend import explicit
 from dr.measures import quadratic_weighted_kappa, round_levels
-from dr.scores import NORMALIZE, NORMALIZE_HINT, read_scores, read_targets_of
-from dr.task import explain_absence
+from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of
 from kappa import anneal, exact
 from kappa.proxy import expected_kappa
-from preprocess.cache import files, manifest, stage, tables
+from preprocess.cache import files, stage, tables
 from preprocess.cache.errors import InputError
-from preprocess.recipes import recipe
-from preprocess.samples import readers
 from preprocess.samples.layout import Layout
 
+NAME = "kappa.assign"
 METHODS = ("anneal", "exact", "round", "argmax")
 VERSION = 1  # of what this stage computes
 SEED = 0
@@ -34,65 +33,44 @@ class Decision(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the stage, or work on explicit files if `--scores` is given."""
     parser = stage.make_parser(
-        "kappa.assign",
+        NAME,
         "Turn blended scores into levels that promise the highest quadratic weighted kappa, and tell how near to the "
         "proven optimum they are. Reads CACHE/blend/scores_test.csv, writes CACHE/kappa/levels_test.csv.",
         "--data data --cache cache --method exact",
     )
     parser.add_argument("--method", choices=METHODS, help="anneal the labels; take the exact optimum; round the mean "
                         "level; or the likeliest level")  # fmt: skip
-    explicit = parser.add_argument_group("explicit files, in place of those in --cache")
-    explicit.add_argument("--scores", type=Path, help="scores to decide on")
-    explicit.add_argument("--out", type=Path, help="levels to write")
-    explicit.add_argument("--normalize", **NORMALIZE)
-    options = recipe.parse(parser, argv, "kappa.assign")
-    if bool(options.scores) != bool(options.out):
-        parser.error("--scores and --out come together")
-    if options.normalize and not options.scores:
-        parser.error("--normalize comes with --scores")
-    files.check_out(options.out, options.scores)
-    layout = readers.find_layout(options.data)
-    if why := explain_absence(layout.task):
-        print(f"kappa.assign: {why}")
-        return
-    if options.scores:
-        summary = assign_file(options, layout, options.scores, options.out)
-    else:
-        with stage.working(options.cache, "kappa.assign"):
-            summary = assign_cached(options, layout)
-    print(f"kappa.assign: {summary}", file=files.summary_stream(options.out))
+    given = {"scores": "scores to decide on", "out": "levels to write"}
+    explicit.run(NAME, parser, argv, given, ["normalize"], assign, assign_cached)
 
 
 def assign_cached(options: argparse.Namespace, layout: Layout) -> str:
-    """Assign levels in the cache if that is not done yet; return one line on what was done.
+    """Assign levels in the cache if that is not done yet.
 
     It tells how good the method is on the validation fold, too, whose blended scores are cross-fitted.
     """
     folder, scores_from = options.cache / "kappa", options.cache / "blend" / "scores_test.csv"
+    valid_from, labels_from = scores_from.with_name("scores_valid.csv"), options.data / layout.labels["train"]
     if not scores_from.exists():
         raise InputError(f"{scores_from}: no such file; run python -m blend.predict first, or is there no test set?")
-    parameters = {"version": VERSION, "method": options.method}
-    inputs = {"scores_test": files.hash_file(scores_from)}
-    change = manifest.find_change(folder, parameters, inputs)
-    if change is None:
-        return "cached"
-    out = folder / "levels_test.csv"
-    summary = assign_file(options, layout, scores_from, out)
-    manifest.write_manifest(folder, "kappa.assign", parameters, inputs, {out.name: files.hash_file(out)})
-    valid_from, labels_from = scores_from.with_name("scores_valid.csv"), options.data / layout.labels["train"]
-    if valid_from.exists() and labels_from.exists():
+
+    def make() -> str:
+        summary = assign(options, layout, scores_from, folder / "levels_test.csv")
+        if not (valid_from.exists() and labels_from.exists()):
+            return summary
         table = read_scores(valid_from, layout.task)
         true = read_targets_of(table.index, valid_from, labels_from, layout).to_numpy()
         scores = table.to_numpy()
         levels = decide(scores, options.method).levels
         kappa = quadratic_weighted_kappa(true, levels, scores.shape[1])
-        summary += f"; validation fold: QWK {kappa:.4f}, proxy {expected_kappa(scores, levels):.4f}"
-    return f"{summary} ({change})"
+        return f"{summary}; validation fold: QWK {kappa:.4f}, proxy {expected_kappa(scores, levels):.4f}"
+
+    parameters, inputs = {"version": VERSION, "method": options.method}, {"scores_test": files.hash_file(scores_from)}
+    return explicit.renew(folder, NAME, parameters, inputs, ["levels_test.csv"], make)
 
 
-def assign_file(options: argparse.Namespace, layout: Layout, scores_from: Path, out: Path) -> str:
+def assign(options: argparse.Namespace, layout: Layout, scores_from: Path, out: Path) -> str:
     """Read scores, write the levels a method gives them, and return one line on how good they are by the proxy."""
     table = read_scores(scores_from, layout.task, options.normalize, layout.spell, NORMALIZE_HINT)
     scores, method = table.to_numpy(), options.method
@@ -107,8 +85,7 @@ def assign_file(options: argparse.Namespace, layout: Layout, scores_from: Path, 
 def decide(scores: np.ndarray, method: str) -> Decision:
     """Return the levels that a method gives (n, k) scores."""
     if method == "anneal":
-        annealed = anneal.anneal_levels(scores, rng=np.random.default_rng(SEED))
-        return Decision(annealed.levels, annealed.acceptance)
+        return Decision(*anneal.anneal_levels(scores, np.random.default_rng(SEED)))
     if method == "exact":
         return Decision(exact.optimal_levels(scores))
     return Decision(round_levels(scores) if method == "round" else scores.argmax(axis=1))

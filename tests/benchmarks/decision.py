@@ -96,7 +96,7 @@ def main():
     table = read_labelled(options.scores, options.labels)
     print(f"{len(table.groups)} images, {measures.N_DRAWS} draws of patients")
     errors = table.cross_fit(fit_ridge)
-    rows = {"ridge, exact": ("", find_optimum(Errors(errors, errors.mean(axis=0))).levels)}
+    rows = {"ridge, exact": ("", find_optimum(Errors(errors, errors.mean(axis=0))))}
     for name, fit in SCORES.items():
         scores = table.cross_fit(fit)
         print(f"{name:16s}  log loss {describe(table.draw_loss(scores))}")
