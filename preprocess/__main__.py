@@ -1,6 +1,6 @@
-"""All of preprocessing: photographs -> ellipses, squares, lookup tables, moments, each photograph decoded once.
+"""All of preprocessing: photographs -> ellipses, squares, lookup tables, moments; each photograph is decoded once.
 
-python -m preprocess --data DIR --cache DIR [--crop METHOD] [--size-px 512] [--normalize METHOD] [--jobs N]
+Photographs that cannot be used are listed in CACHE/rejected.csv with the reason.
 """
 
 from preprocess import crop, images, normalize, resize, standardize
@@ -12,12 +12,7 @@ RENAMED = {"preprocess.crop.method": "crop", "preprocess.normalize.method": "nor
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser(
-        "preprocess",
-        "Crop, resize, normalize and standardize: the four stages one after the other, each photograph decoded once. "
-        "Photographs that cannot be used are listed in CACHE/rejected.csv with the reason.",
-        "--data data --cache cache --jobs 4",
-    )
+    parser = stage.make_parser("preprocess", __doc__, "--data data --cache cache --jobs 4")
     parser.add_argument("--crop", **crop.METHOD)
     parser.add_argument("--size-px", **resize.SIZE)
     parser.add_argument("--normalize", **normalize.METHOD)

@@ -1,6 +1,7 @@
 """Look for what training and test set have in common: DATA -> a table of groups and images that lie in more than one.
 
-python -m preprocess.audit --data DIR [--cache DIR | --out audit.csv] [--jobs N]
+Images count that do so byte by byte, or nearly, by a difference hash of 256 bits, measured on OCT scans: what is
+learned from must not be what is judged by.
 """
 
 import argparse
@@ -110,13 +111,7 @@ def audit(options: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_bare_parser(
-        "preprocess.audit",
-        "Look for patients that lie in more than one of train/, val/ and test/, and for images that do, byte by byte "
-        f"or nearly (a difference hash of {HASH_PX**2} bits, measured on OCT scans): what is learned from must not be "
-        "what is judged by.",
-        "--data data --cache cache",
-    )
+    parser = stage.make_bare_parser("preprocess.audit", __doc__, "--data data --cache cache")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the photographs")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder in which the report finds the table")
     parser.add_argument("--out", type=Path, help=f"table to write (CACHE/{TABLE})")

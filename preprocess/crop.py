@@ -1,6 +1,7 @@
 """Find the eye in every photograph: DATA/{train,test} -> CACHE/crop/{train,test}.csv, an ellipse per image.
 
-python -m preprocess.crop --data DIR --cache DIR [--method adaptive|box|whole] [--sheet FILE.png] [--jobs N]
+The table has the ellipse in pixels of the photograph, and how sure it is (0-1). A row in CACHE/crop/corrections.csv
+(image, center_x, center_y, semi_axis_x, semi_axis_y) wins over what is found.
 """
 
 from pathlib import Path
@@ -32,13 +33,7 @@ def list_cropped(data: Path, cache: Path) -> list[tuple[str, Path, Row]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser(
-        "preprocess.crop",
-        "Find the eye in every photograph. Writes CACHE/crop/train.csv and test.csv: the ellipse in pixels of the "
-        "photograph, and how sure it is (0-1). A row in CACHE/crop/corrections.csv (image, center_x, center_y, "
-        "semi_axis_x, semi_axis_y) wins over what is found.",
-        "--data data --cache cache --jobs 4",
-    )
+    parser = stage.make_parser("preprocess.crop", __doc__, "--data data --cache cache --jobs 4")
     parser.add_argument("--method", **METHOD)
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the ellipses, the least sure first")
     parallel.add_options(parser)

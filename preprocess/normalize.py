@@ -1,7 +1,5 @@
 """Say what becomes of every image's colours: histograms of CACHE/resize -> CACHE/normalize/{train,test}.npz.
 
-python -m preprocess.normalize --cache DIR [--method cdf|local|none]
-
 The files hold a 3x256 lookup table per image. What `local` does beyond them is done where pixels are read.
 """
 
@@ -62,12 +60,7 @@ def normalize(cache: Path, method: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser(
-        "preprocess.normalize",
-        "Make the lookup table of every image that flattens the distribution of its three channels. Reads the "
-        "histograms of preprocess.resize, no pixel. Writes CACHE/normalize/train.npz and test.npz.",
-        "--cache cache",
-    )
+    parser = stage.make_parser("preprocess.normalize", __doc__, "--cache cache")
     parser.add_argument("--method", **METHOD)
     options = recipe.parse(parser, argv, "preprocess.normalize")
     with stage.working(options.cache, "preprocess.normalize"):

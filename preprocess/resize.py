@@ -1,6 +1,6 @@
-"""Cut every eye out: photographs + CACHE/crop -> CACHE/resize/{train,test}/IMAGE.png and the histogram of its pixels.
+"""Cut every eye out: photographs + CACHE/crop -> CACHE/resize/{train,test}/IMAGE.png and a histogram of its pixels.
 
-python -m preprocess.resize --data DIR --cache DIR [--size-px 512] [--jobs N] [--allow-rejected]
+The eye fills a square, black outside the disc; the histogram is of the pixels inside.
 """
 
 from typing import Any
@@ -14,12 +14,7 @@ SIZE: dict[str, Any] = {"type": stage.whole(32, 4096), "help": "side of the squa
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser(
-        "preprocess.resize",
-        "Cut every eye out of its photograph and scale it to fill a square, black outside the disc. Writes "
-        "CACHE/resize/train/IMAGE.png and test/IMAGE.png, and the histogram of the pixels inside the disc.",
-        "--data data --cache cache --size-px 512 --jobs 4",
-    )
+    parser = stage.make_parser("preprocess.resize", __doc__, "--data data --cache cache --size-px 512 --jobs 4")
     parser.add_argument("--size-px", **SIZE)
     parallel.add_options(parser)
     stage.add_rejected_option(parser)

@@ -1,6 +1,7 @@
 """Divide a table of findings by patient: DATA/Data_Entry_2017.csv -> train_val_list.txt, val_list.txt, test_list.txt.
 
-python -m preprocess.split --data DIR [--how sorted-70-10-20|official-sorted|official-drawn] [--seed N] [--overwrite]
+The lists are of images; those of val_list.txt are held out as fold 0. sorted-70-10-20: the patients in order of their
+numbers. official-...: test_list.txt stays, val_list.txt has an eighth of the other patients, the last or drawn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,14 +66,7 @@ def describe(groups: Mapping[str, str], parts: Mapping[str, set[str]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_bare_parser(
-        "preprocess.split",
-        "Divide a table of findings by patient, none in two parts: writes lists of images beside it, "
-        "train_val_list.txt, val_list.txt (held out as fold 0) and test_list.txt. sorted-70-10-20: the patients in "
-        "order of their numbers. official-…: test_list.txt stays, val_list.txt has an eighth of the other patients, "
-        "the last or drawn.",
-        "--data data/chest --how official-drawn",
-    )
+    parser = stage.make_bare_parser("preprocess.split", __doc__, "--data data/chest --how official-drawn")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the table")
     parser.add_argument("--how", choices=HOW, default=HOW[0], help="which patients")
     parser.add_argument("--seed", type=stage.whole(0), default=0, help="of official-drawn")

@@ -1,9 +1,8 @@
 """Measure the channels of the normalized training set: histograms and lookup tables -> CACHE/standardize/moments.csv.
 
-python -m preprocess.standardize --cache DIR
-
 The table has the pixel count and each channel's sum and sum of squares per training image, so that whoever trains on
 some of the patients pools exactly theirs into six numbers: mean 0 and standard deviation 1 leak nothing of the others.
+Pixels are read only where local means are taken away.
 """
 
 import os
@@ -97,13 +96,7 @@ def standardize(cache: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser(
-        "preprocess.standardize",
-        "Measure mean and standard deviation of the normalized training set's channels. Reads histograms and lookup "
-        "tables; pixels only where local means are taken away. Writes CACHE/standardize/moments.csv, a row per "
-        "training image.",
-        "--cache cache",
-    )
+    parser = stage.make_parser("preprocess.standardize", __doc__, "--cache cache")
     options = recipe.parse(parser, argv, "preprocess.standardize")
     with stage.working(options.cache, "preprocess.standardize"):
         standardize(options.cache)

@@ -14,8 +14,8 @@ from dr.nets import heat
 from dr.squares import crops, store
 from dr.training import runs
 from dr.training.learner import load_net
-from preprocess import synthetic
 from preprocess.cache import stage
+from preprocess.drawn import eyes
 from preprocess.picture import square
 
 TARGET, LEVEL = Path(__file__).parent / "pictures" / "stages.jpg", 3
@@ -23,7 +23,7 @@ TARGET, LEVEL = Path(__file__).parent / "pictures" / "stages.jpg", 3
 
 def draw_stages(of):
     """Return the eye after each stage, caption -> (h, w, 3) uint8 RGB; the last is the checkpoint's heat over it."""
-    seen, net = synthetic.draw_eye(1, 33, "left", LEVEL, 1024).photograph, load_net(of)  # not the demo's seed
+    seen, net = eyes.draw_eye(1, 33, "left", LEVEL, 1024).photograph, load_net(of)  # not the demo's seed
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "eye.png"
         cv2.imwrite(str(path), seen[..., ::-1])

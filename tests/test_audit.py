@@ -8,7 +8,7 @@ import pytest
 
 from preprocess import audit
 from preprocess.cache.errors import InputError
-from preprocess.scans import oct
+from preprocess.drawn import scans
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_patients_and_copies_in_two_parts_are_named(rows_of, capsys):
     brighter = cv2.convertScaleAbs(cv2.imread(str(second)), alpha=1.1)
     cv2.imwrite(str(data / "test" / "CNV" / "CNV-2-1.jpeg"), cv2.resize(brighter, None, fx=0.9, fy=0.9))
     cv2.imwrite(
-        str(data / "test" / "DME" / f"DME-{first.stem.split('-')[1]}-99.png"), oct.draw_scan(9, 1, 1, "DME", 128)
+        str(data / "test" / "DME" / f"DME-{first.stem.split('-')[1]}-99.png"), scans.draw_scan(9, 1, 1, "DME", 128)
     )
     (data / "test" / "DME" / "DME-3-1.png").write_bytes(b"none")
     rows = run()

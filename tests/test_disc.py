@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess import synthetic
 from preprocess.cache.errors import Unusable
+from preprocess.drawn import eyes
 from preprocess.picture.disc import Disc, find_box_disc, find_disc
 from preprocess.picture.photograph import decode
 from tests.stress import STRESSES, measure_overlap
@@ -29,8 +29,8 @@ def draw_disc(circle, size=SIZE, color=(180, 110, 60), blur_px=1.0):
 @pytest.fixture(scope="module")
 def drawn_eyes():
     """Pairs of a drawn photograph, 768 px wide, and its true circle, of four cameras."""
-    eyes = [synthetic.draw_eye(3, patient, side, 2, 768) for patient, side in ((1, "left"), (2, "right"), (4, "left"))]
-    return [(eye.photograph, tuple(eye.disc)) for eye in eyes]
+    drawn = [eyes.draw_eye(3, patient, side, 2, 768) for patient, side in ((1, "left"), (2, "right"), (4, "left"))]
+    return [(eye.photograph, tuple(eye.disc)) for eye in drawn]
 
 
 @given(st.floats(-99, 9999), st.floats(1, 999), st.floats(0.05, 20), st.floats(0.05, 20))

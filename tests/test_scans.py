@@ -7,8 +7,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from preprocess import synthetic
 from preprocess.cache.errors import InputError
+from preprocess.drawn import scans
 from preprocess.samples import readers
-from preprocess.scans import oct, plan
 from tests.tiny import digest_files
 
 SMALL = "--kind oct --patients-train 3 --patients-test 1 --width-px 128 --jobs 1".split()
@@ -25,18 +25,19 @@ def test_the_same_seed_draws_the_same_folder_and_what_is_there_stays(tmp_path):
     synthetic.main([*SMALL, f"--data={tmp_path / 'one'}"])
     assert (tmp_path / "one" / pictures[0]).read_bytes() == two[pictures[0]]
     (tmp_path / "two" / "train" / "CNV" / "mine.png").touch()
-    with pytest.raises(InputError, match="holds train/mine"):
+    with pytest.raises(InputError, match="holds train/CNV/mine.png"):
         synthetic.main([*SMALL, f"--data={tmp_path / 'two'}"])
 
 
 def test_patients_have_several_scans_and_some_show_another_class(drawn_scans):
-    scans = [scan for scans in plan.plan_scans(400, seed=3) for scan in scans]
-    shares = np.unique([scan.name for scan in scans], return_counts=True)[1] / len(scans)
+    planned = scans.plan(400, seed=3)
+    names = [scan.name for of in planned for scan in of]
+    shares = np.unique(names, return_counts=True)[1] / len(names)
     assert np.abs(shares - 1 / 4).max() < 0.05
-    classes = [{scan.name for scan in of} for of in plan.plan_scans(400, seed=3)]
+    classes = [{scan.name for scan in of} for of in planned]
     assert 0.05 < np.mean([len(names) > 1 for names in classes]) < 0.35
     layout = readers.find_layout(drawn_scans)
-    assert layout.task.names == oct.CLASSES
+    assert layout.task.names == scans.CLASSES
     groups = readers.find_groups(layout, layout.list_images(drawn_scans, "train").paths)
     assert len(set(groups)) == 8 < len(groups)
 
@@ -45,8 +46,8 @@ def test_the_histogram_does_not_tell_the_class():
     """Nor so the mean; a forest of 200 trees on 32 bins, trained on 500 scans."""
 
     def describe(patients):
-        scans = [oct.draw_scan(1, patient, 1, oct.CLASSES[patient % 4], 96) for patient in patients]
-        return [np.r_[cv2.calcHist([scan], [0], None, [32], [0, 256]).ravel(), scan.mean()] for scan in scans]
+        drawn = [scans.draw_scan(1, patient, 1, scans.CLASSES[patient % 4], 96) for patient in patients]
+        return [np.r_[cv2.calcHist([scan], [0], None, [32], [0, 256]).ravel(), scan.mean()] for scan in drawn]
 
     learned, new = range(500), range(500, 800)
     forest = RandomForestClassifier(200, random_state=0).fit(describe(learned), [patient % 4 for patient in learned])

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from preprocess import synthetic
 from preprocess.cache.errors import InputError
-from preprocess.fundus import camera, retina
+from preprocess.drawn import camera, eyes, retina
 
 SMALL = ["--patients-train", "3", "--patients-test", "2", "--width-px", "256", "--levels", "balanced"]
 
@@ -55,7 +55,7 @@ def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs_and_another_seed_o
     check_tables(tmp_path / "1")
     synthetic.main([f"--data={tmp_path / 'other'}", "--jobs=1", "--seed=3", *SMALL])
     assert not first.items() & read_data(tmp_path / "other").items()
-    one, other = (synthetic.draw_eye(seed, 12, "left", 2, 256).photograph for seed in (0, 3))  # of one shape
+    one, other = (eyes.draw_eye(seed, 12, "left", 2, 256).photograph for seed in (0, 3))  # of one shape
     assert (one != other).any()
 
 
@@ -90,7 +90,7 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path, name):
     ("levels", "shares"), [("real", (0.7348, 0.0696, 0.1507, 0.0249, 0.0202)), ("balanced", (0.2,) * 5)]
 )
 def test_levels_and_their_agreement_are_as_asked(levels, shares):
-    plans = list(itertools.chain(*synthetic.plan_eyes(20_000, levels, seed=7)))
+    plans = list(itertools.chain(*eyes.plan(20_000, 7, levels)))
     drawn = np.array([plan.level for plan in plans])
     assert np.bincount(drawn, minlength=5) / len(drawn) == pytest.approx(shares, abs=0.01)
     apart = np.abs(drawn[::2] - drawn[1::2])
@@ -133,7 +133,7 @@ def test_the_optic_disc_lies_on_the_side_of_the_nose():
     right_side = {"left": [], "right": []}
     for patient in range(10):
         for side, found in right_side.items():
-            eye = synthetic.draw_eye(2, patient, side, 0, 256)
+            eye = eyes.draw_eye(2, patient, side, 0, 256)
             grey = cv2.cvtColor(eye.photograph, cv2.COLOR_RGB2GRAY).astype(np.float32)
             spots = cv2.GaussianBlur(grey, (0, 0), 6) - cv2.GaussianBlur(grey, (0, 0), 18)
             y, x = np.mgrid[: grey.shape[0], : grey.shape[1]]
@@ -146,7 +146,7 @@ def test_the_optic_disc_lies_on_the_side_of_the_nose():
 def test_the_true_disc_is_the_edge_in_the_picture():
     """Along rays within the picture, the mean brightness falls most steeply at the radius the table gives."""
     for patient in range(12):
-        eye = synthetic.draw_eye(4, patient, "left", 0, 512)
+        eye = eyes.draw_eye(4, patient, "left", 0, 512)
         x, y, radius = eye.disc
         angles = np.radians(np.r_[-25:25, 155:205])  # to the sides: no camera cuts those off
         radii = radius * np.linspace(0.9, 1.1, 41)
@@ -159,7 +159,7 @@ def test_the_true_disc_is_the_edge_in_the_picture():
 
 def test_a_wide_photograph_is_the_enlarged_narrow_one():
     """Wide ones are drawn at a half or a third; disc, lesions and picture must fit each other at any size."""
-    narrow, wide = (synthetic.draw_eye(0, 11, "left", 3, width_px) for width_px in (800, 3200))
+    narrow, wide = (eyes.draw_eye(0, 11, "left", 3, width_px) for width_px in (800, 3200))
     assert np.array(wide.disc) / 4 == pytest.approx(narrow.disc, abs=0.7)
     assert wide.lesions[["x", "y"]].to_numpy() / 4 == pytest.approx(narrow.lesions[["x", "y"]].to_numpy(), abs=1.5)
     small = cv2.resize(wide.photograph, narrow.photograph.shape[1::-1], interpolation=cv2.INTER_AREA)
@@ -170,8 +170,8 @@ def test_a_wide_photograph_is_the_enlarged_narrow_one():
 def test_mean_color_does_not_tell_the_level():
     """Of 80 patients' eyes, within the disc, neither to a classifier nor to a regression."""
     colors, levels, patients = [], [], []
-    for plan in itertools.chain(*synthetic.plan_eyes(80, "balanced", seed=5)):
-        eye = synthetic.draw_eye(5, plan.patient, plan.side, plan.level, 256)
+    for plan in itertools.chain(*eyes.plan(80, 5, "balanced")):
+        eye = eyes.draw_eye(5, plan.patient, plan.side, plan.level, 256)
         y, x = np.mgrid[: eye.photograph.shape[0], : eye.photograph.shape[1]]
         inside = np.hypot(x - eye.disc[0], y - eye.disc[1]) < 0.97 * eye.disc[2]
         colors.append(eye.photograph[inside].mean(axis=0))

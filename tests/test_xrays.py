@@ -6,8 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from preprocess import synthetic
 from preprocess.cache.errors import InputError
+from preprocess.drawn import xrays
 from preprocess.samples import readers
-from preprocess.xrays import plan, xray
 from tests.tiny import digest_files
 
 SMALL = "--kind chest --patients-train 6 --patients-test 2 --width-px 128 --jobs 1".split()
@@ -21,7 +21,7 @@ def test_the_same_seed_draws_the_same_folder_which_reads_as_planned(tmp_path):
     assert [one[name] for name in drawn] == [two[name] for name in drawn]
     assert one["images/00000001_000.png"] != three["images/00000001_000.png"]
     layout = readers.find_layout(tmp_path / "one")
-    patients = plan.plan_xrays(8, 0)
+    patients = xrays.plan(8, 0)
     for split, part in (("train", patients[:6]), ("test", patients[6:])):
         shown = {of.image: of.shown for pictures in part for of in pictures}
         labels = layout.read_labels(tmp_path / "one" / layout.labels[split])
@@ -33,7 +33,7 @@ def test_the_same_seed_draws_the_same_folder_which_reads_as_planned(tmp_path):
 
 
 def test_patients_keep_most_of_what_they_have_and_some_have_several_and_some_none():
-    shown = [[set(filter(None, of.shown.split("|"))) for of in pictures] for pictures in plan.plan_xrays(400, 3)]
+    shown = [[set(filter(None, of.shown.split("|"))) for of in pictures] for pictures in xrays.plan(400, 3)]
     counts = np.array([len(names) for pictures in shown for names in pictures])
     assert 0.25 < np.mean(counts == 0) < 0.5 and np.mean(counts > 1) > 0.1
     several = [pictures for pictures in shown if len(pictures) > 1]
@@ -44,18 +44,18 @@ def test_boxes_turn_with_the_picture():
     rays = np.tile(np.linspace(0, 0.2, 200), (200, 1))
     rays[120:160, 30:70] = 1
     for seed in range(5):
-        picture, ((name, *box),) = xray.develop(np.random.default_rng(seed), rays, [["Mass", 0.15, 0.6, 0.2, 0.2]])
+        picture, ((name, *box),) = xrays.develop(np.random.default_rng(seed), rays, [["Mass", 0.15, 0.6, 0.2, 0.2]])
         rows, columns = np.nonzero(picture > 0.7 * picture.max())
         middle = box[0] + box[2] / 2, box[1] + box[3] / 2
         assert name == "Mass" and (columns.mean(), rows.mean()) == pytest.approx(middle, abs=1.5)
-    assert {box[0] for box in xray.draw_xray(0, 1, 0, ["Nodule", "Effusion"], 128)[1]} == {"Nodule"}
+    assert {box[0] for box in xrays.draw_xray(0, 1, 0, ["Nodule", "Effusion"], 128)[1]} == {"Nodule"}
 
 
 def test_mean_brightness_and_contrast_do_not_tell_a_finding():
     """Of each finding alone against none, 40 pictures each: what a mean or deviation could tell by itself."""
-    healthy = [xray.draw_xray(2, patient, 0, [], 128)[0] for patient in range(40)]
-    for number, name in enumerate(xray.FINDINGS):
-        ailing = [xray.draw_xray(2, 100 * (number + 1) + patient, 0, [name], 128)[0] for patient in range(40)]
+    healthy = [xrays.draw_xray(2, patient, 0, [], 128)[0] for patient in range(40)]
+    for number, name in enumerate(xrays.FINDINGS):
+        ailing = [xrays.draw_xray(2, 100 * (number + 1) + patient, 0, [name], 128)[0] for patient in range(40)]
         for describe in (np.mean, np.std):
             told = roc_auc_score(np.repeat([0, 1], 40), [describe(picture) for picture in healthy + ailing])
             assert 0.3 < told < 0.7, (name, describe.__name__, told)

@@ -34,8 +34,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action) if has_value else action.help
 
 
-def make_bare_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
-    """Return a parser without options, whose help ends with an example."""
+def make_bare_parser(module: str, description: str | None, example: str) -> argparse.ArgumentParser:
+    """Return a parser without options, whose help begins with a description, such as `__doc__`."""
     return argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=description,
@@ -45,7 +45,7 @@ def make_bare_parser(module: str, description: str, example: str) -> argparse.Ar
     )
 
 
-def make_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
+def make_parser(module: str, description: str | None, example: str) -> argparse.ArgumentParser:
     """Return a parser with the options all stages share: `--data`, `--cache` and `--recipe`."""
     parser = make_bare_parser(module, description, example)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder in Kaggle's layout, or "

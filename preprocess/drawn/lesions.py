@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from preprocess.fundus.canvas import SUBPIXEL_BITS, fill_spot, find_limits, stroke, to_ink
-from preprocess.fundus.vessels import PATH_STEPS, VEIN_WIDTH, walk
+from preprocess.drawn.canvas import SUBPIXEL_BITS, fill_spot, find_limits, stroke, to_ink
+from preprocess.drawn.vessels import PATH_STEPS, VEIN_WIDTH, walk
 
 OUTLINE_POINTS = 24  # corners of a drawn spot
 OFF_OPTIC_DISC = 0.21  # from its centre; its radius is 0.14

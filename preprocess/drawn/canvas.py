@@ -73,6 +73,17 @@ def make_texture(rng, cells, frame):
     return square[: frame.height]
 
 
+def blur_noise(rng, shape, sigma):
+    """Return noise of a shape (h, w) and unit deviation, blurred by `sigma` parts of the height."""
+    noise = cv2.GaussianBlur(rng.normal(size=shape), (0, 0), sigma * shape[0])
+    return noise / noise.std()
+
+
+def soften(mask, parts):
+    """Return a mask as (h, w) float64 of 0-1, its edges blurred by one of so many parts of the height."""
+    return cv2.GaussianBlur(mask.astype(np.float64), (0, 0), len(mask) / parts)
+
+
 def measure_distance(place, frame):
     """Return the distance (h, w) float32 of every pixel to a place, in units of the field's radius."""
     x, y = to_pixels(place, frame)

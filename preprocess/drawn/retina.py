@@ -9,10 +9,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from preprocess.fundus import canvas
-from preprocess.fundus.canvas import blend, coarsen, diffuse, fill_spot, make_texture, measure_distance
-from preprocess.fundus.lesions import draw_lesions, place_lesions
-from preprocess.fundus.vessels import draw_vessels, grow_vessels
+from preprocess.drawn import canvas
+from preprocess.drawn.canvas import blend, coarsen, diffuse, fill_spot, make_texture, measure_distance
+from preprocess.drawn.lesions import draw_lesions, place_lesions
+from preprocess.drawn.vessels import draw_vessels, grow_vessels
 
 # Sizes of a 45 degree photograph, whose field is about 13 mm wide: the optic disc is 1.8 mm wide, the fovea lies 4.5 mm
 # away from it and a little lower, the largest veins are 0.15 mm wide.

@@ -1,4 +1,4 @@
-"""Draws a cross-section of a retina as optical coherence tomography shows it: layers, speckle, and what ails it.
+"""Draw a cross-section of a retina as optical coherence tomography shows it, and plan a folder of such scans.
 
 Depths and heights are in parts of the picture's height, places across in parts of its width. What tells the classes
 apart is where things lie, not how bright they are: gain, noise and the white corners of straightened scans vary more.
@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.random import Generator
+
+from preprocess.drawn.canvas import blur_noise, soften
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")  # of Kermany et al., Cell 172(5), 2018
 WIDTH_PX = 512  # of Kermany's scans, most of which are 496 px high
@@ -17,8 +20,22 @@ TRAITS_STREAM = 1_000_000  # a patient's generator beside those of the scans, wh
 # cells, inner nuclei, outer plexus, outer nuclei, ellipsoid zone, pigment epithelium.
 DEPTHS = (0.0, 0.03, 0.10, 0.14, 0.36, 0.40, 0.47, 0.50, 0.56, 0.60, 0.79, 0.81, 0.85, 0.88, 0.91, 0.94, 1.0)
 BRIGHTNESS = (0.35, 0.62, 0.58, 0.40, 0.42, 0.24, 0.24, 0.40, 0.38, 0.20, 0.20, 0.66, 0.66, 0.30, 0.90, 0.95, 0.80)
-VITREOUS = 0.02
-FLUID = 0.05
+VITREOUS, FLUID = 0.02, 0.05
+EDGE_PARTS = 400  # edges are blurred by one of so many parts of the height
+FIRST_PATIENT, PATIENT_GAP = 1001, 40  # patient numbers rise with gaps, as Kermany's do
+MOST_SCANS = 5  # of a patient, at least one
+ODD_SHARE = 0.15  # of the scans show another class than the patient's own; 19 % of Kermany's patients have such
+JPEG_QUALITY = 92
+FILE = "{split}/{name}/{image}.jpeg"  # where a scan lies in its folder
+
+
+class Scan(NamedTuple):
+    """A scan that is to be drawn: of whom, which of theirs, and what it shows."""
+
+    image: str
+    patient: int
+    number: int
+    name: str
 
 
 class Traits(NamedTuple):
@@ -60,7 +77,28 @@ def draw_scan(seed: int, patient: int, number: int, name: str, width_px: int | N
     return develop(rng, shade_vessels(rng, light, shape, across, down))
 
 
-def place_retina(rng: np.random.Generator, traits: Traits, across: np.ndarray) -> tuple[float, Shape]:
+def plan(n_patients: int, seed: int) -> list[list[Scan]]:
+    """Return the scans of each patient; the classes take turns as the patients' own."""
+    rng = np.random.default_rng(seed)
+    numbers = np.cumsum(np.r_[FIRST_PATIENT, rng.integers(1, PATIENT_GAP, n_patients)])[:n_patients].tolist()
+    patients = []
+    for position, patient in enumerate(numbers):
+        rng = np.random.default_rng([seed, patient])
+        own, n_scans = CLASSES[position % len(CLASSES)], int(rng.integers(1, MOST_SCANS + 1))
+        odd = rng.random(n_scans) < ODD_SHARE
+        names = [str(rng.choice(CLASSES)) if is_odd else own for is_odd in odd]
+        patients.append([Scan(f"{name}-{patient}-{i}", patient, i, name) for i, name in enumerate(names, 1)])
+    return patients
+
+
+def draw(scan: Scan, seed: int, width_px: int | None) -> tuple[bytes, dict]:
+    """Return a grey JPEG file and the scan's size in pixels."""
+    drawn = draw_scan(seed, scan.patient, scan.number, scan.name, width_px)
+    jpeg = cv2.imencode(".jpeg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    return jpeg, {"size": list(drawn.shape[::-1])}
+
+
+def place_retina(rng: Generator, traits: Traits, across: np.ndarray) -> tuple[float, Shape]:
     """Return where the fovea is and where a healthy retina lies."""
     fovea, middle = rng.uniform(0.35, 0.65), rng.uniform(0.42, 0.66)
     base = middle + rng.uniform(-0.16, 0.16) * (across - 0.5) + traits.bend * 2 * (across - 0.5) ** 2
@@ -70,7 +108,7 @@ def place_retina(rng: np.random.Generator, traits: Traits, across: np.ndarray) -
     return fovea, Shape(base - thickness, base.copy(), base)
 
 
-def add_drusen(rng: np.random.Generator, shape: Shape, across: np.ndarray) -> Shape:
+def add_drusen(rng: Generator, shape: Shape, across: np.ndarray) -> Shape:
     """Lift the pigment epithelium over deposits; the inner surface hardly follows."""
     lifted = np.zeros_like(across)
     for _ in range(rng.integers(3, 9)):
@@ -80,7 +118,7 @@ def add_drusen(rng: np.random.Generator, shape: Shape, across: np.ndarray) -> Sh
 
 
 def add_membrane(
-    rng: np.random.Generator, shape: Shape, across: np.ndarray, down: np.ndarray, fovea: float
+    rng: Generator, shape: Shape, across: np.ndarray, down: np.ndarray, fovea: float
 ) -> tuple[Shape, np.ndarray, np.ndarray]:
     """Lift the epithelium by a membrane of new vessels, with fluid over it; return shape, fluid and membrane (h, w)."""
     at, width, height = fovea + rng.uniform(-0.15, 0.15), rng.uniform(0.08, 0.18), rng.uniform(0.03, 0.08)
@@ -89,14 +127,14 @@ def add_membrane(
     edge = shape.edge - np.maximum(lifted, 0)
     moved = Shape(shape.top - 0.7 * np.maximum(lifted, 0) - 0.8 * fluid, edge, shape.base)
     roof = edge - 0.12 * (edge - moved.top)
-    holes = soften((down < roof) & (down > roof - np.where(fluid > 0.006, fluid, 0)))
+    holes = soften((down < roof) & (down > roof - np.where(fluid > 0.006, fluid, 0)), EDGE_PARTS)
     patches = rng.uniform(0.2, 0.7) + 0.25 * blur_noise(rng, (len(down), len(across)), 0.03)
-    material = soften((down > edge) & (down < shape.base)) * np.clip(patches, 0, 1)
+    material = soften((down > edge) & (down < shape.base), EDGE_PARTS) * np.clip(patches, 0, 1)
     return moved, holes, material
 
 
 def add_cysts(
-    rng: np.random.Generator, shape: Shape, across: np.ndarray, down: np.ndarray, fovea: float
+    rng: Generator, shape: Shape, across: np.ndarray, down: np.ndarray, fovea: float
 ) -> tuple[Shape, np.ndarray]:
     """Swell the retina around pockets of fluid in its middle layers; return shape and pockets (h, w)."""
     at, width = fovea + rng.uniform(-0.12, 0.12), rng.uniform(0.08, 0.16)
@@ -109,10 +147,10 @@ def add_cysts(
         tall, wide = rng.uniform(0.06, 0.17) * thick, rng.uniform(0.008, 0.026)
         y = swollen.top[column] + depth * thick
         holes |= ((across - x) / wide) ** 2 + ((down - y) / tall) ** 2 <= 1
-    return swollen, soften(holes)
+    return swollen, soften(holes, EDGE_PARTS)
 
 
-def light_layers(rng: np.random.Generator, shape: Shape, down: np.ndarray, traits: Traits) -> np.ndarray:
+def light_layers(rng: Generator, shape: Shape, down: np.ndarray, traits: Traits) -> np.ndarray:
     """Return how much light each place throws back, (h, w), 0-1: vitreous, layers, deposits, choroid."""
     depth = (down - shape.top) / np.maximum(shape.edge - shape.top, 1e-3)
     light = np.interp(depth, DEPTHS, BRIGHTNESS, left=VITREOUS, right=0)
@@ -123,9 +161,7 @@ def light_layers(rng: np.random.Generator, shape: Shape, down: np.ndarray, trait
     return np.where(depth <= 1, light, np.where(below < 0, deposits, choroid))
 
 
-def shade_vessels(
-    rng: np.random.Generator, light: np.ndarray, shape: Shape, across: np.ndarray, down: np.ndarray
-) -> np.ndarray:
+def shade_vessels(rng: Generator, light: np.ndarray, shape: Shape, across: np.ndarray, down: np.ndarray) -> np.ndarray:
     """Darken what lies behind the vessels of the inner layers."""
     shade = np.ones_like(across)
     for _ in range(rng.integers(1, 7)):
@@ -133,7 +169,7 @@ def shade_vessels(
     return np.where(down > shape.top + 0.02, light * shade, light)
 
 
-def develop(rng: np.random.Generator, light: np.ndarray) -> np.ndarray:
+def develop(rng: Generator, light: np.ndarray) -> np.ndarray:
     """Return the picture a machine makes of the light, (h, w) uint8: speckle, noise, gain, perhaps turned on white."""
     looks = rng.uniform(3, 10)  # frames averaged: speckle is gamma-distributed (Goodman 1976)
     seen = light * rng.gamma(looks, 1 / looks, light.shape)
@@ -153,17 +189,6 @@ def bump(across: np.ndarray, at: float, width: float) -> np.ndarray:
     return np.exp(-(((across - at) / width) ** 2) / 2)
 
 
-def wave(rng: np.random.Generator, across: np.ndarray, count: int) -> np.ndarray:
+def wave(rng: Generator, across: np.ndarray, count: int) -> np.ndarray:
     """Return a smooth random line of about unit deviation with so many bends."""
     return np.interp(across, np.linspace(0, 1, count + 2), rng.normal(size=count + 2))
-
-
-def blur_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:
-    """Return smooth noise of unit deviation; `sigma` in parts of the height."""
-    noise = cv2.GaussianBlur(rng.normal(size=shape), (0, 0), sigma * shape[0])
-    return noise / noise.std()
-
-
-def soften(mask: np.ndarray) -> np.ndarray:
-    """Return a mask as (h, w) of 0-1 without hard edges."""
-    return cv2.GaussianBlur(mask.astype(np.float64), (0, 0), len(mask) / 400)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from preprocess.fundus.canvas import new_ink, stroke
+from preprocess.drawn.canvas import new_ink, stroke
 
 # In units of the field's radius, 6.5 mm. Veins at the optic disc are 0.15 mm wide, arteries two thirds of that.
 VEIN_WIDTH = 0.022

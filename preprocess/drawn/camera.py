@@ -5,7 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from preprocess.fundus.canvas import Frame, coarsen, make_texture, measure_distance, to_pixels
+from preprocess.drawn.canvas import Frame, coarsen, make_texture, measure_distance, to_pixels
 
 LIGHT_STEP = 8  # light varies slowly: it is computed for one pixel in 8 x 8
 DARK_SHARE = 0.1  # of photographs get a third to a half of the light
