@@ -118,7 +118,14 @@ SENSELESS = {  # part of the content -> what is amiss in it; `...` is missing
     ],
     "settings": [
         *(("attention", True), ("crop_px", ...), ("crop_px", 10**6), ("crop_px", "32"), ("dropout", 2.0)),
-        *(("net", "hf-hub:any/net"), ("seed", None), ("pairs", 1), ("hidden", 10**9), ("drop_path", "0.1")),
+        *(
+            ("net", "hf-hub:any/net"),
+            ("seed", None),
+            ("pairs", 1),
+            ("hidden", 10**9),
+            ("drop_path", "0.1"),
+            ("zoom", [1.0]),
+        ),
     ],
     "task": [("names", ()), ("names", ("mild", 1)), ("kind", 1), ("kind", "sizes")],
     "making": [("size_px", ...), ("size_px", 16), ("crop", "by hand"), ("normalize", ["cdf"])],

@@ -12,8 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dr.nets import catalog
-from dr.training.settings import FLIPS, MOST_HIDDEN, Settings
+from dr.training.settings import Settings, are_possible
 from preprocess.cache import files
 from preprocess.cache.errors import InputError, shorten
 from preprocess.picture import outline
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 TASK_KINDS = ("levels", "classes", "findings")  # that a net can be trained for
-LEAST_CROP_PX, MOST_CROP_PX = 32, 4096  # what dr.train and preprocess.resize allow; the net's size hangs on it
+MOST_SIZE_PX = 4096  # what preprocess.resize allows; the net's size hangs on it
 # What torch.load raises, depending on where a file is torn or what else it is.
 UNREADABLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, OSError, ValueError),
@@ -132,18 +131,12 @@ def _makes_sense(
 
     numbers, kept = [*mean, *std, *prior], [part for parts in optimizer.values() for part in parts.values()]
     return (
-        {type(epoch), type(settings["seed"]), type(settings["crop_px"]), type(making["size_px"])} == {int}
+        {type(epoch), type(settings["crop_px"]), type(making["size_px"])} == {int}
+        and are_possible(settings)
         and all(isinstance(value, int | float) for value in (scaler or {}).values())
         and (n_images is None or type(n_images) is int)
         and (not likeness or _is_likeness(**likeness))
-        and LEAST_CROP_PX <= settings["crop_px"] <= making["size_px"] <= MOST_CROP_PX
-        and all(type(settings[name]) in (float, int) and 0 <= settings[name] < 1 for name in ("dropout", "drop_path"))
-        and type(settings["pairs"]) is bool
-        and settings["flips"] in FLIPS
-        and bool(catalog.NAME.fullmatch(settings["net"]))
-        and type(settings["squeeze"]) is int
-        and 0 <= settings["squeeze"] <= MOST_HIDDEN
-        and (settings["hidden"] is None or (type(settings["hidden"]) is int and 0 <= settings["hidden"] <= MOST_HIDDEN))
+        and settings["crop_px"] <= making["size_px"] <= MOST_SIZE_PX
         and task.keys() == set(Task._fields)
         and task["kind"] in TASK_KINDS
         and isinstance(task["names"], list | tuple)

@@ -111,7 +111,7 @@ def parse(
                 if name not in actions:
                     raise InputError(f"{recipe.path}: [{stage}] {key}: no such option{suggest(key, actions)}")
                 try:
-                    parser.set_defaults(**{name: _take(actions[name], value)})
+                    parser.set_defaults(**{name: take(actions[name], value)})
                 except (argparse.ArgumentTypeError, ValueError) as error:
                     raise InputError(f"{recipe.path}: [{stage}] {key}: {error}") from None
     options = parser.parse_args(argv)
@@ -139,10 +139,10 @@ def _check_paths(options: argparse.Namespace) -> None:
             raise InputError(f"{path}: belongs to the data, and would be lost; write to another place")
 
 
-def _take(action: argparse.Action, value: Any) -> Any:
+def take(action: argparse.Action, value: Any) -> Any:
     """Return a TOML value as an option's. Raises ValueError or ArgumentTypeError for one that does not fit."""
 
-    def take(item: Any) -> Any:
+    def take_one(item: Any) -> Any:
         if isinstance(item, bool | list | dict):
             raise ValueError(f"{item!r} is neither a number nor a word")
         taken = action.type(str(item)) if callable(action.type) else str(item)
@@ -155,7 +155,7 @@ def _take(action: argparse.Action, value: Any) -> Any:
             raise ValueError(f"{value!r} is neither true nor false")
         return value
     if action.nargs is None:
-        return take(value)
+        return take_one(value)
     if not isinstance(value, list) or not value or action.nargs not in ("+", len(value)):
         raise ValueError(f"{value!r} is no list of {'' if action.nargs == '+' else f'{action.nargs} '}values")
-    return [take(item) for item in value]
+    return [take_one(item) for item in value]
