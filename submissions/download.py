@@ -36,22 +36,18 @@ def fetch(url: str, folder: Path, timeout_s: float = TIMEOUT_S, most_bytes: int 
         opener.add_handler(handler())
     try:
         with opener.open(url, timeout=timeout_s) as response, target.open("wb") as file:
-            while part := response.read1(AT_A_TIME):
+            while file.tell() <= most_bytes and (part := response.read1(AT_A_TIME)):
                 file.write(part)
-                if file.tell() > most_bytes:
-                    raise InputError(f"larger than {most_bytes / 1e6:.0f} MB")
                 if time.monotonic() > end:
-                    raise InputError(f"not there after {timeout_s:g} s")
-    except TimeoutError:
-        raise InputError(f"not there after {timeout_s:g} s") from None
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise InputError(f"cannot be had ({error.code} {' '.join(str(error.reason).split())[:100]})") from None
-    except InputError:
-        raise
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        late = isinstance(reason, TimeoutError)
-        shown = f"not there after {timeout_s:g} s" if late else f"cannot be had ({' '.join(str(reason).split())[:100]})"
-        raise InputError(shown) from None
+                    raise TimeoutError
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason, code = getattr(error, "reason", None) or error, ""
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+            code = f"{error.code} "
+        if isinstance(reason, TimeoutError):
+            raise InputError(f"not there after {timeout_s:g} s") from None
+        raise InputError(f"cannot be had ({code}{' '.join(str(reason).split())[:100]})") from None
+    if target.stat().st_size > most_bytes:
+        raise InputError(f"larger than {most_bytes / 1e6:.0f} MB")
     return target

@@ -12,7 +12,7 @@ import argparse
 import contextlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +70,8 @@ def list_photographs(
 def find_owners(given: Sequence[tuple[Path, str]], patient: str | None) -> dict[Path, Owner]:
     """Return whose eye each of a patient's photographs shows, the left one first: as its name says, or as is told.
 
-    Names that are not PATIENT_left or PATIENT_right say nothing; what nobody says is "".
-
-    Parameters
-    ----------
-    given : photographs, one or two, each with the side that is told, or ""
-    patient : who is told to be shown, if anybody
+    One or two are given, each with the side that is told, or "". Names that are not PATIENT_left or PATIENT_right say
+    nothing; what nobody says is "".
 
     Raises InputError for what contradicts itself, and for two photographs of which one may show either eye.
     """
@@ -104,20 +100,14 @@ def find_owners(given: Sequence[tuple[Path, str]], patient: str | None) -> dict[
         raise InputError(f"{both}: of two patients, {' and '.join(groups)}; grade them alone, or a folder of all")
     if len({*sides}) == 1:
         raise InputError(f"{both}: both are the {sides[0]} eye; grade them alone, or a folder of all")
-    group = next(iter(groups), "")
-    of = {path: Owner(group, side) for path, side in zip(owners, sides, strict=True)}
-    return dict(sorted(of.items(), key=lambda item: item[1].side))
+    both_of = {path: Owner(next(iter(groups), ""), owner.side) for path, owner in owners.items()}
+    return dict(sorted(both_of.items(), key=lambda item: item[1].side))
 
 
-def list_images(options: argparse.Namespace) -> dict[Path, Owner]:
-    """Return the images whose classes are asked for, each its own owner: files, and those in folders.
-
-    Raises InputError for options that tell of eyes, and for no images at all.
-    """
-    if options.left or options.right or options.patient or options.blend:
-        raise InputError("--left, --right, --patient and --blend are for eyes that have levels; this net tells others")
+def list_images(given: Sequence[Path]) -> dict[Path, Owner]:
+    """Return the images of a net that knows no eyes, each its own owner: files, and those in folders."""
     found: list[Path] = []
-    for path in options.photographs:
+    for path in given:
         within = sorted(path.iterdir()) if path.is_dir() else [path]
         found += [file for file in within if file == path or file.suffix.lower() in listing.SUFFIXES]
     if not found:
@@ -125,173 +115,131 @@ def list_images(options: argparse.Namespace) -> dict[Path, Owner]:
     return {path: Owner(str(path)) for path in found}
 
 
-def list_believed(grade: Grade, task: Task, thresholds: np.ndarray | None) -> list[str]:
-    """Return the likeliest class, or the findings whose score reaches its threshold, (k,), none without them."""
-    if task.kind == "classes":
-        return [task.names[grade.level]]
-    reached = grade.scores >= (np.nan if thresholds is None else thresholds)
-    return [name for name, is_reached in zip(task.names, reached, strict=True) if is_reached]
-
-
-def write_classes(grades: Sequence[Grade], task: Task, thresholds: np.ndarray | None) -> list[str]:
-    """Return the classes or findings as lines for people, one per image, with all probabilities."""
+def write_outputs(grades: Sequence[Grade], task: Task, has_thresholds: bool) -> list[str]:
+    """Return classes or findings as lines for people, one per image, with all probabilities."""
     names = [show(Path(grade.eye.path.name)) for grade in grades]
     width, widths = max(map(len, ("image", *names))), [max(6, len(name)) + 2 for name in task.names]
     lines = [f"{'image':{width}}" + "".join(f"{name:>{px}}" for name, px in zip(task.names, widths, strict=True))]
     for name, grade in zip(names, grades, strict=True):
         numbers = "".join(f"{score:{px}.3f}" for score, px in zip(grade.scores, widths, strict=True))
-        believed = ", ".join(list_believed(grade, task, thresholds)) or "none"
-        lines.append(f"{name:{width}}{numbers}  {', '.join([believed, *list_doubts(grade, task)])}")
-    if task.kind == "findings":
-        lines.append(
-            "believed: what reaches the threshold that dr.predict chose" if thresholds is not None else UNDECIDED
-        )
-    return lines
+        believed = ", ".join(grade.believed or ["none"])
+        lines.append(f"{name:{width}}{numbers}  {', '.join([believed, *grade.doubts])}")
+    told = "believed: what reaches the threshold that dr.predict chose" if has_thresholds else UNDECIDED
+    return [*lines, *[told] * (task.kind == "findings")]
 
 
-def write_table(grades: Sequence[Grade]) -> list[str]:
-    """Return the grades as lines for people, one per eye."""
+def write_levels(grades: Sequence[Grade]) -> list[str]:
+    """Return the grades of eyes as lines for people, one per eye."""
     names = [f"{grade.eye.owner.side or '-':5}  {show(Path(grade.eye.path.name))}" for grade in grades]
     width = max(map(len, names))
     voices = ["the net"] if grades[0].blended is None else ["the net", "blended with the fellow"]
-    numbers = "".join(f"{level:6}" for level in range(len(grades[0].scores)))
-    legend = ", ".join(f"{level} {name}" for level, name in enumerate(retina.TASK.names))
-    return [
-        f"{'':{width}}         " + "".join(f"  {voice:>{len(numbers)}}" for voice in voices),
-        f"{'eye':{width}}     crop" + f"  {numbers}" * len(voices) + "    mean  level",
-        *(f"{name:{width}}  {write_row(grade)}".rstrip() for name, grade in zip(names, grades, strict=True)),
-        f"mean: the expected level; level: the one nearest to it; {legend}",
+    numbers = "  " + "".join(f"{level:6}" for level in range(len(grades[0].scores)))
+    lines = [
+        f"{'':{width}}         " + "".join(f"{voice:>{len(numbers)}}" for voice in voices),
+        f"{'eye':{width}}     crop" + numbers * len(voices) + "    mean  level",
     ]
+    for name, of in zip(names, grades, strict=True):
+        sure = f"{of.eye.disc.confidence:.2f}" if of.eye.disc else "-"
+        parts = ["".join(f"{score:6.2f}" for score in part) for part in (of.scores, of.blended) if part is not None]
+        figures = "  ".join([f"{sure:>7}", *parts, f"{of.expected:6.2f}", f"{of.level:5}", ", ".join(of.doubts)])
+        lines.append(f"{name:{width}}  {figures}".rstrip())
+    legend = ", ".join(f"{level} {name}" for level, name in enumerate(retina.TASK.names))
+    return [*lines, f"mean: the expected level; level: the one nearest to it; {legend}"]
 
 
-def write_row(grade: Grade) -> str:
-    """Return an eye's figures as columns, and what a reader should know of how they came about."""
-    disc, voices = grade.eye.disc, [scores for scores in (grade.scores, grade.blended) if scores is not None]
-    sure = f"{disc.confidence:.2f}" if disc else "-"
-    numbers = "".join("  " + "".join(f"{score:6.2f}" for score in scores) for scores in voices)
-    return f"{sure:>7}{numbers}  {grade.expected:6.2f}  {grade.level:5}  {', '.join(list_doubts(grade, retina.TASK))}"
-
-
-def list_doubts(grade: Grade, task: Task) -> list[str]:
-    """Return, in words, what makes a grade less sure than its probabilities tell."""
-    is_alone, disc = task.kind == "levels" and not grade.has_fellow, grade.eye.disc
-    doubts = ["no fellow" if grade.blended is None else "no fellow: blended with itself"] * is_alone
-    doubts += ["no rim seen: taken whole"] * (disc is not None and disc.confidence == 0)
-    return doubts + [explain.UNLIKE] * explain.is_unlike(grade.eye.unlikeness)
-
-
-def describe_class(grade: Grade, task: Task, thresholds: np.ndarray | None) -> dict[str, Any]:
-    """Return one image's class, or findings, None if no thresholds are known, as plain numbers and names."""
-    far, believed = grade.eye.unlikeness, list_believed(grade, task, thresholds)
-    answer = (
-        {"class": believed[0]} if task.kind == "classes" else {"findings": None if thresholds is None else believed}
-    )
-    return {
-        "photograph": show(grade.eye.path),
-        **answer,
-        "scores": dict(zip(task.names, grade.scores.round(DECIMALS).tolist(), strict=True)),
-        "unlikeness": None if far is None else round(far, DECIMALS),
-        "is_unlike": None if far is None else explain.is_unlike(far),
+def describe(grade: Grade, task: Task) -> dict[str, Any]:
+    """Return one photograph's grade as plain numbers and names; the crop in pixels of the photograph."""
+    eye, scores = grade.eye, grade.scores.round(DECIMALS).tolist()
+    known = {"photograph": show(eye.path)}
+    likeness = {
+        "unlikeness": None if eye.unlikeness is None else round(eye.unlikeness, DECIMALS),
+        "is_unlike": None if eye.unlikeness is None else explain.is_unlike(eye.unlikeness),
     }
-
-
-def describe_grade(grade: Grade) -> dict[str, Any]:
-    """Return one eye's grade as plain numbers and names; the crop in pixels of the photograph."""
-    far = grade.eye.unlikeness
+    if task.kind != "levels":
+        is_class = task.kind == "classes"
+        answer = {"class": task.names[grade.level]} if is_class else {"findings": grade.believed}
+        return {**known, **answer, "scores": dict(zip(task.names, scores, strict=True)), **likeness}
     names = ("center_x", "center_y", "semi_axis_x", "semi_axis_y", "confidence")
     return {
-        "photograph": show(grade.eye.path),
-        "patient": grade.eye.owner.group or None,
-        "side": grade.eye.owner.side or None,
-        "crop": {name: getattr(grade.eye.disc, name) for name in names} if grade.eye.disc else None,
-        "scores": grade.scores.round(DECIMALS).tolist(),
+        **known,
+        "patient": eye.owner.group or None,
+        "side": eye.owner.side or None,
+        "crop": {name: getattr(eye.disc, name) for name in names} if eye.disc else None,
+        "scores": scores,
         "blended": None if grade.blended is None else grade.blended.round(DECIMALS).tolist(),
         "expected_level": round(grade.expected, DECIMALS),
         "has_fellow": grade.has_fellow,
         "level": grade.level,
-        "unlikeness": None if far is None else round(far, DECIMALS),
-        "is_unlike": None if far is None else explain.is_unlike(far),
+        **likeness,
     }
 
 
-def tell(
-    grades: Sequence[Grade], reasons: Mapping[str, str], voters: Sequence[Voter], blend: Path | None, is_json: bool,
-    addresses: Mapping[str, str], thresholds: np.ndarray | None,
-) -> str:  # fmt: skip
-    """Return grades and refused files as JSON, with what graded them, or as a table; see `fetch_given`."""
-    task = voters[0].checkpoint.task
-    if not is_json:
-        refused = [f"refused: {name}: {reason}" for name, reason in reasons.items()]
-        unknown = [explain.UNKNOWN] * any(grade.eye.unlikeness is None for grade in grades)
-        are_eyes = task.kind == "levels"
-        lines = write_classes(grades, task, thresholds) if not are_eyes else write_table(grades) if grades else []
-        return "\n".join([*lines, *refused, *unknown, stage.NOTICE])
-    told = [
-        describe_grade(grade) if task.kind == "levels" else describe_class(grade, task, thresholds) for grade in grades
-    ]
-    told = [entry | {"photograph": addresses.get(entry["photograph"], entry["photograph"])} for entry in told]
-    content = {
-        "notice": stage.NOTICE,
-        "version": pipeline.VERSION,
-        "nets": [runs.describe_voter(voter) for voter in voters],
-        "blend": files.hash_file(blend) if blend else None,
-        "eyes" if task.kind == "levels" else "images": told,
-        "refused": [{"photograph": path, "reason": reason} for path, reason in reasons.items()],
-    }
-    return json.dumps(content, indent=2)
+def fetch(given: Sequence[str], folder: Path) -> tuple[list[Path], dict[str, str], dict[str, str]]:
+    """Put files, in the folder, in the place of the addresses among photographs.
 
-
-def grade(options: argparse.Namespace) -> None:
-    """Grade the photographs, print what comes out, and name at last those that are refused."""
-    with tempfile.TemporaryDirectory() as folder:
-        addresses, gone = fetch_given(options, Path(folder))
-        grade_files(options, addresses, gone)
-
-
-def fetch_given(options: argparse.Namespace, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Put files in the place of the addresses among the photographs.
-
-    Return the address of each file, by its path as it is shown, and of those that cannot be had the reason.
+    Return all paths, the address of a file by its path as it is shown, and of addresses that cannot be had the reason.
     """
-    addresses: dict[str, str] = {}
-    gone: dict[str, str] = {}
-    given: list[Path] = []
-    for number, name in enumerate(options.photographs):
+    paths: list[Path] = []
+    addresses, gone = dict[str, str](), dict[str, str]()
+    for number, name in enumerate(given):
         if not download.is_url(name):
-            given.append(Path(name))
+            paths.append(Path(name))
             continue
         own = folder / str(number)  # two addresses may end in one name
         own.mkdir()
         try:
-            given.append(download.fetch(name, own))
+            paths.append(download.fetch(name, own))
         except InputError as error:
             gone[name] = str(error)
         else:
-            addresses[show(given[-1])] = name
-    if gone and not given:
+            addresses[show(paths[-1])] = name
+    if gone and not paths:
         check_refused(gone, 0)
-    options.photographs = given
-    return addresses, gone
+    return paths, addresses, gone
 
 
-def grade_files(options: argparse.Namespace, addresses: Mapping[str, str], gone: Mapping[str, str]) -> None:
-    """Grade photographs that are files, see `fetch_given`."""
-    given = options.photographs, options.left, options.right, options.patient
+def grade(options: argparse.Namespace, folder: Path) -> None:
+    """Grade the photographs, print what comes out, and name at last those refused; `folder` is for downloads."""
+    paths, addresses, gone = fetch(options.photographs, folder)
+    given = paths, options.left, options.right, options.patient
     try:
         voters, blend, thresholds = read_voices(options)
     except InputError:
         list_photographs(*given)  # a mistake in what is given is told first
         raise
-    task = voters[0].checkpoint.task
-    are_eyes = task.kind == "levels"
-    owners, misnamed = list_photographs(*given) if are_eyes else (list_images(options), dict[str, str]())
+    task, misnamed = voters[0].checkpoint.task, dict[str, str]()
+    if task.kind == "levels":
+        owners, misnamed = list_photographs(*given)
+    elif options.left or options.right or options.patient or options.blend:
+        raise InputError("--left, --right, --patient and --blend are for eyes that have levels; this net tells others")
+    else:
+        owners = list_images(paths)
     workers.let_waiting_threads_sleep()
     # Torch takes a second and a half: whoever has mistyped something does not wait for it.
     from submissions import panel
 
-    grades, unusable = panel.grade_eyes(panel.seat(voters, blend, options.device), owners, options.strict)
-    refused = misnamed | {addresses.get(name, name): reason for name, reason in unusable.items()} | {**gone}
-    print(tell(grades, refused, voters, blend, options.json, addresses, thresholds))
+    grades, unusable = panel.grade_eyes(panel.seat(voters, blend, thresholds, options.device), owners, options.strict)
+    refused = misnamed | {addresses.get(name, name): reason for name, reason in unusable.items()} | gone
+    if options.json:
+        told = [describe(graded, task) for graded in grades]
+        content = {
+            "notice": stage.NOTICE,
+            "version": pipeline.VERSION,
+            "nets": [runs.describe_voter(voter) for voter in voters],
+            "blend": files.hash_file(blend) if blend else None,
+            "eyes" if task.kind == "levels" else "images": [
+                entry | {"photograph": addresses.get(entry["photograph"], entry["photograph"])} for entry in told
+            ],
+            "refused": [{"photograph": path, "reason": reason} for path, reason in refused.items()],
+        }
+        print(json.dumps(content, indent=2))
+    else:
+        if task.kind != "levels":
+            print(*write_outputs(grades, task, thresholds is not None), sep="\n")
+        elif grades:
+            print(*write_levels(grades), sep="\n")
+        unknown = [explain.UNKNOWN] * any(graded.eye.unlikeness is None for graded in grades)
+        print(*(f"refused: {name}: {reason}" for name, reason in refused.items()), *unknown, stage.NOTICE, sep="\n")
     check_refused(refused, len(grades))
 
 
@@ -310,7 +258,8 @@ def add_voice_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_voices(options: argparse.Namespace) -> tuple[list[Voter], Path | None, np.ndarray | None]:
-    """Return the nets that the options name, the file of the blend, and the thresholds of findings, as far as known.
+    """Return the nets that the options name, the file of the blend, and the thresholds of findings, as far as known,
+    for `panel.seat`.
 
     Raises InputError if they are not there, or do not know what is to be refused.
     """
@@ -344,7 +293,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--patient", metavar="NAME", help="whose they are (as the names say, if they do)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_voice_options(parser)
-    grade(parser.parse_args(argv))
+    with tempfile.TemporaryDirectory() as folder:
+        grade(parser.parse_args(argv), Path(folder))
 
 
 if __name__ == "__main__":

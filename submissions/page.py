@@ -22,7 +22,7 @@ from preprocess.picture.photograph import Photograph
 from preprocess.samples import listing
 from preprocess.samples.layout import TARGETS, Owner, Task
 from submissions import panel
-from submissions.grade import DECIMALS, UNDECIDED, list_believed, list_doubts, list_photographs
+from submissions.grade import DECIMALS, UNDECIDED, list_images, list_photographs
 from submissions.panel import Grade, Panel
 from submissions.report.pictures import encode_picture
 
@@ -34,31 +34,24 @@ WEBP_OPTIONS = (cv2.IMWRITE_WEBP_QUALITY, 80)
 Uploads = Mapping[str, Sequence[tuple[str, BinaryIO]]]  # field -> name and content of each file dropped there
 
 
-def answer(of: Panel, thresholds: np.ndarray | None, is_strict: bool, uploads: Uploads) -> dict[str, Any]:
+def answer(of: Panel, is_strict: bool, uploads: Uploads) -> dict[str, Any]:
     """Return what the page tells of photographs, whose files are gone then.
 
     Raises InputError, in words for the page, if there are none, or it is not clear whose eyes they show.
     """
-    task = of.voters[0].checkpoint.task
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         refused = keep(uploads, folder)
         try:
-            owners, misnamed = ({}, {}) if refused and not any(folder.glob("*/*")) else find_owners(folder, task)
+            owners, misnamed = ({}, {}) if refused and not any(folder.glob("*/*")) else find_owners(folder, of.task)
         except InputError as error:
             raise InputError(str(error).replace(f"{folder}/", "")) from None
         grades, unusable = panel.grade_eyes(of, owners, is_strict)
-        drawn = [draw(of, graded.eye.path) for graded in grades] if len(grades) <= MOST_DRAWN else []
-    rows = [make_row(graded, task, thresholds) for graded in grades]
+        cards = [describe(of, graded) for graded in grades] if len(grades) <= MOST_DRAWN else []
+    rows = [make_row(graded, of.task) for graded in grades]
     refused |= {listing.show_name(Path(path).name): reason for path, reason in {**misnamed, **unusable}.items()}
-    return {
-        "rows": rows,
-        "csv": f"data:text/csv;charset=utf-8,{quote(pd.DataFrame(rows).to_csv(index=False))}",
-        "cards": [
-            describe(graded, task, thresholds) | pictures for graded, pictures in zip(grades, drawn, strict=False)
-        ],
-        "refused": refused,
-    }
+    table = f"data:text/csv;charset=utf-8,{quote(pd.DataFrame(rows).to_csv(index=False))}"
+    return {"rows": rows, "csv": table, "cards": cards, "refused": refused}
 
 
 def keep(uploads: Uploads, folder: Path) -> dict[str, str]:
@@ -82,57 +75,37 @@ def find_owners(folder: Path, task: Task) -> tuple[dict[Path, Owner], dict[str, 
     if task.kind == "levels":
         left, right = (next(iter(kept[side]), None) for side in ("left", "right"))
         return list_photographs([folder / "folder"] * bool(kept["folder"]), left, right, None)
-    images = kept["images"] + [path for path in kept["folder"] if path.suffix.lower() in listing.SUFFIXES]
-    if not images:
-        raise InputError("no photographs: give one, or a folder that holds some")
-    return {path: Owner(str(path)) for path in images}, {}
+    return list_images([*kept["images"], folder / "folder"]), {}
 
 
-def make_row(graded: Grade, task: Task, thresholds: np.ndarray | None) -> dict[str, Any]:
+def make_row(graded: Grade, task: Task) -> dict[str, Any]:
     """Return one photograph's row of the table: whose it is, what is believed, the doubts, all probabilities."""
     row: dict[str, Any] = {"photograph": listing.show_name(graded.eye.path.name)}
     if task.kind == "levels":
         row |= {"patient": graded.eye.owner.group, "side": graded.eye.owner.side, "level": graded.level}
         row["expected_level"] = round(graded.expected, DECIMALS)
     else:
-        row[TARGETS[task.kind]] = "; ".join(list_believed(graded, task, thresholds))
-    row["doubts"] = "; ".join(list_doubts(graded, task))
-    columns = name_columns(task)
-    row |= dict(zip(columns, graded.scores.round(DECIMALS).tolist(), strict=True))
-    if graded.blended is not None:
-        names = [f"blended_{column}" for column in columns]
-        row |= dict(zip(names, graded.blended.round(DECIMALS).tolist(), strict=True))
+        row[TARGETS[task.kind]] = "; ".join(graded.believed or [])
+    row["doubts"] = "; ".join(graded.doubts)
+    for prefix, scores in (("", graded.scores), ("blended_", graded.blended)):
+        if scores is not None:
+            names = [f"{prefix}{column}" for column in name_columns(task)]
+            row |= dict(zip(names, scores.round(DECIMALS).tolist(), strict=True))
     return row
 
 
-def describe(graded: Grade, task: Task, thresholds: np.ndarray | None) -> dict[str, Any]:
-    """Return what stands beside one photograph's picture, in words and probabilities."""
-    disc, believed = graded.eye.disc, list_believed(graded, task, thresholds)
-    verdict = ", ".join(believed) or (UNDECIDED if thresholds is None else "none of the findings")
-    if task.kind == "levels":
-        believed = [task.names[graded.level]]
-        verdict = f"level {graded.level}, {believed[0]}"
-    return {
-        "name": listing.show_name(graded.eye.path.name),
-        "side": graded.eye.owner.side,
-        "verdict": verdict,
-        "believed": believed,
-        "expected": graded.expected if task.kind == "levels" else None,
-        "sure": disc and disc.confidence,
-        "doubts": list_doubts(graded, task),
-        "scores": graded.scores.tolist(),
-        "blended": None if graded.blended is None else graded.blended.tolist(),
-        "explained": graded.level,
-    }
-
-
-def draw(of: Panel, path: Path) -> dict[str, Any]:
-    """Return a photograph with the outline found, and the heat of each output to lie over it, as data URIs.
+def describe(of: Panel, graded: Grade) -> dict[str, Any]:
+    """Return one photograph's card: what is believed, in words, the scores, and pictures as data URIs.
 
     An output for which nothing speaks has no heat, but None.
     """
-    rgb, heats = look(of, path)
+    verdict = UNDECIDED if graded.believed is None else ", ".join(graded.believed) or "none of the findings"
+    rgb, heats = look(of, graded.eye.path)
     return {
+        "name": listing.show_name(graded.eye.path.name),
+        "grade": graded,
+        "verdict": f"level {graded.level}, {verdict}" if of.task.kind == "levels" else verdict,
+        "voices": {"net": graded.scores} | ({} if graded.blended is None else {"blend": graded.blended}),
         "picture": encode_picture(rgb, SHOWN_PX),
         "heats": [encode_heat(places) if places.any() else None for places in heats],
     }

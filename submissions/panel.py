@@ -9,8 +9,7 @@ import numpy as np
 
 from blend.mlp import Blend, apply_blend, load_blend
 from blend.pairs import pair_eyes
-from dr import measures
-from dr.explain import check_like, show
+from dr import explain, measures
 from dr.machine import device
 from dr.nets.net import Net
 from dr.squares import store
@@ -46,6 +45,8 @@ class Grade(NamedTuple):
     expected: float  # the mean level of what is believed; NaN for classes
     level: int  # the one nearest to it, or the number of the likeliest class
     has_fellow: bool  # whether the patient's other eye was graded, too
+    believed: list[str] | None  # the level, the class, or the findings by name; None if no thresholds are known
+    doubts: list[str]  # in words, what makes the grade less sure than its probabilities tell
 
 
 class Panel(NamedTuple):
@@ -54,14 +55,20 @@ class Panel(NamedTuple):
     voters: Sequence[Voter]
     nets: Sequence[Net]  # theirs, on a device
     blend: Blend | None
+    thresholds: np.ndarray | None  # (k,), from which score on a finding is believed
+
+    @property
+    def task(self) -> Task:
+        """What they are asked, all the same."""
+        return self.voters[0].checkpoint.task
 
 
-def seat(voters: Sequence[Voter], blend_from: Path | None, device_name: str) -> Panel:
+def seat(voters: Sequence[Voter], blend_from: Path | None, thresholds: np.ndarray | None, device_name: str) -> Panel:
     """Put the nets on a device, and read the blend from its file, if there is one."""
     on = device.choose_device(device_name)
     device.prepare(on)
     nets = [views.put_net(voter.checkpoint, on) for voter in voters]
-    return Panel(voters, nets, load_blend(blend_from) if blend_from else None)
+    return Panel(voters, nets, load_blend(blend_from) if blend_from else None, thresholds)
 
 
 def grade_eyes(panel: Panel, owners: Mapping[Path, Owner], is_strict: bool) -> tuple[list[Grade], dict[str, str]]:
@@ -70,56 +77,28 @@ def grade_eyes(panel: Panel, owners: Mapping[Path, Owner], is_strict: bool) -> t
     All photographs of a patient come one after the other, so that each eye meets its fellow. Strictly, what is unlike
     anything the nets learned from is refused.
     """
-    voters, nets, blend = panel
-    makings = dict.fromkeys(voter.checkpoint.making for voter in voters)
+    makings = dict.fromkeys(voter.checkpoint.making for voter in panel.voters)
     is_found = outline.SHAPES[next(iter(makings)).crop] == "ellipse"
     grades: list[Grade] = []
     reasons: dict[str, str] = {}
-    with progress.tracking(len(owners) * sum(voter.n_views for voter in voters), "grading") as bar:
+    with progress.tracking(len(owners) * sum(voter.n_views for voter in panel.voters), "grading") as bar:
         for part in split_patients(owners):
             squares: list[dict[Making, Square]] = []
             eyes: list[Eye] = []
             for path, owner in part.items():
                 try:
                     made = {making: square.make_square(path, making) for making in makings}
-                    unlikeness = measure_unlikeness(voters, made)
-                    check_like(unlikeness, is_strict)
+                    unlikeness = measure_unlikeness(panel.voters, made)
+                    explain.check_like(unlikeness, is_strict)
                 except Unusable as reason:
-                    reasons[show(path)] = str(reason)
+                    reasons[explain.show(path)] = str(reason)
                     continue
                 disc = next(iter(made.values())).disc if is_found else None
                 eyes.append(Eye(path, owner, disc, unlikeness))
                 squares.append(made)
             if eyes:
-                scores = score_eyes(nets, voters, eyes, squares, bar)
-                grades += decide(voters[0].checkpoint.task, blend, eyes, scores)
+                grades += decide(panel, eyes, score_eyes(panel, eyes, squares, bar))
     return grades, reasons
-
-
-def measure_unlikeness(voters: Sequence[Voter], squares: Mapping[Making, Square]) -> float | None:
-    """Return how far a photograph's squares lie from what the nets learned from, the mean of those that know."""
-    total, known = 0.0, 0.0
-    for of, share, *_ in voters:
-        far = likeness.measure(of, squares[of.making])
-        if far is not None:
-            total, known = total + share * far, known + share
-    return total / known if known else None
-
-
-def score_eyes(
-    nets: Sequence[Net],
-    voters: Sequence[Voter],
-    eyes: Sequence[Eye],
-    squares: Sequence[Mapping[Making, Square]],
-    bar: Bar,
-) -> np.ndarray:
-    """Return the scores of eyes by their squares, (n, k): the nets' mean, each by its share."""
-    scores = np.zeros(())
-    for net, (of, share, n_views, _) in zip(nets, voters, strict=True):
-        wanted = [made[of.making] for made in squares]
-        gathered = store.gather([eye.owner for eye in eyes], wanted, of.mean, of.std)
-        scores = scores + share * views.score_views(net, of, gathered, n_views, len(eyes), bar).mean(axis=0)
-    return scores
 
 
 def split_patients(owners: Mapping[Path, Owner]) -> Iterator[dict[Path, Owner]]:
@@ -134,15 +113,50 @@ def split_patients(owners: Mapping[Path, Owner]) -> Iterator[dict[Path, Owner]]:
         yield part
 
 
-def decide(task: Task, blend: Blend | None, eyes: Sequence[Eye], scores: np.ndarray) -> list[Grade]:
+def measure_unlikeness(voters: Sequence[Voter], squares: Mapping[Making, Square]) -> float | None:
+    """Return how far a photograph's squares lie from what the nets learned from, the mean of those that know."""
+    total, known = 0.0, 0.0
+    for of, share, *_ in voters:
+        far = likeness.measure(of, squares[of.making])
+        if far is not None:
+            total, known = total + share * far, known + share
+    return total / known if known else None
+
+
+def score_eyes(panel: Panel, eyes: Sequence[Eye], squares: Sequence[Mapping[Making, Square]], bar: Bar) -> np.ndarray:
+    """Return the scores of eyes by their squares, (n, k): the nets' mean, each by its share."""
+    scores = np.zeros(())
+    for net, (of, share, n_views, _) in zip(panel.nets, panel.voters, strict=True):
+        wanted = [made[of.making] for made in squares]
+        gathered = store.gather([eye.owner for eye in eyes], wanted, of.mean, of.std)
+        scores = scores + share * views.score_views(net, of, gathered, n_views, len(eyes), bar).mean(axis=0)
+    return scores
+
+
+def decide(panel: Panel, eyes: Sequence[Eye], scores: np.ndarray) -> list[Grade]:
     """Blend the scores (n, k) of both eyes, and give each eye the level nearest to the expected one, or its class."""
-    owners = [eye.owner for eye in eyes]
-    blended = None if blend is None else apply_blend(blend, pair_eyes(owners, scores))
-    believed = scores if blended is None else blended
-    levels = decide_alone(task, believed)
-    expected = measures.expect_levels(believed) if task.kind == "levels" else np.full(len(eyes), np.nan)
+    owners, are_levels = [eye.owner for eye in eyes], panel.task.kind == "levels"
+    blended = None if panel.blend is None else apply_blend(panel.blend, pair_eyes(owners, scores))
+    voice = scores if blended is None else blended
+    expected = measures.expect_levels(voice) if are_levels else np.full(len(eyes), np.nan)
     fellows = pair_eyes(owners, np.eye(len(owners))).fellow  # row i: who i's fellow is, i itself if there is none
-    has_fellow = fellows.diagonal() == 0
-    voices = scores, [None] * len(eyes) if blended is None else blended
-    known = zip(eyes, *voices, expected.tolist(), levels.tolist(), has_fellow.tolist(), strict=True)
-    return [Grade(*of_eye) for of_eye in known]
+    alone = "no fellow" if blended is None else "no fellow: blended with itself"
+    grades = []
+    for row, (eye, level) in enumerate(zip(eyes, decide_alone(panel.task, voice).tolist(), strict=True)):
+        has_fellow = not fellows[row, row]
+        doubts = [alone] * (are_levels and not has_fellow)
+        doubts += ["no rim seen: taken whole"] * (eye.disc is not None and eye.disc.confidence == 0)
+        doubts += [explain.UNLIKE] * explain.is_unlike(eye.unlikeness)
+        own, believed = None if blended is None else blended[row], list_believed(panel, scores[row], level)
+        grades.append(Grade(eye, scores[row], own, float(expected[row]), level, has_fellow, believed, doubts))
+    return grades
+
+
+def list_believed(panel: Panel, scores: np.ndarray, level: int) -> list[str] | None:
+    """Return by name the level or class, or the findings whose score, (k,), reaches its threshold; None without any."""
+    if panel.task.kind != "findings":
+        return [panel.task.names[level]]
+    if panel.thresholds is None:
+        return None
+    reached = zip(panel.task.names, scores >= panel.thresholds, strict=True)
+    return [name for name, is_reached in reached if is_reached]

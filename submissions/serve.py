@@ -113,16 +113,15 @@ def serve(options: argparse.Namespace) -> None:
     """Answer until Ctrl-C."""
     stage.import_libraries(REQUIREMENTS, "starlette", "python_multipart")
     (uvicorn,) = stage.import_libraries(REQUIREMENTS, "uvicorn")
-    voters, blend, thresholds = grade.read_voices(options)
+    voices = grade.read_voices(options)
     workers.let_waiting_threads_sleep()
     with listen(options.host, options.port) as listening, contextlib.suppress(KeyboardInterrupt):
         # Torch takes a second and a half: whoever has mistyped something does not wait for it.
         from submissions import page, panel
 
-        of = panel.seat(voters, blend, options.device)
+        of = panel.seat(*voices, options.device)
         hosts = [LOOPBACK, "localhost"] if options.host == LOOPBACK else ["*"]
-        answer = partial(page.answer, of, thresholds, options.strict)
-        app = make_app(voters[0].checkpoint.task, answer, hosts)
+        app = make_app(of.task, partial(page.answer, of, options.strict), hosts)
         print(f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{stage.NOTICE}", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])
 

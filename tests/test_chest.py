@@ -84,11 +84,11 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
     assert "not a medical device" in told["notice"] and len(told["images"]) == len(images)
     for image in told["images"]:
         assert image["findings"] == [name for name in NAMES if image["scores"][name] >= thresholds[name]]
-    nets = seat(read_voters(cache, None, None, None), None, "cpu")
+    nets = seat(read_voters(cache, None, None, None), None, None, "cpu")
 
     def drop(names, believed):
         files = [(Path(name).name, io.BytesIO(Path(name).read_bytes())) for name in names]
-        return page.answer(nets, believed, False, {"images": files})
+        return page.answer(nets._replace(thresholds=believed), False, {"images": files})
 
     rows = drop(images, thresholds[NAMES].to_numpy())["rows"]
     assert [row["finding"].split("; ") for row in rows] == [image["findings"] or [""] for image in told["images"]]

@@ -105,11 +105,11 @@ def test_one_image_is_named_with_all_probabilities(run, drawn_scans, tmp_path, c
     assert image["class"] in capsys.readouterr().out
     explain.main([str(scan), f"--cache={run[1]}", f"--out={tmp_path}", "--device=cpu"])
     assert f"{scan}: {image['class']} (" in capsys.readouterr().out
-    nets = seat(read_voters(run[1], None, None, None), None, "cpu")
-    told = page.answer(nets, None, False, {"images": [(scan.name, io.BytesIO(scan.read_bytes()))]})
+    nets = seat(read_voters(run[1], None, None, None), None, None, "cpu")
+    told = page.answer(nets, False, {"images": [(scan.name, io.BytesIO(scan.read_bytes()))]})
     ((card,), (row,)) = told["cards"], told["rows"]
     assert card["verdict"] == row["class"] == image["class"] and len(card["heats"]) == len(NAMES)
-    assert card["scores"] == pytest.approx([*image["scores"].values()], abs=1e-6)
+    assert card["grade"].scores == pytest.approx([*image["scores"].values()], abs=1e-6)
     assert f"<h2>{image['class']}</h2>" in serve.render(readers.find_layout(drawn_scans).task, told, "")
     with pytest.raises(InputError, match="--left.* are for eyes"):
         grade.main(["--left", str(scan), f"--cache={run[1]}"])

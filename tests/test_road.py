@@ -76,9 +76,9 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
     np.testing.assert_allclose([graded[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
     monkeypatch.setattr(page, "SHOWN_PX", 64)
-    seats = panel.seat(runs.read_voters(cache, None, None, None), None, "cpu")
+    seats = panel.seat(runs.read_voters(cache, None, None, None), None, None, "cpu")
     files = [(f"{image}{path.suffix}", io.BytesIO(path.read_bytes())) for image, path in photographs.items()]
-    rows = page.answer(seats, None, False, {"folder": files})["rows"]
+    rows = page.answer(seats, False, {"folder": files})["rows"]
     shown = {Path(row["photograph"]).stem: [row[column] for column in scores] for row in rows}
     np.testing.assert_allclose([shown[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 

@@ -38,7 +38,7 @@ def pair(drawn_folder):
 def seated(finished_cache):
     """The nets and the blend of the finished run."""
     return panel.seat(
-        runs.read_voters(finished_cache, None, None, None), finished_cache / "blend/train/model.pt", "cpu"
+        runs.read_voters(finished_cache, None, None, None), finished_cache / "blend/train/model.pt", None, "cpu"
     )
 
 
@@ -47,7 +47,7 @@ def client(seated, tmp_path, monkeypatch):
     """A browser's stand-in; whatever is left of a request lies in tmp_path / "left"."""
     (tmp_path / "left").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "left"))
-    app = serve.make_app(retina.TASK, partial(page.answer, seated, None, False), [serve.LOOPBACK])
+    app = serve.make_app(retina.TASK, partial(page.answer, seated, False), [serve.LOOPBACK])
     with testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}") as client:
         yield client
     assert not list((tmp_path / "left").iterdir())
@@ -66,12 +66,15 @@ def test_a_pair_has_the_grades_of_the_command_line(finished_cache, seated, pair,
     grade.main([*map(str, pair), f"--cache={finished_cache}", "--device=cpu", "--json"])
     eyes = json.loads(capsys.readouterr().out)["eyes"]
     left, right = (io.BytesIO(path.read_bytes()) for path in pair)
-    told = page.answer(seated, None, False, {"left": [("any.jpeg", left)], "right": [("any.jpeg", right)]})
+    told = page.answer(seated, False, {"left": [("any.jpeg", left)], "right": [("any.jpeg", right)]})
     for card, row, eye in zip(told["cards"], told["rows"], eyes, strict=True):
-        assert (card["side"], row["level"]) == (eye["side"], eye["level"])
+        of = card["grade"]
+        assert (row["side"], row["level"], of.level) == (eye["side"], eye["level"], eye["level"])
         assert card["verdict"] == f"level {eye['level']}, {retina.TASK.names[eye['level']]}"
-        assert (card["expected"], card["sure"]) == pytest.approx((eye["expected_level"], eye["crop"]["confidence"]))
-        np.testing.assert_allclose([card["scores"], card["blended"]], [eye["scores"], eye["blended"]], atol=1e-6)
+        assert (of.expected, of.eye.disc.confidence) == pytest.approx(
+            (eye["expected_level"], eye["crop"]["confidence"])
+        )
+        np.testing.assert_allclose([*card["voices"].values()], [eye["scores"], eye["blended"]], atol=1e-6)
 
 
 def test_its_heat_is_that_of_explain(finished_cache, seated, pair, tmp_path, monkeypatch):
