@@ -67,7 +67,7 @@ def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
         of = checkpoint.read(options.checkpoint)
     else:
         trained = runs.read_trained(options.cache, options.run)
-        of = runs.read_checkpoint(trained, trained.newest)
+        of = runs.read_checkpoint(trained, max(trained.checkpoints))
     last = len(of.task.names) - 1
     if options.level is not None and options.level > last:
         raise InputError(f"--level {options.level}: the net's last {TARGETS[of.task.kind]} is {last}")

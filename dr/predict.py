@@ -107,7 +107,8 @@ def choose_epochs(text: str, trained: Trained, task: Task) -> list[int]:
         figure = text.partition(":")[2] or HEADLINES[task.kind][0]
         wanted = [schedule.find_best(runs.read_figures(trained.folder), figure)]
     elif text.startswith("last:"):
-        wanted = list(range(max(0, trained.newest - int(text.removeprefix("last:"))) + 1, trained.newest + 1))
+        newest = max(trained.checkpoints)
+        wanted = list(range(max(1, newest + 1 - int(text.removeprefix("last:"))), newest + 1))
     else:
         wanted = sorted({int(number) for number in text.split(",")})
     missing = [epoch for epoch in wanted if epoch not in trained.checkpoints]

@@ -23,7 +23,7 @@ KEPT_EPOCHS = 10  # checkpoints of 7.4 MB; prediction averages the last five
 
 def train(options: argparse.Namespace, wanted: Settings) -> None:
     """Bring the epochs of a run up to date; under torchrun all train, the first process decides and writes."""
-    training_set = source.read_training_set(options.data, options.cache)
+    training_set, task = source.read_training_set(options.data, options.cache), readers.find_layout(options.data).task
     run, inputs = runs.folder_of(options.cache, options.run), training_set.digests
     pending = run / "pending" / runs.identify(vars(wanted), inputs)
     with workers.joined(options.device):
@@ -34,26 +34,15 @@ def train(options: argparse.Namespace, wanted: Settings) -> None:
             workers.let_waiting_threads_sleep()
             from dr.training.epochs import train_epochs  # torch takes seconds; who is cached does not wait for it
 
-            task = readers.find_layout(options.data).task
             train_epochs(options, wanted, pending, training_set, task, start)
         elif workers.rank() == 0:
             runs.begin(pending, start, vars(wanted), inputs)
     if workers.rank() == 0:  # the run has come to its end
-        figures = runs.read_figures(pending)
-        runs.write_history(pending, figures)
-        headline, _ = HEADLINES[readers.find_layout(options.data).task.kind]
-        runs.remove_others(pending, schedule.find_kept(figures, headline, options.keep))
+        figures = runs.keep_best(pending, HEADLINES[task.kind][0], options.keep)
         digests = {f"{row['epoch']:04}.pt": row["checkpoint"] for row in figures}
         kept = {name: digest for name, digest in digests.items() if (pending / name).exists()}
         manifest.write_manifest(pending, "dr.train", vars(wanted), inputs, outputs=kept)
-        put_in_use(run, pending, options.overwrite)
-
-
-def put_in_use(run: Path, new: Path, is_overwriting: bool) -> None:
-    """Put a finished net in the place of the one that is in use, and say where that one lies."""
-    old = runs.put_in_use(run, new, is_overwriting)
-    if old:
-        print(f"dr.train: the net before lies in {old}; its settings bring it back at once")
+        runs.put_in_use(run, pending, options.overwrite)
 
 
 def find_start(options: argparse.Namespace, wanted: Settings, inputs: Mapping[str, str], pending: Path) -> Start | None:
@@ -69,7 +58,7 @@ def find_start(options: argparse.Namespace, wanted: Settings, inputs: Mapping[st
     for folder in (pending, run / "former" / pending.name):
         if runs.is_finished(folder, vars(wanted), inputs):
             print(f"dr.train: {folder} holds the net of these settings; it is in use from now on")
-            put_in_use(run, folder, options.overwrite)
+            runs.put_in_use(run, folder, options.overwrite)
             return None
     folders = [pending, run / "epochs", *sorted(run.glob("pending/*")), *sorted(run.glob("former/*"))]
     usable = [count_usable(folder, wanted, inputs) for folder in folders]

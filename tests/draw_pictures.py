@@ -58,7 +58,7 @@ def main():
     parser = stage.make_bare_parser("tests.draw_pictures", __doc__.splitlines()[0], "--cache cache/demo")
     parser.add_argument("--cache", type=Path, default=Path("cache/demo"), help="where the demo has trained its net")
     trained = runs.read_trained(parser.parse_args().cache, None)
-    write_picture(TARGET, draw_stages(runs.read_checkpoint(trained, trained.newest)))
+    write_picture(TARGET, draw_stages(runs.read_checkpoint(trained, max(trained.checkpoints))))
     print(f"{TARGET}: a drawn eye; {stage.NOTICE[0].lower()}{stage.NOTICE[1:]}")
 
 

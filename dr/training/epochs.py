@@ -1,7 +1,6 @@
 """The epochs of a run: train, settle, check on the images held out, keep a checkpoint of each."""
 
 import argparse
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -51,12 +50,13 @@ def train_epochs(
         squares = store.load(cached, mean, std, on, options.storage, options.cache / "dr" / "pixels" / "train.npy")
     if workers.rank() == 0:
         print(f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}")
-    if workers.rank() == 0:  # nothing but the training itself can fail from here on
+        # Nothing but the training itself can fail from here on.
         runs.begin(folder, start, vars(wanted), training_set.digests)
-    prior = find_prior(task, targets[learned]).tolist()
-    of = learning.settings, task, cached.making, mean, std, prior
-    known = likeness.learn(squares, learned, held_out, learning.net.image_px)
-    record = Checkpoint(n_held, *of, net={}, optimizer={}, n_images=len(learned), likeness=known)
+    record = functools.partial(
+        Checkpoint, settings=learning.settings, task=task, making=cached.making, mean=mean, std=std,
+        prior=find_prior(task, targets[learned]).tolist(), n_images=len(learned),
+        likeness=likeness.learn(squares, learned, held_out, learning.net.image_px),
+    )  # fmt: skip
     given: Squares | Maps = squares
     if options.features == "file":
         with workers.first_goes_ahead():
@@ -66,11 +66,10 @@ def train_epochs(
             learning = learner.restore(learning, checkpoint.read(folder / f"{due.goes_on_from:04}.pt"))
             if workers.rank() == 0:
                 print(f"dr.train: goes on from epoch {due.goes_on_from}, the best, and all of the net learns")
-        log_loss, n_skipped = passes.train_epoch(learning, given, targets, learned, due)
+        figures = {"epoch": due.number} | passes.train_epoch(learning, given, targets, learned, due)
         passes.settle_batch_norm(learning, given, learned, due)
-        record, n_held = dataclasses.replace(record, epoch=due.number), due.number
-        what = options, learning, given, targets, held_out, folder, record, log_loss, n_skipped
-        history = [*history, workers.share(functools.partial(_keep_epoch, *what))]
+        what = options, learning, given, targets, held_out, folder, record, figures
+        n_held, history = due.number, [*history, workers.share(functools.partial(_keep_epoch, *what))]
         last, due = due, schedule.find_next(wanted, history)
         if not due and last.place < last.n_places and workers.rank() == 0:
             print(f"dr.train: no better validation log loss in {wanted.patience} epochs; stops")
@@ -78,36 +77,35 @@ def train_epochs(
 
 def _keep_epoch(
     options: argparse.Namespace, learning: Learner, squares: Squares | Maps, targets: np.ndarray, held_out: np.ndarray,
-    folder: Path, record: Checkpoint, log_loss: float, n_skipped: int,
+    folder: Path, record: functools.partial[Checkpoint], figures: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Check and keep an epoch; its figures, written last and returned, make it count as done.
 
     Checked are the scores of the middle of the squares held out. Raises InputError if the last step led astray.
     """
-    settings, epoch, rate = learning.settings, record.epoch, learning.optimizer.param_groups[0]["lr"]
-    cuts = crops.center_crops(len(squares), squares.size_px - learning.net.image_px)
+    settings, epoch, rate = learning.settings, figures["epoch"], learning.optimizer.param_groups[0]["lr"]
+    task, cuts = record.keywords["task"], crops.center_crops(len(squares), squares.size_px - learning.net.image_px)
     with progress.tracking(len(held_out), f"epoch {epoch}, held out") as bar:
         scores = views.score(learning.kept, squares, held_out, cuts, settings.precision, settings.batch_size, bar,
-                             record.task.kind)  # fmt: skip
+                             task.kind)  # fmt: skip
     if not np.isfinite(scores).all():
         raise InputError(
             f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are not "
             "finite; try a lower --learning-rate"
         )
-    valid = {f"valid_{name}": value for name, value in measure(record.task, scores, targets[held_out]).items()}
-    optimizer = learner.collect_optimizer(learning)
-    raw = learning.net.state_dict() if learning.averaged else None
-    net, scaler = learning.kept.state_dict(), learning.scaler.state_dict()
-    record = dataclasses.replace(record, net=net, raw=raw, optimizer=optimizer, scaler=scaler)
-    digest = checkpoint.write(folder / f"{epoch:04}.pt", record)
-    figures = {"epoch": epoch, "learning_rate": rate, "train_log_loss": log_loss, **valid, "checkpoint": digest}
-    figures |= {"skipped_steps": n_skipped} if n_skipped else {}
+    made = record(
+        epoch, net=learning.kept.state_dict(), raw=learning.net.state_dict() if learning.averaged else None,
+        optimizer=learner.collect_optimizer(learning), scaler=learning.scaler.state_dict(),
+    )  # fmt: skip
+    valid = {f"valid_{name}": value for name, value in measure(task, scores, targets[held_out]).items()}
+    digest = checkpoint.write(folder / f"{epoch:04}.pt", made)
+    figures = figures | valid | {"learning_rate": rate, "checkpoint": digest}
     files.write_json(folder / f"{epoch:04}.json", figures)
-    (key, name), losses = HEADLINES[record.task.kind], (log_loss, valid["valid_log_loss"])
-    done = runs.read_figures(folder)
-    runs.remove_others(folder, schedule.find_kept(done, key, options.keep))
-    runs.write_history(folder, done)
-    told = "log loss train {:.4f} valid {:.4f}".format(*losses) + f", {name} valid {valid[f'valid_{key}']:.4f}"
-    told += f", {n_skipped} steps skipped: beyond float16's range" if n_skipped else ""
+    key, name = HEADLINES[task.kind]
+    runs.keep_best(folder, key, options.keep)
+    told = f"log loss train {figures['train_log_loss']:.4f} valid {valid['valid_log_loss']:.4f}"
+    told += f", {name} valid {valid[f'valid_{key}']:.4f}"
+    if "skipped_steps" in figures:
+        told += f", {figures['skipped_steps']} steps skipped: beyond float16's range"
     print(f"epoch {epoch}: learning rate {rate:.4g}, {told}", flush=True)
     return figures

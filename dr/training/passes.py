@@ -22,12 +22,11 @@ STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the device
 @naming_memory()
 def train_epoch(
     learner: Learner, squares: Squares | Maps, targets: np.ndarray, positions: np.ndarray, due: Epoch
-) -> tuple[float, int]:
+) -> dict[str, float]:
     """Train for the epoch that is due on the squares at `positions`.
 
-    Returns the mean log loss of what the net said meanwhile, and how many steps were skipped, see `Learner.scaler`.
-
-    Raises InputError, naming the step, if the loss is no longer a finite number.
+    Returns the mean log loss of what the net said meanwhile, and how many steps float16 could not hold, if any. Raises
+    InputError, naming the step, if the loss is no longer a finite number.
     """
     settings, on, epoch = learner.settings, learner.device, due.number
     ordered = _order_batches(squares, positions, settings, epoch)
@@ -56,7 +55,7 @@ def train_epoch(
             bar.update(workers.count() * len(chosen))
             if (step + 1) % STEPS_BETWEEN_LOOKS == 0 or step + 1 == len(ordered):
                 mean_loss = _check_losses(workers.average(losses[: step + 1]), learner, epoch) / known
-    return mean_loss, n_skipped
+    return {"train_log_loss": mean_loss} | ({"skipped_steps": n_skipped} if n_skipped else {})
 
 
 def settle_batch_norm(learner: Learner, squares: Squares | Maps, positions: np.ndarray, due: Epoch) -> None:

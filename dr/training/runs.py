@@ -8,13 +8,13 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dr.training import checkpoint
+from dr.training import checkpoint, schedule
 from dr.training.checkpoint import Checkpoint
 from dr.training.settings import ORDINARY
 from preprocess.cache import files, manifest
@@ -26,23 +26,14 @@ COLUMNS = ("epoch", "learning_rate", "train_log_loss", "valid_log_loss")
 
 
 class Trained(NamedTuple):
-    """A finished run of `dr.train`, as its manifest tells.
-
-    folder : of the checkpoints
-    parameters : the settings asked for
-    inputs : name -> digest of what it learned from
-    checkpoints : epoch -> digest, those that are kept
+    """A finished run of `dr.train`, as its manifest tells: the folder of the checkpoints, the settings asked for, name
+    -> digest of what it learned from, and epoch -> digest of the checkpoints that are kept.
     """
 
     folder: Path
     parameters: dict[str, Any]
     inputs: dict[str, str]
     checkpoints: dict[int, str]
-
-    @property
-    def newest(self) -> int:
-        """The last epoch."""
-        return max(self.checkpoints)
 
 
 class Start(NamedTuple):
@@ -162,21 +153,24 @@ def begin(pending: Path, start: Start, settings: Mapping[str, Any], inputs: Mapp
     if start.folder != pending:
         shutil.rmtree(pending, ignore_errors=True)  # of an earlier start that came less far
         pending.mkdir(parents=True)
-    for suffix in (".json", ".pt"):  # figures first, so that a kill leaves none without a checkpoint
-        for path in sorted(start.folder.glob(f"[0-9]*{suffix}"), reverse=True):
-            is_done = path.stem.isdigit() and int(path.stem) <= len(start.history)
-            if start.folder == pending and not is_done:
-                path.unlink()
-            elif start.folder != pending and is_done:
-                try:
-                    os.link(path, pending / path.name)
-                except OSError:  # a file system that knows none
-                    shutil.copy2(path, pending / path.name)
+    for path, epoch in _list_epochs(start.folder):
+        if start.folder == pending and epoch > len(start.history):
+            path.unlink()
+        elif start.folder != pending and epoch <= len(start.history):
+            try:
+                os.link(path, pending / path.name)
+            except OSError:  # a file system that knows none
+                shutil.copy2(path, pending / path.name)
     manifest.write_manifest(pending, "dr.train", settings, inputs, outputs={})
 
 
-def put_in_use(run: Path, new: Path, is_overwriting: bool) -> Path | None:
-    """Make the finished net of a folder the run's; return where the one before lies now, None if it is gone.
+def _list_epochs(folder: Path) -> list[tuple[Path, int]]:
+    """Return the checkpoints and figures that lie in a folder, and of which epoch they are."""
+    return [(path, int(path.stem)) for path in sorted(folder.glob("[0-9]*.*")) if path.stem.isdigit()]
+
+
+def put_in_use(run: Path, new: Path, is_overwriting: bool) -> None:
+    """Make the finished net of a folder the run's, and say where the one before lies now.
 
     By renames: after a kill between them both lie where `dr.train` looks for them.
     """
@@ -197,7 +191,8 @@ def put_in_use(run: Path, new: Path, is_overwriting: bool) -> Path | None:
     for folder in (former, run / "pending"):
         with contextlib.suppress(OSError):  # not empty, or not there
             folder.rmdir()
-    return old if old and old.exists() else None
+    if old and old.exists():
+        print(f"dr.train: the net before lies in {old}; its settings bring it back at once")
 
 
 def find_pace(epochs: Path) -> float | None:
@@ -217,12 +212,21 @@ def read_figures(epochs: Path) -> list[dict[str, Any]]:
     return figures
 
 
-def write_history(epochs: Path, figures: Sequence[dict[str, Any]]) -> None:
-    """Write history.csv, a row per epoch."""
+def keep_best(epochs: Path, headline: str, n_newest: int) -> list[dict[str, Any]]:
+    """Remove the checkpoints but the newest and the best, and write history.csv, a row per epoch; return the figures.
+
+    The best are those by log loss and by the `headline` figure.
+    """
+    figures = read_figures(epochs)
+    kept = schedule.find_kept(figures, headline, n_newest)
+    for path, epoch in _list_epochs(epochs):
+        if path.suffix == ".pt" and epoch not in kept:
+            path.unlink()
     others = sorted(name for name in figures[0] if name.startswith("valid_") and name not in COLUMNS)
     columns = (*COLUMNS, *others)
     lines = [",".join(columns), *(",".join(repr(row[column]) for column in columns) for row in figures)]
     files.write_bytes(epochs / "history.csv", ("\n".join(lines) + "\n").encode())
+    return figures
 
 
 def count_finished(epochs: Path) -> int:
@@ -236,10 +240,3 @@ def count_finished(epochs: Path) -> int:
         elif path.exists() or path.name in listed:
             break
     return finished
-
-
-def remove_others(epochs: Path, kept: Container[int]) -> None:
-    """Remove the checkpoints of all other epochs."""
-    for path in epochs.glob("[0-9]*.pt"):
-        if path.stem.isdigit() and int(path.stem) not in kept:
-            path.unlink()

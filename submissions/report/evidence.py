@@ -99,7 +99,7 @@ def find_net(cache: Path) -> Checkpoint | None:
         return None
     trained = runs.read_trained(cache, run)
     averaged = [epoch for epoch in scored["parameters"]["epochs"] if epoch in trained.checkpoints] if scored else []
-    return runs.read_checkpoint(trained, max(averaged, default=trained.newest))
+    return runs.read_checkpoint(trained, max(averaged or trained.checkpoints))
 
 
 def read_training_levels(source: Source) -> pd.Series | None:
