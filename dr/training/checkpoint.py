@@ -17,12 +17,11 @@ from preprocess.cache import files
 from preprocess.cache.errors import InputError, shorten
 from preprocess.picture import outline
 from preprocess.picture.square import NORMALIZATIONS, Making
-from preprocess.samples.layout import Task
+from preprocess.samples.layout import TARGETS, Task
 
 if TYPE_CHECKING:
     import torch
 
-TASK_KINDS = ("levels", "classes", "findings")  # that a net can be trained for
 MOST_SIZE_PX = 4096  # what preprocess.resize allows; the net's size hangs on it
 # What torch.load raises, depending on where a file is torn or what else it is.
 UNREADABLE = (
@@ -33,34 +32,22 @@ UNREADABLE = (
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A net after an epoch, and all that is needed to go on training it or to score any photograph with it.
-
-    settings : with crop_px and precision decided
-    task : what the net answers
-    making : how its squares are made
-    mean, std : of the channels over the squares learned from, RGB, 0-255
-    prior : the share of each output among them
-    net : its weights, or their average, see Settings.ema
-    optimizer : parameter -> what the optimizer keeps of it
-    scaler : of float16's gradients, see Learner; None if an older version made it
-    n_images : how many it learned from; None if an older version made it, which did not say
-    likeness : what they look like, see dr.training.likeness; None if an older version made it, {} if they are too few
-    raw : the weights that training goes on with, if `net` is their average
-    """
+    """A net after an epoch, and all that is needed to go on training it or to score any photograph with it."""
 
     epoch: int
-    settings: Settings
+    settings: Settings  # with crop_px and precision decided
     task: Task
-    making: Making
-    mean: list[float]
+    making: Making  # how its squares are made
+    mean: list[float]  # of the channels over the squares learned from, RGB, 0-255
     std: list[float]
-    prior: list[float]
-    net: dict[str, torch.Tensor]
-    optimizer: dict[str, dict[str, torch.Tensor]]
-    scaler: dict[str, float] | None = None
-    n_images: int | None = None
-    likeness: dict[str, torch.Tensor] | None = None
-    raw: dict[str, torch.Tensor] | None = None
+    prior: list[float]  # the share of each output among them
+    net: dict[str, torch.Tensor]  # its weights, or their average, see Settings.ema
+    optimizer: dict[str, dict[str, torch.Tensor]]  # parameter -> what the optimizer keeps of it
+    # Of these an older version of dr.train may have known nothing.
+    scaler: dict[str, float] | None = None  # of float16's gradients, see Learner
+    n_images: int | None = None  # how many it learned from
+    likeness: dict[str, torch.Tensor] | None = None  # what they look like, see dr.training.likeness; {} of too few
+    raw: dict[str, torch.Tensor] | None = None  # the weights that training goes on with, if `net` is their average
 
 
 def write(path: Path, checkpoint: Checkpoint) -> str:
@@ -80,13 +67,25 @@ def read(path: Path) -> Checkpoint:
 
     Raises InputError if it is missing, truncated, or no checkpoint of dr.train.
     """
-    content = load(path, "dr.train")
-    fault = _find_fault(content)
-    if fault:
-        raise InputError(f"{path}: {fault}")
-    task = Task(content["task"]["kind"], tuple(content["task"]["names"]))
-    typed = {"settings": Settings(**content["settings"]), "task": task, "making": Making(**content["making"])}
-    return Checkpoint(**content | typed)
+    content, fields = load(path, "dr.train"), dataclasses.fields(Checkpoint)
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    is_ours = isinstance(content, dict) and needed <= content.keys() <= {field.name for field in fields}
+    if not is_ours or not isinstance(content["settings"], dict):
+        raise InputError(f"{path}: not a checkpoint of this version of dr.train; train again")
+    kept, known = content["settings"], [field.name for field in dataclasses.fields(Settings)]
+    if odd := [*(name for name in kept if name not in known), *(name for name in known if name not in kept)]:
+        differs = f"which differs in {shorten(str(odd[0]))}"
+        raise InputError(f"{path}: made by another version of dr.train, {differs}; train again here")
+    try:
+        task, making = Task(**content["task"]), Making(**content["making"])
+        typed = {"settings": Settings(**kept), "task": task._replace(names=tuple(task.names)), "making": making}
+        made = Checkpoint(**content | typed)
+        is_sound = isinstance(task.names, list | tuple) and are_possible(kept) and _makes_sense(made)
+    except (TypeError, AttributeError):  # a part is of another type altogether
+        is_sound = False
+    if not is_sound:
+        raise InputError(f"{path}: a checkpoint of dr.train whose content makes no sense; train again")
+    return made
 
 
 def load(path: Path, made_by: str) -> Any:
@@ -105,51 +104,31 @@ def load(path: Path, made_by: str) -> Any:
         raise InputError(f"{path}: not a checkpoint of {made_by}, or a damaged one; make it again") from None
 
 
-def _find_fault(content: Any) -> str | None:
-    """Return why what was read is no checkpoint of dr.train that can be used here; None if it is one."""
-    fields = dataclasses.fields(Checkpoint)
-    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
-    is_ours = isinstance(content, dict) and needed <= content.keys() <= {field.name for field in fields}
-    if not is_ours or not isinstance(content["settings"], dict):
-        return "not a checkpoint of this version of dr.train; train again"
-    kept, known = content["settings"], {field.name for field in dataclasses.fields(Settings)}
-    odd = [*(name for name in kept if name not in known), *(name for name in known if name not in kept)]
-    if odd:
-        return f"made by another version of dr.train, which differs in {shorten(str(odd[0]))}; train again here"
-    try:
-        is_sound = _makes_sense(**content)
-    except (TypeError, KeyError, AttributeError):  # a part is of another type altogether
-        is_sound = False
-    return None if is_sound else "a checkpoint of dr.train whose content makes no sense; train again"
-
-
-def _makes_sense(
-    epoch, settings, task, making, mean, std, prior, net, optimizer, scaler=None, n_images=1, likeness=None, raw=None
-) -> bool:
+def _makes_sense(of: Checkpoint) -> bool:
     """Tell whether the parts of a checkpoint have possible values, those that decide how a net is built above all."""
     import torch
 
-    numbers, kept = [*mean, *std, *prior], [part for parts in optimizer.values() for part in parts.values()]
+    weights = [
+        *of.net.values(),
+        *(of.raw or {}).values(),
+        *(part for kept in of.optimizer.values() for part in kept.values()),
+    ]
     return (
-        {type(epoch), type(settings["crop_px"]), type(making["size_px"])} == {int}
-        and are_possible(settings)
-        and all(isinstance(value, int | float) for value in (scaler or {}).values())
-        and (n_images is None or type(n_images) is int)
-        and (not likeness or _is_likeness(**likeness))
-        and settings["crop_px"] <= making["size_px"] <= MOST_SIZE_PX
-        and task.keys() == set(Task._fields)
-        and task["kind"] in TASK_KINDS
-        and isinstance(task["names"], list | tuple)
-        and bool(task["names"])
-        and all(isinstance(name, str) for name in task["names"])
-        and making.keys() == set(Making._fields)
-        and making["crop"] in outline.METHODS
-        and making["normalize"] in NORMALIZATIONS
-        and [type(values) for values in (mean, std, prior)] == [list] * 3
-        and [len(mean), len(std), len(prior)] == [3, 3, len(task["names"])]
-        and all(isinstance(value, float) and math.isfinite(value) for value in numbers)
-        and min(std) > 0
-        and all(isinstance(part, torch.Tensor) for part in (*net.values(), *(raw or {}).values(), *kept))
+        {type(of.epoch), type(of.settings.crop_px), type(of.making.size_px)} == {int}
+        and (of.settings.crop_px or 0) <= of.making.size_px <= MOST_SIZE_PX
+        and of.making.crop in outline.METHODS
+        and of.making.normalize in NORMALIZATIONS
+        and of.task.kind in TARGETS
+        and bool(of.task.names)
+        and all(isinstance(name, str) for name in of.task.names)
+        and [type(values) for values in (of.mean, of.std, of.prior)] == [list] * 3
+        and [len(of.mean), len(of.std), len(of.prior)] == [3, 3, len(of.task.names)]
+        and all(isinstance(value, float) and math.isfinite(value) for value in (*of.mean, *of.std, *of.prior))
+        and min(of.std) > 0
+        and all(isinstance(part, torch.Tensor) for part in weights)
+        and all(isinstance(value, int | float) for value in (of.scaler or {}).values())
+        and (of.n_images is None or type(of.n_images) is int)
+        and (not of.likeness or _is_likeness(**of.likeness))
     )
 
 
