@@ -4,9 +4,10 @@ Reads DATA/{train,test}, writes CACHE/crop and CACHE/resize; whatever cannot be 
 """
 
 import contextlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,6 @@ LAYOUTS = (
 )
 
 Corrections = dict[str, list[float]]  # image -> ellipse: x, y, semi-axis x, semi-axis y
-Journals = Mapping[str, Journal]  # "crop", "resize" or both
 
 
 def read_crops(cache: Path, split: str) -> dict[str, Row]:
@@ -71,42 +71,27 @@ def read_corrections(data: Path, cache: Path, listings: Mapping[str, Listing]) -
     return dict(zip(table["image"], numbers.tolist(), strict=True))
 
 
-class Order(NamedTuple):
-    """What is to be done with one photograph."""
+def work_on(
+    path: Path, row: Row | None, method: str, correction: list[float] | None, size_px: int | None, target: Path
+) -> tuple[Row, Row | None]:
+    """Return one photograph's row of the crop table, found if it is not given, and that of the square put at `target`.
 
-    source: list  # which version of the file it is, see `files.describe_source`
-    row: Row | None  # of the crop table, if it is known already
-    method: str  # what `outline.measure` finds it by otherwise
-    correction: list[float] | None
-    size_px: int | None  # of the square; None if none is wanted
-    target: Path  # the square's file
-    made_from: list | None  # the key of the square that lies there, None if none does
-
-
-def work_on(path: Path, order: Order) -> tuple[Row, Row | None]:
-    """Return one photograph's row of the crop table and its square's, {'reason': why not} for either.
-
-    There is no second row if no square is wanted, or none can be, or it is there.
+    Either may be {"reason": why not}. There is no second row if no size is wanted, or the first is a reason.
     """
     photograph = Photograph(path)
     try:
-        row = order.row or outline.measure(photograph, order.method, order.correction)
+        row = row or outline.measure(photograph, method, correction)
     except Unusable as error:
         return {"reason": str(error)}, None
-    if order.size_px is None or describe_square(order.source, row) == order.made_from:
+    if size_px is None:
         return row, None
     try:
-        pixels, inside = cut.cut_square(photograph, row, order.size_px, outline.SHAPES[order.method])
+        pixels, inside = cut.cut_square(photograph, row, size_px, outline.SHAPES[method])
     except Unusable as error:
         return row, {"reason": str(error)}
     png, square = cut.encode(pixels, inside)
-    files.write_bytes(order.target, png)
+    files.write_bytes(target, png)
     return row, square
-
-
-def describe_square(source: list, row: Row) -> list:
-    """Return the key of a square: the file's version and the ellipse."""
-    return [source, [row[name] for name in outline.ELLIPSE]]
 
 
 def update(
@@ -123,8 +108,8 @@ def update(
     for line in layout.tell(listings):
         print(f"{data}: {line}")
     corrections = read_corrections(data, cache, listings) if method else {}
-    parameters: dict[str, dict[str, Any]] = {}
     found_by = method or manifest.read_parameter(cache / "crop", "method", "preprocess.crop")
+    parameters: dict[str, dict[str, Any]] = {}
     if method:
         parameters["crop"] = {"version": outline.VERSION, "method": method}
     if size_px:
@@ -152,7 +137,7 @@ def update(
 
 
 def _find_due(
-    cache: Path, split: str, keys: Mapping[str, list], journals: Journals
+    cache: Path, split: str, keys: Mapping[str, list], journals: Mapping[str, Journal]
 ) -> tuple[dict[str, Row], dict[str, list[str]]]:
     """Return the known rows of the crop table, and the images that each journal lacks, which are told of.
 
@@ -162,7 +147,7 @@ def _find_due(
     crops, squares = journals.get("crop"), journals.get("resize")
     rows = crops.find_made(keys) if crops else read_crops(cache, split)
     if not crops:
-        known = [image for image in rows if image in keys]
+        known = rows.keys() & keys.keys()
         tables.check_same_images(rows, known, cache / "crop" / f"{split}.csv", f"the {split} photographs")
     wanted, made = {"crop": list(keys)}, {"crop": rows}
     if squares:
@@ -171,7 +156,7 @@ def _find_due(
                 del squares.records[image]
         wanted["resize"] = [image for image in (keys if crops else rows) if "reason" not in rows.get(image, {})]
         cropped = [image for image in wanted["resize"] if image in rows]
-        made["resize"] = squares.find_made({image: describe_square(keys[image][0], rows[image]) for image in cropped})
+        made["resize"] = squares.find_made({image: _describe_square(keys[image], rows[image]) for image in cropped})
     due = {name: [image for image in wanted[name] if image not in made[name]] for name in journals}
     for name, images in due.items():
         n, change = len(wanted[name]), journals[name].change
@@ -180,30 +165,32 @@ def _find_due(
     return rows, due
 
 
+def _describe_square(key: Sequence, row: Row) -> list:
+    """Return the key of the square of an image: the file's version, as its own key has it, and the ellipse."""
+    return [key[0], [row[name] for name in outline.ELLIPSE]]
+
+
 def _update_split(
-    cache: Path, split: str, paths: Mapping[str, Path], corrections: Corrections, method: str, journals: Journals,
-    workers: parallel.Workers,
+    cache: Path, split: str, paths: Mapping[str, Path], corrections: Corrections, method: str,
+    journals: Mapping[str, Journal], workers: parallel.Workers,
 ) -> None:  # fmt: skip
     """Work on the images of a split that are due, keep the others, drop those that are gone."""
     crops, squares, folder = journals.get("crop"), journals.get("resize"), cache / "resize" / split
-    sources = {image: files.describe_source(path) for image, path in paths.items()}
-    keys: dict[str, list] = {image: [source, corrections.get(image)] for image, source in sources.items()}
+    keys = {image: [files.describe_source(path), corrections.get(image)] for image, path in paths.items()}
     rows, due = _find_due(cache, split, keys, journals)
-    made = squares.records if squares else {}
     size_px = squares.parameters["size_px"] if squares else None
-    orders = {}
-    for image in (image for images in due.values() for image in images):
-        target, made_from = folder / f"{image}.png", made[image].key if image in made else None
-        source, row, correction = sources[image], rows.get(image), corrections.get(image)
-        orders[image] = paths[image], Order(source, row, method, correction, size_px, target, made_from)
+    orders = {
+        image: (paths[image], rows.get(image), method, corrections.get(image), size_px, folder / f"{image}.png")
+        for image in itertools.chain(*due.values())
+    }
     with contextlib.ExitStack() as stack:
         append = {name: stack.enter_context(journals[name].appending()) for name in due if due[name]}
         title = f"{' and '.join(due)}: {split}"
         for image, (row, square) in parallel.map_parallel(work_on, orders, workers, title):
-            if square is not None:  # first: after a kill between the two only the outline is due
-                append["resize"](image, describe_square(sources[image], row), square)
             if image not in rows:
                 append["crop"](image, keys[image], row)
+            if square is not None:
+                append["resize"](image, _describe_square(keys[image], row), square)
     if crops:
         crops.finish(list(paths))
         rows = crops.rows

@@ -30,7 +30,7 @@ def check_foreign(data: Path, planned: Iterable[Path]) -> None:
     foreign = [] if is_own else [data / name for name in (*TABLES, "val", "images") if (data / name).exists()]
     there = [path for name in FOLDERS for path in sorted((data / name).rglob("*"))]
     own = set(planned) if is_own else set()
-    foreign += [path for path in there if path.suffix.lower() in listing.SUFFIXES and path not in own]
+    foreign += [path for path in there if listing.is_photograph(path.name) and path not in own]
     if foreign:
         raise InputError(
             f"{data}: holds {foreign[0].relative_to(data)} and {len(foreign) - 1} more files that this command would "

@@ -38,16 +38,6 @@ def test_one_decode_gives_the_bytes_of_two_though_photographs_are_bad(data, cach
     assert len(calls) == 11  # the header of one is rubbish
 
 
-def test_a_square_that_is_there_is_not_cut_again_with_its_outline(drawn_folder, cache, monkeypatch):
-    """After a kill between the two journals; and the stages' second run agrees."""
-    preprocess(options(drawn_folder, cache))
-    before = read_all(cache)
-    (cache / "crop" / "train.jsonl").unlink()
-    monkeypatch.setattr("preprocess.picture.cut.cut_square", None)
-    preprocess(options(drawn_folder, cache))
-    assert read_all(cache) == before
-
-
 def test_ids_may_lead_through_folders(data, cache, monkeypatch):
     """As in layouts with a folder per class."""
 

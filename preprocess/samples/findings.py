@@ -69,18 +69,17 @@ def _make_layout(data: Path, *versions: tuple) -> Layout:
     held_out = (frozenset(lists["valid"] or ()) & table.groups.keys()) - test
     divided = {table.groups[image] for image in test} & {table.groups[image] for image in {*table.groups} - test}
     if divided:
-        raise InputError(
-            f"{data / LISTS['test']}: divides patient {min(divided, key=tables.order_of)}; list all or none"
-        )
+        patient = min(divided, key=tables.order_of)
+        raise InputError(f"{data / LISTS['test']}: divides patient {patient}; list all or none")
     in_none = {*table.groups} - {*lists["train"]} - test - held_out if lists["train"] is not None else ()
     if in_none:
         raise InputError(f"{path}: image {min(in_none)} is in neither {LISTS['train']} nor {LISTS['test']}")
-    labels = {"train": path.name, "test": find_list(data, "test").name}
-    left_out = tuple(table.targets.columns[~present])
+    told = [f"{path.name}: nobody has {', '.join(table.targets.columns[~present])}: left out"] * (not present.all())
+    told += [f"{LISTS['valid']} is held out as fold 0: {len(held_out)} images"] * bool(held_out)
     return Layout(
         task, partial(list_images, table, test), spell, partial(find_owner, table.groups),
-        partial(read_labels, task, path, table.targets, test), labels, "sampleSubmission.csv",
-        held_out, partial(tell, path, left_out, held_out),
+        partial(read_labels, task, path, table.targets, test),
+        {"train": path.name, "test": find_list(data, "test").name}, held_out, lambda _: told,
     )  # fmt: skip
 
 
@@ -168,23 +167,19 @@ def read_boxes(data: Path) -> dict[str, dict[str, list[tuple[float, ...]]]]:
     return boxes
 
 
-def find_parts(data: Path) -> list[Path]:
-    """Return the folders that pictures lie in: those of DATA that are called images…, and images/ below them."""
-    found = [path for path in sorted(data.glob("images*")) if path.is_dir()]
-    return [folder for path in found for folder in (path, path / "images") if folder.is_dir()]
-
-
 def list_images(table: Table, test: frozenset[str], data: Path, split: str) -> Listing:
-    """Return the split's images, see `Layout`; those of the table alone. Raises InputError if an image lies twice."""
+    """Return the split's images, see `Layout`; those of the table alone. Raises InputError if an image lies twice.
+
+    They lie in the folders of DATA that are called images..., or in images/ below those.
+    """
+    found = [path for path in sorted(data.glob("images*")) if path.is_dir()]
+    parts = [folder for path in found for folder in (path, path / "images")]
     wanted = [image for image in table.groups if (image in test) == (split == "test")]
-    listed = listing.join(
-        listing.list_folder(folder, str, partial(find_owner, table.groups), "the table of findings lacks it")
-        for folder in find_parts(data)
-    )
+    lacks = "the table of findings lacks it"
+    listed = listing.list_folders(parts, str, partial(find_owner, table.groups), lacks)
     if not listed.paths:
         return Listing({}, {})
-    nowhere = find_parts(data)[0]
-    paths = {image: listed.paths.get(image, nowhere / f"{image}.png") for image in tables.sort_images(wanted)}
+    paths = {image: listed.paths.get(image, parts[0] / f"{image}.png") for image in tables.sort_images(wanted)}
     return Listing(paths, listed.misnamed if split == "train" else {})
 
 
@@ -198,24 +193,14 @@ def find_owner(groups: Mapping[str, str], image: str) -> Owner:
 def read_labels(
     task: Task, own: Path, known: pd.DataFrame, test: frozenset[str], path: Path, known_only: bool = False
 ) -> pd.DataFrame:
-    """Return the findings of each image, (n, k) float64, 1, 0, or NaN where it is not known, indexed by image.
+    """Return the findings of each image, see `Layout`.
 
-    Parameters
-    ----------
-    path : `own`, the data folder's table, which holds what is `known`, of whose images those of the test list are left
-        out; the test list, whose images' findings are that table's; or another table
-    known_only : leave out images of which nothing is known
+    The path is `own`, the data folder's table, which holds what is `known`, of whose images those of the test list are
+    left out; the test list, whose images' findings are that table's; or another table.
     """
     is_list = path == find_list(own.parent, "test")
-    is_own = is_list or path == own
-    targets = known[known.index.isin(test) == is_list] if is_own else read_table(path).targets
+    targets = known[known.index.isin(test) == is_list] if is_list or path == own else read_table(path).targets
     lacking = [name for name in task.names if name not in targets]
     if lacking:
         raise InputError(f"{path}: no column {lacking[0]}")
     return targets.loc[targets.notna().any(axis=1) if known_only else slice(None), list(task.names)]
-
-
-def tell(path: Path, left_out: tuple[str, ...], held_out: frozenset[str], listings: Mapping[str, Listing]) -> list[str]:
-    """Return what whoever works with the folder should know, see `Layout`."""
-    lines = [f"{path.name}: nobody has {', '.join(left_out)}: left out"] if left_out else []
-    return lines + [f"{LISTS['valid']} is held out as fold 0: {len(held_out)} images"] * bool(held_out)

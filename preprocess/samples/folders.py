@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,48 +22,39 @@ if TYPE_CHECKING:
 PARTS = {"train": ("train", "val"), "test": ("test",)}  # folders of a split: val is learned from in no fold but its own
 # CLASS-PATIENT-N: the patient is the group without the class, since one may stand under several.
 PATIENT = re.compile(r"(?:\D+-)?(?P<patient>\d+)-\d+")
-GROUPS, LABELS, SAMPLE = "groups.csv", "testLabels.csv", "sampleSubmission.csv"
+GROUPS, LABELS = "groups.csv", "testLabels.csv"
 MISNAMED = "the file's name is no image id"
-
-
-class Found(NamedTuple):
-    """What lies in the folders of a split, and the class of each image that lies in one."""
-
-    listed: Listing
-    classes: dict[str, str]
 
 
 def is_folder_of_classes(data: Path) -> bool:
     """Tell whether the training images lie in sub-folders of DATA/train."""
-    return any(_holds_photograph(data / "train" / name) for name in _list_classes(data / "train"))
+    return any(map(_holds_photograph, _list_classes(data / "train")))
 
 
 def make_layout(data: Path) -> Layout:
     """Return the layout of a data folder. Raises InputError for classes that cannot be learned, naming the folder."""
-    names = _list_classes(data / "train")
-    for name in names:
-        if not tables.is_id(name) or name == "image":
-            raise InputError(f"{data / 'train'}: {shorten(name)!r} cannot be a class's name; rename the folder")
-        if not _holds_photograph(data / "train" / name):
-            raise InputError(f"{data / 'train' / name}: a class without images; add some, or remove the folder")
+    names = []
+    for folder in _list_classes(data / "train"):
+        names.append(folder.name)
+        if not tables.is_id(folder.name) or folder.name == "image":
+            raise InputError(f"{data / 'train'}: {shorten(folder.name)!r} cannot be a class's name; rename the folder")
+        if not _holds_photograph(folder):
+            raise InputError(f"{folder}: a class without images; add some, or remove the folder")
     if len(names) < 2:
         raise InputError(f"{data / 'train'}: {names[0]} is the only class; there is nothing to tell it from")
-    for part in ("val", "test"):
-        for name in _list_classes(data / part):
-            if name not in names:
-                raise InputError(f"{data / part / name}: a class that {data / 'train'} lacks ({', '.join(names)})")
+    for folder in _list_classes(data / "val") + _list_classes(data / "test"):
+        if folder.name not in names:
+            raise InputError(f"{folder}: a class that {data / 'train'} lacks ({', '.join(names)})")
     task, groups = Task("classes", tuple(names)), _read_groups(data)
     labels = {"train": "train", "test": "test" if _list_classes(data / "test") else LABELS}
-    held_out = frozenset(_list_parts(data, ("val",)).listed.paths)
-    return Layout(
-        task, list_images, str, partial(find_owner, groups), partial(read_labels, task), labels, SAMPLE,
-        held_out, partial(tell, groups, held_out),
-    )  # fmt: skip
+    held_out = frozenset(_list_parts(data, ("val",)).paths)
+    owner_of, read = partial(find_owner, groups), partial(read_labels, task)
+    return Layout(task, list_images, str, owner_of, read, labels, held_out, partial(tell, groups, held_out))
 
 
 def list_images(data: Path, split: str) -> Listing:
     """Return the split's images, see `Layout`. Raises InputError if two files are the same image."""
-    return _list_parts(data, PARTS[split]).listed
+    return _list_parts(data, PARTS[split])
 
 
 def find_owner(groups: Mapping[str, str], image: str) -> Owner:
@@ -78,18 +69,16 @@ def find_owner(groups: Mapping[str, str], image: str) -> Owner:
 
 
 def read_labels(task: Task, path: Path, known_only: bool = False) -> pd.Series:
-    """Return the class of each image, its number in the task's order, int64, indexed by image in their order.
+    """Return the class of each image, its number in the task's order, see `Layout`.
 
-    Parameters
-    ----------
-    path : DATA/train or DATA/test, whose sub-folders are the classes; or a table of image and class
-
-    Raises InputError, naming file and row, for anything else.
+    The path is DATA/train or DATA/test, whose sub-folders are the classes; or a table of image and class, for which
+    InputError names file and row of anything else.
     """
     import pandas as pd
 
     if path.is_dir():
-        found = pd.Series(_list_parts(path.parent, PARTS[path.name]).classes, dtype=object)
+        paths = _list_parts(path.parent, PARTS[path.name]).paths
+        found = pd.Series({image: of.parent.name for image, of in paths.items() if of.parent != path}, dtype=object)
     else:
         table = tables.read_table(path, ["image", "class"])
         bad = ~table["class"].isin([*task.names, *[""] * known_only])
@@ -119,37 +108,24 @@ def tell(groups: Mapping[str, str], held_out: frozenset[str], listings: Mapping[
     return lines
 
 
-def _list_classes(folder: Path) -> list[str]:
-    """Return the names of a folder's sub-folders, sorted; none of a folder that is not there."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+def _list_classes(folder: Path) -> list[Path]:
+    """Return a folder's sub-folders, sorted; none of a folder that is not there."""
+    return sorted(folder.glob("[!.]*/"))
 
 
 def _holds_photograph(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(
-            Path(entry.name).suffix.lower() in listing.SUFFIXES and not entry.name.startswith(".") for entry in entries
-        )
+    return any(map(listing.is_photograph, os.listdir(folder)))
 
 
-def _list_parts(data: Path, parts: tuple[str, ...]) -> Found:
-    """Return what lies in some folders below the data folder and in their classes."""
-    parted: list[Listing] = []
-    classes: dict[str, str] = {}
-    for part in parts:
-        for folder in [data / part, *(data / part / name for name in _list_classes(data / part))]:
-            if not folder.is_dir():
-                continue
-            listed = listing.list_folder(folder, str, _check_id, MISNAMED)
-            if folder == data / part and part != "test":
-                stray = {listing.show_name(path.name): "lies in no class's folder" for path in listed.paths.values()}
-                listed = Listing({}, listed.misnamed | stray)
-            elif folder != data / part:
-                classes |= dict.fromkeys(listed.paths, folder.name)
-            parted.append(listed)
-    return Found(listing.join(parted), classes)
+def _list_parts(data: Path, parts: tuple[str, ...]) -> Listing:
+    """Return what lies in the classes' folders of some folders; of test images the class may be unknown."""
+    tops = [data / part for part in parts]
+    classes = [folder for top in tops for folder in _list_classes(top)]
+    if parts == PARTS["test"]:
+        return listing.list_folders([*tops, *classes], str, _check_id, MISNAMED)
+    listed, stray = (listing.list_folders(folders, str, _check_id, MISNAMED) for folders in (classes, tops))
+    outside = {listing.show_name(path.name): "lies in no class's folder" for path in stray.paths.values()}
+    return Listing(listed.paths, listed.misnamed | stray.misnamed | outside)
 
 
 def _check_id(image: str) -> None:

@@ -1,4 +1,4 @@
-"""The photographs that lie in one folder: image id -> path."""
+"""The photographs that lie in some folders: image id -> path."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -12,44 +12,35 @@ SUFFIXES = (".jpeg", ".jpg", ".png")  # Kaggle's files are .jpeg
 FORMULA_STARTS = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula
 
 
-def list_folder(folder: Path, spell: Callable[[str], str], check: Callable[[str], object], wrong: str) -> Listing:
-    """Return the photographs in a folder. Raises InputError if two files are the same image.
+def is_photograph(name: str) -> bool:
+    """Tell by its name whether a file counts as a photograph."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
-    Parameters
-    ----------
-    spell : a file's name without its suffix -> the image's id
-    check : raises InputError for an id that no image can have
-    wrong : what is wrong then, for people
+
+def list_folders(
+    folders: Iterable[Path], spell: Callable[[str], str], check: Callable[[str], object], wrong: str
+) -> Listing:
+    """Return the photographs in some folders; one that is not there has none.
+
+    `spell` makes of a file's name without its suffix the image's id, for which `check` raises InputError if no image
+    can have it; `wrong` says for people what is wrong then. Raises InputError if two files are the same image.
     """
     found: dict[str, Path] = {}
     misnamed: dict[str, str] = {}
-    for name in sorted(os.listdir(folder)):
-        path = folder / name
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        image = spell(path.stem)
-        try:
-            check(image)
-            path.name.encode()
-        except (InputError, UnicodeEncodeError):
-            misnamed[show_name(path.name)] = wrong
-            continue
-        if image in found:
-            raise InputError(f"{path} and {found[image].name} are both image {image}; remove one")
-        found[image] = path
+    for folder in filter(Path.is_dir, folders):
+        for name in filter(is_photograph, sorted(os.listdir(folder))):
+            path = folder / name
+            image = spell(path.stem)
+            try:
+                check(image)
+                name.encode()
+            except (InputError, UnicodeEncodeError):
+                misnamed[show_name(name)] = wrong
+                continue
+            if image in found:
+                raise InputError(f"{path} and {found[image]} are both image {image}; remove or rename one")
+            found[image] = path
     return Listing({image: found[image] for image in tables.sort_images(found)}, misnamed)
-
-
-def join(listings: Iterable[Listing]) -> Listing:
-    """Return what lies in several folders. Raises InputError if two files are the same image."""
-    paths: dict[str, Path] = {}
-    misnamed: dict[str, str] = {}
-    for listed in listings:
-        for image in listed.paths.keys() & paths.keys():
-            raise InputError(f"{listed.paths[image]} and {paths[image]} are both image {image}; remove or rename one")
-        paths |= listed.paths
-        misnamed |= listed.misnamed
-    return Listing({image: paths[image] for image in tables.sort_images(paths)}, misnamed)
 
 
 def show_name(name: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # A second picture of an eye carries a repeat: 10_left_b.
 IMAGE_ID = re.compile(r"(?P<patient>[^/]+?)_(?P<side>left|right)(?:_\w+)?")
 SIDE = re.compile(r"(?<=_)(left|right)(?=_|$)", re.IGNORECASE)
-LABELS, SAMPLE = {"train": "trainLabels.csv", "test": "testLabels.csv"}, "sampleSubmission.csv"
+LABELS = {"train": "trainLabels.csv", "test": "testLabels.csv"}
 # The clinical scale: Wilkinson et al., Ophthalmology 110(9), 2003.
 TASK = Task("levels", ("no retinopathy", "mild", "moderate", "severe", "proliferative"))
 
@@ -42,27 +42,23 @@ def find_owner(image: str) -> Owner:
 
 def list_images(data: Path, split: str) -> Listing:
     """Return the split's photographs, see `Layout`. Raises InputError if two files are the same image."""
-    folder = data / split
-    listed = list_folder(folder) if folder.is_dir() else Listing({}, {})
+    listed = list_folder(data / split)
     found = dict(listed.paths)
-    table = data / (LABELS["train"] if split == "train" else SAMPLE)
+    table = data / (LABELS["train"] if split == "train" else RETINA.sample)
     if found and table.exists():
         for image in tables.read_table(table, ["image"], spell)["image"]:
             find_owner(image)
-            found.setdefault(image, folder / f"{image}{listing.SUFFIXES[0]}")
+            found.setdefault(image, data / split / f"{image}{listing.SUFFIXES[0]}")
     return Listing({image: found[image] for image in tables.sort_images(found)}, listed.misnamed)
 
 
 def list_folder(folder: Path) -> Listing:
     """Return the photographs in a folder. Raises InputError if two files are the same image."""
-    return listing.list_folder(folder, spell, find_owner, "the file's name is not PATIENT_left or PATIENT_right")
+    return listing.list_folders([folder], spell, find_owner, "the file's name is not PATIENT_left or PATIENT_right")
 
 
 def read_labels(path: Path, known_only: bool = False) -> pd.Series:
-    """Return the level 0-4 of each image, int64, indexed by image in their order; see `Layout`.
-
-    Raises InputError, naming file and row, for anything else.
-    """
+    """Return the level 0-4 of each image, see `Layout`. Raises InputError, naming file and row, for anything else."""
     import pandas as pd
 
     table = tables.read_table(path, ["image", "level"], spell)
@@ -82,4 +78,4 @@ def read_labels(path: Path, known_only: bool = False) -> pd.Series:
     return labels[tables.sort_images(labels.index)]
 
 
-RETINA = Layout(TASK, list_images, spell, find_owner, read_labels, LABELS, SAMPLE)
+RETINA = Layout(TASK, list_images, spell, find_owner, read_labels, LABELS)
