@@ -1,11 +1,12 @@
 """Reads one photograph, a JPEG or PNG file, into an RGB array, no larger than it needs to be; writes nothing."""
 
+import contextlib
 import functools
 import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +26,15 @@ REDUCTIONS = (8, 4, 2, 1)  # the scales 1/k that a JPEG can be decoded at for le
 SIGNATURES = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG"}
 # libjpeg's word for bytes left over before the end marker: every pixel was decoded, so the photograph is whole.
 HARMLESS_WARNING = "extraneous bytes before marker 0xd9"
-# How a viewer turns the picture for each value of EXIF's Orientation (CIPA DC-008, tag 0x0112); from 5 on, sideways.
+# How a viewer turns the picture for each value of EXIF's Orientation (CIPA DC-008, tag 0x0112): steps down and across,
+# and from 5 on, then, its diagonal to the other side.
 ORIENTATION_TAG = 0x0112
-TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda rgb: rgb,
-    2: lambda rgb: rgb[:, ::-1],
-    3: lambda rgb: rgb[::-1, ::-1],
-    4: lambda rgb: rgb[::-1],
-    5: lambda rgb: rgb.transpose(1, 0, 2),
-    6: lambda rgb: np.rot90(rgb, -1),
-    7: lambda rgb: rgb[::-1, ::-1].transpose(1, 0, 2),
-    8: np.rot90,
-}
+TURNS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
+SIDEWAYS = 5
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type (PNG specification, third edition, 11.2.1)
 # The seven passes of an interlaced PNG: first column, first row, steps (8.1).
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-UNPACKED_AT_ONCE = 1 << 20  # bytes
+BROKEN = (OSError, SyntaxError, ValueError, struct.error, IndexError, EOFError)  # what Pillow raises for a damaged file
 
 
 class Photograph:
@@ -59,7 +53,7 @@ class Photograph:
         """
         with _open(self.path) as header:
             width, height = header.size
-            return (width, height) if _orientation(header) < 5 else (height, width)
+            return (width, height) if _orientation(header) < SIDEWAYS else (height, width)
 
     def decode(self, short_side_px: int) -> tuple[np.ndarray, int]:
         """See `decode`."""
@@ -88,7 +82,9 @@ def decode(path: Path | str, short_side_px: int) -> tuple[np.ndarray, int]:
         else:
             reduction = choose_reduction(header.size, short_side_px)
             rgb = _decode_jpeg(path, header.size, reduction)
-    return np.ascontiguousarray(TURNS[orientation](rgb)), reduction
+    down, across = TURNS[orientation]
+    turned = rgb[::down, ::across]
+    return np.ascontiguousarray(turned if orientation < SIDEWAYS else turned.transpose(1, 0, 2)), reduction
 
 
 def choose_reduction(size: tuple[int, int], short_side_px: int) -> int:
@@ -105,7 +101,7 @@ def _open(path: Path) -> Image.Image:
             header = Image.open(path, formats=("JPEG", "PNG"))
     except Image.DecompressionBombError as error:
         raise Unusable(f"absurdly large: more than {MAX_PIXELS // 10**6} megapixels") from error
-    except (OSError, SyntaxError, ValueError, struct.error, IndexError) as error:
+    except BROKEN as error:
         kinds = [kind for signature, kind in SIGNATURES.items() if start.startswith(signature)]
         reason = f"{kinds[0]} with a truncated or corrupt header" if kinds else "neither a JPEG nor a PNG image"
         raise Unusable(reason) from error
@@ -166,12 +162,8 @@ def _decode_jpeg(path: Path, size: tuple[int, int], reduction: int, colors: str 
 
 def _check_png(path: Path) -> None:
     """Compare the checksums of a PNG file and count its pixels, which Pillow does not when it loads them."""
-    with _open(path) as header:
-        try:
-            header.verify()
-        except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
-            kind = "truncated" if "runcated" in str(error) else "corrupt"
-            raise Unusable(f"{kind} PNG ({error})") from error
+    with _open(path) as header, _naming_damage("PNG"):
+        header.verify()
     content = path.read_bytes()
     if content[12:16] != b"IHDR":  # Pillow takes chunks in any order
         raise Unusable("PNG with a corrupt header")
@@ -181,38 +173,36 @@ def _check_png(path: Path) -> None:
         columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
         if columns > 0 and rows > 0:
             wanted += rows * (1 + -(-columns * bits * PNG_CHANNELS[color] // 8))
-    found = _count_unpacked(content, wanted)
+    unpacker, found, start = zlib.decompressobj(), 0, 8
+    while start + 12 <= len(content) and found < wanted:
+        length, kind = struct.unpack(">I4s", content[start : start + 8])
+        if kind == b"IDAT":
+            try:
+                found += len(unpacker.decompress(content[start + 8 : start + 8 + length], wanted))  # at most: no bomb
+            except zlib.error as error:
+                raise Unusable(f"corrupt PNG ({error})") from error
+        start += 12 + length
     if found < wanted:
         raise Unusable(f"truncated PNG ({100 * found // wanted} % of the pixels are there)")
 
 
-def _count_unpacked(content: bytes, most: int) -> int:
-    """Return how many bytes the pixels of a PNG file with sound checksums are, up to `most` or a little more."""
-    unpacker, count, start = zlib.decompressobj(), 0, 8
-    while start + 12 <= len(content) and count < most:
-        length, kind = struct.unpack(">I4s", content[start : start + 8])
-        packed = content[start + 8 : start + 8 + length] if kind == b"IDAT" else b""
-        start += 12 + length
-        while packed and count < most:
-            try:
-                count += len(unpacker.decompress(packed, UNPACKED_AT_ONCE))
-            except zlib.error as error:
-                raise Unusable(f"corrupt PNG ({error})") from error
-            packed = unpacker.unconsumed_tail
-    return count
+@contextlib.contextmanager
+def _naming_damage(kind: str) -> Iterator[None]:
+    """Have what Pillow raises for a damaged file of a kind be Unusable."""
+    try:
+        yield
+    except BROKEN as error:
+        raise Unusable(f"{'truncated' if 'runcated' in str(error) else 'corrupt'} {kind} ({error})") from error
 
 
 def _load_pixels(header: Image.Image) -> np.ndarray:
     """Load with Pillow what simplejpeg does not: PNG of any kind, and CMYK JPEG; transparency lies on black."""
-    try:
+    with _naming_damage(str(header.format)):
         header.load()
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
-        kind = "truncated" if "truncated" in str(error) else "corrupt"
-        raise Unusable(f"{kind} {header.format} ({error})") from error
     if header.mode.startswith("I"):  # 16-bit grey
         grey = (np.asarray(header).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if header.has_transparency_data:
         shown = header.convert("RGBA")
-        return np.asarray(Image.alpha_composite(Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown).convert("RGB"))
+        header = Image.alpha_composite(Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
     return np.asarray(header.convert("RGB"))

@@ -10,8 +10,8 @@ from preprocess.cache.errors import InputError
 def assign_folds(groups: Sequence[str], targets: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Return the fold 0..n_folds-1 of each of n images: all of a group in one, the targets spread evenly.
 
-    The targets are (n,) int, and a group counts by its highest; or (n, k), 1 where an image has a finding, and it counts
-    by its rarest. The folds do not depend on the images' order; `seed` says which of the many such divisions.
+    The targets are (n,) int, and a group counts by its highest; or (n, k), 1 where an image has a finding: by its
+    rarest. The folds do not depend on the images' order; `seed` says which of the many such divisions.
     """
     if targets.ndim == 2:
         rank = np.argsort(np.argsort(-(targets == 1).sum(axis=0), kind="stable"))  # of each, the rarest last
