@@ -108,11 +108,8 @@ def _makes_sense(of: Checkpoint) -> bool:
     """Tell whether the parts of a checkpoint have possible values, those that decide how a net is built above all."""
     import torch
 
-    weights = [
-        *of.net.values(),
-        *(of.raw or {}).values(),
-        *(part for kept in of.optimizer.values() for part in kept.values()),
-    ]
+    tensors = [*of.net.values(), *(of.raw or {}).values()]
+    tensors += [part for parts in of.optimizer.values() for part in parts.values()]
     return (
         {type(of.epoch), type(of.settings.crop_px), type(of.making.size_px)} == {int}
         and (of.settings.crop_px or 0) <= of.making.size_px <= MOST_SIZE_PX
@@ -125,7 +122,7 @@ def _makes_sense(of: Checkpoint) -> bool:
         and [len(of.mean), len(of.std), len(of.prior)] == [3, 3, len(of.task.names)]
         and all(isinstance(value, float) and math.isfinite(value) for value in (*of.mean, *of.std, *of.prior))
         and min(of.std) > 0
-        and all(isinstance(part, torch.Tensor) for part in weights)
+        and all(isinstance(part, torch.Tensor) for part in tensors)
         and all(isinstance(value, int | float) for value in (of.scaler or {}).values())
         and (of.n_images is None or type(of.n_images) is int)
         and (not of.likeness or _is_likeness(**of.likeness))

@@ -17,7 +17,7 @@ from kappa.assign import decide
 from preprocess import __main__ as preprocess
 from preprocess.cache import stage, tables
 from preprocess.samples import readers
-from tests.benchmarks.decision import SCORES, Table, describe, subtract
+from tests.benchmarks.decision import SCORES, Table, describe
 
 N_VIEWS, N_EPOCHS = 10, 5
 DECISIONS = ("argmax", "round", "exact")
@@ -37,12 +37,17 @@ def main():
     predict.main([*common, "--views", str(N_VIEWS), "--epochs-averaged", f"last:{N_EPOCHS}"])
     images, figures = measure_steps(options.data, options.cache)
     print(f"{len(images)} images held out; value [95 %]")
-    print_rows({name: [describe(*one) for one in row] for name, row in figures.items()})
+    print_rows({name: [describe(one) for one in row] for name, row in figures.items()})
     if options.compare:
         others, reference = measure_steps(options.data, options.compare)
         tables.check_same_images(images, others, options.cache, options.compare)
         print(f"\ndifference from the MLP blend of {options.compare}")
-        print_rows({name: list(map(subtract, row, reference[REFERENCE])) for name, row in figures.items()})
+        print_rows(
+            {
+                name: [describe(one - other, "+") for one, other in zip(row, reference[REFERENCE], strict=True)]
+                for name, row in figures.items()
+            }
+        )
 
 
 def measure_steps(data, cache):
