@@ -43,9 +43,9 @@ class Seen(NamedTuple):
 
 
 def look(path: Path) -> dict[str, Any]:
-    """Return a photograph's digest and which columns of a small grey copy are brighter than those before, (4,) uint64.
+    """Return a photograph's digest and difference hash, (4,) uint64: which columns of a small grey copy are brighter.
 
-    Of what is no photograph this hash, the "difference hash", is None.
+    Of what is no photograph this hash is None.
     """
     try:
         rgb, _ = photograph.decode(path, DECODED_PX)

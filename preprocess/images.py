@@ -35,10 +35,7 @@ def read_crops(cache: Path, split: str) -> dict[str, Row]:
 
 
 def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
-    """Return the images of a split and the histograms of their pixels inside the disc, (n, 3, 256) int64, in RGB.
-
-    Raises InputError if the stage has not run on the split.
-    """
+    """Return the images of a split and the histograms of their pixels inside the disc, (n, 3, 256) int64, in RGB."""
     rows = journal.read_rows(cache / "resize", split, "preprocess.resize")
     if not rows:
         raise InputError(f"{cache}/resize: every image of {split} is rejected; see {cache / 'rejected.csv'}")
@@ -48,8 +45,7 @@ def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
 def read_corrections(data: Path, cache: Path, listings: Mapping[str, Listing]) -> Corrections:
     """Return the ellipses that a person put into CACHE/crop/corrections.csv.
 
-    Raises InputError for wrong columns, numbers or ids, and for an image that is neither in the data folder nor in the
-    crop tables.
+    Raises InputError for what is no table of them, and for an image of neither the data folder nor the crop tables.
     """
     path = cache / "crop" / "corrections.csv"
     if not path.exists():

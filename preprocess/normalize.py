@@ -24,10 +24,7 @@ METHOD: dict[str, Any] = {  # of the option that says what becomes of the colour
 
 
 def read_luts(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
-    """Return the images of a split and their lookup tables, (n, 3, 256) uint8, channels in RGB.
-
-    Raises InputError if the stage has not run on the split.
-    """
+    """Return the images of a split and their lookup tables, (n, 3, 256) uint8 RGB. Raises InputError without them."""
     path = cache / "normalize" / f"{split}.npz"
     if manifest.read_output(path.parent, path.name, "preprocess.normalize") != files.hash_file(path):
         raise InputError(f"{path}: not what was written; run python -m preprocess.normalize again")

@@ -4,7 +4,7 @@ The lists are of images; those of val_list.txt are held out as fold 0. sorted-70
 numbers. official-...: test_list.txt stays, val_list.txt has an eighth of the other patients, the last or drawn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,7 @@ HOW = ("sorted-70-10-20", "official-sorted", "official-drawn")
 def divide_patients(patients: Sequence[str], how: str, seed: int = 0) -> tuple[set[str], set[str]]:
     """Return the patients to validate and to test by; all others are learned from, and nobody is lost at a boundary.
 
-    Parameters
-    ----------
-    patients : by sorted-70-10-20 all; else those of the official train_val list, of which none is tested by
+    They are divided from all by sorted-70-10-20, else from the official train_val list, of which none is tested by.
     """
     ordered = tables.sort_images(set(patients))
     if how == HOW[0]:
@@ -35,34 +33,29 @@ def divide_patients(patients: Sequence[str], how: str, seed: int = 0) -> tuple[s
 
 
 def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
-    """Write the lists and say how many images and patients each has."""
+    """Write the lists and say how many images and patients each part has."""
     path = findings.find_table(data)
     if path is None:
         raise InputError(f"{data}: no table of findings, {' or '.join(findings.TABLES)}")
     groups = findings.read_table(path).groups
-    paths = {part: findings.find_list(data, part) for part in findings.LISTS}
-    written = list(paths) if how == HOW[0] else ["valid"]
-    there = [paths[part] for part in written if paths[part].exists()]
-    if there and not is_overwriting:
-        raise InputError(f"{there[0]}: is there already; --overwrite replaces it")
+    lists = {part: findings.find_list(data, part) for part in findings.LISTS}
+    written = list(lists) if how == HOW[0] else ["valid"]
+    for part in written:
+        if lists[part].exists() and not is_overwriting:
+            raise InputError(f"{lists[part]}: is there already; --overwrite replaces it")
     test: list[str] | None = []
-    if how != HOW[0] and (test := findings.read_list(paths["test"])) is None:
-        raise InputError(f"{paths['test']}: no such list; --how {HOW[0]} makes one")
+    if how != HOW[0] and (test := findings.read_list(lists["test"])) is None:
+        raise InputError(f"{lists['test']}: no such list; --how {HOW[0]} makes one")
     tested = {groups[image] for image in test or () if image in groups}
     valid, more = divide_patients([group for group in groups.values() if group not in tested], how, seed)
-    tested |= more
-    parts = {"train": lambda group: group not in tested, "valid": valid.__contains__, "test": tested.__contains__}
+    patients = {"train": {*groups.values()} - tested - more, "valid": valid, "test": tested | more}
     for part in written:
-        lines = [image for image in groups if parts[part](groups[image])]
-        tables.write_csv(paths[part], "".join(f"{image}\n" for image in lines))
-    describe(groups, {"train": set(groups.values()) - valid - tested, "validation": valid, "test": tested})
-
-
-def describe(groups: Mapping[str, str], parts: Mapping[str, set[str]]) -> None:
-    """Print how many images and patients each part has."""
-    for part, patients in parts.items():
-        n_images = sum(group in patients for group in groups.values())
-        print(f"preprocess.split: {part}: {n_images:,} images of {len(patients):,} patients")
+        lines = [f"{image}\n" for image, group in groups.items() if group in patients[part]]
+        tables.write_csv(lists[part], "".join(lines))
+    patients["train"] -= valid  # whose images train_val_list.txt names, too
+    for part, of in zip(("train", "validation", "test"), patients.values(), strict=True):
+        n_images = sum(group in of for group in groups.values())
+        print(f"preprocess.split: {part}: {n_images:,} images of {len(of):,} patients")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -23,10 +23,7 @@ COLUMNS = ("pixels", *(f"{moment}_{channel}" for moment in ("sum", "squares") fo
 
 
 def measure_moments(histograms: np.ndarray, luts: np.ndarray) -> np.ndarray:
-    """Return the moments of images, (n, 7) int64, columns as in COLUMNS, after their lookup tables.
-
-    Both histograms and lookup tables are (n, 3, 256).
-    """
+    """Return the COLUMNS of images, (n, 7) int64, of their histograms and lookup tables, (n, 3, 256) each."""
     values = luts.astype(np.int64)
     sums = (histograms * values).sum(axis=-1)
     squares = (histograms * values**2).sum(axis=-1)
@@ -80,8 +77,7 @@ def standardize(cache: Path) -> None:
     print(f"standardize: {change}")
     named, histograms = images.read_histograms(cache, "train")
     known, luts = normalize.read_luts(cache, "train")
-    row_of = {image: row for row, image in enumerate(known)}
-    luts = luts[[row_of[image] for image in named]]
+    tables.check_same_images(named, known, cache / "resize", cache / "normalize")  # which have one order
     method = manifest.read_parameter(cache / "normalize", "method", "preprocess.normalize")
     if method == "local":
         histograms, luts = count_finished(cache, named, luts, method), square.leave_luts(luts, method)

@@ -94,10 +94,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def remove_partials(folder: Path) -> None:
     """Remove what a killed run left half-written below `folder`. Call it only with the cache locked."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if name.startswith(PARTIAL):
-                os.unlink(os.path.join(parent, name))
+    for path in folder.rglob(f"{PARTIAL}*"):
+        path.unlink()
 
 
 def hash_text(text: str) -> str:
@@ -126,10 +124,7 @@ def describe_source(path: Path) -> list[Any]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the kernel lets go of it even if the process is killed.
-
-    Raises InputError, with what the holder noted in the file .lock, if another run holds it.
-    """
+    """Hold a folder for this process, as long as it lives. Raises InputError, naming it, if another one does."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as handle:
         try:

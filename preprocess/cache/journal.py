@@ -96,10 +96,7 @@ class Journal:
 
 
 def read_rows(folder: Path, split: str, made_by: str) -> dict[str, Row]:
-    """Return the rows of an image stage's finished split: image -> row.
-
-    Raises InputError if the stage has not finished it, or its journal is no longer what was written.
-    """
+    """Return the rows of an image stage's split. Raises InputError if it is not finished or not what was written."""
     digest = manifest.read_output(folder, split, made_by)
     written = manifest.read_manifest(folder)
     journal = Journal(folder, split, written["parameters"] if written else {})

@@ -39,10 +39,7 @@ def write_manifest(
 
 
 def read_output(folder: Path, name: str, made_by: str) -> str:
-    """Return the digest of one output of the stage in `folder`.
-
-    Raises InputError, naming the command that makes it, if it is not there.
-    """
+    """Return the digest of one output of the stage in `folder`. Raises InputError, naming the stage, without it."""
     return _read_part(folder, "outputs", name, made_by)
 
 

@@ -23,13 +23,7 @@ FOLDERS: dict[str, str | None] = {
     "submissions.report": "report",
 }
 
-BESIDE = (
-    "preprocess",
-    "preprocess.audit",
-    "preprocess.split",
-    "dr.explain",
-    "dr.export",
-    "kappa.score",
-    "submissions.grade",
-    "submissions.serve",
-)  # four stages in one; what is no stage
+BESIDE = (  # four stages in one; what is no stage
+    *("preprocess", "preprocess.audit", "preprocess.split", "dr.explain", "dr.export", "kappa.score"),
+    *("submissions.grade", "submissions.serve"),
+)

@@ -2,9 +2,9 @@
 
 import argparse
 import contextlib
-import csv
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -161,8 +161,5 @@ def working(cache: Path, name: str, folders: Sequence[Path] = ()) -> Iterator[No
 def read_times(cache: Path) -> dict[str, float]:
     """Return the seconds that each stage took when it last had work to do; a torn row is left out."""
     path = cache / "times.csv"
-    if not path.exists():
-        return {}
-    with open(path, newline="", encoding="utf-8", errors="replace") as handle:
-        rows = [row for row in csv.reader(handle) if len(row) == 2]
-    return {name: float(elapsed_s) for name, elapsed_s in rows if elapsed_s.replace(".", "", 1).isdecimal()}
+    rows = path.read_text(errors="replace") if path.exists() else ""
+    return {name: float(elapsed_s) for name, elapsed_s in re.findall(r"^([^,]+),(\d+(?:\.\d+)?)$", rows, re.MULTILINE)}

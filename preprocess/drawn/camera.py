@@ -65,10 +65,7 @@ def frame_photograph(rng, camera, mirrored):
 
 
 def expose(rng, reflectance, camera, frame):
-    """Return the photograph of a reflectance (3, h, w), float32 (h, w, 3) of 0-255, without noise.
-
-    Changes `reflectance`.
-    """
+    """Return the photograph of a reflectance (3, h, w), which changes: float32 (h, w, 3) of 0-255, without noise."""
     light, veil = shine(rng, camera, frame)
     reflectance *= light
     reflectance += veil
@@ -139,9 +136,7 @@ def find_box(x, y, reach_px, frame):
 
 
 def cover_field(rng, camera, frame):
-    """Return what the camera's mask lets through, (h, w) float32 of 0-1: the field, its flat bottom, and the
-    notch, a small tab on the rim that shows which way is up.
-    """
+    """Return what the mask lets through, (h, w) float32 of 0-1: the field, and its notch, which shows what is up."""
     away = measure_distance((0, 0), frame)
     edge = max(camera.edge * rng.uniform(0.7, 1.3), 0.7 / frame.radius)
     cover = np.clip((1 - away) / edge + 0.5, 0, 1)
@@ -162,10 +157,7 @@ def cover_field(rng, camera, frame):
 
 
 def develop(rng, image, width, height):
-    """Return the photograph, uint8 (height, width, 3), of a drawn image of 0-255: enlarged, with noise and black level.
-
-    Changes `image`.
-    """
+    """Return the photograph, uint8 (height, width, 3), of an image of 0-255, which changes: enlarged, with noise."""
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
     floor, noise = rng.uniform(0, 3), rng.uniform(0.3, 1.8)

@@ -12,33 +12,24 @@ OFF_OPTIC_DISC = 0.21  # from its centre; its radius is 0.14
 TANGLE_PATHS = 28
 TANGLE_WIDTH = 0.005
 
-# What the clinical scale sees in an eye of each level, as (fewest, most). Source: Wilkinson et al. 2003, "Proposed
-# international clinical diabetic retinopathy and diabetic macular edema disease severity scales", Ophthalmology 110(9).
-LESION_COUNTS = {
-    "microaneurysm": ((0, 0), (6, 14), (12, 24), (14, 30), (10, 24)),
-    "hemorrhage": ((0, 0), (0, 0), (6, 14), (44, 76), (8, 40)),
-    "exudate": ((0, 0), (0, 0), (1, 4), (0, 4), (0, 4)),
-    "cotton_wool": ((0, 0), (0, 0), (0, 0), (1, 4), (0, 3)),
-    "venous_beading": ((0, 0), (0, 0), (0, 0), (2, 4), (0, 2)),
-    "neovascularization": ((0, 0), (0, 0), (0, 0), (0, 0), (2, 4)),
-    "preretinal_hemorrhage": ((0, 0), (0, 0), (0, 0), (0, 0), (0, 1)),
-}
-# Radii; for an exudate, a beading and a neovascularization that of the whole cluster.
-LESION_RADII = {
-    "microaneurysm": (0.008, 0.0125),
-    "hemorrhage": (0.014, 0.038),
-    "exudate": (0.05, 0.12),
-    "cotton_wool": (0.03, 0.06),
-    "venous_beading": (0.15, 0.2),
-    "neovascularization": (0.12, 0.22),
-    "preretinal_hemorrhage": (0.14, 0.26),
+# Radii of each kind, for an exudate, a beading and a neovascularization of the whole cluster; and what the clinical
+# scale sees in an eye of each level, as (fewest, most). Source: Wilkinson et al. 2003, "Proposed international clinical
+# diabetic retinopathy and diabetic macular edema disease severity scales", Ophthalmology 110(9).
+LESIONS = {
+    "microaneurysm": ((0.008, 0.0125), (0, 0), (6, 14), (12, 24), (14, 30), (10, 24)),
+    "hemorrhage": ((0.014, 0.038), (0, 0), (0, 0), (6, 14), (44, 76), (8, 40)),
+    "exudate": ((0.05, 0.12), (0, 0), (0, 0), (1, 4), (0, 4), (0, 4)),
+    "cotton_wool": ((0.03, 0.06), (0, 0), (0, 0), (0, 0), (1, 4), (0, 3)),
+    "venous_beading": ((0.15, 0.2), (0, 0), (0, 0), (0, 0), (2, 4), (0, 2)),
+    "neovascularization": ((0.12, 0.22), (0, 0), (0, 0), (0, 0), (0, 0), (2, 4)),
+    "preretinal_hemorrhage": ((0.14, 0.26), (0, 0), (0, 0), (0, 0), (0, 0), (0, 1)),
 }
 
 
 def place_lesions(rng, level, anatomy, vessels, frame):
     """Choose the lesions of an eye of this level: kind, x, y, radius in units of the field's radius."""
     rows = []
-    for kind, counts in LESION_COUNTS.items():
+    for kind, ((smallest, largest), *counts) in LESIONS.items():
         fewest, most = counts[level]
         n = int(rng.integers(fewest, most + 1))
         places = place_in_quadrants(rng, n, anatomy, frame)
@@ -48,7 +39,6 @@ def place_lesions(rng, level, anatomy, vessels, frame):
             places[:, 1] = np.abs(places[:, 1])  # it sinks
         if kind == "venous_beading":
             places = move_to_veins(places, vessels, frame)
-        smallest, largest = LESION_RADII[kind]
         radii = smallest * (largest / smallest) ** rng.uniform(0, 1, n)  # the small ones are the many
         rows += [(kind, x, y, radius) for (x, y), radius in zip(places, radii, strict=True)]
     return pd.DataFrame(rows, columns=["kind", "x", "y", "radius"])

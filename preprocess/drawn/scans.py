@@ -47,10 +47,13 @@ class Traits(NamedTuple):
     bend: float
 
 
-class Shape(NamedTuple):
-    """Where the retina lies, an entry per column: its inner surface, its outer edge, where that would lie in health."""
+class Section(NamedTuple):
+    """Where the retina lies in a picture (h, w): its inner surface, its outer edge, where that lies in health."""
 
-    top: np.ndarray
+    across: np.ndarray  # (w,) places of the columns
+    down: np.ndarray  # (h, 1) depths of the rows
+    fovea: float  # its place
+    top: np.ndarray  # (w,), as the next two
     edge: np.ndarray
     base: np.ndarray
 
@@ -62,19 +65,18 @@ def draw_scan(seed: int, patient: int, number: int, name: str, width_px: int | N
     rng = np.random.default_rng([seed, patient, number])
     width = width_px or WIDTH_PX
     height = round(width * ASPECT)
-    across, down = np.linspace(0, 1, width), np.arange(height)[:, None] / height
-    fovea, shape = place_retina(rng, traits, across)
+    at = place_retina(rng, traits, np.linspace(0, 1, width), np.arange(height)[:, None] / height)
     material, holes = np.zeros((height, width)), np.zeros((height, width))
     if name == "DRUSEN":
-        shape = add_drusen(rng, shape, across)
+        at = add_drusen(rng, at)
     elif name == "CNV":
-        shape, holes, material = add_membrane(rng, shape, across, down, fovea)
+        at, holes, material = add_membrane(rng, at)
     elif name == "DME":
-        shape, holes = add_cysts(rng, shape, across, down, fovea)
-    light = light_layers(rng, shape, down, traits)
+        at, holes = add_cysts(rng, at)
+    light = light_layers(rng, at, traits.choroid)
     light = light * (1 - material) + material * np.clip(rng.normal(0.5, 0.2, light.shape), 0, 1)
     light = light * (1 - holes) + FLUID * holes
-    return develop(rng, shade_vessels(rng, light, shape, across, down))
+    return develop(rng, shade_vessels(rng, light, at))
 
 
 def plan(n_patients: int, seed: int) -> list[list[Scan]]:
@@ -98,75 +100,70 @@ def draw(scan: Scan, seed: int, width_px: int | None) -> tuple[bytes, dict]:
     return jpeg, {"size": list(drawn.shape[::-1])}
 
 
-def place_retina(rng: Generator, traits: Traits, across: np.ndarray) -> tuple[float, Shape]:
-    """Return where the fovea is and where a healthy retina lies."""
+def place_retina(rng: Generator, traits: Traits, across: np.ndarray, down: np.ndarray) -> Section:
+    """Return where a healthy retina lies."""
     fovea, middle = rng.uniform(0.35, 0.65), rng.uniform(0.42, 0.66)
     base = middle + rng.uniform(-0.16, 0.16) * (across - 0.5) + traits.bend * 2 * (across - 0.5) ** 2
     base = base + wave(rng, across, 3) * 0.004
     pit = traits.pit * bump(across, fovea, rng.uniform(0.06, 0.1)) - 0.1 * bump(across, fovea, 0.25)
     thickness = traits.thickness * rng.uniform(0.93, 1.07) * (1 - pit) + wave(rng, across, 4) * 0.003
-    return fovea, Shape(base - thickness, base.copy(), base)
+    return Section(across, down, fovea, base - thickness, base, base)
 
 
-def add_drusen(rng: Generator, shape: Shape, across: np.ndarray) -> Shape:
+def add_drusen(rng: Generator, at: Section) -> Section:
     """Lift the pigment epithelium over deposits; the inner surface hardly follows."""
-    lifted = np.zeros_like(across)
+    lifted = np.zeros_like(at.across)
     for _ in range(rng.integers(3, 9)):
         width, height = rng.uniform(0.012, 0.035, 2)
-        lifted = np.maximum(lifted, height * bump(across, rng.uniform(0.1, 0.9), width))
-    return Shape(shape.top - 0.15 * lifted, shape.edge - lifted, shape.base)
+        lifted = np.maximum(lifted, height * bump(at.across, rng.uniform(0.1, 0.9), width))
+    return at._replace(top=at.top - 0.15 * lifted, edge=at.edge - lifted)
 
 
-def add_membrane(
-    rng: Generator, shape: Shape, across: np.ndarray, down: np.ndarray, fovea: float
-) -> tuple[Shape, np.ndarray, np.ndarray]:
-    """Lift the epithelium by a membrane of new vessels, with fluid over it; return shape, fluid and membrane (h, w)."""
-    at, width, height = fovea + rng.uniform(-0.15, 0.15), rng.uniform(0.08, 0.18), rng.uniform(0.03, 0.08)
-    lifted = height * bump(across, at, width) * (1 + 0.35 * wave(rng, across, 14))
-    fluid = rng.uniform(0.01, 0.05) * bump(across, at + rng.uniform(-0.1, 0.1), width * rng.uniform(0.8, 1.3))
-    edge = shape.edge - np.maximum(lifted, 0)
-    moved = Shape(shape.top - 0.7 * np.maximum(lifted, 0) - 0.8 * fluid, edge, shape.base)
-    roof = edge - 0.12 * (edge - moved.top)
-    holes = soften((down < roof) & (down > roof - np.where(fluid > 0.006, fluid, 0)), EDGE_PARTS)
-    patches = rng.uniform(0.2, 0.7) + 0.25 * blur_noise(rng, (len(down), len(across)), 0.03)
-    material = soften((down > edge) & (down < shape.base), EDGE_PARTS) * np.clip(patches, 0, 1)
-    return moved, holes, material
+def add_membrane(rng: Generator, at: Section) -> tuple[Section, np.ndarray, np.ndarray]:
+    """Lift the epithelium by a membrane of new vessels, with fluid over it; return also fluid and membrane (h, w)."""
+    place, width, height = at.fovea + rng.uniform(-0.15, 0.15), rng.uniform(0.08, 0.18), rng.uniform(0.03, 0.08)
+    lifted = height * bump(at.across, place, width) * (1 + 0.35 * wave(rng, at.across, 14))
+    fluid = rng.uniform(0.01, 0.05) * bump(at.across, place + rng.uniform(-0.1, 0.1), width * rng.uniform(0.8, 1.3))
+    edge, top = at.edge - np.maximum(lifted, 0), at.top - 0.7 * np.maximum(lifted, 0) - 0.8 * fluid
+    roof = edge - 0.12 * (edge - top)
+    holes = soften((at.down < roof) & (at.down > roof - np.where(fluid > 0.006, fluid, 0)), EDGE_PARTS)
+    patches = rng.uniform(0.2, 0.7) + 0.25 * blur_noise(rng, holes.shape, 0.03)
+    material = soften((at.down > edge) & (at.down < at.base), EDGE_PARTS) * np.clip(patches, 0, 1)
+    return at._replace(top=top, edge=edge), holes, material
 
 
-def add_cysts(
-    rng: Generator, shape: Shape, across: np.ndarray, down: np.ndarray, fovea: float
-) -> tuple[Shape, np.ndarray]:
-    """Swell the retina around pockets of fluid in its middle layers; return shape and pockets (h, w)."""
-    at, width = fovea + rng.uniform(-0.12, 0.12), rng.uniform(0.08, 0.16)
-    swollen = Shape(shape.top - rng.uniform(0.01, 0.06) * bump(across, at, width), shape.edge, shape.base)
-    holes = np.zeros((len(down), len(across)), bool)
+def add_cysts(rng: Generator, at: Section) -> tuple[Section, np.ndarray]:
+    """Swell the retina around pockets of fluid in its middle layers; return also the pockets (h, w)."""
+    place, width = at.fovea + rng.uniform(-0.12, 0.12), rng.uniform(0.08, 0.16)
+    top = at.top - rng.uniform(0.01, 0.06) * bump(at.across, place, width)
+    holes = np.zeros((len(at.down), len(at.across)), bool)
     for _ in range(rng.integers(3, 11)):
-        x, depth = at + rng.normal(0, 0.6) * width, rng.uniform(0.35, 0.68)
-        column = int(np.clip(x, 0, 0.999) * len(across))
-        thick = swollen.edge[column] - swollen.top[column]
+        x, depth = place + rng.normal(0, 0.6) * width, rng.uniform(0.35, 0.68)
+        column = int(np.clip(x, 0, 0.999) * len(at.across))
+        thick = at.edge[column] - top[column]
         tall, wide = rng.uniform(0.06, 0.17) * thick, rng.uniform(0.008, 0.026)
-        y = swollen.top[column] + depth * thick
-        holes |= ((across - x) / wide) ** 2 + ((down - y) / tall) ** 2 <= 1
-    return swollen, soften(holes, EDGE_PARTS)
+        y = top[column] + depth * thick
+        holes |= ((at.across - x) / wide) ** 2 + ((at.down - y) / tall) ** 2 <= 1
+    return at._replace(top=top), soften(holes, EDGE_PARTS)
 
 
-def light_layers(rng: Generator, shape: Shape, down: np.ndarray, traits: Traits) -> np.ndarray:
+def light_layers(rng: Generator, at: Section, choroid_depth: float) -> np.ndarray:
     """Return how much light each place throws back, (h, w), 0-1: vitreous, layers, deposits, choroid."""
-    depth = (down - shape.top) / np.maximum(shape.edge - shape.top, 1e-3)
+    depth = (at.down - at.top) / np.maximum(at.edge - at.top, 1e-3)
     light = np.interp(depth, DEPTHS, BRIGHTNESS, left=VITREOUS, right=0)
-    below = down - shape.base
+    below = at.down - at.base
     texture = np.clip(1 + 0.35 * blur_noise(rng, depth.shape, 0.02), 0.2, None)
-    choroid = rng.uniform(0.3, 0.5) * np.exp(-np.maximum(below, 0) / traits.choroid) * texture
+    choroid = rng.uniform(0.3, 0.5) * np.exp(-np.maximum(below, 0) / choroid_depth) * texture
     deposits = rng.uniform(0.3, 0.45)
     return np.where(depth <= 1, light, np.where(below < 0, deposits, choroid))
 
 
-def shade_vessels(rng: Generator, light: np.ndarray, shape: Shape, across: np.ndarray, down: np.ndarray) -> np.ndarray:
+def shade_vessels(rng: Generator, light: np.ndarray, at: Section) -> np.ndarray:
     """Darken what lies behind the vessels of the inner layers."""
-    shade = np.ones_like(across)
+    shade = np.ones_like(at.across)
     for _ in range(rng.integers(1, 7)):
-        shade *= 1 - rng.uniform(0.2, 0.6) * bump(across, rng.uniform(0, 1), rng.uniform(0.003, 0.012))
-    return np.where(down > shape.top + 0.02, light * shade, light)
+        shade *= 1 - rng.uniform(0.2, 0.6) * bump(at.across, rng.uniform(0, 1), rng.uniform(0.003, 0.012))
+    return np.where(at.down > at.top + 0.02, light * shade, light)
 
 
 def develop(rng: Generator, light: np.ndarray) -> np.ndarray:
@@ -179,9 +176,8 @@ def develop(rng: Generator, light: np.ndarray) -> np.ndarray:
     height, width = grey.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-7, 7) * (rng.random() < 0.6), 1)
     shift = rng.uniform(-0.08, 0.08, 2) * (rng.random() < 0.6) * (width, height)
-    return cv2.warpAffine(
-        grey.astype(np.uint8), matrix + np.c_[np.zeros((2, 2)), shift], (width, height), borderValue=255
-    )
+    matrix = matrix + np.c_[np.zeros((2, 2)), shift]
+    return cv2.warpAffine(grey.astype(np.uint8), matrix, (width, height), borderValue=255)
 
 
 def bump(across: np.ndarray, at: float, width: float) -> np.ndarray:

@@ -220,12 +220,11 @@ def develop(rng: Generator, rays: np.ndarray, boxes: list[list]) -> tuple[np.nda
     noisy = grey + rng.uniform(0.005, 0.03) * rng.normal(size=rays.shape)
     picture = np.clip(255 * rng.uniform(0.75, 1.0) * noisy, 0, 255).astype(np.uint8)
     turn = cv2.getRotationMatrix2D((n / 2, n / 2), rng.uniform(-4, 4), rng.uniform(0.94, 1.04))
-    placed = []
+    placed: list[list] = []
     for name, left, top, wide, tall in boxes:
         x, y = turn @ [n * (left + wide / 2), n * (top + tall / 2), 1]
-        placed.append(
-            [name, *(round(float(value), 1) for value in (x - n * wide / 2, y - n * tall / 2, n * wide, n * tall))]
-        )
+        box = x - n * wide / 2, y - n * tall / 2, n * wide, n * tall
+        placed.append([name, *(round(float(value), 1) for value in box)])
     return cv2.warpAffine(picture, turn, (n, n)), placed
 
 

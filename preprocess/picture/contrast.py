@@ -1,7 +1,4 @@
-"""Local contrast: what is left of a square when its slow changes of colour and light are taken away. Arrays only.
-
-Graham's entry, which won the competition of 2015, took the local average colour away too.
-"""
+"""Local contrast, without slow changes of colour and light, as in Graham's entry, which won the competition of 2015."""
 
 import cv2
 import numpy as np

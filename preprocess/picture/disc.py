@@ -53,8 +53,7 @@ MIN_CONFIDENCE = 0.5
 class Disc:
     """The outline of an eye: an axis-parallel ellipse, in pixels of some picture, past which it may reach.
 
-    Coordinates are those of pixel centres: the upper left pixel's centre is (0, 0), the picture reaches from -0.5 to
-    width - 0.5.
+    The upper left pixel's centre is (0, 0): the picture reaches from -0.5 to width - 0.5.
     """
 
     center_x: float
@@ -143,10 +142,7 @@ def _is_filled_by_eye(thumbnail: np.ndarray, light: np.ndarray) -> bool:
 
 
 def _round_outlines(thumbnail: np.ndarray) -> np.ndarray:
-    """Propose the roundest circle for each outline at each threshold: (k, 3) center_x, center_y, radius.
-
-    Of the longest outlines of shapes and holes OUTLINE_POINTS points are taken, none on the picture's edge.
-    """
+    """Propose the roundest circle for each of the longest outlines at each threshold: (k, 3) x, y, radius."""
     smooth = cv2.blur(_brightness(thumbnail), (3, 3))
     height, width = smooth.shape
     ranked = np.sort(smooth[::4, ::4], axis=None)
@@ -157,7 +153,7 @@ def _round_outlines(thumbnail: np.ndarray) -> np.ndarray:
         for contour in sorted(contours, key=len)[-LONGEST_OUTLINES:]:
             x, y = contour[:, 0].T
             points = contour[(x > 2) & (y > 2) & (x < width - 3) & (y < height - 3), 0]
-            if len(points) >= OUTLINE_POINTS:
+            if len(points) >= OUTLINE_POINTS:  # off the picture's edge
                 outlines.append(points[np.arange(OUTLINE_POINTS) * len(points) // OUTLINE_POINTS])
     return _roundest(np.array(outlines, dtype=np.float32), smooth.shape) if outlines else np.empty((0, 3))
 
@@ -223,16 +219,13 @@ def _directions(threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _profiles(light: np.ndarray, circles: np.ndarray, radii: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Return the picture along rays from the centers of `circles` (k, 3) at `radii` of theirs: (k, RAYS, steps, 3).
-
-    Bilinear, float32; outside the picture its border goes on, so that there is no edge.
-    """
+    """Return a picture, bilinear, along rays of `circles` (k, 3) at `radii` of theirs: (k, RAYS, steps, 3) float32."""
     x, y = _directions(threads)
     center_x, center_y, radius = circles.astype(np.float32).T[..., None, None]  # each (k, 1, 1)
     columns = center_x + radius * (x[:, None] * radii)
     rows = center_y + radius * (y[:, None] * radii)
     maps = columns.reshape(-1, len(radii)), rows.reshape(-1, len(radii))
-    values = cv2.remap(light, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    values = cv2.remap(light, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # no edge at its border
     means = values.reshape(-1, threads, 3 * len(radii)).mean(axis=1, dtype=np.float32)
     return means.reshape(len(circles), RAYS, len(radii), 3)
 

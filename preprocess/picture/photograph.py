@@ -47,10 +47,7 @@ class Photograph:
 
     @functools.cached_property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels as a viewer shows the file, from its header alone.
-
-        Raises Unusable for whatever has no sound header; damage further on goes unnoticed here.
-        """
+        """(width, height) in pixels as a viewer shows the file. Raises Unusable for whatever has no sound header."""
         with _open(self.path) as header:
             width, height = header.size
             return (width, height) if _orientation(header) < SIDEWAYS else (height, width)

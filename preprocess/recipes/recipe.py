@@ -51,10 +51,7 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 def read_chain(name: str) -> list[Recipe]:
-    """Return the recipe of a name or file and those it is based on, article first.
-
-    Raises InputError, naming the file, for what is no recipe.
-    """
+    """Return the recipe of a name or file and those it is based on, article first. Raises InputError for no recipe."""
     chain: list[Recipe] = []
     base, named_by, beside = name, "--recipe", Path()
     while True:
@@ -123,10 +120,7 @@ def parse(
 
 
 def _check_paths(options: argparse.Namespace) -> None:
-    """Raise InputError, now and not when a run comes to them, for labels that are not there and no file to write.
-
-    What the pipeline reads in the data folder, photographs and tables, is never written.
-    """
+    """Raise InputError, before a run begins, for labels that are not there, and for writing what is no file or data."""
     labels, out = getattr(options, "labels", None), getattr(options, "out", None)
     if labels and not labels.exists():
         raise InputError(f"{labels}: no such file")

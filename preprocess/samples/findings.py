@@ -90,10 +90,7 @@ def spell(image: str) -> str:
 
 
 def read_table(path: Path) -> Table:
-    """Return a table of findings.
-
-    Raises InputError, naming file and row, for unknown findings, near ones offered, values and missing patients.
-    """
+    """Return a table of findings. Raises InputError, naming file and row, for what is unknown and missing patients."""
     import pandas as pd
 
     header = tables.read_csv(path)[0]
@@ -152,10 +149,7 @@ def read_list(path: Path) -> list[str] | None:
 
 
 def read_boxes(data: Path) -> dict[str, dict[str, list[tuple[float, ...]]]]:
-    """Return what DATA/BBox_List_2017.csv marks: image -> finding -> boxes (left, top, width, height) in its pixels.
-
-    None without the table. Raises InputError, naming file and row, for what is no box.
-    """
+    """Return what the table BOXES marks, if there is one: image -> finding -> boxes (left, top, width, height), px."""
     path, boxes = data / BOXES, dict[str, dict[str, list[tuple[float, ...]]]]()
     for row, (image, name, *numbers) in enumerate(tables.read_csv(path)[1:] if path.exists() else [], 2):
         try:

@@ -58,10 +58,7 @@ def list_images(data: Path, split: str) -> Listing:
 
 
 def find_owner(groups: Mapping[str, str], image: str) -> Owner:
-    """Return whom an image shows: as `groups` says, else by its name, else itself alone.
-
-    Raises InputError if it is no plain file name.
-    """
+    """Return whom an image shows: as `groups` says, or its name, else itself alone. Raises InputError for no id."""
     if not tables.is_id(image):
         raise InputError(f"image id {shorten(image)!r} is no file's name")
     match = PATIENT.fullmatch(image)

@@ -11,8 +11,7 @@ from preprocess.samples.retina import LABELS, RETINA, list_images
 
 
 def find_layout(data: Path) -> Layout:
-    """Return how a data folder is laid out: by a table of findings, by classes if train/ has folders of them, else
-    Kaggle's; with Kaggle's labels or retinas, Kaggle's in any case.
+    """Return how a data folder is laid out: as Kaggle's if it has its labels or retinas or is nothing else.
 
     Raises InputError for folders of classes, or findings, that cannot be learned.
     """
