@@ -2,7 +2,7 @@
 
 Of findings CACHE/dr/thresholds.csv, too: from which score on each is believed, chosen on the images held out.
 
-python -m dr.predict --data DIR --cache DIR [--views N] [--epochs-averaged last:5] [--run NAME] [--allow-rejected]
+python -m dr.predict --data DIR --cache DIR [--views N] [--epochs-averaged last:5] [--run NAME] [--average RUN...]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -63,46 +63,50 @@ def predict(options: argparse.Namespace) -> None:
     if manifest.find_change(folder, parameters, digests) is None:
         print("dr.predict: cached")
         return
-    outputs: dict[str, str] = {}
     (folder / "views").mkdir(exist_ok=True)
     files.remove_partials(folder)
+    found: dict[str, tuple[list[str], np.ndarray]] = {}
     for split in splits:
         scores = score_split(options, trained, split, epochs)  # (n_epochs, n_views, n, k)
         prior = np.array(runs.read_checkpoint(trained, epochs[-1]).prior)
         for name, table in (("scores", scores.mean(axis=(0, 1))), ("single", scores[-1, 0])):
-            path = folder / f"{name}_{split.name}.csv"
             own = dict(zip(split.squares.images, table, strict=True))
-            write_scores(path, split.wanted, fill_rejected(own, split.wanted, layout, prior), layout.task)
-            outputs[path.name] = files.hash_file(path)
-    outputs |= write_thresholds(folder, options.data, layout)
-    manifest.write_manifest(folder, "dr.predict", parameters, digests, outputs)
+            found[f"{name}_{split.name}.csv"] = split.wanted, fill_rejected(own, split.wanted, layout, prior)
+    write_tables(folder, options.data, layout, found, parameters, digests)
 
 
-def write_thresholds(folder: Path, data: Path, layout: Layout) -> dict[str, str]:
-    """Write the threshold of each finding by the scores of the images held out; return file -> digest.
+def write_tables(
+    folder: Path, data: Path, layout: Layout, found: Mapping[str, tuple[list[str], np.ndarray]],
+    parameters: Mapping[str, Any], inputs: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Write score tables, name -> images and their scores, of findings the thresholds, and the manifest of all."""
+    for name, (images, scores) in found.items():
+        write_scores(folder / name, images, scores, layout.task)
+    written = [*found, *write_thresholds(folder, data, layout)]
+    outputs = {name: files.hash_file(folder / name) for name in written}
+    manifest.write_manifest(folder, "dr.predict", parameters, inputs, outputs)
+
+
+def write_thresholds(folder: Path, data: Path, layout: Layout) -> list[str]:
+    """Write the threshold of each finding by the scores of the images held out; return the table's name.
 
     Nothing is written of other tasks, or without such scores. One that cannot be chosen, for want of images that have
     the finding, is left empty.
     """
     scores_from, labels_from = folder / "scores_valid.csv", data / layout.labels["train"]
     if layout.task.kind != "findings" or not (scores_from.exists() and labels_from.exists()):
-        return {}
+        return []
     scores = read_scores(scores_from, layout.task)
     targets = read_targets_of(scores.index, scores_from, labels_from, layout).to_numpy()
-    lines = ["finding,threshold"]
-    for name, own, true in zip(layout.task.names, scores.to_numpy().T, targets.T, strict=True):
-        known = ~np.isnan(true)
-        threshold = measures.choose_threshold(own[known], true[known] == 1)
-        lines.append(f"{name}," + ("" if np.isnan(threshold) else NUMBER_FORMAT % threshold))
+    chosen = measures.measure_each(measures.choose_threshold, scores.to_numpy(), targets)
+    told = ["" if np.isnan(threshold) else NUMBER_FORMAT % threshold for threshold in chosen]
+    lines = ["finding,threshold", *map(",".join, zip(layout.task.names, told, strict=True))]
     tables.write_csv(folder / THRESHOLDS, "\n".join(lines) + "\n")
-    return {THRESHOLDS: files.hash_file(folder / THRESHOLDS)}
+    return [THRESHOLDS]
 
 
 def choose_epochs(text: str, trained: Trained, task: Task) -> list[int]:
-    """Return the epochs that `last:N`, `best`, or a list such as `8,9,10` names.
-
-    Raises InputError for one that is not kept.
-    """
+    """Return the epochs that `last:N`, `best`, or `8,9,10` names. Raises InputError for one that is not kept."""
     if text.startswith("best"):
         figure = text.partition(":")[2] or HEADLINES[task.kind][0]
         wanted = [schedule.find_best(runs.read_figures(trained.folder), figure)]
@@ -161,19 +165,17 @@ def find_test(options: argparse.Namespace, layout: Layout) -> Split | None:
 
 def score_split(options: argparse.Namespace, trained: Trained, split: Split, epochs: Sequence[int]) -> np.ndarray:
     """Return the scores of a split, (n_epochs, n_views, n, k); each epoch's are kept on disk."""
-    folder = trained.folder.parent / "views"
-    paths = {epoch: folder / f"{split.name}_{epoch:04}.npz" for epoch in epochs}
     made_from = [split.squares.images, sorted(split.digests.items())]
+    paths = {epoch: trained.folder.parent / "views" / f"{split.name}_{epoch:04}.npz" for epoch in epochs}
     scores, keys = {}, {}
-    for epoch in epochs:
+    for epoch, path in paths.items():
         keys[epoch] = files.hash_text(json.dumps([VERSION, options.views, trained.checkpoints[epoch], *made_from]))
         # A missing or damaged file: the epoch is scored again.
         unreadable = contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
-        with unreadable, np.load(paths[epoch], allow_pickle=False) as file:
+        with unreadable, np.load(path, allow_pickle=False) as file:
             if str(file["key"]) == keys[epoch]:
                 scores[epoch] = file["scores"]
-    due = [epoch for epoch in epochs if epoch not in scores]
-    if due:
+    if due := [epoch for epoch in epochs if epoch not in scores]:
         workers.let_waiting_threads_sleep()
         from dr.training.views import score_epochs  # torch takes seconds; who is cached does not wait for it
 
@@ -193,11 +195,9 @@ def fill_rejected(
     of_group: dict[str, list[np.ndarray]] = {}
     for image, row in scores.items():
         of_group.setdefault(layout.find_owner(image).group, []).append(row)
-    filled = []
-    for image in wanted:
-        known = of_group.get(layout.find_owner(image).group)
-        filled.append(scores[image] if image in scores else np.mean(known, axis=0) if known else prior)
-    return np.array(filled)
+    owners = {image: layout.find_owner(image) for image in wanted}
+    means = {image: np.mean(of_group.get(owner.group, [prior]), axis=0) for image, owner in owners.items()}
+    return np.array([scores.get(image, means[image]) for image in wanted])
 
 
 def average_runs(data: Path, cache: Path, run: str | None, names: Sequence[str | None], layout: Layout) -> None:
@@ -212,20 +212,19 @@ def average_runs(data: Path, cache: Path, run: str | None, names: Sequence[str |
         raise InputError(f"{folder}: holds a net of its own; give the mean another name by --run")
     if repeated := [title for title in titles if titles.count(title) > 1]:
         raise InputError(f"--average: {repeated[0]} comes twice")
-    means: dict[str, pd.DataFrame] = {}
+    means: dict[str, tuple[list[str], np.ndarray]] = {}
     inputs: dict[str, str] = {}
     for table in ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv"):
         paths = [source / table for source in folders]
         if any(path.exists() for path in paths):
-            means[table] = average_tables({path: read_scores(path, layout.task) for path in paths}, "valid" in table)
+            mean = average_tables({path: read_scores(path, layout.task) for path in paths}, "valid" in table)
+            means[table] = list(mean.index), mean.to_numpy()
             inputs |= {str(path.relative_to(cache)): files.hash_file(path) for path in paths}
     if not means:
         raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {titles[0]} first")
-    for table, mean in means.items():
-        write_scores(folder / table, list(mean.index), mean.to_numpy(), layout.task)
-        print(f"dr.predict: {table}: {len(mean)} images, mean of {', '.join(titles)}")
-    outputs = {table: files.hash_file(folder / table) for table in means} | write_thresholds(folder, data, layout)
-    manifest.write_manifest(folder, "dr.predict", {"average": list(names)}, inputs, outputs)
+    write_tables(folder, data, layout, means, {"average": list(names)}, inputs)
+    for table, (images, _) in means.items():
+        print(f"dr.predict: {table}: {len(images)} images, mean of {', '.join(titles)}")
 
 
 def average_tables(scores: Mapping[Path, pd.DataFrame], is_split: bool) -> pd.DataFrame:
