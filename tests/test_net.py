@@ -32,7 +32,7 @@ def test_layers_at_448_are_the_articles_with_925013_parameters_and_pairs_add_the
     convolutions = [(16, 448, 448), (16, 224, 224), (32, 224, 224), (32, 112, 112), (64, 112, 112), (64, 56, 56)]
     convolutions += [(96, 28, 28), (96, 14, 14), (128, 7, 7)]
     assert shapes == [*convolutions, (96,), (96,), (96,), (5,)]
-    assert [net.body.find_pooled_px(image_px) for image_px in (448, 224, 112, 33, 32)] == [7, 4, 2, 1, 1]
+    assert [make(image_px).body.maps_px for image_px in (448, 224, 112, 33, 32)] == [7, 4, 2, 1, 1]
 
 
 def test_squeezed_maps_go_to_the_outputs_from_every_place_and_have_no_scale():

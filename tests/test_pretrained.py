@@ -52,7 +52,7 @@ def save(path, tensors):
 def test_any_hierarchical_net_gives_maps_averaged_over_their_places(name):
     net, images = make(name), torch.randn(2, 3, 64, 64)
     maps = net.body(images)
-    assert maps.shape == (2, net.body.n_features, net.body.find_pooled_px(64), net.body.find_pooled_px(64))
+    assert maps.shape == (2, net.body.n_features, net.body.maps_px, net.body.maps_px)
     torch.testing.assert_close(net(images), net.head.outputs(maps.mean(dim=(2, 3))))
     for layer, least_px in (("last", 2), ("fine", 8)):
         seen = net.body.look(images, layer)

@@ -1,16 +1,15 @@
 """A net over several processes: BatchNorm over all their samples, as torch's SyncBatchNorm does on GPUs only."""
 
 import torch
-from torch import distributed, nn
+from torch import nn
+from torch.distributed.nn.functional import all_reduce  # whose gradients are summed, too
 
 from dr.machine import workers
 
 
 def connect(net: nn.Module, device: torch.device, is_ever_frozen: bool) -> nn.Module:
-    """Return an untrained net as training calls it: with gradients averaged over the processes.
-
-    Changes the net's BatchNorm layers to ones that see the whole batch, under the same names. In a net that is ever
-    frozen not all parameters have gradients.
+    """Return an untrained net as training calls it: with gradients averaged over the processes, of the whole batch's
+    BatchNorm, whose layers are put in the place of the net's. If it is ever frozen, not all parameters have gradients.
     """
     if workers.count() == 1:
         return net
@@ -28,20 +27,6 @@ def connect(net: nn.Module, device: torch.device, is_ever_frozen: bool) -> nn.Mo
     return nn.parallel.DistributedDataParallel(net, find_unused_parameters=is_ever_frozen)
 
 
-class SumOverProcesses(torch.autograd.Function):
-    """The sum of all processes' tensors, in all of them; so each gets the sum of their gradients."""
-
-    @staticmethod
-    def forward(_context, tensor: torch.Tensor) -> torch.Tensor:
-        total = tensor.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(_context, gradient: torch.Tensor) -> torch.Tensor:
-        return SumOverProcesses.forward(_context, gradient)
-
-
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """BatchNorm whose statistics are those of all processes' samples, on any device."""
 
@@ -56,9 +41,9 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         shape = (1, -1, *[1] * (features.ndim - 2))
         n = workers.count() * features.numel() // self.num_features
         values = features.to(torch.promote_types(features.dtype, torch.float32))
-        mean = SumOverProcesses.apply(values.sum(axes)) / n
+        mean = all_reduce(values.sum(axes)) / n
         centered = values - mean.view(shape)
-        variance = SumOverProcesses.apply((centered**2).sum(axes)) / n
+        variance = all_reduce((centered**2).sum(axes)) / n
         assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked.add_(1)
         share = self.momentum or 1 / self.num_batches_tracked.item()  # without momentum: the mean over all batches

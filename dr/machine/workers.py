@@ -120,9 +120,8 @@ def average(values: torch.Tensor) -> torch.Tensor:
 
 
 def take_share(batch: Any) -> Any:
-    """Return this process's part of a batch.
-
-    Raises InputError if the batch cannot be divided evenly: the mean of the gradients would not be the batch's.
+    """Return this process's part of a batch. Raises InputError for unequal parts: the mean of the gradients would not
+    be the batch's.
     """
     if len(batch) % count():
         raise InputError(f"a batch of {len(batch)} images cannot be divided evenly among {count()} processes")

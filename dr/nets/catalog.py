@@ -83,10 +83,7 @@ def find_source(name: str) -> str:
 
 
 def download(name: str, image_px: int) -> "nn.Module":
-    """Return a net with timm's own weights, from its hub or what was fetched before.
-
-    Raises InputError, naming the file to fetch otherwise, if the hub cannot be reached.
-    """
+    """Return a net with timm's own weights. Raises InputError, naming the file to fetch, if the hub is out of reach."""
     source = find_source(name)
     from huggingface_hub.errors import HfHubHTTPError
 

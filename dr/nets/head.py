@@ -11,16 +11,11 @@ HIDDEN = 96  # units of the article's first fully connected layer
 class Head(nn.Module):
     """Feature maps -> logits, by the article's two fully connected layers, or by the second alone.
 
-    Parameters
-    ----------
-    n_maps, n_places : of the maps
-    n_squeezed : maps that a convolution of 1×1, with BatchNorm without scale, makes of them first; 0: there is none
-    n_hidden : units of the first layer; 0: there is none
-    n_outputs : logits
-    dropout : probability that a feature is dropped before the first layer
-    is_paired : whether the features of a patient's other eye correct what an eye's own say. The article names a single
-        network for both as its untried idea. What is added starts at 0, so that untrained it changes nothing.
-    is_averaged : whether the features are the means of the maps over their places, as pretrained nets have them
+    They may first be squeezed by a convolution of 1×1 with BatchNorm without scale. The features are what lies at all
+    places of the maps, or if `is_averaged` the means over them, as pretrained nets have it. If `is_paired`, the
+    features of a patient's other eye correct what an eye's own say: the article names a single network for both as its
+    untried idea. What is added starts at 0, so that untrained it changes nothing. Without any squeezed maps or hidden
+    units there is no such layer.
     """
 
     def __init__(
@@ -46,13 +41,10 @@ class Head(nn.Module):
     def forward(
         self, maps: torch.Tensor, keys: torch.Tensor | None = None, eyes: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return logits, (n, n_outputs), in float32 at least.
+        """Return logits, (n, n_outputs), in float32 at least, of maps (n, channels, h, w).
 
-        Parameters
-        ----------
-        maps : (n, channels, h, w)
-        keys : (n,) int64, one per sample: decides what dropout drops; without keys torch's own generator does
-        eyes : (n,) int64, 2 * group + side; without them each image is its own fellow
+        Keys, (n,) int64, decide what dropout drops; without them torch's own generator does. Eyes, (n,) int64, are
+        2 * group + side; without them each image is its own fellow.
         """
         with torch.autocast(maps.device.type, enabled=False):  # 0.1 % of the work, and probabilities need digits
             maps = self.squeeze(maps.to(self.outputs.weight.dtype))
@@ -66,13 +58,9 @@ class Head(nn.Module):
 
 
 def weigh_fellows(eyes: torch.Tensor) -> torch.Tensor:
-    """Return which images show each image's fellow eye, (n, n) float32 with rows that sum to 1.
+    """Return which images show each image's fellow eye, (n, n) float32 with rows that sum to 1; eyes are as in Head.
 
     Several pictures of the fellow count alike; an eye without a fellow is its own, as in blend.pairs.
-
-    Parameters
-    ----------
-    eyes : (n,) int64, 2 * group + side
     """
     is_fellow = (eyes + 1 - 2 * (eyes % 2))[:, None] == eyes[None, :]
     is_alone = ~is_fellow.any(dim=1, keepdim=True)
@@ -85,8 +73,6 @@ class KeyedDropout(nn.Module):
 
     def __init__(self, probability: float):
         super().__init__()
-        if not 0 <= probability < 1:
-            raise ValueError(f"dropout is {probability}, must be in [0, 1)")
         self.probability = probability
 
     def forward(self, features: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:

@@ -36,39 +36,31 @@ def scale_heat(maps: np.ndarray) -> np.ndarray:
 def compute_heat(
     net: Net, images: torch.Tensor, outputs: np.ndarray, layer: str | int
 ) -> tuple[np.ndarray, int, float]:
-    """Return how much each place speaks for an output, (n, h, w) float32; the pixels between two places, and the first.
+    """Return how much each place speaks for one output of each image, (n, h, w) float32; see `Look` for the others.
 
-    The images, (n, 3, image_px, image_px) float32, are standardized and on the net's device; explained is one output of
-    each, (n,) int, at a layer of the body, see NineConv.look. Each image's largest value is 1; all are 0 where nothing
-    speaks for the output. To a paired head each image is its own fellow. The net is put into prediction.
+    The images, (n, 3, image_px, image_px), are standardized and on the net's device. Each one's largest value is 1; all
+    are 0 where nothing speaks for the output. To a paired head each image is its own fellow. The net is put into
+    prediction.
     """
     net.eval()
-    chosen = torch.as_tensor(np.asarray(outputs, np.int64), device=images.device)
-    maps, stride, offset = [], 1, 0.0
+    chosen, maps = torch.as_tensor(np.asarray(outputs, np.int64), device=images.device), []
     for part, wanted in zip(images.split(BATCH_SIZE), chosen.split(BATCH_SIZE), strict=True):
         seen = net.body.look(part, layer)
         logits = net.head(seen.features).gather(1, wanted[:, None])
         (gradient,) = torch.autograd.grad(logits.sum(), seen.maps)
         weights = gradient if seen.is_local else gradient.mean(dim=(2, 3), keepdim=True)
         maps.append((weights * seen.maps.detach()).sum(dim=1).relu().cpu().numpy())
-        stride, offset = seen.stride, seen.offset
-    return scale_heat(np.concatenate(maps)), stride, offset
+    return scale_heat(np.concatenate(maps)), seen.stride, seen.offset
 
 
 def place_heat(heat: np.ndarray, stride: int, px: int, offset: float = 0.0) -> np.ndarray:
-    """Return one image's heat (h, w) as (px, px) float32, 0-1, in register with the image.
-
-    Place i lies on pixel stride * i + offset. A plain resize would shift a map with an offset of 0 by half a place.
-    """
+    """Return one image's heat (h, w) as (px, px), in register: a plain resize would shift it by half a place."""
     matrix = np.array([[stride, 0, offset], [0, stride, offset]], float)
     return cv2.warpAffine(heat, matrix, (px, px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def blend_heat(rgb: np.ndarray, heat: np.ndarray, strength: float = STRENGTH) -> np.ndarray:
-    """Return a picture with heat laid over it, both (h, w, 3) uint8 RGB: the hotter, the more colour; cold stays.
-
-    The heat is (h, w) float32, 0-1; where it is 1, the share of colour is `strength`.
-    """
+    """Return a picture, (h, w, 3) uint8 RGB, with heat laid over it, (h, w) float32; where that is 1, of `strength`."""
     colors = cv2.cvtColor(cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), COLORS), cv2.COLOR_BGR2RGB)
     cover = np.float32(strength) * heat
     return cv2.blendLinear(np.ascontiguousarray(rgb), colors, 1 - cover, cover)

@@ -5,7 +5,7 @@ from torch import nn
 
 from dr.nets.catalog import NINE_CONV
 from dr.nets.head import HIDDEN, Head
-from dr.nets.nine_conv import LEAST_PX, NineConv
+from dr.nets.nine_conv import NineConv
 from dr.nets.pretrained import Pretrained
 
 
@@ -32,40 +32,33 @@ def make_net(
     """Return a net whose weights are still to be drawn or loaded; those of a body from timm are drawn by the seed.
 
     Without a number of hidden units nine-conv has the article's, and other nets have no hidden layer; of these the head
-    takes the mean over all places, unless it squeezes the maps. Raises ValueError
-    for images too small for nine-conv, InputError for what timm cannot make.
+    takes the mean over all places, unless it squeezes the maps. Raises ValueError for images too small for nine-conv,
+    InputError for what timm cannot make.
     """
-    if name != NINE_CONV:
-        body = Pretrained(name, image_px, drop_path, seed)
-        shape = body.n_features, body.maps_px**2, n_squeezed, n_hidden or 0
-        return Net(body, Head(*shape, n_outputs, dropout, is_paired, is_averaged=not n_squeezed), image_px)
-    if image_px < LEAST_PX:
-        raise ValueError(f"image_px is {image_px}, must be at least {LEAST_PX}")
-    own = NineConv()
-    shape = own.n_features, own.find_pooled_px(image_px) ** 2, n_squeezed, HIDDEN if n_hidden is None else n_hidden
-    return Net(own, Head(*shape, n_outputs, dropout, is_paired), image_px)
+    is_ours = name == NINE_CONV
+    body = NineConv(image_px) if is_ours else Pretrained(name, image_px, drop_path, seed)
+    n_hidden = HIDDEN * is_ours if n_hidden is None else n_hidden
+    shape = body.n_features, body.maps_px**2, n_squeezed, n_hidden, n_outputs
+    return Net(body, Head(*shape, dropout, is_paired, is_averaged=not (is_ours or n_squeezed)), image_px)
 
 
 def initialize_weights(net: Net, seed: int) -> None:
-    """Draw the weights anew, uniform within 1 / sqrt(fan-in) of 0, torch's own range; biases 0.
+    """Draw the weights anew, but for a body from timm: uniform within 1 / sqrt(fan-in) of 0, torch's own range.
 
-    A body from timm keeps those that it was made with.
-
-    BatchNorm takes the scale of the weights out, so that smaller ones learn faster at the same rate. The last layer of
-    a paired head's correction is 0.
+    BatchNorm takes their scale out, so that smaller ones learn faster at the same rate. Biases are 0, and so is the
+    last layer of a paired head's correction.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn_here = net if isinstance(net.body, NineConv) else net.head
-    with torch.no_grad():
-        for layer in drawn_here.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                drawn = torch.rand(layer.weight.shape, generator=generator) * 2 - 1
-                layer.weight.copy_(drawn / layer.weight[0].numel() ** 0.5)
-                if layer.bias is not None:
-                    layer.bias.zero_()
-        if net.head.joint is not None:
-            for parameter in net.head.joint[-1].parameters():
-                parameter.zero_()
+    for layer in drawn_here.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            drawn = torch.rand(layer.weight.shape, generator=generator) * 2 - 1
+            layer.weight.data.copy_(drawn / layer.weight[0].numel() ** 0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    if net.head.joint is not None:
+        for parameter in net.head.joint[-1].parameters():
+            nn.init.zeros_(parameter)
 
 
 def split_parameters(net: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -18,50 +18,41 @@ LAST, FINE = len(CONVOLUTIONS) - 1, 5
 
 
 class Look(NamedTuple):
-    """A body's forward pass, seen at one of its layers.
+    """A body's forward pass, seen at one of its layers."""
 
-    maps : (n, channels, h, w), the layer's, the first thing that needs gradients
-    features : (n, n_features, ...), the body's last maps, which follow from them
-    stride, offset : pixels of the image between two places of a map; place i lies on pixel stride * i + offset
-    is_local : whether each place is weighed by its own gradient, not by the map's mean one. The mean is for nets that
-        end in an average over places; a linear layer over all places tells them apart. Source: R. L. Draelos and
-        L. Carin, Use HiResCAM instead of Grad-CAM for faithful explanations, arXiv:2011.08891, 2020.
-    """
-
-    maps: torch.Tensor
-    features: torch.Tensor
-    stride: int
+    maps: torch.Tensor  # (n, channels, h, w), the layer's, the first thing that needs gradients
+    features: torch.Tensor  # (n, n_features, ...), the body's last maps, which follow from them
+    stride: int  # pixels of the image between two places of a map; place i lies on pixel stride * i + offset
+    # Whether each place is weighed by its own gradient, not by the map's mean one. The mean is for nets that end in an
+    # average over places; a linear layer over all places tells them apart. Source: R. L. Draelos and L. Carin, Use
+    # HiResCAM instead of Grad-CAM for faithful explanations, arXiv:2011.08891, 2020.
     is_local: bool
     offset: float = 0.0
 
 
 class NineConv(nn.Module):
-    """Nine 3x3 convolutions: standardized images (n, 3, px, px) -> feature maps (n, n_features, px/64, px/64)."""
+    """Nine 3x3 convolutions: standardized images (n, 3, px, px) -> feature maps (n, n_features, maps_px, maps_px)."""
 
     n_features = CONVOLUTIONS[-1][0]
 
-    def __init__(self) -> None:
-        """Stack the blocks: convolution, BatchNorm, perhaps a max-pool, and ReLU.
+    def __init__(self, image_px: int) -> None:
+        """Stack the blocks: convolution, BatchNorm, perhaps a max-pool, which halves the maps, rounded up, and ReLU.
 
         The article pools after ReLU. Both orders give the same numbers and gradients, and this one rectifies a quarter.
         """
         super().__init__()
-        self.blocks, width = nn.Sequential(), 3
+        if image_px < LEAST_PX:
+            raise ValueError(f"image_px is {image_px}, must be at least {LEAST_PX}")
+        self.blocks, width, self.maps_px = nn.Sequential(), 3, image_px
         for wider, is_pooled in CONVOLUTIONS:
             pooling = [nn.MaxPool2d(3, stride=2, padding=1)] if is_pooled else []
             layers = nn.Conv2d(width, wider, 3, padding=1), nn.BatchNorm2d(wider), *pooling, nn.ReLU(inplace=True)
             self.blocks.append(nn.Sequential(*layers))
-            width = wider
+            width, self.maps_px = wider, (self.maps_px + is_pooled) // (1 + is_pooled)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the feature maps."""
         return self.blocks(images)
-
-    def find_pooled_px(self, image_px: int) -> int:
-        """Return the side of the feature maps: 7 for 448."""
-        for _, is_pooled in CONVOLUTIONS:
-            image_px = (image_px + 1) // 2 if is_pooled else image_px
-        return image_px
 
     def look(self, images: torch.Tensor, layer: str | int) -> Look:
         """Return a forward pass seen at "last", Grad-CAM proper, "fine", with more places, or a block of this number.
@@ -73,8 +64,6 @@ class NineConv(nn.Module):
         with torch.no_grad():
             maps = norm(convolution(self.blocks[: int(block)](images))).relu()
         maps.requires_grad_()  # from here on, and only here, gradients are needed
-        features = maps
-        for pool in pooling:
-            features = pool(features)
+        features = nn.Sequential(*pooling)(maps)
         stride = 2 ** sum(is_pooled for _, is_pooled in CONVOLUTIONS[: int(block)])
         return Look(maps, self.blocks[int(block) + 1 :](features), stride, is_local=layer != "last")

@@ -26,21 +26,16 @@ class Pretrained(nn.Module):
         super().__init__()
         self.name = name
         with torch.random.fork_rng(devices=[]):
-            traced = _trace(name, image_px)
+            self.grids, self.maps_px, self.unused = _trace(name, image_px)
             torch.manual_seed(seed)
             self.model = catalog.create(name, image_px, drop_path)
-        self.grids, self.maps_px = {"last": traced.last, "fine": traced.fine}, traced.maps_px
-        self.n_features, self.unused = traced.last.n_channels, traced.unused
+        self.n_features = self.grids["last"].n_channels
         for child in self.unused:
             setattr(self.model, child, nn.Identity())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the feature maps."""
         return _order(self.model.forward_features(images), self.n_features)  # type: ignore[operator]
-
-    def find_pooled_px(self, _image_px: int) -> int:
-        """Return the side of the feature maps, for images of the size that it was made for."""
-        return self.maps_px
 
     def look(self, images: torch.Tensor, layer: str | int) -> Look:
         """Return a forward pass seen at "last", Grad-CAM proper, or "fine", with more places."""
@@ -76,15 +71,6 @@ class Grid(NamedTuple):
     offset: float
 
 
-class _Traced(NamedTuple):
-    """What a forward pass without numbers tells; `unused` are children that only the classifier needs."""
-
-    last: Grid
-    fine: Grid
-    maps_px: int
-    unused: list[str]
-
-
 def _order(maps: torch.Tensor, n_channels: int) -> torch.Tensor:
     """Return maps as (n, channels, h, w); some transformers have the channels last."""
     return maps if maps.shape[1] == n_channels else maps.permute(0, 3, 1, 2)
@@ -117,8 +103,10 @@ def _first(size: int | tuple[int, ...] | str) -> int:
     return 0 if isinstance(size, str) else size[0] if isinstance(size, tuple) else size
 
 
-def _trace(name: str, image_px: int) -> _Traced:
-    """Return what a net would do with an image. Raises InputError if it is too small for it."""
+def _trace(name: str, image_px: int) -> tuple[dict[str, Grid], int, list[str]]:
+    """Return, of a forward pass without numbers, the last maps' grid and the fine one's, the side of the last, and the
+    children that only the classifier needs. Raises InputError for an image that is too small.
+    """
     ruler, called, grids = _Ruler(image_px), set(), []
     with torch.device("meta"):
         model = catalog.create(name, image_px, 0.0).eval()
@@ -144,4 +132,4 @@ def _trace(name: str, image_px: int) -> _Traced:
         raise InputError(f"--net {name}: images of {image_px} px do not fit it, or are too small ({shown})") from None
     unused = [child for child, _ in model.named_children() if child not in called]
     fine = [grid for grid in grids if grid.stride <= FINE_STRIDE]
-    return _Traced(last, fine[-1] if fine else last, maps.shape[-1], unused)
+    return {"last": last, "fine": fine[-1] if fine else last}, maps.shape[-1], unused
