@@ -1,6 +1,4 @@
-"""Blends both eyes' scores: reads CACHE/dr/scores_*.csv and CACHE/blend/train/, writes CACHE/blend/scores_*.csv.
-
-python -m blend.predict --data data --cache cache
+"""Blend both eyes' scores by what blend.train has fitted: CACHE/dr/scores_*.csv -> CACHE/blend/scores_*.csv.
 
 scores_valid.csv is cross-fitted: each patient's scores come from a blend that was fitted without that patient.
 linear_valid.csv and linear_test.csv hold the linear blend's scores, for comparison.
@@ -24,12 +22,7 @@ TEST = ("scores_test.csv", "linear_test.csv")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(
-        NAME,
-        "Blend each eye's scores with those of the patient's other eye, by what blend.train has fitted. Reads "
-        "CACHE/dr/scores_*.csv, writes CACHE/blend/scores_*.csv and linear_*.csv, cross-fitted on the validation fold.",
-        "--data data --cache cache",
-    )
+    parser = stage.make_parser(NAME, __doc__, "--data data --cache cache")
     given = {"scores": "scores to blend", "model": "checkpoint of blend.train", "out": "blended scores to write"}
     explicit.run(NAME, parser, argv, given, ("normalize", "pairs-from"), predict, predict_cached)
 

@@ -1,6 +1,6 @@
-"""Fits the blend of both eyes: reads CACHE/dr/scores_valid.csv and DATA/trainLabels.csv, writes CACHE/blend/train/.
+"""Fit the blend of both eyes: CACHE/dr/scores_valid.csv, DATA/trainLabels.csv -> CACHE/blend/train/, a checkpoint.
 
-python -m blend.train --data data --cache cache
+Tells what it is worth, cross-fitted by patient.
 """
 
 import argparse
@@ -27,13 +27,7 @@ OUT_OF_FOLD = ("out_of_fold.csv", "linear_out_of_fold.csv")  # by the method cho
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(
-        NAME,
-        "Fit the blend of a patient's two eyes on the validation scores and their labels. Reads "
-        "CACHE/dr/scores_valid.csv and DATA/trainLabels.csv, writes CACHE/blend/train/, and tells what it is worth, "
-        "cross-fitted by patient.",
-        "--data data --cache cache",
-    )
+    parser = stage.make_parser(NAME, __doc__, "--data data --cache cache")
     parser.add_argument("--method", choices=METHODS, help="what to blend with: small networks, or a fixed weight")
     given = {"scores": "scores of labelled images", "labels": "their levels", "out": "checkpoint to write"}
     extras = ("known-only", "normalize", "pairs-from")

@@ -1,6 +1,6 @@
-"""Turns blended scores into levels: reads CACHE/blend/scores_test.csv, writes CACHE/kappa/levels_test.csv.
+"""Turn blended scores into levels: CACHE/blend/scores_test.csv -> CACHE/kappa/levels_test.csv.
 
-python -m kappa.assign --data data --cache cache
+They promise the highest quadratic weighted kappa; it tells how near to the proven optimum they are.
 """
 
 import argparse
@@ -33,12 +33,7 @@ class Decision(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(
-        NAME,
-        "Turn blended scores into levels that promise the highest quadratic weighted kappa, and tell how near to the "
-        "proven optimum they are. Reads CACHE/blend/scores_test.csv, writes CACHE/kappa/levels_test.csv.",
-        "--data data --cache cache --method exact",
-    )
+    parser = stage.make_parser(NAME, __doc__, "--data data --cache cache --method exact")
     parser.add_argument("--method", choices=METHODS, help="anneal the labels; take the exact optimum; round the mean "
                         "level; or the likeliest level")  # fmt: skip
     given = {"scores": "scores to decide on", "out": "levels to write"}

@@ -1,6 +1,7 @@
-"""Tells what levels are worth: two tables of image and level -> quadratic weighted kappa, confusions, on the screen.
+"""Tell what levels are worth: two tables of image and level -> quadratic weighted kappa and confusions, on the screen.
 
-python -m kappa.score --levels levels.csv --labels trainLabels.csv
+The kappa of the levels that were given against the true ones has a 95 percent interval of a bootstrap over patients
+(over images, if their names tell of no patients). Needs no cache.
 """
 
 import sys
@@ -18,13 +19,7 @@ from preprocess.samples import readers
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare the tables."""
-    parser = stage.make_bare_parser(
-        "kappa.score",
-        "Tell the quadratic weighted kappa of levels against the true ones, with a 95 % interval of a bootstrap over "
-        "patients (over images, if their names tell of no patients), and how often each is taken for which. Needs no "
-        "cache; both tables have columns image and level.",
-        "--levels levels.csv --labels trainLabels.csv",
-    )
+    parser = stage.make_bare_parser("kappa.score", __doc__, "--levels levels.csv --labels trainLabels.csv")
     parser.add_argument("--levels", type=Path, required=True, help="the levels that were given")
     parser.add_argument("--labels", type=Path, required=True, help="the true levels, perhaps of more images")
     parser.add_argument("--known-only", action="store_true", help="leave out images that --labels has no level of")

@@ -1,9 +1,9 @@
-"""Grade one patient, or a folder of them: raw photographs and a finished cache -> scores and levels, on the screen.
+"""Grade raw photographs, which the cache need not know: one patient's, or a folder of many -> scores and levels.
 
-python -m submissions.grade PHOTOGRAPH|URL... [--cache DIR | --checkpoint FILE... --blend FILE] [--views N] [--json]
-
-What a user runs when all stages are done. Its level is the one nearest to the expected level, as of `kappa.assign
---method round`: best for an eye by itself, where annealing weighs it against a whole test set.
+Per eye the probabilities of levels 0 to 4 by the net, the same blended with those of the patient's other eye, the level
+nearest to their mean, and how sure the crop is (0-1). Of a net that tells classes: all probabilities, and the
+likeliest; findings: all probabilities, and those that reach their threshold. The level is that of kappa.assign --method
+round: best for an eye by itself, where annealing weighs it against a whole test set. Not a medical device.
 """
 
 from __future__ import annotations
@@ -277,12 +277,7 @@ def read_voices(options: argparse.Namespace) -> tuple[list[Voter], Path | None, 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = stage.make_bare_parser(
-        "submissions.grade",
-        "Grade raw photographs, which the cache need not know: per eye the probabilities of levels 0 to 4 "
-        "by the net, the same blended with those of the patient's other eye, the level nearest to their mean, and how "
-        "sure the crop is (0-1). Of a net that tells classes: all probabilities, and the likeliest; findings: all "
-        f"probabilities, and those that reach their threshold. {stage.NOTICE}",
-        "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache",
+        "submissions.grade", __doc__, "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache"
     )
     parser.add_argument("photographs", nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "
                         "PATIENT_right, or one of them, or one of any name, or a folder of many patients; "

@@ -1,9 +1,8 @@
-"""Open a page on this machine to grade on: a finished cache -> photographs dropped in a browser, and what is seen.
+"""Open a page on this machine on which photographs are graded that are dropped there: no file of theirs stays.
 
-python -m submissions.serve [--cache DIR | --checkpoint FILE... --blend FILE] [--port N] [--host ADDRESS]
-
-Whoever drops photographs is answered by the page itself, pictures and all: nothing is kept for a second request, so
-nobody is shown another's, and nothing outside of this machine is asked for.
+It shows probabilities, the level, what speaks for it, what is doubted; of a folder of patients a table. Of a net that
+tells classes or findings their probabilities. Whoever drops photographs is answered by the page itself, pictures and
+all: nobody is shown another's, and nothing outside of this machine is asked for. Not a medical device.
 """
 
 from __future__ import annotations
@@ -128,13 +127,7 @@ def serve(options: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    parser = stage.make_bare_parser(
-        "submissions.serve",
-        "Open a page on this machine on which photographs are graded that are dropped there: probabilities, the level, "
-        "what speaks for it, what is doubted; of a folder of patients a table. Of a net that tells classes or findings "
-        f"their probabilities. The photographs are gone when they are answered. {stage.NOTICE}",
-        "--cache cache",
-    )
+    parser = stage.make_bare_parser("submissions.serve", __doc__, "--cache cache")
     grade.add_voice_options(parser)
     parser.add_argument("--host", default=LOOPBACK, help="address to listen at; any other lets in whoever reaches this "
                         "machine, with neither password nor encryption")  # fmt: skip

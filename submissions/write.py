@@ -1,13 +1,15 @@
-"""Write the submission: CACHE/kappa/levels_test.csv, checked against the test set -> submissions/NAME.csv; tell of it.
+"""Write submissions/NAME.csv, ready for Kaggle: CACHE/kappa/levels_test.csv, checked -> image,level.
 
-python -m submissions.write --data DIR --cache DIR [--name NAME | --out FILE] [--levels FILE]
+A level 0-4 for exactly the images of DATA/sampleSubmission.csv, in its order, or else of the test set; for folders of
+classes image,class; for findings image and the probability of each. Anything else is an error. Tells how frequent the
+levels are beside the training labels, and the kappa that the scores promise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,59 +42,44 @@ def list_expected(data: Path, layout: Layout) -> tuple[list[str], Path]:
     return list(paths), data / (layout.labels["test"] if layout.task.kind == "findings" else "test")
 
 
-def read_given(path: Path, is_scores: bool, layout: Layout) -> pd.Series:
-    """Return the target given to each image, its number, indexed by image: of a table of them, or the likeliest."""
+def read_given(path: Path, are_scores: bool, layout: Layout) -> Any:
+    """Return the target given to each image, indexed by image: of a table of targets, or the likeliest of scores; of
+    findings the scores, a column each.
+    """
     import pandas as pd
 
-    if not is_scores:
+    if not are_scores:
         return layout.read_labels(path)
     scores = read_scores(path, layout.task)
-    return pd.Series(decide_alone(layout.task, scores.to_numpy()), scores.index)
+    is_one = layout.task.kind != "findings"
+    return pd.Series(decide_alone(layout.task, scores.to_numpy()), scores.index) if is_one else scores
 
 
-def write_submission(levels: pd.Series, made_from: Path, data: Path, layout: Layout, out: Path) -> pd.Series:
-    """Write the levels, or classes, of exactly the expected images and return them, indexed by image.
-
-    Raises InputError for missing and unknown images.
-    """
+def write_submission(given: pd.DataFrame, made_from: Path, data: Path, layout: Layout, out: Path) -> None:
+    """Write what is given to exactly the expected images, a row each. Raises InputError for missing and others."""
     expected, source = list_expected(data, layout)
-    images = {image: layout.spell(image) for image in expected}  # written as the sample writes them
-    tables.check_same_images(images.values(), levels.index, source, made_from)
-    column, names = TARGETS[layout.task.kind], layout.task.names if layout.task.kind == "classes" else None
-    rows = {image: {column: names[levels[own]] if names else levels[own]} for image, own in images.items()}
-    tables.write_table(out, ("image", column), rows)
-    return levels[list(images.values())]
+    images = [layout.spell(image) for image in expected]  # the sample may write them otherwise
+    tables.check_same_images(images, given.index, source, made_from)
+    rows = given.loc[images].set_axis(expected)
+    tables.write_csv(out, rows.to_csv(index_label="image", float_format=NUMBER_FORMAT, lineterminator="\n"))
 
 
-def write_findings(scores_path: Path, data: Path, layout: Layout, out: Path) -> list[str]:
-    """Write the probability of each finding for exactly the expected images; return a table of them for people.
-
-    Raises InputError for missing and unknown images.
-    """
-    expected, source = list_expected(data, layout)
-    images = {image: layout.spell(image) for image in expected}
-    scores = read_scores(scores_path, layout.task)
-    tables.check_same_images(images.values(), scores.index, source, scores_path)
-    names, path = list(layout.task.names), data / layout.labels["train"]
-    rows = {image: {name: NUMBER_FORMAT % scores.at[own, name] for name in names} for image, own in images.items()}
-    tables.write_table(out, ("image", *names), rows)
-    shares = layout.read_labels(path).mean() if path.exists() else None
-    lines = [f"  {'finding':<22}{'mean probability':>18}" + f"{'share in training':>20}" * (shares is not None)]
+def describe_findings(scores: pd.DataFrame, known: pd.DataFrame | None, _: Layout) -> list[str]:
+    """Return a table of the mean probability of each finding, beside its share in training, if that is known."""
+    lines = [f"  {'finding':<22}{'mean probability':>18}" + f"{'share in training':>20}" * (known is not None)]
     for name, mean in scores.mean().items():
-        lines.append(f"  {name:<22}{mean:18.3f}" + (f"{shares[name]:20.3f}" if shares is not None else ""))
+        lines.append(f"  {name:<22}{mean:18.3f}" + (f"{known[name].mean():20.3f}" if known is not None else ""))
     return lines
 
 
-def describe_levels(levels: pd.Series, data: Path, layout: Layout) -> list[str]:
-    """Return a table of how many images have each level, beside the training labels where there are any."""
-    n_levels, path = len(layout.task.names), data / layout.labels["train"]
-    shared = {"% of them": levels} | ({"% of training labels": layout.read_labels(path)} if path.exists() else {})
-    column = TARGETS[layout.task.kind]
+def describe_targets(targets: pd.Series, known: pd.Series | None, layout: Layout) -> list[str]:
+    """Return a table of how many images have each level or class, beside the training labels, if they are known."""
+    n_levels, column = len(layout.task.names), TARGETS[layout.task.kind]
     rows: dict[str, Iterable] = {column: layout.task.names if column == "class" else range(n_levels)}
-    rows["images"] = [f"{count:,d}" for count in np.bincount(levels, minlength=n_levels)]
-    rows |= {
-        name: [f"{100 * share:.1f}" for share in share_levels(of.to_numpy(), n_levels)] for name, of in shared.items()
-    }
+    rows["images"] = [f"{count:,d}" for count in np.bincount(targets, minlength=n_levels)]
+    for name, of in {"% of them": targets, "% of training labels": known}.items():
+        if of is not None:
+            rows[name] = [f"{100 * share:.1f}" for share in share_levels(of.to_numpy(), n_levels)]
     width = max(9, *(len(str(cell)) + 2 for cell in rows[column]))
     return [f"  {name:<22}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
 
@@ -112,42 +99,37 @@ def describe_promise(cache: Path, layout: Layout) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(
-        "submissions.write",
-        "Write submissions/NAME.csv, ready for Kaggle: header image,level, a level 0-4 for exactly the images of "
-        "DATA/sampleSubmission.csv, in its order, or else of the test set; for folders of classes image,class; "
-        "for findings image and the probability of each. Anything else is an error. Tells how frequent the levels are "
-        "beside the training labels, and the kappa that the scores promise.",
-        "--data data --cache cache --name first",
-    )
+    parser = stage.make_parser("submissions.write", __doc__, "--data data --cache cache --name first")
     target.add_options(parser, ".csv")
     parser.add_argument("--levels", type=Path, help="read the levels from this CSV instead of the cache")
     options = recipe.parse(parser, argv, "submissions.write", check=lambda options: target.find(options, ".csv"))
     layout, out = readers.find_layout(options.data), target.find(options, ".csv")
-    if layout.task.kind == "findings" and options.levels:
+    kind, names = layout.task
+    if kind == "findings" and options.levels:
         raise InputError("--levels: of findings the submission holds the probabilities")
-    is_chosen = layout.task.kind != "levels" and not options.levels  # here, as no stage before has done it
-    levels_path = options.levels or options.cache / ("dr/scores_test.csv" if is_chosen else "kappa/levels_test.csv")
-    if is_chosen and not levels_path.exists() and not layout.list_images(options.data, "test").paths:
+    is_chosen = kind != "levels" and not options.levels  # here, as no stage before has done it
+    source = options.levels or options.cache / ("dr/scores_test.csv" if is_chosen else "kappa/levels_test.csv")
+    if is_chosen and not source.exists() and not layout.list_images(options.data, "test").paths:
         print(f"submissions.write: no test images in {options.data}: nothing to submit")
         return
-    files.check_out(out, levels_path, *(options.data / name for name in (layout.sample, *layout.labels.values())))
+    files.check_out(out, source, *(options.data / name for name in (layout.sample, *layout.labels.values())))
     target.claim(options, out)
-    if layout.task.kind == "findings":
-        told = write_findings(levels_path, options.data, layout, out)
-        print(f"submissions.write: {out}", *told, f"  {stage.NOTICE}", sep="\n", file=files.summary_stream(options.out))
-        return
-    levels = write_submission(read_given(levels_path, is_chosen, layout), levels_path, options.data, layout, out)
-    told = [f"submissions.write: {len(levels)} images -> {out}", *describe_levels(levels, options.data, layout)]
+    given = read_given(source, is_chosen, layout)
+    written = given.map(dict(enumerate(names))) if kind == "classes" else given
+    written = written if kind == "findings" else written.to_frame(TARGETS[kind])
+    write_submission(written, source, options.data, layout, out)
+    training = options.data / layout.labels["train"]
+    known = layout.read_labels(training) if training.exists() else None
+    describe = describe_findings if kind == "findings" else describe_targets
+    told = [f"submissions.write: {len(given)} images -> {out}", *describe(given, known, layout)]
     if options.levels:
         told.append("  expected QWK: not known, the levels were not made in the cache")
-    else:
-        unusable = rejected.read_reasons(options.cache, "test").keys() & set(levels.index)
-        if unusable:
-            others = "the rest of the group's" if is_chosen else "the fellow's"
-            many = f"{len(unusable)} of them rejected photographs"
-            told.append(f"  {many}, graded by {others} scores or the training prior")
-        told.append("  each the likeliest class" if is_chosen else f"  {describe_promise(options.cache, layout)}")
+    elif unusable := rejected.read_reasons(options.cache, "test").keys() & {*given.index}:
+        others = "the rest of the group's" if is_chosen else "the fellow's"
+        told.append(f"  {len(unusable)} of them rejected photographs, graded by {others} scores or the training prior")
+    if kind == "levels" and not options.levels:
+        told.append(f"  {describe_promise(options.cache, layout)}")
+    told += ["  each the likeliest class"] * (kind == "classes" and is_chosen)
     print(*told, f"  {stage.NOTICE}", sep="\n", file=files.summary_stream(options.out))
 
 

@@ -1,6 +1,7 @@
-"""Write the report of a run: everything in CACHE, DATA and perhaps true test labels -> submissions/NAME.html, one file.
+"""Write submissions/NAME.html, one file that opens without a network: all that is worth seeing of a run.
 
-python -m submissions.report --data DIR --cache DIR [--name NAME | --out FILE.html] [--labels FILE] [--compare CACHE...]
+What was run, what each step is worth, where the net errs and looks. Figures are of the test set if its true levels are
+known, and of the validation fold, where the blend is cross-fitted. What the cache does not hold is named as missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,13 +53,7 @@ def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(
-        "submissions.report",
-        "Write submissions/NAME.html, one file that opens without a network: what was run, what each step is worth, "
-        "where the net errs and looks. Figures are of the test set if its true levels are known, and of the validation "
-        "fold, where the blend is cross-fitted. What the cache does not hold is named as missing.",
-        "--data data --cache cache --name first",
-    )
+    parser = stage.make_parser("submissions.report", __doc__, "--data data --cache cache --name first")
     target.add_options(parser, ".html")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="true levels of the test set, a CSV of image,level "
                         "and perhaps Usage (Public, Private), as in Kaggle's retinopathy_solution.csv (default: "

@@ -5,12 +5,13 @@ Every part is optional: what is not there is None or empty, and the report says 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dr import measures
 from dr.scores import THRESHOLDS, read_scores
 from dr.training import runs
 from dr.training.checkpoint import Checkpoint
@@ -37,6 +38,31 @@ NET, BLEND = STEPS[1][0], STEPS[3][0]  # the scores before and after both eyes a
 ASSIGNED = "kappa/levels_test.csv"
 SPLITS = ("valid", "test")
 PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solution were ignored
+
+
+class Figures(NamedTuple):
+    """How classes or findings are measured: a record of `overall` figures, and at last a list of records of `each`."""
+
+    measure: Callable[[Sequence[str], np.ndarray, np.ndarray], Any]  # groups, scores and targets -> those records
+    overall: tuple[str, ...]
+    each: tuple[str, ...]
+    note: str  # on the intervals
+
+
+FIGURES = {
+    "classes": Figures(
+        measures.measure_classes,
+        ("accuracy", "log loss", "macro F1"),
+        ("images", "precision", "recall", "F1", "one-vs-rest AUC"),
+        "accuracy, precision, recall: Wilson's intervals, of images; the others: bootstrap over patients",
+    ),
+    "findings": Figures(
+        measures.measure_findings,
+        ("mean AUC", "mean average precision", "log loss"),
+        ("have it", "known", "AUC", "average precision", "off by"),
+        "intervals: bootstrap over patients; off by: how far probabilities lie from how often they come true",
+    ),
+}
 
 
 class Source(NamedTuple):
@@ -69,6 +95,11 @@ class Group(NamedTuple):
     def final(self) -> str:
         """The last step the images have been through."""
         return list(self.given)[-1]
+
+
+def name_step(step: str, task: Task) -> str:
+    """Return what a step is called: no finding is the likeliest."""
+    return step.replace("argmax", "scores") if task.kind == "findings" else step
 
 
 def find_source(data: Path, cache: Path, labels: Path | None) -> Source:

@@ -85,7 +85,7 @@ def measure_steps(task: Task, group: Group) -> dict[str, Worth]:
     """Return what each step is worth by the task's headline figure: kappa, accuracy, or the mean AUC of its scores."""
     if task.kind == "findings":
         each = {step: measures.measure_findings(group.patients, of, group.levels) for step, of in group.scores.items()}
-        return {step.replace("argmax", "scores"): Worth(of.auc, None) for step, of in each.items()}
+        return {evidence.name_step(step, task): Worth(of.auc, None) for step, of in each.items()}
     counted = measures.kappa_of_counts if task.kind == "levels" else measures.accuracy_of_counts
     return measures.measure_worth(group.patients, group.levels, group.given, counted)
 
