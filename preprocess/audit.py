@@ -5,8 +5,6 @@ learned from must not be what is judged by.
 """
 
 import argparse
-import csv
-import io
 import itertools
 import os
 from collections.abc import Sequence
@@ -98,9 +96,7 @@ def audit(options: argparse.Namespace) -> None:
         owned = {image: layout.find_owner(image).group for image in paths}
         parts.append([Seen(part, image, owned[image], **seen[image]) for image in paths])
     rows = [row for one, other in itertools.combinations(parts, 2) for row in compare(one, other)]
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows([COLUMNS, *rows])
-    tables.write_csv(options.out, lines.getvalue())
+    tables.write_rows(options.out, COLUMNS, rows)
     stream = files.summary_stream(options.out)
     for one, other in itertools.combinations(of_part, 2):
         counts = [sum(row[0] == what and (row[1], row[3]) == (one, other) for row in rows)
@@ -118,7 +114,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=stage.whole(1), default=os.cpu_count(), help="processes to work with")
     options = parser.parse_args(argv)
     options.out = options.out or options.cache / TABLE
-    files.check_out(options.out)
     audit(options)
 
 

@@ -47,13 +47,12 @@ def read_channels(cache: Path, wanted: Sequence[str]) -> tuple[np.ndarray, np.nd
     return mean, np.sqrt(variance)
 
 
-def count_finished(cache: Path, named: Sequence[str], luts: np.ndarray, method: str) -> np.ndarray:
+def count_finished(cache: Path, named: Sequence[str], luts: np.ndarray, making: square.Making) -> np.ndarray:
     """Return the histograms (n, 3, 256) of all pixels of the training squares `named` as the net is given them."""
-    size_px = manifest.read_parameter(cache / "resize", "size_px", "preprocess.resize")
 
     def count(image: str, lut: np.ndarray) -> np.ndarray:
-        pixels = square.read_pixels(cache / "resize" / "train" / f"{image}.png", size_px)
-        return cut.count_pixels(square.finish(pixels, lut, method)[0])
+        pixels = square.read_pixels(cache / "resize" / "train" / f"{image}.png", making.size_px)
+        return cut.count_pixels(square.finish(pixels, lut, making.normalize)[0])
 
     histograms = []
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress.tracking(len(named), "standardize") as bar:
@@ -78,9 +77,9 @@ def standardize(cache: Path) -> None:
     named, histograms = images.read_histograms(cache, "train")
     known, luts = normalize.read_luts(cache, "train")
     tables.check_same_images(named, known, cache / "resize", cache / "normalize")  # which have one order
-    method = manifest.read_parameter(cache / "normalize", "method", "preprocess.normalize")
-    if method == "local":
-        histograms, luts = count_finished(cache, named, luts, method), square.leave_luts(luts, method)
+    making = square.read_making(cache)
+    if making.normalize == "local":
+        histograms, luts = count_finished(cache, named, luts, making), square.leave_luts(luts, making.normalize)
     moments = measure_moments(histograms, luts)
     rows = {image: dict(zip(COLUMNS, row, strict=True)) for image, row in zip(named, moments.tolist(), strict=True)}
     tables.write_table(folder / "moments.csv", ("image", *COLUMNS), rows)

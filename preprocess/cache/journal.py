@@ -20,11 +20,10 @@ class Record(NamedTuple):
 
 
 class Journal:
-    """The finished images of one split of a stage: `FOLDER/SPLIT.jsonl`.
+    """The finished images of one split of a stage: `FOLDER/SPLIT.jsonl`, the parameters, then a line per image.
 
-    The first line holds the parameters. The others are appended as images finish, in any order; a line torn by a kill
-    or damaged by the disk is dropped, so that its image is due again. `finish` rewrites the file sorted, so that its
-    bytes do not tell how often the run was interrupted.
+    Lines are appended as images finish, in any order; one torn by a kill or damaged by the disk is dropped, so that its
+    image is due again. `finish` sorts them, so that the bytes do not tell how often the run was interrupted.
     """
 
     def __init__(self, folder: Path, split: str, parameters: Mapping[str, Any]):
@@ -34,19 +33,18 @@ class Journal:
         self.change: str | None = None
         self._is_compact = False  # the file holds exactly the records, in their order
         *lines, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
-        contents = [_decode_line(line) for line in lines]
         if not lines:
             return
-        header = contents[0] if contents and isinstance(contents[0], dict) else {}
-        self.change = manifest.describe_change(header, self.parameters)
+        header, *contents = map(_decode_line, lines)
+        self.change = manifest.describe_change(header if isinstance(header, dict) else {}, self.parameters)
         if self.change is None:
-            self.records = {line[0]: Record(*line[1:]) for line in contents[1:] if _is_record(line)}
-            self._is_compact = not torn and len(self.records) == len(lines) - 1
+            self.records = {line[0]: Record(*line[1:]) for line in contents if _is_record(line)}
+            self._is_compact = not torn and len(self.records) == len(contents)
 
     def find_made(self, keys: Mapping[str, list]) -> dict[str, Row]:
         """Return the rows of the images whose record was made from their key, in the keys' order."""
-        found = ((image, self.records[image]) for image in keys if image in self.records)
-        return {image: record.row for image, record in found if record.key == keys[image]}
+        found = ((image, key, self.records.get(image)) for image, key in keys.items())
+        return {image: record.row for image, key, record in found if record and record.key == key}
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[Callable[[str, list, Row], None]]:

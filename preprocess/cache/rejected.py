@@ -1,13 +1,11 @@
 """The images that cannot be used, and why: CACHE/rejected.csv, a row of image, stage, reason, split for each."""
 
-import csv
-import io
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocess.cache import files, tables
+from preprocess.cache import tables
 from preprocess.cache.errors import InputError
 
 MISSING = "no such file"  # the reason of an image that a table names and no file holds
@@ -27,14 +25,12 @@ def record_rejected(cache: Path, stage: str, split: str, reasons: Mapping[str, s
 
     What is only missing stands last: of a download that is not over, there may be thousands.
     """
-    path, lines = cache / "rejected.csv", io.StringIO()
-    rows = [row for row in read_rejected(cache) if (row.stage, row.split) != (stage, split)]
+    path, before = cache / "rejected.csv", read_rejected(cache)
+    rows = [row for row in before if (row.stage, row.split) != (stage, split)]
     rows += [Rejected(image, stage, reason, split) for image, reason in reasons.items()]
     rows.sort(key=lambda row: (row.reason == MISSING, row.split, row.stage, row.image))
-    csv.writer(lines, lineterminator="\n").writerows([Rejected._fields, *rows])
-    content = lines.getvalue().encode()
-    if not path.exists() or path.read_bytes() != content:
-        files.write_bytes(path, content)
+    if not path.exists() or rows != before:
+        tables.write_rows(path, Rejected._fields, rows)
 
 
 def read_rejected(cache: Path) -> list[Rejected]:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from preprocess.cache import files
 from preprocess.cache.errors import InputError
@@ -64,28 +65,25 @@ def add_rejected_option(parser: argparse.ArgumentParser) -> None:
 
 def whole(lowest: int, highest: int = 2**63 - 1) -> Callable[[str], int]:
     """Return a parser of whole numbers from `lowest` to `highest`."""
-
-    def parse(text: str) -> int:
-        value = int(text) if text.isascii() and text.lstrip("-").isdecimal() else lowest - 1
-        if not lowest <= value <= highest:
-            most = f" to {highest}" if highest < 2**63 - 1 else " on, and less than 2**63"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest}{most}")
-        return value
-
-    return parse
+    most = f" to {highest}" if highest < 2**63 - 1 else " on, and less than 2**63"
+    return _make_parse(int, f"a whole number from {lowest}{most}", lowest, highest)
 
 
-def number(lowest: float, highest: float = float("inf")) -> Callable[[str], float]:
+def number(lowest: float, highest: float = sys.float_info.max) -> Callable[[str], float]:
     """Return a parser of finite numbers from `lowest` to `highest`."""
+    most = f" to {highest:g}" if highest < sys.float_info.max else " on"
+    return _make_parse(float, f"a number from {lowest:g}{most}", lowest, highest)
 
-    def parse(text: str) -> float:
+
+def _make_parse(kind: type, what: str, lowest: float, highest: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        is_plain = kind is float or re.fullmatch("-?[0-9]+", text)  # int takes 1_000 and other scripts' digits, too
         try:
-            value = float(text)
+            value = kind(text) if is_plain else None
         except ValueError:
-            value = float("nan")
-        if not lowest <= value <= highest or value == float("inf"):
-            most = f" to {highest:g}" if highest < float("inf") else " on"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {lowest:g}{most}")
+            value = None
+        if value is None or not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
         return value
 
     return parse

@@ -127,10 +127,13 @@ def read_numbers(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> np.
 
 def write_table(path: Path, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Write a CSV whose first column is the image id, see `write_csv`."""
+    write_rows(path, columns, ([image, *(row[name] for name in columns[1:])] for image, row in rows.items()))
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Write a CSV of a header and rows, see `write_csv`."""
     lines = io.StringIO()
-    writer = csv.DictWriter(lines, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"image": image, **row} for image, row in rows.items())
+    csv.writer(lines, lineterminator="\n").writerows([columns, *rows])
     write_csv(path, lines.getvalue())
 
 

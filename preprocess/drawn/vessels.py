@@ -29,15 +29,9 @@ TRUNKS = (
 class Vessels(NamedTuple):
     """Paths (n, steps, 2) and their widths (n, steps), in units of the field's radius; width 0 where there is none."""
 
-    trunks: np.ndarray
-    trunk_widths: np.ndarray
-    is_vein: np.ndarray  # (n trunks,) bool
+    veins: tuple  # large ones, the first two of which arch around the macula
+    arteries: tuple
     branches: list  # of (paths, widths), the finest first
-
-    @property
-    def veins(self):
-        """Paths and widths of the large veins; the first two arch around the macula."""
-        return self.trunks[self.is_vein], self.trunk_widths[self.is_vein]
 
 
 def grow_vessels(rng, anatomy, retina):
@@ -54,7 +48,8 @@ def grow_vessels(rng, anatomy, retina):
     trunks, widths = clear_fovea(trunks, widths, anatomy)
     branches = clear_fovea(*grow_branches(rng, trunks, widths, 6, retina), anatomy)
     twigs = clear_fovea(*grow_branches(rng, *branches, 2, retina), anatomy)
-    return Vessels(trunks, widths, is_vein, [twigs, branches])
+    veins, arteries = ((trunks[of], widths[of]) for of in (is_vein, ~is_vein))
+    return Vessels(veins, arteries, [twigs, branches])
 
 
 def walk(rng, origins, headings, step, tortuosity):
@@ -96,7 +91,7 @@ def draw_vessels(vessels, frame):
     ink = new_ink(frame)
     for paths, widths in vessels.branches:
         stroke(ink, paths, widths, 62, frame)
-    paths, widths = vessels.trunks[~vessels.is_vein], vessels.trunk_widths[~vessels.is_vein]
+    paths, widths = vessels.arteries
     stroke(ink, paths, widths, 75, frame)
     stroke(ink, paths, widths * 0.3, 40, frame)  # the light reflex in the middle of an artery
     stroke(ink, *vessels.veins, 110, frame)
