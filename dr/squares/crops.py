@@ -6,6 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from torch.nn import functional
 
 from dr.squares import draws
 from dr.squares.store import Squares
@@ -53,10 +54,8 @@ def draw_crops(
 
 def center_crops(n: int, margin_px: int) -> Crops:
     """Return the middle crop, unflipped, for each of n images."""
-    corners, unflipped = np.full(n, margin_px // 2), np.zeros(n, bool)
-    turned = np.zeros(n), np.ones(n), np.zeros((n, 2))
-    coloured = np.ones(n), np.ones((n, 3), np.float32), np.zeros((n, 3), np.float32)
-    return Crops(corners, corners, unflipped, unflipped, *turned, *coloured)
+    corners = np.full(n, margin_px // 2)
+    return draw_crops(n, 0, seed=0, epoch=0, flips="none")._replace(top=corners, left=corners)
 
 
 def cut_batch(squares: Squares, positions: np.ndarray, crops: Crops, crop_px: int) -> torch.Tensor:
@@ -138,16 +137,11 @@ def _turn(
 ) -> torch.Tensor:
     """Return crops interpolated between the four nearest pixels, (b, h, w, 3) uint8; the border is repeated outside."""
     rules = turns[:, :, :, None, None].unbind(1)  # two of (b, 3, 1, 1)
-    x_of, y_of = (rule[:, 0] * x[:, None, :] + rule[:, 1] * y[:, :, None] + rule[:, 2] for rule in rules)  # (b, h, w)
-    total = torch.zeros((), device=pixels.device)
-    for is_lower in (0, 1):
-        for is_right in (0, 1):
-            y_near, x_near = y_of.floor() + is_lower, x_of.floor() + is_right
-            weights = (1 - (y_of - y_near).abs()) * (1 - (x_of - x_near).abs())
-            edge = pixels.shape[1] - 1
-            near = pixels[rows[:, None, None], y_near.long().clamp(0, edge), x_near.long().clamp(0, edge)]
-            total = total + weights[..., None].float() * near
-    return total.round().to(torch.uint8)
+    places = [rule[:, 0] * x[:, None, :] + rule[:, 1] * y[:, :, None] + rule[:, 2] for rule in rules]  # (b, h, w) each
+    grid = (2 * torch.stack(places, dim=3) + 1) / pixels.shape[1] - 1  # from -1 to 1, the square's edges
+    whole = pixels[rows].permute(0, 3, 1, 2).float()
+    turned = functional.grid_sample(whole, grid, padding_mode="border", align_corners=False)
+    return turned.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def cut_centers(squares: Squares, crop_px: int) -> torch.Tensor:

@@ -1,14 +1,13 @@
-"""Squares in memory, as the net is given them: uint8 pixels and a lookup table each, on the host or on the device.
-
-Pixels stay uint8 in device memory, in main memory or in a memory-mapped file under CACHE/dr/pixels, the first of these
-that holds them.
+"""Squares in memory, as the net is given them: uint8 pixels and a lookup table each, in device memory, in main memory
+or in a memory-mapped file under CACHE/dr/pixels.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,16 +45,11 @@ class Squares:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Maps:
-    """The feature maps of n squares, in their place where a body never learns.
+    """The feature maps of n squares, in their place where a body never learns."""
 
-    eyes : of the squares
-    values : (n, h, w, channels) float16 or float32
-    size_px : side of the squares
-    """
-
-    eyes: np.ndarray
-    values: np.ndarray
-    size_px: int
+    eyes: np.ndarray  # of the squares
+    values: np.ndarray  # (n, h, w, channels) float16 or float32
+    size_px: int  # side of the squares
 
     def __len__(self) -> int:
         """Return of how many squares."""
@@ -74,18 +68,17 @@ def load(
     """Decode the squares of a cache, once, with threads, to where they fit.
 
     The storage is device, memory, file or auto; the first two are taken at their word. A memory-mapped array goes to
-    `file` (.npy); one of the same squares is used again. Mean and deviation (3,) are of the channels over the squares
-    learned from, 0-255. Raises InputError for a picture that cannot be read or has another size than the others.
+    `file` (.npy). Mean and deviation (3,) are of the channels over the squares learned from, 0-255. Raises InputError
+    for a picture that cannot be read or has another size than the others.
     """
-    size_px = cached.making.size_px
-    pixels: np.ndarray | torch.Tensor | None = _read_map(cached, file) if storage == "file" else None
-    if pixels is None:
-        shape = (len(cached.paths), size_px, size_px, 1 if _are_grey(cached) else 3)
-        storage = _choose_storage(math.prod(shape), device) if storage == "auto" else storage
-        if storage == "file" and (pixels := _read_map(cached, file)) is None:
-            _map_pixels(cached, shape, file)
-            pixels = np.load(file, mmap_mode="r")
-    if pixels is None:
+    n_channels = 0 if storage == "file" else _count_channels(cached)  # of a file that is there nobody has to ask
+    shape = len(cached.paths), cached.making.size_px, cached.making.size_px, n_channels
+    storage = _choose_storage(math.prod(shape), device) if storage == "auto" else storage
+    pixels: np.ndarray | torch.Tensor
+    if storage == "file":
+        made_from = str([cached.images, *sorted(cached.digests.items())])
+        pixels = keep_map(file, made_from, functools.partial(_map_pixels, cached, shape))
+    else:
         on_device = storage == "device" and device.type != "cpu"
         pixels = torch.empty(shape, dtype=torch.uint8, device=device) if on_device else np.empty(shape, np.uint8)
         _fill(pixels, cached)
@@ -123,28 +116,25 @@ def _choose_storage(size_bytes: int, device: torch.device) -> str:
     return "memory" if size_bytes < MEMORY_SHARE * free_bytes else "file"
 
 
-def _describe(cached: CachedSquares) -> str:
-    return str([cached.images, *sorted(cached.digests.items())])
-
-
-def _read_map(cached: CachedSquares, file: Path) -> np.ndarray | None:
-    """Return the memory-mapped pixels of these squares, None if the file holds none, or others."""
+def keep_map(file: Path, made_from: str, write: Callable[[Path], None]) -> np.ndarray:
+    """Return the memory-mapped array of a file (.npy), written if there is none that was made from the same."""
     key_file = file.with_suffix(".json")
-    is_ours = file.exists() and key_file.exists() and json.loads(key_file.read_text()) == _describe(cached)
-    return np.load(file, mmap_mode="r") if is_ours else None
+    if not (file.exists() and key_file.exists() and json.loads(key_file.read_text()) == made_from):
+        key_file.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.remove_partials(file.parent)
+        with files.replacing(file) as partial:
+            write(partial)
+        files.write_json(key_file, made_from)
+    return np.load(file, mmap_mode="r")
 
 
 def _map_pixels(cached: CachedSquares, shape: tuple[int, ...], file: Path) -> None:
-    key_file = file.with_suffix(".json")
-    key_file.unlink(missing_ok=True)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    files.remove_partials(file.parent)
-    print(f"{file}: {math.prod(shape) / 1e9:,.1f} GB of pixels to write", flush=True)
-    with files.replacing(file) as partial:
-        pixels = make_map(partial, np.dtype(np.uint8), shape)
-        _fill(pixels, cached)
-        pixels.flush()
-    files.write_json(key_file, _describe(cached))
+    shape = *shape[:3], shape[3] or _count_channels(cached)
+    print(f"{file.parent}: {math.prod(shape) / 1e9:,.1f} GB of pixels to write", flush=True)
+    pixels = make_map(file, np.dtype(np.uint8), shape)
+    _fill(pixels, cached)
+    pixels.flush()
 
 
 def make_map(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
@@ -156,8 +146,8 @@ def make_map(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def _are_grey(cached: CachedSquares) -> bool:
-    """Tell whether the three channels of every square are one; of coloured ones the first is looked at alone."""
+def _count_channels(cached: CachedSquares) -> int:
+    """Return 1 if the three channels of every square are one, else 3; of coloured ones the first is looked at alone."""
 
     def is_grey(path: Path, row: int) -> bool:
         made = _decode(cached, path, row)
@@ -165,11 +155,11 @@ def _are_grey(cached: CachedSquares) -> bool:
 
     paths = list(cached.paths.values())
     if not paths or not is_grey(paths[0], 0):
-        return False
+        return 3
     with ThreadPoolExecutor(THREADS) as pool:
         are_grey = all(pool.map(is_grey, paths, range(len(paths))))
         pool.shutdown(cancel_futures=True)
-    return are_grey
+    return 1 if are_grey else 3
 
 
 def _decode(cached: CachedSquares, path: Path, row: int) -> np.ndarray:

@@ -1,5 +1,7 @@
-"""The feature maps of a body that never learns: computed once, kept in CACHE/dr/features/train.npy with a manifest."""
+"""The feature maps of a body that never learns: computed once, kept in CACHE/dr/features/train.npy."""
 
+import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from dr.machine import device
 from dr.squares import batches, crops, store
 from dr.squares.store import Maps, Squares
 from dr.training.learner import Learner
-from preprocess.cache import files, manifest, progress
+from preprocess.cache import progress
 
 DECIDING = ("net", "weights", "seed", "crop_px", "precision")  # settings, beside the head's, that the maps depend on
 
@@ -21,26 +23,15 @@ def load(
 ) -> Maps:  # fmt: skip
     """Return the maps of squares, computed or of before; from now on the learner's nets are to be given these.
 
-    Parameters
-    ----------
-    digests : name -> digest of what the squares are made of
-    mean, std : (3,), which the squares are standardized by
+    The digests, name -> digest, are of what the squares are made of, which mean and std, (3,), standardize.
     """
-    folder, file = cache / "dr" / "features", cache / "dr" / "features" / "train.npy"
-    parameters = {name: getattr(learner.settings, name) for name in DECIDING} | {"mean": mean, "std": std}
-    parameters |= {"is_averaged": learner.net.head.is_averaged}
-    # No digest is taken of a file of gigabytes: it is whole or not there, and never older than its manifest.
-    if manifest.find_change(folder, parameters, digests) or not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").unlink(missing_ok=True)
-        files.remove_partials(folder)
-        with files.replacing(file) as partial:
-            _write_maps(learner, squares, partial)
-        manifest.write_manifest(folder, "dr.train", parameters, digests, outputs={})
-        print(f"dr.train: the body has seen {len(squares)} images once; its maps lie in {file}", flush=True)
+    file, is_averaged = cache / "dr" / "features" / "train.npy", learner.net.head.is_averaged
+    settings = [getattr(learner.settings, name) for name in DECIDING]
+    made_from = json.dumps([settings, list(mean), list(std), is_averaged, sorted(digests.items())])
+    values = store.keep_map(file, made_from, functools.partial(_write_maps, learner, squares))
     for net in filter(None, (learner.net, learner.averaged)):
         net.is_given_maps = True
-    return Maps(squares.eyes, np.load(file, mmap_mode="r"), learner.net.image_px)
+    return Maps(squares.eyes, values, learner.net.image_px)
 
 
 @device.naming_memory()
@@ -62,3 +53,4 @@ def _write_maps(learner: Learner, squares: Squares, file: Path) -> None:
             bar.update(len(chosen))
     if values is not None:
         values.flush()
+    print(f"dr.train: the body has seen {n} images once; its maps lie in {file.parent}", flush=True)
