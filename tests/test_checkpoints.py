@@ -164,7 +164,7 @@ def test_blends_of_other_versions_or_senseless_content_are_refused(path, tmp_pat
 def test_what_is_read_is_what_was_written_and_other_layers_are_refused(path):
     written = checkpoint.read(save(path, NET))
     first = checkpoint.write(path, written)
-    with pytest.raises(InputError, match="the checkpoint: the weights are not this net's"):
+    with pytest.raises(InputError, match="the checkpoint: not weights of this net .lacking"):
         load_net(written)
     assert checkpoint.write(path, checkpoint.read(path)) == first
     assert (written.task, written.settings.crop_px, written.making.size_px) == (TASK, 32, 36)

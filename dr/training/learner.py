@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,23 +26,16 @@ MEMORY_FORMAT = torch.channels_last  # 7.8 against 4.2 images/s at 448 px in flo
 
 
 class Learner(NamedTuple):
-    """A net in training and what it is trained with.
-
-    forward : the net as training calls it, see batch_norm.connect
-    scaler : keeps the gradients within float16's range, if that is the precision; else it does nothing
-    averaged : the average of its weights, if there is one
-    settings : with precision and crop_px decided
-    weights : (k,), what an image of each target counts
-    """
+    """A net in training and what it is trained with."""
 
     net: Net
-    forward: nn.Module
+    forward: nn.Module  # the net as training calls it, see batch_norm.connect
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    settings: Settings
-    weights: torch.Tensor
+    scaler: torch.amp.GradScaler  # keeps the gradients within float16's range, if that is the precision; else idle
+    settings: Settings  # with precision and crop_px decided
+    weights: torch.Tensor  # (k,), what an image of each target counts
     device: torch.device
-    averaged: Net | None = None
+    averaged: Net | None = None  # the average of its weights
 
     @property
     def kept(self) -> Net:
@@ -86,8 +78,7 @@ def _make_optimizer(made: Net, settings: Settings) -> torch.optim.Optimizer:
     """Return the optimizer; `factor` is what the learning rate of a group of its parameters is multiplied by."""
     groups: list[dict[str, Any]] = []
     for part, factor in ((made.head, 1.0), (made.body, settings.body_rate)):
-        weights, others = net.split_parameters(part)
-        for parameters, decay in ((weights, settings.weight_decay), (others, 0.0)):
+        for parameters, decay in zip(net.split_parameters(part), (settings.weight_decay, 0.0), strict=True):
             groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
     rate, momentum = settings.learning_rate, settings.momentum
     if settings.optimizer == "adamw":
@@ -119,23 +110,15 @@ def average(learner: Learner, n_steps: int) -> None:
 def load_net(of: Checkpoint) -> Net:
     """Return the net of a checkpoint, on the CPU. Raises InputError if the weights are another net's."""
     made = _make_net(of.settings, of.task)
-    _load_weights(made, of.net, "the checkpoint")
+    weights.load(made, of.net, "the checkpoint")
     return made
-
-
-def _load_weights(into: Net, weights: Mapping[str, torch.Tensor], named: str) -> None:
-    try:
-        into.load_state_dict(weights)
-    except RuntimeError as error:
-        shown = " ".join(str(error).split())[:100]
-        raise InputError(f"{named}: the weights are not this net's ({shown})") from None
 
 
 def restore(learner: Learner, kept: Checkpoint) -> Learner:
     """Return the learner as it was when the checkpoint was written."""
-    _load_weights(learner.net, kept.raw or kept.net, f"epoch {kept.epoch}")
+    weights.load(learner.net, kept.raw or kept.net, f"epoch {kept.epoch}")
     if learner.averaged:
-        _load_weights(learner.averaged, kept.net, f"epoch {kept.epoch}")
+        weights.load(learner.averaged, kept.net, f"epoch {kept.epoch}")
     for name, parameter in learner.net.named_parameters():
         for key, value in kept.optimizer.get(name, {}).items():
             state = learner.optimizer.state[parameter]

@@ -61,24 +61,22 @@ def train_epoch(
 def settle_batch_norm(learner: Learner, squares: Squares | Maps, positions: np.ndarray, due: Epoch) -> None:
     """Give BatchNorm the statistics that it meets in prediction: of the weights as they are now, nothing dropped.
 
-    Those of training lag behind the weights, and are of features some of which are dropped and of images that may be
-    turned, which takes sharpness away. These are the mean over some of the squares at `positions`, the first of the
-    epoch ("precise BatchNorm", Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm").
+    Those of training lag behind, and are of images that may be turned. These are the mean over some of the squares at
+    `positions`, the first of the epoch ("precise BatchNorm", Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm").
     """
     settings, epoch = learner.settings, due.number
     net = learner.kept
     set_training(net, due.is_frozen)
-    layers = [part for part in net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    layers = [layer for layer in layers if layer.training]
-    if not layers:
+    norms = (part for part in net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
+    momenta = {layer: layer.momentum for layer in norms if layer.training}
+    if not momenta:
         return
     n_images = min(SETTLING_IMAGES, round(SETTLING_SHARE * len(positions)))
     ordered = _order_batches(squares, positions, settings, epoch)[: max(1, n_images // settings.batch_size)]
     margin_px = squares.size_px - net.image_px
     cuts = crops.draw_crops(len(squares), margin_px, settings.seed, epoch, flips=settings.flips)
-    momenta = [layer.momentum for layer in layers]
     net.eval()  # the rest of it drops nothing
-    for layer in layers:
+    for layer in momenta:
         layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
@@ -87,7 +85,7 @@ def settle_batch_norm(learner: Learner, squares: Squares | Maps, positions: np.n
         for _, images in images_of:
             with autocast(learner.device, settings.precision):
                 net(images)
-    for layer, momentum in zip(layers, momenta, strict=True):
+    for layer, momentum in momenta.items():
         layer.momentum = momentum
 
 
@@ -104,12 +102,8 @@ def take_step(
 ) -> torch.Tensor:
     """Take one step of gradient descent; return the batch's plain log loss, see `measure_loss`, still on the device.
 
-    The net is given the batch in parts, one after the other, whose gradients add up to the batch's.
-
-    Parameters
-    ----------
-    images, targets : (n, 3, h, w), and as in `measure_loss`, on the device
-    keys, eyes : see Head
+    The net is given the batch in parts, one after the other, whose gradients add up to the batch's. Images are
+    (n, 3, h, w), keys and eyes as in Head, all of it on the device.
     """
     settings, total = learner.settings, torch.zeros((), device=learner.device)
     learner.optimizer.zero_grad(set_to_none=True)
@@ -133,11 +127,8 @@ def measure_loss(
 ) -> torch.Tensor:
     """Return the mean loss that is lowered: log loss, perhaps smoothed, and the squared error of the expected level.
 
-    Parameters
-    ----------
-    logits, targets : (n, k), and (n,) int64, or of findings (n, k), 1, 0, or NaN where it is not known, which counts
-        as nothing lost: so the mean of two halves is that of the whole
-    weights : (k,), what an image of each target counts, of findings one that has it
+    Logits are (n, k), targets (n,) int64, or of findings (n, k), 1, 0, or NaN where it is not known, which counts as
+    nothing lost: so the mean of two halves is that of the whole. Weights are (k,), see Learner.
     """
     if targets.ndim == 2:
         return settings.log_loss * measure_log_loss(logits, targets, settings.label_smoothing, weights)
@@ -154,8 +145,7 @@ def measure_log_loss(
 ) -> torch.Tensor:
     """Return the mean log loss of images, or of images and findings, see `measure_loss`.
 
-    Of findings, `smoothing` is the share of a target that is spread over both answers, `positive` what one that is
-    there counts, (k,).
+    Of findings, `smoothing` is the share of a target spread over both answers, `positive` what one that is there counts.
     """
     if targets.ndim == 1:
         return nn.functional.cross_entropy(logits, targets)

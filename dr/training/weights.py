@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,13 +18,9 @@ HEADS = ("fc", "classifier", "head", "heads", "last_linear", "AuxLogits", "aux1"
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # under which training scripts keep weights
 MADE_BY = "dr.train, timm or torchvision"
 SHOWN_NAMES = 3
+CHANNELS = ("mean", "std")  # of the images that weights are used to, (3,) each, 0-255, RGB
 
-
-class Channels(NamedTuple):
-    """Mean and standard deviation, (3,) each, 0-255, RGB, of the images that weights are used to."""
-
-    mean: list[float]
-    std: list[float]
+Channels = tuple[list[float], list[float]]
 
 
 def begin(net: Net, source: str | Path) -> Channels | None:
@@ -42,21 +38,18 @@ def begin(net: Net, source: str | Path) -> Channels | None:
     if "settings" in content:
         kept = checkpoint.read(path)
         _take_own(net, kept.net, str(path))
-        return Channels(kept.mean, kept.std)
-    if any(name.startswith("body.") for name in content) and content.keys() >= set(Channels._fields):  # of dr.export
-        channels = Channels(*(content.pop(name).tolist() for name in Channels._fields))
+        return kept.mean, kept.std
+    if any(name.startswith("body.") for name in content) and content.keys() >= {*CHANNELS}:  # of dr.export
+        mean, std = (content.pop(name).tolist() for name in CHANNELS)
         _take_own(net, content, str(path))
-        return channels
+        return mean, std
     for name in WRAPPERS:
         content = content[name] if isinstance(content.get(name), dict) else content
     return _take_foreign(net, {name.removeprefix("module."): value for name, value in content.items()}, str(path))
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what a file of weights holds, name -> tensor, or a checkpoint; no code that it may hold is run.
-
-    Raises InputError for what is neither, and for a damaged file.
-    """
+    """Return what a file of weights holds, name -> tensor, or a checkpoint; no code that it may hold is run."""
     if path.suffix == ".safetensors":
         safetensors, tensors = stage.import_libraries(catalog.REQUIREMENTS, "safetensors", "safetensors.torch")
         try:
@@ -72,39 +65,42 @@ def read(path: Path) -> dict[str, Any]:
 def _take_own(net: Net, given: Mapping[str, torch.Tensor], named: str) -> None:
     """Load a checkpoint's weights; of its head all or nothing, the correction by the fellow eye aside."""
     own = net.state_dict()
-    heads = {name for name in own if name.startswith("head.")}
+    heads = {name: value for name, value in own.items() if name.startswith("head.")}
     needed = [name for name in heads if not name.startswith("head.joint.")]
-    if any(name not in given or given[name].shape != own[name].shape for name in needed):
+    is_another = any(name not in given or given[name].shape != own[name].shape for name in needed)
+    if is_another:
         print(f"dr.train: {named}: its head is another, and left out")
-        given = {name: value for name, value in given.items() if not name.startswith("head.")}
-    else:
-        given = {name: value for name, value in given.items() if name in heads or not name.startswith("head.")}
-    kept = {name: own[name] for name in heads if name not in given}
-    _load(net, {**kept, **given}, named)
+    taken = {
+        name: value for name, value in given.items()
+        if not name.startswith("head.") or (name in heads and not is_another)
+    }  # fmt: skip
+    load(net, heads | taken, named)
 
 
 def _take_foreign(net: Net, given: Mapping[str, Any], named: str) -> Channels | None:
     """Load the weights of a body, but not those of a classifier."""
     if not isinstance(net.body, Pretrained):
-        _load(net.body, given, named)
+        load(net.body, given, named)
         return None
     heads = (*HEADS, *net.body.unused)
-    _load(net.body.model, {name: value for name, value in given.items() if name.split(".")[0] not in heads}, named)
-    config = catalog.find_config(net.body.name)
-    return Channels(*([255.0 * value for value in part] for part in (config.mean, config.std)))
+    load(net.body.model, {name: value for name, value in given.items() if name.split(".")[0] not in heads}, named)
+    mean, std = ([255.0 * value for value in getattr(catalog.find_config(net.body.name), name)] for name in CHANNELS)
+    return mean, std
 
 
-def _load(into: nn.Module, given: Mapping[str, Any], named: str) -> None:
+def load(into: nn.Module, given: Mapping[str, Any], named: str) -> None:
+    """Put weights into a module. Raises InputError, naming some tensors, for those of another one."""
     own = into.state_dict()
     if alien := [name for name, value in given.items() if not isinstance(value, torch.Tensor)]:
         raise InputError(f"{named}: {shorten(str(alien[0]))} is no tensor, so these are not weights")
-    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
-    other = [name for name in own if name in given and given[name].shape != own[name].shape]
-    unknown = [name for name in given if name not in own]
-    for fault, names in (("lacking", missing), ("of another shape", other), ("unknown", unknown)):
+    faults = {
+        "lacking": [name for name in own if name not in given and not name.endswith("num_batches_tracked")],
+        "of another shape": [name for name in own if name in given and given[name].shape != own[name].shape],
+        "unknown": [name for name in given if name not in own],
+    }
+    for fault, names in faults.items():
         if names:
-            shown = shorten(", ".join(names[:SHOWN_NAMES])) + f" and {len(names) - SHOWN_NAMES} more" * (
-                len(names) > SHOWN_NAMES
-            )
-            raise InputError(f"{named}: not weights of this net ({fault}: {shown})")
+            more = f" and {len(names) - SHOWN_NAMES} more" * (len(names) > SHOWN_NAMES)
+            shown = shorten(", ".join(names[:SHOWN_NAMES]))
+            raise InputError(f"{named}: not weights of this net ({fault}: {shown}{more})")
     into.load_state_dict({**own, **given})
