@@ -1,7 +1,4 @@
-"""What follows from a task: the columns of its scores and what a row must satisfy, and what is learned from a target.
-
-Arrays only. What holds for all outputs of any task stands here; the arithmetic of the figures in dr.measures.
-"""
+"""What follows from a task: the columns of its scores, what a row must satisfy, and what is learned from a target."""
 
 from collections.abc import Sequence
 
@@ -27,10 +24,8 @@ def name_target(task: Task, target: int) -> str:
 
 
 def decide_alone(task: Task, scores: np.ndarray) -> np.ndarray:
-    """Return what is believed of images each by itself, (n,) int64: the level nearest to the mean, the likeliest class
-    or finding, though it may be likely that there is none.
-
-    `scores` are (n, k).
+    """Return what (n, k) scores say of images each by itself, (n,) int64: the level nearest to the mean, the likeliest
+    class, or finding, though it may be likely that there is none.
     """
     return measures.round_levels(scores) if task.kind == "levels" else scores.argmax(axis=1)
 
@@ -45,20 +40,19 @@ def find_fault(scores: np.ndarray, tolerance: float = SUM_TOLERANCE, kind: str =
 
     Sums may be off by `tolerance`. Of findings each score is a probability by itself.
     """
-    finite, positive = np.all(np.isfinite(scores), axis=1), np.all(scores >= 0, axis=1)
-    sums = scores.sum(axis=1)
-    is_sound = (scores <= 1).all(axis=1) if kind == "findings" else np.abs(sums - 1) <= tolerance
-    bad = np.flatnonzero(~(finite & positive & is_sound))
+    sums, is_finding = scores.sum(axis=1), kind == "findings"
+    faults = {
+        "a score is not a finite number": ~np.isfinite(scores).all(axis=1),
+        "a score is negative ({least:g})": (scores < 0).any(axis=1),
+        "a score is above 1 ({most:g})": is_finding & (scores > 1).any(axis=1),
+        "the scores sum to {sum:.6g}, not 1": ~is_finding & (np.abs(sums - 1) > tolerance),
+    }
+    bad = np.flatnonzero(np.any([*faults.values()], axis=0))
     if not bad.size:
         return None
     row = int(bad[0])
-    if not finite[row]:
-        return row, "a score is not a finite number"
-    if not positive[row]:
-        return row, f"a score is negative ({scores[row].min():g})"
-    if kind == "findings":
-        return row, f"a score is above 1 ({scores[row].max():g})"
-    return row, f"the scores sum to {sums[row]:.6g}, not 1"
+    told = next(told for told, has_it in faults.items() if has_it[row])
+    return row, told.format(least=scores[row].min(), most=scores[row].max(), sum=sums[row])
 
 
 def weigh_targets(task: Task, targets: np.ndarray, how: str, most: float | None = None) -> np.ndarray:
@@ -89,9 +83,7 @@ def find_prior(task: Task, targets: np.ndarray) -> np.ndarray:
 
 
 def measure(task: Task, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Return the figures that are followed from epoch to epoch, name -> value; scores (n, k), targets (n,),
-    of findings (n, k).
-    """
+    """Return the figures that are followed from epoch to epoch; scores (n, k), targets (n,), of findings (n, k)."""
     if task.kind == "findings":
         aucs = measures.measure_each(measures.measure_auc, scores, targets)
         log_loss = float(np.nanmean(measures.measure_finding_losses(scores, targets)))
@@ -100,8 +92,8 @@ def measure(task: Task, scores: np.ndarray, targets: np.ndarray) -> dict[str, fl
     if task.kind == "levels":
         return {"log_loss": log_loss, "qwk": measures.quadratic_weighted_kappa(targets, given, scores.shape[1])}
     counts = measures.count_pairs(targets, given, scores.shape[1])
-    figures = {"accuracy": measures.accuracy_of_counts(counts), "macro_f1": measures.macro_f1_of_counts(counts)}
-    return {"log_loss": log_loss} | {name: float(value) for name, value in figures.items()}
+    accuracy, macro_f1 = measures.accuracy_of_counts(counts), measures.macro_f1_of_counts(counts)
+    return {"log_loss": log_loss, "accuracy": float(accuracy), "macro_f1": float(macro_f1)}
 
 
 def draw_measures(task: Task, groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,9 +14,8 @@ BATCHES_AHEAD = 2  # made while the device works on one
 
 
 def order_epoch(positions: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the batches of an epoch: the positions in random order, cut into whole batches; the rest is left out.
-
-    A batch may be smaller than `batch_size` only if there are fewer positions than that.
+    """Return the batches of an epoch: the positions in random order, in whole batches as far as there are so many; the
+    rest is left out.
     """
     shuffled = np.random.default_rng([seed, epoch]).permutation(positions)
     n_batches = max(1, len(shuffled) // batch_size)
@@ -28,9 +27,8 @@ def order_pairs(positions: np.ndarray, eyes: np.ndarray, batch_size: int, seed: 
 
     A batch that is less than half full, or holds a lone image, is left out, unless there is no other.
     """
-    patients = np.random.default_rng([seed, epoch]).permutation(np.unique(eyes[positions] // 2))
-    rank_of = np.argsort(patients)  # of each, in the order of np.unique
-    ranks = rank_of[np.unique(eyes[positions] // 2, return_inverse=True)[1]]
+    patients, numbers = np.unique(eyes[positions] // 2, return_inverse=True)
+    ranks = np.argsort(np.random.default_rng([seed, epoch]).permutation(len(patients)))[numbers]
     shuffled = positions[np.argsort(ranks, kind="stable")]
     batches = split_by_group(shuffled, eyes, batch_size)
     return [batch for batch in batches if len(batch) >= max(2, batch_size // 2)] or batches

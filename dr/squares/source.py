@@ -41,43 +41,30 @@ class CachedSquares(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-    """The labelled squares, the target (n,) int64 of each, of findings (n, k) float64, and the digests of both.
-
-    set_apart : the images that the data folder itself holds out, see Layout
-    """
+    """The labelled squares and what is true of them."""
 
     squares: CachedSquares
-    targets: np.ndarray
-    digests: dict[str, str]
-    set_apart: frozenset[str] = frozenset()
+    targets: np.ndarray  # (n,) int64, of findings (n, k) float64
+    digests: dict[str, str]  # of the squares and of the labels
+    set_apart: frozenset[str] = frozenset()  # the images that the data folder itself holds out, see Layout
 
     def find_held_out(self, n_folds: int, fold: int) -> np.ndarray:
         """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0."""
-        named = [owner.group for owner in self.squares.owners]
-        groups = np.array(named)
+        groups = np.array([owner.group for owner in self.squares.owners])
         if not self.set_apart:
-            return folds.assign_folds(named, self.targets, n_folds, FOLD_SEED) == fold
+            return folds.assign_folds(groups.tolist(), self.targets, n_folds, FOLD_SEED) == fold
         is_apart = np.isin(groups, groups[[image in self.set_apart for image in self.squares.images]])
         if is_apart.all() or not is_apart.any():
-            raise InputError(
-                f"set apart for validation: {'all' if is_apart.any() else 'none'} of the images would be held out"
-            )
-        if fold == 0:
-            return is_apart
-        held_out = np.zeros(len(groups), bool)
-        rest, n_others = ~is_apart, n_folds - 1
-        of_rest = (
-            folds.assign_folds(groups[rest].tolist(), self.targets[rest], n_others, FOLD_SEED) if n_others > 1 else 0
-        )
-        held_out[rest] = of_rest == fold - 1
-        return held_out
+            held_out = "all" if is_apart.any() else "none"
+            raise InputError(f"set apart for validation: {held_out} of the images would be held out")
+        fold_of, rest = np.where(is_apart, 0, 1), ~is_apart
+        if fold and n_folds > 2:
+            fold_of[rest] += folds.assign_folds(groups[rest].tolist(), self.targets[rest], n_folds - 1, FOLD_SEED)
+        return fold_of == fold
 
 
 def read_squares(cache: Path, split: str, layout: Layout) -> CachedSquares:
-    """Return the squares of a split.
-
-    Raises InputError if a stage has not run on it, or not since the eyes were found anew, or an id is not the layout's.
-    """
+    """Return the squares of a split. Raises InputError if a stage has not run on it since the eyes were found."""
     images, luts = normalize.read_luts(cache, split)
     row_of = {image: row for row, image in enumerate(images)}
     ordered = tables.sort_images(images)
@@ -96,10 +83,7 @@ def read_squares(cache: Path, split: str, layout: Layout) -> CachedSquares:
 
 
 def read_training_set(data: Path, cache: Path) -> TrainingSet:
-    """Return the labelled squares.
-
-    Raises InputError, naming some, if the ids of squares and labels differ, the rejected images aside.
-    """
+    """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside."""
     layout = readers.find_layout(data)
     squares = read_squares(cache, "train", layout)
     path = data / layout.labels["train"]

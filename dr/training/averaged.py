@@ -24,21 +24,13 @@ class Averaged(nn.Module):
         for number, (voter, net) in enumerate(zip(voters, nets, strict=True)):
             of, side = voter.checkpoint, net.image_px
             fixed = 1, of.making.size_px - side, of.settings.seed, of.settings.flips
-            cuts = [views.cut_view(view, *fixed)[:4] for view in range(voter.n_views)]
-            self.views.append(
-                (voter.share / voter.n_views, side, [tuple(int(field[0]) for field in cut) for cut in cuts])
-            )
+            cuts = [tuple(int(of[0]) for of in views.cut_view(view, *fixed)[:4]) for view in range(voter.n_views)]
+            self.views.append((voter.share / voter.n_views, side, cuts))
             table = store.compose_tables(square.keep_values(1), of.mean, of.std)[0]  # (256, 3)
             self.register_buffer(f"table_{number}", torch.from_numpy(table))
 
     def forward(self, squares: torch.Tensor, eyes: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the scores, (n, k) float32.
-
-        Parameters
-        ----------
-        squares : (n, size_px, size_px, 3) uint8 RGB, their lookup tables applied
-        eyes : see Head
-        """
+        """Return the scores, (n, k), of (n, size_px, size_px, 3) uint8 RGB, lookup tables applied; eyes, see Head."""
         total = torch.zeros(())
         for number, (net, (share, side, cuts)) in enumerate(zip(self.nets, self.views, strict=True)):
             low, high = (self.get_buffer(f"table_{number}")[value] for value in (0, 255))  # a straight line each

@@ -27,9 +27,8 @@ BATCH_SIZE = 4  # more leave the cache of a processor: 42 instead of 29 ms an im
 
 
 def learn(squares: Squares, learned: np.ndarray, held_out: np.ndarray, crop_px: int) -> dict[str, torch.Tensor]:
-    """Return what the squares that a net learns from look like, for its checkpoint; {} if they are too few to tell.
-
-    `learned` and `held_out` are rows of the squares; those held out tell how far new ones may lie.
+    """Return what the squares that a net learns from look like, for its checkpoint; {} if they are too few to tell. The
+    rows held out tell how far new ones may lie.
     """
     if min(len(learned), len(held_out)) < LEAST_IMAGES:
         return {}
@@ -46,9 +45,8 @@ def learn(squares: Squares, learned: np.ndarray, held_out: np.ndarray, crop_px: 
 
 
 def measure(of: Checkpoint, made: Square) -> float | None:
-    """Return how far a square lies from those that a net learned from: 1 is as far as a new one may lie.
-
-    None if the checkpoint does not know. Raises InputError if it tells of something else.
+    """Return how far a square lies from those that a net learned from, 1 as far as a new one may; None if the
+    checkpoint does not know. Raises InputError if it tells of something else.
     """
     if not of.likeness:
         return None

@@ -1,7 +1,6 @@
 """What is due after the epochs that are done: which epoch, on which net, at which rate; which of them are the best.
 
-All of it follows from the settings and the history, the figures of the epochs done, so that a run that was stopped
-goes on as if it had not been.
+It follows from settings and history, the figures of the epochs done: a run that was stopped goes on as if never.
 """
 
 import math
@@ -21,21 +20,14 @@ WARM_UP_FROM = 1 / 25  # of the highest rate; torch's default, here of every war
 
 
 class Epoch(NamedTuple):
-    """An epoch that is due.
+    """An epoch that is due."""
 
-    number : counted from 1
-    is_frozen : whether the head alone learns
-    goes_on_from : the epoch whose net it begins with; 0: none, it is the first
-    place, n_places : which epoch of its schedule it is, counted from 1, and of how many
-    rate : that the schedule begins with or leads up to; a plateau's own
-    """
-
-    number: int
-    is_frozen: bool
-    goes_on_from: int
-    place: int
-    n_places: int
-    rate: float
+    number: int  # counted from 1
+    is_frozen: bool  # whether the head alone learns
+    goes_on_from: int  # the epoch whose net it begins with; 0: none, it is the first
+    place: int  # which epoch of its schedule it is, counted from 1,
+    n_places: int  # and of how many
+    rate: float  # that the schedule begins with or leads up to; a plateau's own
 
 
 def find_next(settings: Settings, history: History) -> Epoch | None:
@@ -114,9 +106,8 @@ def find_stops(losses: Sequence[float], patience: int | None, least_gain: float)
 
 
 def find_best(history: History, figure: str = "log_loss") -> int:
-    """Return the epoch with the lowest validation log loss, or the highest of another figure.
-
-    Of equals, and if it is not measurable, the log loss decides.
+    """Return the epoch with the lowest validation log loss, or the highest of another figure that is measurable; of
+    equals the log loss decides.
     """
     sign = 1 if figure == "log_loss" else -1
     best = min(history, key=lambda row: (np.nan_to_num(sign * row[f"valid_{figure}"]), row["valid_log_loss"]))

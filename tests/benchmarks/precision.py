@@ -98,7 +98,7 @@ def measure_gradients(cache: Path, data: Path, out: Path, variants: Sequence[str
     errors: dict[str, list[float]] = {}
     for path in sorted(out.glob("float32-*/dr/epochs/[0-9]*.pt")):
         of = checkpoint.read(path)
-        rows = np.flatnonzero(training_set.find_fold(of.settings.folds) != of.settings.fold)[: 2 * BATCH_SIZE]
+        rows = np.flatnonzero(~training_set.find_held_out(of.settings.folds, of.settings.fold))[: 2 * BATCH_SIZE]
         cached, targets = training_set.squares.select(rows), torch.tensor(training_set.targets[rows])
         squares = store.load(cached, of.mean, of.std, torch.device("cpu"), "memory", out / "unused.npy")
         images = crops.cut_centers(squares, of.settings.crop_px)
