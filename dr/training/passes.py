@@ -145,7 +145,7 @@ def measure_log_loss(
 ) -> torch.Tensor:
     """Return the mean log loss of images, or of images and findings, see `measure_loss`.
 
-    Of findings, `smoothing` is the share of a target spread over both answers, `positive` what one that is there weighs.
+    Of findings, `smoothing` is the share of a target spread over both answers, `positive` what one there weighs.
     """
     if targets.ndim == 1:
         return nn.functional.cross_entropy(logits, targets)
