@@ -3,7 +3,6 @@
 Reads DATA/{train,test}, writes CACHE/crop and CACHE/resize; whatever cannot be used goes into CACHE/rejected.csv.
 """
 
-import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -179,14 +178,12 @@ def _update_split(
         image: (paths[image], rows.get(image), method, corrections.get(image), size_px, folder / f"{image}.png")
         for image in itertools.chain(*due.values())
     }
-    with contextlib.ExitStack() as stack:
-        append = {name: stack.enter_context(journals[name].appending()) for name in due if due[name]}
-        title = f"{' and '.join(due)}: {split}"
-        for image, (row, square) in parallel.map_parallel(work_on, orders, workers, title):
-            if image not in rows:
-                append["crop"](image, keys[image], row)
-            if square is not None:
-                append["resize"](image, _describe_square(keys[image], row), square)
+    title = f"{' and '.join(due)}: {split}"
+    for image, (row, square) in parallel.map_parallel(work_on, orders, workers, title):
+        if crops and image not in rows:
+            crops.append(image, keys[image], row)
+        if squares and square is not None:
+            squares.append(image, _describe_square(keys[image], row), square)
     if crops:
         crops.finish(list(paths))
         rows = crops.rows

@@ -60,9 +60,8 @@ def draw_split(
     made = journal.find_made({image: describe(image) for image in path_of})
     how = journal.parameters["seed"], journal.parameters["width_px"]
     due = {image: (draw, path, planned[path], *how) for image, path in path_of.items() if image not in made}
-    with journal.appending() as append:
-        for image, row in parallel.map_parallel(write_picture, due, jobs, f"draw {folder.name}"):
-            append(image, describe(image), row)
+    for image, row in parallel.map_parallel(write_picture, due, jobs, f"draw {folder.name}"):
+        journal.append(image, describe(image), row)
     journal.finish(list(path_of))
     return journal.rows
 

@@ -50,9 +50,8 @@ def test_a_damaged_manifest_counts_as_none_and_the_command_is_named(tmp_path, co
 
 
 def fill(journal, images):
-    with journal.appending() as append:
-        for image in images:
-            append(image, [image], {"value": image.upper()})
+    for image in images:
+        journal.append(image, [image], {"value": image.upper()})
 
 
 def test_every_cut_of_a_journal_can_be_read_and_loses_only_the_torn_image(tmp_path):
@@ -94,8 +93,7 @@ def test_finish_drops_the_gone_and_changed_parameters_make_every_image_due(tmp_p
 def test_digest_does_not_depend_on_keys(tmp_path):
     journals = [Journal(tmp_path, name, {}) for name in ("train", "test")]
     for journal in journals:
-        with journal.appending() as append:
-            append("1_left", [journal.path.name], {"value": 1})
+        journal.append("1_left", [journal.path.name], {"value": 1})
     assert journals[0].digest == journals[1].digest
 
 

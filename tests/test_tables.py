@@ -146,18 +146,16 @@ def test_any_bytes_in_a_table_give_rows_or_one_line(tmp_path_factory, name, new,
 def test_a_damaged_journal_loses_only_what_is_damaged(tmp_path_factory, new, place, n_old):
     open_journal = partial(Journal, tmp_path_factory.mktemp("journal"), "train", {"a": 1})
     journal, keys = open_journal(), {f"{number}_left": [number] for number in range(4)}
-    with journal.appending() as append:
-        for image, key in keys.items():
-            append(image, key, {"value": key[0]})
+    for image, key in keys.items():
+        journal.append(image, key, {"value": key[0]})
     content = journal.path.read_bytes()
     start = int(place * len(content))
     journal.path.write_bytes(content[:start] + new + content[start + n_old :])
     again = open_journal()
     made = again.find_made(keys)
     assert again.digest and again.rows.keys() | again.reasons.keys() == again.records.keys()
-    with again.appending() as append:
-        for image in keys.keys() - made:
-            append(image, keys[image], {"value": keys[image][0]})
+    for image in keys.keys() - made:
+        again.append(image, keys[image], {"value": keys[image][0]})
     again.finish(list(keys))
     assert list(open_journal().records) == list(keys)
     assert json.loads(again.path.read_bytes().splitlines()[0]) == {"a": 1}

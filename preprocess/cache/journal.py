@@ -1,8 +1,7 @@
 """A journal of the finished images of a stage: a line each, so that a killed run loses only the images in flight."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,50 +30,46 @@ class Journal:
         self.parameters = json.loads(json.dumps(parameters))
         self.records: dict[str, Record] = {}
         self.change: str | None = None
-        self._is_compact = False  # the file holds exactly the records, in their order
+        self._written: list[str] | None = None  # the images of the file's lines; None if not all lines are sound
         *lines, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
         if not lines:
             return
         header, *contents = map(_decode_line, lines)
         self.change = manifest.describe_change(header if isinstance(header, dict) else {}, self.parameters)
         if self.change is None:
-            self.records = {line[0]: Record(*line[1:]) for line in contents if _is_record(line)}
-            self._is_compact = not torn and len(self.records) == len(contents)
+            sound = [line for line in contents if _is_record(line)]
+            self.records = {line[0]: Record(*line[1:]) for line in sound}
+            self._written = None if torn or len(sound) < len(contents) else [line[0] for line in sound]
 
     def find_made(self, keys: Mapping[str, list]) -> dict[str, Row]:
         """Return the rows of the images whose record was made from their key, in the keys' order."""
         found = ((image, key, self.records.get(image)) for image, key in keys.items())
         return {image: record.row for image, key, record in found if record and record.key == key}
 
-    @contextlib.contextmanager
-    def appending(self) -> Iterator[Callable[[str, list, Row], None]]:
-        """Yield a function that records one image's key and row, on disk before it returns."""
-        self._write()  # drops a torn line and what other parameters made
-        self._is_compact = False
+    def append(self, image: str, key: list, row: Row) -> None:
+        """Record one image's key and row, on disk before it returns."""
+        written = self._write() if self._written is None else self._written
+        self.records[image] = Record(json.loads(json.dumps(key)), row)
         with files.naming(self.path), open(self.path, "ab") as handle:
-
-            def append(image: str, key: list, row: Row) -> None:
-                self.records[image] = Record(json.loads(json.dumps(key)), row)
-                handle.write(_encode_line([image, key, row]))
-                handle.flush()
-
-            yield append
+            handle.write(_encode_line([image, key, row]))
+        written.append(image)
 
     def finish(self, images: Sequence[str]) -> list[str]:
         """Keep the records of `images` only, in that order, and return the images that were dropped."""
         kept = {image: self.records[image] for image in images}
         dropped = [image for image in self.records if image not in kept]
-        if not self._is_compact or list(kept) != list(self.records):
-            self.records = kept
+        self.records = kept
+        if self._written != list(kept):
             self._write()
         return dropped
 
-    def _write(self) -> None:
+    def _write(self) -> list[str]:
         with files.replacing(self.path) as partial, open(partial, "wb") as handle:
             handle.write(_encode_line(self.parameters))
             for image, (key, row) in self.records.items():
                 handle.write(_encode_line([image, key, row]))
-        self._is_compact = True
+        self._written = list(self.records)
+        return self._written
 
     @property
     def rows(self) -> dict[str, Row]:
