@@ -19,8 +19,7 @@ from preprocess import __main__ as preprocess
 from preprocess import normalize
 from preprocess.cache import manifest
 from preprocess.cache.errors import InputError
-from preprocess.picture import contrast
-from preprocess.picture.square import keep_values
+from preprocess.picture.square import keep_values, subtract_local_mean
 from preprocess.samples.retina import RETINA, TASK
 from tests.tiny import TRAIN_OPTIONS, digest_files, draw_squares, prepare
 
@@ -79,7 +78,7 @@ def test_net_of_local_contrast_is_given_local_contrast(places, copied, folder, c
         images, luts = normalize.read_luts(copied / "cache", split)
         pictures = [cv2.imread(str(copied / "squares" / split / f"{image}.png"))[:, :, ::-1] for image in images]
         flat = [lut[range(3), pixels] for lut, pixels in zip(luts, pictures, strict=True)]
-        return {image: contrast.subtract_local_mean(square) for image, square in zip(images, flat, strict=True)}
+        return {image: subtract_local_mean(square) for image, square in zip(images, flat, strict=True)}
 
     training_set, made = source.read_training_set(copied / "squares", copied / "cache"), make_local("train")
     learned = [made[training_set.squares.images[row]] for row in np.flatnonzero(~training_set.find_held_out(4, 0))]

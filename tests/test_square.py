@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from preprocess import images, normalize, standardize
 from preprocess.__main__ import main as preprocess
 from preprocess.cache.errors import InputError
-from preprocess.picture import contrast, outline, square
+from preprocess.picture import outline, square
 from preprocess.picture.square import Making, make_luts, make_square
 from preprocess.samples import retina
 
@@ -66,31 +66,31 @@ def textured():
 
 def test_one_colour_background_and_rim_become_grey(textured):
     pixels, radius = textured
-    assert (contrast.subtract_local_mean(pixels)[radius > 60] == contrast.GREY).all()
+    assert (square.subtract_local_mean(pixels)[radius > 60] == square.GREY).all()
     uniform = np.where(pixels > 0, 90, 0).astype(np.uint8)  # the black outside has no part in the means
     for flat in (np.full((64, 64, 3), (200, 90, 20), np.uint8), uniform):
-        assert (contrast.subtract_local_mean(flat) == contrast.GREY).all()
+        assert (square.subtract_local_mean(flat) == square.GREY).all()
 
 
 def test_slow_change_of_light_goes_and_a_lesion_stays(textured):
     pixels, radius = textured
     shade = (np.arange(128)[None, :, None] - 64) / 2
     shaded = np.where(pixels > 0, pixels + shade, 0).astype(np.uint8)
-    one, other = (contrast.subtract_local_mean(given).astype(float) for given in (pixels, shaded))
+    one, other = (square.subtract_local_mean(given).astype(float) for given in (pixels, shaded))
     inner = radius < 45
     assert np.abs(shaded.astype(float) - pixels)[inner].mean() > 9
     assert np.abs(one - other)[inner].mean() < 4  # gain 4: less than a grey level of the square
     spotted = shaded.copy()
     spotted[60:63, 60:63] -= 20
-    assert other[61, 61].mean() - contrast.subtract_local_mean(spotted)[61, 61].mean() > 60
+    assert other[61, 61].mean() - square.subtract_local_mean(spotted)[61, 61].mean() > 60
 
 
 def test_local_contrast_is_the_difference_from_a_gaussian_mean():
     """Against scipy at full size, far from any border."""
     pixels = gaussian_filter(np.random.default_rng(1).uniform(20, 235, (256, 256, 3)), (2, 2, 0))
     pixels = np.clip(128 + 4 * (pixels - 127.5), 30, 225).astype(np.uint8)
-    expected = contrast.GREY + contrast.GAIN * (pixels - gaussian_filter(pixels.astype(float), (6, 6, 0)))
-    difference = np.abs(np.clip(expected, 0, 255) - contrast.subtract_local_mean(pixels))[40:-40, 40:-40]
+    expected = square.GREY + square.GAIN * (pixels - gaussian_filter(pixels.astype(float), (6, 6, 0)))
+    difference = np.abs(np.clip(expected, 0, 255) - square.subtract_local_mean(pixels))[40:-40, 40:-40]
     assert difference.mean() < 3
     assert np.percentile(difference, 99) < 10
 
@@ -162,7 +162,7 @@ def test_methods_differ(paths):
     path = next(iter(paths.values()))
     plain, local, raw = (make_square(path, MAKING._replace(normalize=name)) for name in ("cdf", "local", "none"))
     flattened = np.stack([plain.lut[channel][plain.pixels[..., channel]] for channel in range(3)], axis=-1)
-    np.testing.assert_array_equal(local.pixels, contrast.subtract_local_mean(flattened))
+    np.testing.assert_array_equal(local.pixels, square.subtract_local_mean(flattened))
     np.testing.assert_array_equal(raw.pixels, plain.pixels)
     assert (raw.lut == local.lut).all()
     assert (raw.lut == EVEN).all()

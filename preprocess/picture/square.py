@@ -12,12 +12,18 @@ import numpy as np
 
 from preprocess.cache import manifest
 from preprocess.cache.errors import InputError
-from preprocess.picture import contrast, cut, outline
+from preprocess.picture import cut, outline
 from preprocess.picture.disc import Disc
 from preprocess.picture.photograph import Photograph
 
 # What becomes of a square's colours: each channel's distribution made flat; then the local means taken away; nothing.
 NORMALIZATIONS = ("cdf", "local", "none")
+SIGMA_SHARE = 6 / 256  # of the side: the blur that is the local mean; lesions are smaller, shadows larger
+GAIN = 4.0  # local contrast is that much stronger than before; more would clip vessels
+GREY = 128  # what no difference from the local mean becomes, and all that is no eye
+DARKEST = 12  # a pixel with no channel above this is background: black, or JPEG noise on it
+RIM_PX = 3  # kernel that takes the half-dark pixels at the rim away
+REDUCTION = 4  # the blur is computed on squares so much smaller: 4 ms instead of 30 at 512 px
 
 
 class Making(NamedTuple):
@@ -87,7 +93,25 @@ def finish(pixels: np.ndarray, lut: np.ndarray, method: str) -> tuple[np.ndarray
     """Do what a lookup table (3, 256) alone cannot to pixels (h, w, 3); return both, the table still to be applied."""
     if method != "local":
         return pixels, lut
-    return contrast.subtract_local_mean(cv2.LUT(pixels, lut.T[None])), keep_values(1)[0]
+    return subtract_local_mean(cv2.LUT(pixels, lut.T[None])), keep_values(1)[0]
+
+
+def subtract_local_mean(square: np.ndarray) -> np.ndarray:
+    """Return each pixel's difference from the mean of its neighbourhood, (h, w, 3) uint8; background is grey.
+
+    The square, (h, w, 3) uint8 RGB, is black where there is no eye: this has no part in the means. Graham's entry, which
+    won the competition of 2015, took the local average colour away, too.
+    """
+    is_eye = (square.max(axis=2) > DARKEST).astype(np.uint8)
+    is_eye = cv2.erode(is_eye, np.ones((RIM_PX, RIM_PX), np.uint8)).astype(np.float32)[:, :, None]
+    values = square.astype(np.float32)
+    weights = np.concatenate([values * is_eye, is_eye], axis=2)  # (h, w, 4)
+    h, w = square.shape[:2]
+    small = cv2.resize(weights, (max(1, w // REDUCTION), max(1, h // REDUCTION)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), SIGMA_SHARE * h / REDUCTION, borderType=cv2.BORDER_REPLICATE)
+    blurred = cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)
+    means = blurred[:, :, :3] / np.maximum(blurred[:, :, 3:], 1e-3)  # away from all eye, where it does not matter
+    return np.clip(np.rint(GREY + GAIN * is_eye * (values - means)), 0, 255).astype(np.uint8)
 
 
 def leave_luts(luts: np.ndarray, method: str) -> np.ndarray:
