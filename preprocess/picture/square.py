@@ -99,8 +99,8 @@ def finish(pixels: np.ndarray, lut: np.ndarray, method: str) -> tuple[np.ndarray
 def subtract_local_mean(square: np.ndarray) -> np.ndarray:
     """Return each pixel's difference from the mean of its neighbourhood, (h, w, 3) uint8; background is grey.
 
-    The square, (h, w, 3) uint8 RGB, is black where there is no eye: this has no part in the means. Graham's entry, which
-    won the competition of 2015, took the local average colour away, too.
+    The square, (h, w, 3) uint8 RGB, is black where there is no eye: this has no part in the means. Graham's entry,
+    which won the competition of 2015, took the local average colour away, too.
     """
     is_eye = (square.max(axis=2) > DARKEST).astype(np.uint8)
     is_eye = cv2.erode(is_eye, np.ones((RIM_PX, RIM_PX), np.uint8)).astype(np.float32)[:, :, None]
