@@ -59,9 +59,8 @@ def check_like(unlikeness: float | None, is_strict: bool) -> None:
 
 
 def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
-    """Return the checkpoint that is named, or that of the last epoch in the cache.
-
-    Raises InputError if there is none, or its net does not know the level to explain or what is to be refused.
+    """Return the checkpoint that is named, or that of the last epoch in the cache. Raises InputError if its net does
+    not know the level to explain, or what is to be refused.
     """
     if options.checkpoint:
         of = checkpoint.read(options.checkpoint)
@@ -142,10 +141,8 @@ def describe_thought(task: Task, scores: np.ndarray, target: int, is_backed: boo
 
 
 def undo_crop(heat: np.ndarray, disc: Disc, making: square.Making, shape: tuple[int, int]) -> np.ndarray:
-    """Return the heat of a square's middle where it lies in the photograph, (h, w) float32; 0 where no net looked.
-
-    The heat, (crop_px, crop_px), is of the middle of a square, which the disc, in pixels of the photograph, fills;
-    `shape` is (h, w) of the photograph.
+    """Return the heat, (crop_px, crop_px), of the middle of a square, which the disc fills, where it lies in the
+    photograph, whose `shape` is (h, w) and whose pixels the disc is in; 0 where no net looked.
     """
     shown = outline.find_diameters(disc, outline.SHAPES[making.crop])
     step_x, step_y = (diameter / making.size_px for diameter in shown)  # pixels of the photograph per square's pixel

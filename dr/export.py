@@ -2,9 +2,8 @@
 
 python -m dr.export [--cache DIR [--run NAME] | --checkpoint FILE.pt...] --out net.onnx|weights.safetensors [--half]
 
-An ONNX file holds the nets that `dr.predict` averaged last with all that it did to a square: views, standardization,
-mean of the nets. A .safetensors file holds the weights of one net. Beside either OUT.json tells how a square is made,
-and OUT.md is a model card.
+ONNX has the nets that `dr.predict` averaged last with views, standardization and their mean; .safetensors the weights
+of one net. Beside it OUT.json tells how a square is made, and OUT.md is a model card.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def export(options: argparse.Namespace) -> None:
         write_weights(voters, described, options.out, options.half)
     files.write_json(options.out.with_suffix(".json"), described)
     card = write_card(described, *measure_held_out(options, of.task))
-    files.write_bytes(options.out.with_suffix(".md"), "\n".join(card).encode())
+    files.write_bytes(options.out.with_suffix(".md"), card.encode())
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB{told}; .json and .md beside it\n{stage.NOTICE}")
 
 
@@ -77,9 +76,8 @@ def describe(voters: Sequence[Voter]) -> dict[str, Any]:
 
 
 def write_onnx(voters: Sequence[Voter], described: dict[str, Any], out: Path, is_half: bool) -> float:
-    """Write the mean of the nets and views; return by how much its scores differ from dr.predict's, at most.
-
-    Raises InputError if that is too much.
+    """Write the mean of the nets and views; return by how much its scores differ from dr.predict's. Raises InputError
+    if that is too much.
     """
     onnx, onnxruntime = stage.import_libraries(REQUIREMENTS, "onnx", "onnxruntime")
     import torch
@@ -119,10 +117,7 @@ def write_onnx(voters: Sequence[Voter], described: dict[str, Any], out: Path, is
 
 
 def halve(model: onnx.ModelProto) -> None:
-    """Keep the weights of an ONNX model in float16; they become float32 again before anything is computed.
-
-    Raises InputError for a weight beyond float16's range.
-    """
+    """Keep the weights of an ONNX model in float16; they become float32 again before anything is computed."""
     import onnx
 
     casts = []
@@ -148,10 +143,7 @@ def check_half(numbers: np.ndarray, name: str) -> np.ndarray:
 
 
 def write_weights(voters: Sequence[Voter], described: dict[str, Any], out: Path, is_half: bool) -> None:
-    """Write the weights of a net, with its `mean` and `std`, as `dr.train --weights` takes them.
-
-    Raises InputError if there are several nets.
-    """
+    """Write the weights of one net, with its `mean` and `std`, as `dr.train --weights` takes them."""
     (safetensors,) = stage.import_libraries(REQUIREMENTS, "safetensors.torch")
     if len(voters) > 1:
         raise InputError(f"{out}: holds the weights of one net, not of {len(voters)}; name one by --checkpoint")
@@ -167,28 +159,34 @@ def write_weights(voters: Sequence[Voter], described: dict[str, Any], out: Path,
     files.write_bytes(out, safetensors.save(weights, metadata))
 
 
-def write_card(described: dict[str, Any], measured: dict[str, Estimate], n_held_out: int) -> list[str]:
-    """Return the lines of the model card, in Markdown."""
+def write_card(described: dict[str, Any], measured: dict[str, Estimate], n_held_out: int) -> str:
+    """Return the model card, in Markdown."""
     nets, making, task = described["nets"], described["making"], described["task"]
-    lines = [f"# {', '.join(dict.fromkeys(net['net'] for net in nets))}: {', '.join(task['names'])}", "", stage.NOTICE]
-    lines += ["", f"Made by version {described['version']} of the diabetic retinopathy pipeline.", ""]
-    lines += [
+    voices = "\n".join(
         f"- {net['net']}, epoch {net['epoch']}, learned from {net['n_images'] or 'unknown'} images; counts "
         f"{net['share']:.3g}, by {net['views']} views; checkpoint {net['checkpoint'][:16]}"
         for net in nets
-    ]
-    lines += ["", f"Squares of {making['size_px']} px, crop {making['crop']}, normalize {making['normalize']}.", ""]
+    )
+    figures = "How good it is has not been measured here."
     if measured:
-        lines += [
-            f"On {n_held_out} images that training did not see, with 95 % intervals of a bootstrap over groups:",
-            "",
-        ]
-        lines += ["| figure | value | from | to |", "|---|---|---|---|"]
-        lines += [f"| {name} | {of.value:.4f} | {of.low:.4f} | {of.high:.4f} |" for name, of in measured.items()]
-    else:
-        lines += ["How good it is has not been measured here."]
-    limits = "It knows nothing of images unlike those it learned from: other cameras, other people, other diseases."
-    return [*lines, "", f"Limits: {limits} How it scores them says nothing of how sure it may be.", ""]
+        rows = [f"| {name} | {of.value:.4f} | {of.low:.4f} | {of.high:.4f} |" for name, of in measured.items()]
+        told = f"On {n_held_out} images that training did not see, with 95 % intervals of a bootstrap over groups:"
+        figures = "\n".join([told, "", "| figure | value | from | to |", "|---|---|---|---|", *rows])
+    return f"""# {", ".join(dict.fromkeys(net["net"] for net in nets))}: {", ".join(task["names"])}
+
+{stage.NOTICE}
+
+Made by version {described["version"]} of the diabetic retinopathy pipeline.
+
+{voices}
+
+Squares of {making["size_px"]} px, crop {making["crop"]}, normalize {making["normalize"]}.
+
+{figures}
+
+Limits: It knows nothing of images unlike those it learned from: other cameras, other people, other diseases. How it \
+scores them says nothing of how sure it may be.
+"""
 
 
 def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str, Estimate], int]:
@@ -212,13 +210,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"made, and NAME.md, a model card. {stage.NOTICE}",
         "--data data --cache cache --out net.onnx",
     )
-    parser.add_argument(
-        "--checkpoint", type=Path, nargs="+", default=[], metavar="FILE.pt", help="nets, without a cache"
-    )
+    parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.predict left what it averaged")
-    parser.add_argument(
-        "--data", type=Path, default=Path("data"), help="what is true of the images held out, for the card"
-    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="tells what is true of the images held out")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
     parser.add_argument("--views", type=stage.whole(1), help="views of each square (as many as dr.predict took)")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.onnx|NAME.safetensors", help="what to write")

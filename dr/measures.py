@@ -111,11 +111,10 @@ def estimate_drawn(drawn: np.ndarray) -> Estimate:
 
 
 def quadratic_weighted_kappa(levels: np.ndarray, predicted: np.ndarray, n_levels: int = 5) -> float:
-    """Return 1 − observed / chance squared disagreement (Cohen 1968, Psychological Bulletin 70(4)).
+    """Return 1 − observed / chance squared disagreement (Cohen 1968, Psychological Bulletin 70(4)) of (n,) levels each.
 
-    Levels are (n,) integers in 0..n_levels-1, n at least 1; exchanging the two changes nothing. 1 if the two are the
-    same, even where all are one level and the ratio would be 0/0 (scikit-learn gives NaN there); 0 if either is
-    constant and the other is not the same constant. Raises InputError for other levels or lengths.
+    1 if the two are the same, even where all are one level and the ratio would be 0/0; 0 if either is constant and the
+    other is not the same constant. Raises InputError for no levels, or other ones than 0..n_levels-1.
     """
     levels, predicted = (check_levels(array, n_levels) for array in (levels, predicted))
     if len(levels) != len(predicted):
@@ -196,9 +195,8 @@ def accuracy_of_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def rates_of_counts(counts: np.ndarray) -> np.ndarray:
-    """Return precision, recall and F1 of each class, (..., 3, k) float64, of confusion matrices with the true in rows.
-
-    Not measurable, NaN, is the precision of what nobody was given, the recall of what nobody has, the F1 of both.
+    """Return precision, recall and F1 of each class, (..., 3, k), of confusion matrices with the true in rows; NaN is
+    the precision of what nobody was given, the recall of what nobody has, the F1 of both.
     """
     right = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
     given, true = counts.sum(axis=-2), counts.sum(axis=-1)
@@ -228,9 +226,8 @@ def measure_auc(scores: np.ndarray, is_true: np.ndarray) -> float:
 
 
 def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> ClassesFigures:
-    """Return what (n, k) scores are worth as classes, the likeliest given, with 95 % intervals.
-
-    Those of shares are Wilson's, which take images as independent; the others are of a bootstrap over groups.
+    """Return what (n, k) scores are worth as classes, the likeliest given. Intervals of shares are Wilson's, which take
+    images as independent; the others are of a bootstrap over groups.
     """
     n_classes, given, losses = scores.shape[1], scores.argmax(axis=1), measure_losses(scores, targets)
     is_true = targets[:, None] == np.arange(n_classes)
@@ -294,10 +291,7 @@ def measure_finding_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarra
 
 
 def measure_findings(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> FindingsFigures:
-    """Return what scores are worth as findings, with 95 % intervals of a bootstrap over groups.
-
-    Scores and targets, 1, 0, or NaN where it is not known, are (n, k).
-    """
+    """Return what (n, k) scores are worth as findings; targets are 1, 0, or NaN where it is not known."""
     losses = measure_finding_losses(scores, targets)
 
     def measure(rows: np.ndarray) -> list[float]:
@@ -312,10 +306,7 @@ def measure_findings(groups: Sequence[str], scores: np.ndarray, targets: np.ndar
 
 
 def estimate_share(n_true: int, n: int) -> Estimate:
-    """Return a share with its 95 % interval (Wilson, JASA 22(158), 1927); NaN of none.
-
-    It takes the n as independent: with several of a group it is too narrow.
-    """
+    """Return a share with its 95 % interval (Wilson, JASA 22(158), 1927), of n that are independent; NaN of none."""
     if not n:
         return Estimate(*[float("nan")] * 3)
     share, spread = n_true / n, Z95**2 / n
@@ -379,12 +370,10 @@ def measure_error(counts: np.ndarray, predicted: np.ndarray, observed: np.ndarra
 def rank_groups(groups: Sequence[str], levels: np.ndarray, predicted: np.ndarray, scores: np.ndarray) -> list[str]:
     """Return the groups, the hardest first: by squared error of the levels over all images, then by log loss.
 
-    The groups, true levels, predicted ones and (n, k) scores of n images; equal groups stay in the order they come in.
+    Of each of n images its group, true level, predicted one and (n, k) scores; equal groups stay in their order.
     """
-    worth: dict[str, list[float]] = {}
-    errors, losses = ((levels - predicted) ** 2).tolist(), measure_losses(scores, levels).tolist()
-    for group, error, loss in zip(groups, errors, losses, strict=True):
-        sums = worth.setdefault(group, [0, 0.0])
-        sums[0] -= error
-        sums[1] -= loss
-    return sorted(worth, key=lambda group: worth[group])
+    errors, losses = (levels - predicted) ** 2, measure_losses(scores, levels)
+    names, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    first = np.unique(numbers, return_index=True)[1]
+    sums = [-np.bincount(numbers, of) for of in (errors, losses)]
+    return names[np.lexsort((first, sums[1], sums[0]))].tolist()

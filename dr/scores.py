@@ -31,10 +31,7 @@ def read_scores(
     """Return a score table, float64, indexed by image in their order; `spell`, see `Layout`.
 
     Sums that are off because the table is rounded are made 1; with `normalize` all, however far they are off; `hint` is
-    what to do about another one.
-
-    Raises InputError, naming file and row, for missing columns, a bad or repeated image id, and scores that the task
-    cannot have, see `dr.task.find_fault`.
+    what to do about another one. Raises InputError, naming file and row, for scores that the task cannot have.
     """
     import pandas as pd
 
@@ -57,7 +54,7 @@ def read_scores(
 
 
 def find_rounding(texts: np.ndarray) -> float:
-    """Return how far off 1 sums of rounded scores may be: half of the last digit for each of (n, k) decimal numbers.
+    """Return how far off 1 sums of (n, k) rounded scores may be: half of the last digit for each of a row's numbers.
 
     The digits are those of the number that has most: 0.5 may be short for 0.500.
     """
@@ -67,10 +64,7 @@ def find_rounding(texts: np.ndarray) -> float:
 
 
 def write_scores(path: Path, images: Sequence[str], scores: np.ndarray, task: Task) -> None:
-    """Write a score table, sorted as `read_scores` returns it, whole or not at all; row i belongs to images[i].
-
-    Raises InputError, naming the image, for what `read_scores` would refuse.
-    """
+    """Write a score table, sorted; row i is of images[i]. Raises InputError for what `read_scores` would refuse."""
     import pandas as pd
 
     scores = np.asarray(scores, np.float64)
@@ -85,10 +79,7 @@ def write_scores(path: Path, images: Sequence[str], scores: np.ndarray, task: Ta
 
 
 def read_thresholds(path: Path, task: Task) -> np.ndarray | None:
-    """Return from which score on each finding is believed, (k,), NaN for one of which it is not known; None if none is.
-
-    Raises InputError, naming the file, for the table of another task.
-    """
+    """Return from which score on each finding is believed, (k,), NaN if that is not known; None without the table."""
     if not path.exists():
         return None
     rows = tables.read_csv(path)
@@ -100,9 +91,8 @@ def read_thresholds(path: Path, task: Task) -> np.ndarray | None:
 def read_targets_of(
     images: pd.Index, scores_from: Path, labels_from: Path, layout: Layout, known_only: bool = False
 ) -> Any:
-    """Return the target of each image of a table, indexed by image, from labels that may be of more, see `Layout`.
-
-    Raises InputError, naming some, if images have no label, unless only the known ones are wanted and there are some.
+    """Return the target of each image of a table, indexed by image, from labels that may be of more, see `Layout`; of
+    those that have one, if only the known ones are wanted. Raises InputError, naming some, for images without.
     """
     labels = layout.read_labels(labels_from, known_only)
     known = images[images.isin(labels.index)]

@@ -63,10 +63,7 @@ def write(path: Path, checkpoint: Checkpoint) -> str:
 
 
 def read(path: Path) -> Checkpoint:
-    """Return a checkpoint, tensors on the CPU, without running any code that the file may hold.
-
-    Raises InputError if it is missing, truncated, or no checkpoint of dr.train.
-    """
+    """Return a checkpoint, see `load`. Raises InputError if it is missing, truncated, or no checkpoint of dr.train."""
     content, fields = load(path, "dr.train"), dataclasses.fields(Checkpoint)
     needed = {field.name for field in fields if field.default is dataclasses.MISSING}
     is_ours = isinstance(content, dict) and needed <= content.keys() <= {field.name for field in fields}
@@ -89,9 +86,8 @@ def read(path: Path) -> Checkpoint:
 
 
 def load(path: Path, made_by: str) -> Any:
-    """Return what torch saved in a file, tensors on the CPU, without running any code that it may hold.
-
-    Raises InputError, naming the stage that makes such a file, if it is missing or cannot be read.
+    """Return what torch saved in a file, tensors on the CPU, without running any code that it may hold. Raises
+    InputError, naming the stage that makes such a file, if it is missing or cannot be read.
     """
     import torch
 

@@ -1,7 +1,6 @@
 """The files of a run: epochs/0001.pt, a checkpoint, 0001.json, that epoch's figures, and history.csv, all figures.
 
 A net is trained in pending/ID and in epochs/ when it has ended; the one that was there before lies in former/ID then.
-An ID is a digest of the settings and of what is learned from.
 """
 
 import contextlib
@@ -84,10 +83,7 @@ def read_checkpoint(trained: Trained, epoch: int) -> Checkpoint:
 
 
 def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Voter]:
-    """Return the nets whose scores `dr.predict` averaged last for a run; their shares sum to `share`.
-
-    Raises InputError if it has not run, or a net is gone since.
-    """
+    """Return the nets whose scores `dr.predict` averaged last for a run; their shares sum to `share`."""
     folder = folder_of(cache, run)
     kept = manifest.read_manifest(folder)
     if kept is None:
@@ -106,8 +102,7 @@ def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Vote
 
 def read_voters(cache: Path, run: str | None, paths: Sequence[Path] | None, n_views: int | None) -> list[Voter]:
     """Return the nets of the checkpoints that are named, which count alike, or those that `dr.predict` averaged last.
-
-    Raises InputError if one of them is not there, or they have different tasks.
+    Raises InputError if one is not there, or they have different tasks.
     """
     if paths:
         views = recipe.read_chain(recipe.BASE)[0].sections["dr.predict"]["views"]
@@ -135,7 +130,7 @@ def describe_voter(voter: Voter) -> dict[str, Any]:
 
 
 def identify(settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return the ID of what is trained with these settings from these inputs."""
+    """Return the ID of a net: a digest of its settings and of what it is learned from."""
     return files.hash_text(json.dumps([settings, inputs], sort_keys=True))[:12]
 
 
@@ -213,9 +208,8 @@ def read_figures(epochs: Path) -> list[dict[str, Any]]:
 
 
 def keep_best(epochs: Path, headline: str, n_newest: int) -> list[dict[str, Any]]:
-    """Remove the checkpoints but the newest and the best, and write history.csv, a row per epoch; return the figures.
-
-    The best are those by log loss and by the `headline` figure.
+    """Remove the checkpoints but the newest and the best by log loss and by the `headline` figure, and write
+    history.csv, a row per epoch; return the figures.
     """
     figures = read_figures(epochs)
     kept = schedule.find_kept(figures, headline, n_newest)
