@@ -92,17 +92,16 @@ def audit(options: argparse.Namespace) -> None:
     parts: list[list[Seen]] = []
     for part, paths in of_part.items():
         tasks = {image: (path,) for image, path in paths.items()}
-        seen = dict(parallel.map_parallel(look, tasks, options.jobs, f"audit {part}"))
-        owned = {image: layout.find_owner(image).group for image in paths}
-        parts.append([Seen(part, image, owned[image], **seen[image]) for image in paths])
-    rows = [row for one, other in itertools.combinations(parts, 2) for row in compare(one, other)]
-    tables.write_rows(options.out, COLUMNS, rows)
-    stream = files.summary_stream(options.out)
-    for one, other in itertools.combinations(of_part, 2):
-        counts = [sum(row[0] == what and (row[1], row[3]) == (one, other) for row in rows)
-                  for what in ("same group", "identical", "near-identical")]  # fmt: skip
+        found = dict(parallel.map_parallel(look, tasks, options.jobs, f"audit {part}"))
+        parts.append([Seen(part, image, layout.find_owner(image).group, **found[image]) for image in paths])
+    rows, stream = [], files.summary_stream(options.out)
+    for one, other in itertools.combinations(parts, 2):
+        shared = compare(one, other)
+        rows += shared
+        counts = [sum(row[0] == what for row in shared) for what in ("same group", "identical", "near-identical")]
         told = "{} patients in both, {} pairs of identical images, {} of near-identical ones".format(*counts)
-        print(f"preprocess.audit: {one} and {other}: {told}", file=stream)
+        print(f"preprocess.audit: {one[0].part} and {other[0].part}: {told}", file=stream)
+    tables.write_rows(options.out, COLUMNS, rows)
     print(f"preprocess.audit: {len(rows)} rows -> {options.out}", file=stream)
 
 

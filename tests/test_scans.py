@@ -1,32 +1,11 @@
-"""Drawn OCT scans: a function of the seed, of patients with several, whose class no histogram tells."""
+"""Drawn OCT scans: of patients with several, whose class no histogram tells; and see test_synthetic."""
 
 import cv2
 import numpy as np
-import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from preprocess import synthetic
-from preprocess.cache.errors import InputError
 from preprocess.drawn import scans
 from preprocess.samples import readers
-from tests.tiny import digest_files
-
-SMALL = "--kind oct --patients-train 3 --patients-test 1 --width-px 128 --jobs 1".split()
-
-
-def test_the_same_seed_draws_the_same_folder_and_what_is_there_stays(tmp_path):
-    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
-        synthetic.main([*SMALL, f"--data={tmp_path / name}", f"--seed={seed}"])
-    one, two, three = (digest_files(tmp_path / name) for name in ("one", "two", "three"))
-    pictures = [name for name in one if name.endswith(".jpeg")]
-    assert pictures and [one[name] for name in pictures] == [two[name] for name in pictures]
-    assert not {one[name] for name in pictures} & {content for name, content in three.items() if name.endswith(".jpeg")}
-    (tmp_path / "one" / pictures[0]).unlink()
-    synthetic.main([*SMALL, f"--data={tmp_path / 'one'}"])
-    assert (tmp_path / "one" / pictures[0]).read_bytes() == two[pictures[0]]
-    (tmp_path / "two" / "train" / "CNV" / "mine.png").touch()
-    with pytest.raises(InputError, match="holds train/CNV/mine.png"):
-        synthetic.main([*SMALL, f"--data={tmp_path / 'two'}"])
 
 
 def test_patients_have_several_scans_and_some_show_another_class(drawn_scans):

@@ -17,13 +17,14 @@ from preprocess import synthetic
 from preprocess.cache.errors import InputError
 from preprocess.drawn import camera, eyes, retina
 
-SMALL = ["--patients-train", "3", "--patients-test", "2", "--width-px", "256", "--levels", "balanced"]
+SMALL = "--patients-train 3 --patients-test 2 --width-px 256 --levels balanced".split()
+PICTURES = {"retina": "train/10_left.jpeg", "oct": "train/CNV/CNV-1001-2.jpeg", "chest": "images/00000001_000.png"}
 
 
 def read_data(folder):
-    """Return path -> bytes of all photographs and tables of a data folder."""
-    paths = (path for path in folder.rglob("*") if path.suffix in (".jpeg", ".csv"))
-    return {path.relative_to(folder): path.read_bytes() for path in paths}
+    """Return path -> bytes of all pictures and tables of a data folder."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and synthetic.OWN_FOLDER not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def check_tables(folder):
@@ -46,17 +47,20 @@ def draw_reflectance(seed, level, width_px=256):
     return *retina.draw_retina(rng, level, retina.sample_retina(rng), frame), frame
 
 
-def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs_and_another_seed_other_photographs(tmp_path):
-    for jobs in ("1", "2"):
-        synthetic.main([f"--data={tmp_path / jobs}", "--jobs", jobs, *SMALL])
-    first, second = read_data(tmp_path / "1"), read_data(tmp_path / "2")
-    assert first == second
-    assert len(first) == 2 * 5 + 5
-    check_tables(tmp_path / "1")
-    synthetic.main([f"--data={tmp_path / 'other'}", "--jobs=1", "--seed=3", *SMALL])
-    assert not first.items() & read_data(tmp_path / "other").items()
-    one, other = (eyes.draw_eye(seed, 12, "left", 2, 256).photograph for seed in (0, 3))  # of one shape
-    assert (one != other).any()
+@pytest.mark.parametrize("kind", PICTURES)
+def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs_and_another_seed_other_pictures(tmp_path, kind):
+    for jobs, seed in (("1", 0), ("2", 0), ("3", 3)):
+        synthetic.main([f"--data={tmp_path / jobs}", f"--kind={kind}", f"--seed={seed}", "--jobs", jobs, *SMALL])
+    one, two, other = (read_data(tmp_path / jobs) for jobs in "123")
+    assert one == two
+    pictures = {content for name, content in other.items() if not name.endswith(("csv", "txt"))}
+    assert pictures and not {*one.values()} & pictures
+    assert PICTURES[kind] in one
+    if kind == "retina":
+        assert len(one) == 2 * 5 + 5
+        check_tables(tmp_path / "1")
+        drawn = [eyes.draw_eye(seed, 12, "left", 2, 256).photograph for seed in (0, 3)]  # of one shape
+        assert (drawn[0] != drawn[1]).any()
 
 
 def test_rerun_mends_what_is_missing_or_changed_and_touches_nothing_else(tmp_path):
@@ -76,12 +80,13 @@ def test_rerun_mends_what_is_missing_or_changed_and_touches_nothing_else(tmp_pat
     assert {cv2.imread(str(path)).shape[1] for path in photographs} == {300}
 
 
-@pytest.mark.parametrize("name", ["train/10_left.jpeg", "test/99999_left.jpeg", "trainLabels.csv"])
-def test_a_folder_with_foreign_files_is_refused(tmp_path, name):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
+@pytest.mark.parametrize("name", [*PICTURES.values(), "test/99999_left.jpeg", "trainLabels.csv"])
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_folder_with_foreign_files_is_refused(tmp_path, kind, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b"precious")
-    with pytest.raises(InputError, match=name.removesuffix(".jpeg")):
-        synthetic.main([f"--data={tmp_path}", "--jobs=1", *SMALL])
+    with pytest.raises(InputError, match=f"holds {name.split('/')[0]}"):
+        synthetic.main([f"--data={tmp_path}", f"--kind={kind}", "--jobs=1", *SMALL])
     assert (tmp_path / name).read_bytes() == b"precious"
 
 

@@ -121,18 +121,10 @@ def add_dirt(rng, planes, frame):
 def add_spot(planes, place, radius, color, frame):
     """Add light of a colour (3,) in a soft-edged spot, in place; a negative colour takes it away."""
     x, y = to_pixels(place, frame)
-    radius_px = radius * frame.radius
-    rows, columns = find_box(x, y, 1.5 * radius_px, frame)
-    away = np.hypot(np.arange(frame.width)[columns] - x, np.arange(frame.height)[rows, None] - y)
-    spot = np.clip(2.5 - 2 * away / radius_px, 0, 1)
-    planes[:, rows, columns] += (spot * color[:, None, None]).astype(np.float32)
-
-
-def find_box(x, y, reach_px, frame):
-    """Return the rows and columns of the picture, two slices, within reach of a pixel."""
-    top, bottom = np.clip([y - reach_px, y + reach_px + 1], 0, frame.height).astype(int)
-    left, right = np.clip([x - reach_px, x + reach_px + 1], 0, frame.width).astype(int)
-    return slice(top, bottom), slice(left, right)
+    away = np.hypot(np.arange(frame.width) - x, np.arange(frame.height)[:, None] - y)
+    spot = np.clip(2.5 - 2 * away / (radius * frame.radius), 0, 1)
+    for plane, value in zip(planes, color, strict=True):
+        plane += (spot * value).astype(np.float32)
 
 
 def cover_field(rng, camera, frame):
@@ -143,13 +135,11 @@ def cover_field(rng, camera, frame):
     if camera.notch is not None:
         angle, size = np.radians(camera.notch + rng.uniform(-3, 3)), rng.uniform(0.03, 0.045)
         x, y = frame.center_x + np.cos(angle) * frame.radius, frame.center_y - np.sin(angle) * frame.radius
-        rows, columns = find_box(x, y, 2 * size * frame.radius, frame)
-        dx = (np.arange(frame.width)[columns] - x) / frame.radius
-        dy = (np.arange(frame.height)[rows, None] - y) / frame.radius
+        dx = (np.arange(frame.width) - x) / frame.radius
+        dy = (np.arange(frame.height)[:, None] - y) / frame.radius
         along, across = dx * np.cos(angle) - dy * np.sin(angle), dx * np.sin(angle) + dy * np.cos(angle)
         away = np.hypot(along, across) if camera.notch_is_round else np.maximum(np.abs(along), np.abs(across))
-        opening = np.clip((size - away) * frame.radius + 0.5, 0, 1)
-        cover[rows, columns] = np.maximum(cover[rows, columns], opening)
+        np.maximum(cover, np.clip((size - away) * frame.radius + 0.5, 0, 1), out=cover)
     if frame.bottom < frame.height:
         fade = (frame.bottom - np.arange(frame.height, dtype=np.float32)) / np.float32(0.012 * frame.height)
         cover *= np.clip(fade, 0, 1)[:, None]
