@@ -184,11 +184,6 @@ def measure_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int
     return Agreement(count_pairs(left, right, n_levels), (shares[0], shares[1], shares[2]))
 
 
-def share_levels(levels: np.ndarray, n_levels: int) -> np.ndarray:
-    """Return the share of each level, (n_levels,)."""
-    return np.bincount(levels, minlength=n_levels) / len(levels)
-
-
 def accuracy_of_counts(counts: np.ndarray) -> np.ndarray:
     """Return the share on the diagonal of each confusion matrix, (...,) float64; `counts` is (..., k, k), not empty."""
     return np.trace(counts, axis1=-2, axis2=-1) / counts.sum(axis=(-2, -1))

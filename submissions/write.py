@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr.measures import share_levels
 from dr.scores import NUMBER_FORMAT, read_scores
-from dr.task import decide_alone
+from dr.task import decide_alone, find_prior
 from kappa.proxy import expected_kappa
 from preprocess.cache import files, manifest, rejected, stage, tables
 from preprocess.cache.errors import InputError
@@ -79,7 +78,7 @@ def describe_targets(targets: pd.Series, known: pd.Series | None, layout: Layout
     rows["images"] = [f"{count:,d}" for count in np.bincount(targets, minlength=n_levels)]
     for name, of in {"% of them": targets, "% of training labels": known}.items():
         if of is not None:
-            rows[name] = [f"{100 * share:.1f}" for share in share_levels(of.to_numpy(), n_levels)]
+            rows[name] = [f"{100 * share:.1f}" for share in find_prior(layout.task, of.to_numpy())]
     width = max(9, *(len(str(cell)) + 2 for cell in rows[column]))
     return [f"  {name:<22}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
 

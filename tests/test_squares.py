@@ -68,7 +68,7 @@ def test_device_cuts_as_the_host_does(squares, ramps, changes):
     for given in (ramps,) if is_turned else (squares, ramps):
         crop_px = given.size_px * 5 // 8
         cuts = crops.draw_crops(len(given), given.size_px - crop_px, 3, 2, **changes)
-        ways = given, Squares(given.eyes, torch.from_numpy(given.pixels), torch.from_numpy(given.tables))
+        ways = given, Squares(given.eyes, torch.from_numpy(given.pixels), given.tables)
         host, device = (crops.cut_batch(way, np.array([5, 0, 5, 3]), cuts, crop_px) for way in ways)
         assert (host - device).abs().max() <= is_turned
         assert (host - device).abs().mean() < 0.05
@@ -226,9 +226,8 @@ def test_grey_squares_are_kept_once_and_cut_as_three_equal_channels(cached, tmp_
         cuts = crops.draw_crops(5, MARGIN_PX, 0, 1, **options)
         expected = crops.cut_batch(whole, np.arange(5), cuts, CROP_PX)
         for kept in (loaded.pixels, torch.from_numpy(np.array(loaded.pixels))):
-            tables = whole.tables if isinstance(kept, np.ndarray) else torch.from_numpy(whole.tables)
             torch.testing.assert_close(
-                crops.cut_batch(Squares(loaded.eyes, kept, tables), np.arange(5), cuts, CROP_PX), expected,
+                crops.cut_batch(Squares(loaded.eyes, kept, whole.tables), np.arange(5), cuts, CROP_PX), expected,
                 rtol=0, atol=1e-6 if not options else 3 * 3 / 50,  # a pixel is rounded otherwise on the device
             )  # fmt: skip
 

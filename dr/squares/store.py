@@ -31,7 +31,7 @@ class Squares:
 
     eyes: np.ndarray  # (n,) int64, whom they show: 2 * group + side, groups numbered as they come
     pixels: np.ndarray | torch.Tensor  # (n, size_px, size_px, 3) uint8 RGB, or 1 if all are grey; on the host or device
-    tables: np.ndarray | torch.Tensor  # (n, 256, 3) float32, what a pixel value of a channel becomes, where they lie
+    tables: np.ndarray  # (n, 256, 3) float32, what a pixel value of a channel becomes
 
     @property
     def size_px(self) -> int:
@@ -83,8 +83,7 @@ def load(
         pixels = torch.empty(shape, dtype=torch.uint8, device=device) if on_device else np.empty(shape, np.uint8)
         _fill(pixels, cached)
     tables = compose_tables(square.leave_luts(cached.luts, cached.making.normalize), mean, std)
-    on_pixels = torch.from_numpy(tables).to(pixels.device) if isinstance(pixels, torch.Tensor) else tables
-    return Squares(number_eyes(cached.owners), pixels, on_pixels)
+    return Squares(number_eyes(cached.owners), pixels, tables)
 
 
 def compose_tables(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -65,15 +65,9 @@ def cut_view(view: int, n: int, margin_px: int, seed: int, flips: str) -> Crops:
 
 @device.naming_memory()
 def score(
-    net: Net,
-    squares: Squares | Maps,
-    positions: np.ndarray,
-    cuts: Crops,
-    precision: str,
-    batch_size: int,
-    bar: Bar,
+    net: Net, squares: Squares | Maps, positions: np.ndarray, cuts: Crops, precision: str, batch_size: int, bar: Bar,
     kind: str,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Return the probabilities of the outputs for the squares at `positions`, (n, k) float64; move the bar on."""
     on = next(net.parameters()).device
     precision = precision if device.is_native(precision, on) else "float32"  # as exact, and many times faster

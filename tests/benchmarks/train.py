@@ -68,8 +68,7 @@ def make_ours(squares, crop_px, batch_size, on, precision, **changes):
     device.prepare(on)
     precision, n = device.choose_precision(precision, on), len(squares)
     if on.type == "cuda":
-        pixels, tables = (torch.from_numpy(part).to(on) for part in (squares.pixels, squares.tables))
-        squares = store.Squares(squares.eyes, pixels, tables)
+        squares = store.Squares(squares.eyes, torch.from_numpy(squares.pixels).to(on), squares.tables)
     settings = make_settings(crop_px=crop_px, batch_size=batch_size, precision=precision, **changes)
     made = learner.make_learner(settings, TASK, np.arange(5), on)
     cuts = crops.draw_crops(n, squares.size_px - crop_px, 0, 1)
