@@ -12,7 +12,6 @@ FLOOR = 1e-6  # of a score in the log loss: one certain error does not make the 
 N_DRAWS = 1000  # of the bootstrap: the ends of a 95 % interval rest on 25 draws each
 SEED = 0
 INTERVAL = (2.5, 97.5)  # percent
-Z95 = 1.959964  # of a normal distribution 95 % lie within so many deviations
 N_BINS = 10  # of the reliability diagram
 LEAST_IN_BIN = 10  # a share of fewer scores says nothing
 
@@ -304,10 +303,10 @@ def estimate_share(n_true: int, n: int) -> Estimate:
     """Return a share with its 95 % interval (Wilson, JASA 22(158), 1927), of n that are independent; NaN of none."""
     if not n:
         return Estimate(*[float("nan")] * 3)
-    share, spread = n_true / n, Z95**2 / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = np.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return Estimate(share, min(share, max(0.0, float(middle - half))), max(share, min(1.0, float(middle + half))))
+    from scipy.stats import binomtest  # takes a while; few ask for shares
+
+    interval = binomtest(n_true, n).proportion_ci(method="wilson")
+    return Estimate(n_true / n, interval.low, interval.high)
 
 
 def expect_levels(scores: np.ndarray) -> np.ndarray:

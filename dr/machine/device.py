@@ -27,14 +27,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Return the named precision, or for `auto` the first that the device multiplies natively: bfloat16, float16,
-    which wants its gradients scaled, or float32.
-
-    What bfloat16 and float16 cost is less than what chance does: `python -m tests.benchmarks.precision`.
+    """Return the named precision, or for `auto` the first that the device multiplies natively: what bfloat16 and
+    float16 cost is less than what chance does, `python -m tests.benchmarks.precision`.
     """
-    if name != "auto":
-        return name
-    return next(precision for precision in (*KINDS, "float32") if is_native(precision, device))
+    return next(known for known in (*KINDS, "float32") if is_native(known, device)) if name == "auto" else name
 
 
 def is_native(precision: str, device: torch.device) -> bool:

@@ -96,15 +96,17 @@ def share(find: Callable[[], Any]) -> Any:
 @contextlib.contextmanager
 def first_goes_ahead() -> Iterator[None]:
     """Run the block in the first process, then in the others, which find what it left."""
-    if count() == 1:
-        yield
-        return
-    from torch import distributed
-
     if rank() > 0:
-        distributed.barrier()
+        _meet()
     yield
     if rank() == 0:
+        _meet()
+
+
+def _meet() -> None:
+    if count() > 1:
+        from torch import distributed
+
         distributed.barrier()
 
 

@@ -118,15 +118,9 @@ def describe_voter(voter: Voter) -> dict[str, Any]:
     """Return which net counts for how much, and what it was trained on and for."""
     of = voter.checkpoint
     return {
-        "checkpoint": voter.digest,
-        "net": of.settings.net,
-        "epoch": of.epoch,
-        "share": voter.share,
-        "views": voter.n_views,
-        "n_images": of.n_images,
-        "task": of.task._asdict(),
-        "making": of.making._asdict(),
-    }
+        "checkpoint": voter.digest, "net": of.settings.net, "epoch": of.epoch, "share": voter.share,
+        "views": voter.n_views, "n_images": of.n_images, "task": of.task._asdict(), "making": of.making._asdict(),
+    }  # fmt: skip
 
 
 def identify(settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
