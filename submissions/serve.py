@@ -20,7 +20,7 @@ from dr.machine import workers
 from preprocess.cache import stage
 from preprocess.cache.errors import InputError
 from preprocess.samples.layout import Task
-from submissions import grade
+from submissions import grade, template
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -40,15 +40,10 @@ HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Con
 
 
 def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
-    """Return the page; whatever comes from files is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    """Return the page."""
     fixed = {"notice": stage.NOTICE, "most_files": MOST_FILES, "most_mb": MOST_MB, "task": task, "nonce": nonce}
     nothing = {"error": "", "cards": [], "rows": [], "refused": {}}
-    return environment.from_string(TEMPLATE.read_text()).render(fixed | nothing | dict(content))
+    return template.render(TEMPLATE, fixed | nothing | dict(content))
 
 
 def make_app(task: Task, answer: Callable[[dict], dict[str, Any]], hosts: Sequence[str]) -> Starlette:

@@ -124,7 +124,7 @@ def test_the_report_shows_each_finding_its_curve_its_boxes_and_the_surest_mistak
     report.main([*places, f"--out={tmp_path}/out.html"])
     page = (tmp_path / "out.html").read_text()
     assert page.index("Not a medical device") < page.index("<h1>")
-    assert all(word in page for word in ("mean of the measurable", "0.814", "not measurable", "What occurs together"))
+    assert all(word in page for word in ("mean AUC", "0.814", "not measurable", "What occurs together"))
     wrong = scores.where(truth.loc[scores.index, NAMES] == 0).max(axis=1).sort_values(ascending=False)
     finding = scores.where(truth.loc[scores.index, NAMES] == 0).loc[wrong.index[0]].idxmax()
     assert f'alt="Heat map of {finding} over {wrong.index[0]}"' in page

@@ -75,7 +75,7 @@ def test_the_report_shows_confusions_of_classes_and_who_is_taken_for_whom(run, t
     for image, given in wrong[:12]:
         true = image.split("-")[0]
         assert f"{image}: {true}, taken for {given}" in page
-        assert f'alt="Heat map of {true} over {image}"' in page and f'alt="Heat map of {given} over {image}"' in page
+        assert all(f'alt="Heat map of {name} over {image}"' in page for name in (f"{true}, true", f"{given}, given"))
     assert "QWK" not in page and "level 0" not in page and "eyes" not in page
 
 
@@ -85,8 +85,8 @@ def test_the_report_shows_what_training_and_test_have_in_common(run, drawn_scans
         shutil.copytree(drawn_scans / part, tmp_path / "data" / part)
     copied = next((tmp_path / "data" / "test").glob("*/*.jpeg"))
     shutil.copyfile(copied, tmp_path / "data" / "train" / copied.parent.name / "again.jpeg")
-    for data, told in (("nowhere", "nobody has looked"), (drawn_scans, "Nothing: no patient"),
-                       (tmp_path / "data", f"<td>train again</td><td>test {copied.stem}</td>")):  # fmt: skip
+    shared = f"<td>train</td><td>again</td><td>test</td><td>{copied.stem}</td>"
+    for data, told in (("nowhere", "nobody has looked"), (drawn_scans, "Nothing"), (tmp_path / "data", shared)):
         if data != "nowhere":
             audit.main([f"--data={data}", f"--cache={run[1]}", "--jobs=1"])
         report.main([*run[0], f"--out={tmp_path}/out.html"])

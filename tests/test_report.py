@@ -64,7 +64,7 @@ def last_stages(reported, tmp_path):
 def test_the_page_is_no_medical_device_names_what_is_missing_and_refers_to_nothing_outside(reported):
     page = reported[-1].read_text()
     assert page.index("Not a medical device") < page.index("<h1>")
-    for what in ("no stage has left its manifest", "no net was trained", "no crop table", "no picture of this eye"):
+    for what in ("no stage has left its manifest", "no net was trained", "no crop table", "no picture of this image"):
         assert f"Missing: {what}" in page
     assert len(page.encode()) < 5_000_000
     assert not re.findall(r"""(?:src|href|action|url\()\s*=?\s*["']?\s*(?:https?:)?//""", page, re.IGNORECASE)
@@ -114,12 +114,12 @@ def test_a_finished_run_is_shown_with_its_crops_heat_and_times(data, finished_ca
     with open(cache / "times.csv", "a") as times:
         times.write("preprocess,3725\ndr.train,")
     page = make(data, cache, tmp_path / "page.html")
-    shown = {'alt="Retina of ': 4, 'alt="Heat map of level': 8, "what was found of the eye": 11}  # two test patients
+    shown = {'alt="Image ': 4, 'alt="Heat map of level': 8, "what was found of the eye": 11}  # two test patients
     assert {text: page.count(text) for text in shown} == shown
     assert f"<span>{gone.stem}</span>" in page and "not readable any more" in page
-    assert "The four preprocess stages together: 1 h 2 min 5 s." in page
+    assert "The four preprocess stages together: 1:02:05." in page
     for name in evidence.REPORTED:
-        assert (f'class="short">{name}</th>' in page) == (name != "kappa.assign")
+        assert (f'<th scope="row">{name}</th>' in page) == (name != "kappa.assign")
     (cache / "dr" / "epochs" / "0002.pt").write_bytes(b"")
     shutil.rmtree(cache / "report")
     with pytest.raises(InputError, match="0002.pt: not what python -m dr.train wrote"):

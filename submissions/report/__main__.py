@@ -11,28 +11,22 @@ from typing import Any
 from preprocess.cache import files, manifest, stage
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
-from submissions import target
+from submissions import target, template
 from submissions.report import evidence, figures, sections
 from submissions.report.evidence import Source
 
-VERSION = 2  # raise it when the same inputs give another report
+VERSION = 3  # raise it when the same inputs give another report
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """Return the page. Whatever comes from files is escaped; only the charts, drawn here, are let through."""
-    import jinja2
+    """Return the page. Only the charts, drawn here, are let through as they are."""
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"value": sections.describe_value, "duration": sections.describe_duration}
     drawn = {"history": content["histories"], "levels": content["shares"]}
     drawn |= {name: content[name] for name in ("kappas", "reliability", "roc") if name in content}
-    task = content["task"]
-    charts = {name: Markup(figures.render(name, of, task)) for name, of in drawn.items() if of}  # noqa: S704
-    return environment.from_string(TEMPLATE.read_text()).render(content, charts=charts)
+    charts = {name: Markup(figures.render(name, of, content["task"])) for name, of in drawn.items() if of}  # noqa: S704
+    return template.render(TEMPLATE, {**content, "charts": charts})
 
 
 def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -> str:
@@ -40,7 +34,8 @@ def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -
     folder = source.cache / "report"
     parameters = {"version": VERSION, "name": name, "data": source.data.resolve().name}
     parameters["compare"] = list(map(str, others))
-    inputs = evidence.digest_inputs(source, others) | {"template": files.hash_file(TEMPLATE)}
+    inputs = evidence.digest_inputs(source, others)
+    inputs |= {"template": files.hash_file(TEMPLATE), "base": files.hash_file(template.BASE)}
     change = manifest.find_change(folder, parameters, inputs)
     if change is not None:
         files.write_bytes(folder / "report.html", render(sections.collect(source, name, others)).encode())

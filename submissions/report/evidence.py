@@ -96,6 +96,11 @@ class Group(NamedTuple):
         """The last step the images have been through."""
         return list(self.given)[-1]
 
+    @property
+    def last(self) -> np.ndarray:
+        """The last scores, (n, k)."""
+        return list(self.scores.values())[-1]
+
 
 def name_step(step: str, task: Task) -> str:
     """Return what a step is called: no finding is the likeliest."""
@@ -229,12 +234,9 @@ def read_others(group: Group, paths: Sequence[Path], task: Task) -> dict[str, np
     return others
 
 
-def read_audit(cache: Path) -> list[dict[str, str]] | None:
+def read_audit(cache: Path) -> list[list[str]] | None:
     """Return the rows of what training, validation and test have in common, see preprocess.audit; None if not known."""
-    if not (cache / audit.TABLE).exists():
-        return None
-    _, *rows = tables.read_csv(cache / audit.TABLE)
-    return [dict(zip(audit.COLUMNS, row, strict=True)) for row in rows]
+    return tables.read_csv(cache / audit.TABLE)[1:] if (cache / audit.TABLE).exists() else None
 
 
 def digest_inputs(source: Source, others: Sequence[Path] = ()) -> dict[str, str]:

@@ -4,23 +4,34 @@ import base64
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from dr.squares.source import CachedSquares, read_squares
-from dr.training.checkpoint import Checkpoint
+from dr.squares.source import read_squares
 from preprocess.cache import manifest
 from preprocess.cache.errors import Unusable
 from preprocess.picture import sheet, square
+from preprocess.picture.square import Making
 from submissions.report import evidence
 from submissions.report.evidence import Source
 
 TILE_PX = 200  # longer side of a photograph on the crop sheet
 SQUARE_PX = 256  # side of a patient's pictures
 JPEG_OPTIONS = (*(cv2.IMWRITE_JPEG_QUALITY, 75), *(cv2.IMWRITE_JPEG_OPTIMIZE, 1))
-HEAT_LAYERS = {"coarse": "last", "fine": "fine"}  # how the page calls the layers of dr.nets.heat
+
+Asked = Sequence[tuple[str, np.ndarray]]  # a layer of dr.nets.heat, and the output of each image to explain by it
+
+
+class Seen(NamedTuple):
+    """Squares of a cache, and where the net sees signs of what was asked; no heat without a net that knows them."""
+
+    images: list[str]
+    making: Making  # how the squares were made
+    squares: list[np.ndarray]  # (size_px, size_px, 3) uint8 RGB
+    heats: list[np.ndarray]  # of each that was asked, (n, size_px, size_px) float32, 0-1
+    heated: list[list[np.ndarray]]  # the same over the squares
 
 
 def encode_picture(rgb: np.ndarray, side_px: int) -> str:
@@ -45,55 +56,27 @@ def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str) -> dic
     return {"image": image, "confidence": row["confidence"], "uri": uri}
 
 
-def show_eyes(
-    source: Source, split: str, images: Sequence[str], levels: np.ndarray
-) -> dict[str, tuple[str, dict[str, str]]]:
-    """Return pictures of eyes as data URIs: image -> (square, grain -> the same with heat), as far as they exist.
-
-    The heat is to explain the levels (n,) of the images.
-    """
-    cached, level_of = select_squares(source, split, images), dict(zip(images, levels, strict=True))
-    if cached is None:
+def show_images(source: Source, split: str, images: Sequence[str], asked: Asked) -> dict[str, list[str]]:
+    """Return the square of each image, and the same with the heat of each that is asked, as far as they exist."""
+    if not (seen := look(source, split, images, asked)):
         return {}
-    pixels = [square.read_pixels(path, cached.making.size_px) for path in cached.paths.values()]
-    net, heated = evidence.find_net(source.cache) if pixels else None, {}
-    if net and net.making == cached.making:
-        heated = draw_heat(net, cached, pixels, np.array([level_of[image] for image in cached.images]))
-    encoded = {grain: [encode_picture(rgb, SQUARE_PX) for rgb in drawn] for grain, (_, drawn) in heated.items()}
-    return {
-        image: (encode_picture(rgb, SQUARE_PX), {grain: drawn[row] for grain, drawn in encoded.items()})
-        for row, (image, rgb) in enumerate(zip(cached.images, pixels, strict=True))
-    }
+    drawn = [seen.squares, *seen.heated]
+    return {image: [encode_picture(of[row], SQUARE_PX) for of in drawn] for row, image in enumerate(seen.images)}
 
 
-def select_squares(source: Source, split: str, images: Sequence[str]) -> CachedSquares | None:
-    """Return the squares of some images, as far as they exist; None if their split has none."""
+def look(source: Source, split: str, images: Sequence[str], asked: Asked) -> Seen | None:
+    """Return where the net sees signs of what is asked, in those of the images that have squares; None without any."""
     folder = "test" if split == "test" else "train"  # the validation fold's are training photographs
     for stage, output in (("resize", folder), ("normalize", f"{folder}.npz")):
         if not manifest.has_output(source.cache / stage, output):
             return None
-    cached, wanted = read_squares(source.cache, folder, source.layout), set(images)
-    rows = [row for row, (image, path) in enumerate(cached.paths.items()) if image in wanted and path.is_file()]
-    return cached.select(np.array(rows, int))
-
-
-def map_heats(source: Source, split: str, images: Sequence[str], output: int) -> dict[str, np.ndarray]:
-    """Return where the net, by an earlier convolution, sees signs of an output, image -> (size_px, size_px) float32."""
-    cached, of = select_squares(source, split, images), evidence.find_net(source.cache)
-    if cached is None or of is None or not cached.paths or of.making != cached.making:
-        return {}
-    pixels = [square.read_pixels(path, cached.making.size_px) for path in cached.paths.values()]
-    heats, _ = draw_heat(of, cached, pixels, np.full(len(pixels), output))["fine"]
-    return dict(zip(cached.images, heats, strict=True))
-
-
-def draw_heat(
-    of: Checkpoint, cached: CachedSquares, pixels: Sequence[np.ndarray], levels: np.ndarray
-) -> dict[str, tuple[np.ndarray, list[np.ndarray]]]:
-    """Return where a net sees signs of the levels (n,): grain -> heat (n, size_px, size_px), and over n squares.
-
-    The net sees the middle of a square; there is no heat around it.
-    """
+    cached, position = read_squares(source.cache, folder, source.layout), {image: at for at, image in enumerate(images)}
+    rows = [row for row, (image, path) in enumerate(cached.paths.items()) if image in position and path.is_file()]
+    cached = cached.select(np.array(rows, int))
+    squares = [square.read_pixels(path, cached.making.size_px) for path in cached.paths.values()]
+    seen, of = Seen(list(cached.images), cached.making, squares, [], []), evidence.find_net(source.cache)
+    if not squares or of is None or of.making != cached.making:
+        return seen
     # Torch takes a second and a half: a report on scores alone does not wait for it.
     import torch
 
@@ -102,12 +85,13 @@ def draw_heat(
     from dr.training.learner import load_net
 
     net = load_net(of)
-    squares = store.load(cached, of.mean, of.std, torch.device("cpu"), "memory", Path())
-    margin = (squares.size_px - net.image_px) // 2
-    middle = slice(margin, margin + net.image_px)
-    centers, drawn = crops.cut_centers(squares, net.image_px), {}
-    for grain, layer in HEAT_LAYERS.items():
-        heats = np.zeros(squares.pixels.shape[:3], np.float32)
-        heats[:, middle, middle] = heat.map_heat(net, centers, levels, layer)
-        drawn[grain] = heats, [heat.blend_heat(*both) for both in zip(pixels, heats, strict=True)]
-    return drawn
+    loaded = store.load(cached, of.mean, of.std, torch.device("cpu"), "memory", Path())
+    margin = (loaded.size_px - net.image_px) // 2
+    middle = slice(margin, margin + net.image_px)  # all that the net sees: there is no heat around it
+    centers, at = crops.cut_centers(loaded, net.image_px), [position[image] for image in seen.images]
+    for layer, outputs in asked:
+        heats = np.zeros(loaded.pixels.shape[:3], np.float32)
+        heats[:, middle, middle] = heat.map_heat(net, centers, outputs[at], layer)
+        seen.heats.append(heats)
+        seen.heated.append([heat.blend_heat(*both) for both in zip(squares, heats, strict=True)])
+    return seen

@@ -1,5 +1,6 @@
-"""What the report's sections say: evidence in, texts, tables and figures for the template out."""
+"""What the report's sections say: evidence in, texts, rows of tables and figures for the template out."""
 
+import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,62 +24,62 @@ from submissions.report.findings import describe_findings
 TILES = 8  # typical photographs on the crop sheet, and as many of the least sure
 HARDEST = 6  # patients shown with their pictures
 MISTAKEN = 12  # images given a wrong class, likewise
-REJECTED_SHOWN = AUDITED_SHOWN = 100
+MOST_ROWS = 100  # of rejected photographs, and of what training and test have in common
 
 
 def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str, Any]:
     """Return everything the template shows. Raises InputError if the cache holds nothing to report on."""
-    groups, histories = evidence.read_groups(source), evidence.read_histories(source.cache)
+    groups, histories, task = evidence.read_groups(source), evidence.read_histories(source.cache), source.layout.task
+    first, (headline, figure) = groups[0] if groups else None, HEADLINES[task.kind]
     crops = []
     if manifest.read_manifest(source.cache / "crop"):
         crops = sorted(crop.list_cropped(source.data, source.cache), key=lambda cropped: cropped[2]["confidence"])
     if not (groups or histories or crops):
         raise InputError(f"{source.cache}: holds nothing to report on; run ./run_all.sh first")
-    if others and not groups:
-        raise InputError(
-            f"--compare: {source.cache} has no scores of images whose {TARGETS[source.layout.task.kind]} is known"
-        )
-    kept = {name: manifest.read_manifest(source.cache / folder) for name, folder in evidence.REPORTED.items()}
-    stages = {name: written for name, written in kept.items() if written}
-    unusable = rejected.read_rejected(source.cache)
-    task, shared = source.layout.task, evidence.read_audit(source.cache)
-    described = describe_classes(source, groups) | describe_findings(source, groups)
+    if others and first is None:
+        raise InputError(f"--compare: {source.cache} has no scores of images whose {TARGETS[task.kind]} is known")
     kappas = {of.title: measure_steps(task, of) for of in groups}
-    hardest = show_hardest(source, groups[0]) if groups and task.kind == "levels" else {}
-    headline, figure = HEADLINES[task.kind]
-    return described | {
-        "task": task,
-        "kind": task.kind,
-        "target": TARGETS[task.kind],
-        "targets": task.kind,
-        "headline": headline,
-        "figure": figure,
+    steps = dict.fromkeys(step for measured in kappas.values() for step in measured)
+    shares, reliability = share_levels(source, first), measure_scores(first) if first else {}
+    names = [f"{level} {word}" for level, word in enumerate(task.names)] if task.kind == "levels" else task.names
+    unusable, shared = rejected.read_rejected(source.cache), evidence.read_audit(source.cache)
+    content = {
         "name": name,
         "disclaimer": stage.NOTICE,
-        "level_names": task.names,
-        "data": describe_data(source, len(unusable)),
-        "stages": stages,
-        "times": stage.read_times(source.cache),
-        "versions": list_versions(stages),
+        "task": task,
+        "target": TARGETS[task.kind],
+        "figure": figure,
+        "first": first,
         "groups": groups,
-        "beside": compare(task, groups[0], evidence.read_others(groups[0], others, task)) if others and groups else {},
+        **describe_run(source, len(unusable)),
         "kappas": kappas,
         "cards": {of.title: find_card(task, of, kappas[of.title]) for of in groups},
-        "steps": list(dict.fromkeys(step for measured in kappas.values() for step in measured)),
-        "confusions": {of.title: make_confusions(task, of) for of in groups if "confusion" not in described["lacking"]},
-        "agreements": {of.title: make_agreements(of) for of in groups if "agreement" not in described["lacking"]},
-        "reliability": measure_scores(groups[0]) if groups else {},
+        "steps": [[step, *(measured.get(step) for measured in kappas.values())] for step in steps],
+        "beside": compare(task, first, evidence.read_others(first, others, task)) if first and others else [],
+        "confusions": {of.title: make_confusions(task, of) for of in groups} if task.kind != "findings" else {},
         "histories": histories,
-        "shares": share_levels(source, groups),
-        "audit": shared and shared[:AUDITED_SHOWN],
-        "n_audit": Counter((row["what"], row["part"], row["other_part"]) for row in shared or ()),
+        "epochs": list_epochs(histories, f"valid_{headline}"),
+        "agreements": {of.title: make_agreements(of) for of in groups} if task.kind == "levels" else {},
+        "reliability": reliability,
+        "errors": [[which, bins.error] for which, bins in reliability.items()],
+        "shares": shares,
+        "frequencies": [[name, *(f"{100 * share[row]:.1f}" for share in shares.values())]
+                        for row, name in enumerate(names)],
         "crops": draw_tiles(source.cache, crops),
         "n_crops": len(crops),
-        "rejected": unusable[:REJECTED_SHOWN],
+        "audit": shared and shared[:MOST_ROWS],
+        "n_audit": Counter((row[0], row[1], row[3]) for row in shared or ()),
+        "rejected": unusable[:MOST_ROWS],
         "n_rejected": Counter(row.split for row in unusable),
-        "hardest": hardest,
-        "has_heat": any(eye["heats"] for both in hardest.values() for eye in both),
-    }
+        "hardest": show_hardest(source, first) if first and first.scores and task.kind == "levels" else {},
+    }  # fmt: skip
+    if task.kind in evidence.FIGURES:
+        content |= describe_each(task, groups)
+    if task.kind == "findings":
+        content |= describe_findings(source, first)
+    elif task.kind == "classes":
+        content["mistaken"] = show_mistaken(source, first) if first else None
+    return content
 
 
 def measure_steps(task: Task, group: Group) -> dict[str, Worth]:
@@ -90,19 +91,42 @@ def measure_steps(task: Task, group: Group) -> dict[str, Worth]:
     return measures.measure_worth(group.patients, group.levels, group.given, counted)
 
 
-def compare(task: Task, group: Group, others: Mapping[str, np.ndarray]) -> dict[str, dict[str, Worth]]:
-    """Return the figures of this run and of others, scores (n, k) each, and by how much they exceed this run's.
+def compare(task: Task, group: Group, others: Mapping[str, np.ndarray]) -> list[list[Any]]:
+    """Return the figures of this run and of others, scores (n, k) each, and by how much they exceed this run's: rows.
 
     The differences are taken draw by draw of the same patients.
     """
-    scores = {"this run": list(group.scores.values())[-1], **others}
-    drawn = {run: draw_measures(task, group.patients, of, group.levels) for run, of in scores.items()}
-    own = drawn["this run"]
+    own = draw_measures(task, group.patients, group.last, group.levels)
+    rows: list[list[Any]] = [["run", *own], ["this run", *map(measures.estimate_drawn, own.values())]]
+    for run, scores in others.items():
+        drawn = draw_measures(task, group.patients, scores, group.levels)
+        both = [(of, of - own[name]) for name, of in drawn.items()]
+        rows.append([run, *(Worth(*map(measures.estimate_drawn, of)) for of in both)])
+    return rows
 
-    def weigh(values: np.ndarray, less: np.ndarray) -> Worth:
-        return Worth(measures.estimate_drawn(values), measures.estimate_drawn(values - less))
 
-    return {run: {name: weigh(values, own[name]) for name, values in of.items()} for run, of in drawn.items()}
+# --- what was run -----------------------------------------------------------------------------------------------------
+
+
+def describe_run(source: Source, n_rejected: int) -> dict[str, Any]:
+    """Return rows on the photographs and labels, on the stages, and on the libraries' versions, all that were used."""
+    data = {"folder": source.data.resolve().name}
+    for split, title in (("train", "training photographs"), ("test", "test photographs")):
+        images = list(source.layout.list_images(source.data, split).paths)
+        patients = len(set(readers.find_groups(source.layout, images)))
+        data[title] = f"{len(images):,} of {patients:,} patients" if images else "none here"
+    levels = evidence.read_training_levels(source)
+    data |= {"training labels": "none here" if levels is None else f"{len(levels):,}", "rejected": f"{n_rejected:,}"}
+    times, versions, stages = stage.read_times(source.cache), dict[str, dict[str, None]](), []
+    shown = {ran: str(datetime.timedelta(seconds=round(elapsed_s))) for ran, elapsed_s in times.items()}
+    for ran, folder in evidence.REPORTED.items():
+        if written := manifest.read_manifest(source.cache / folder):
+            parameters = {key: describe_value(of) for key, of in written["parameters"].items() if key != "version"}
+            stages.append([ran, shown.get(ran), parameters])
+            for library, version in written.get("versions", {}).items():
+                versions.setdefault(library, {})[version] = None
+    used = [[library, " and ".join(found)] for library, found in sorted(versions.items())]
+    return {"data": list(data.items()), "stages": stages, "versions": used, "preprocess_time": shown.get("preprocess")}
 
 
 def describe_value(value: Any) -> str:
@@ -114,39 +138,15 @@ def describe_value(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def describe_duration(elapsed_s: float) -> str:
-    """Return a time as hours, minutes and seconds."""
-    minutes, seconds = divmod(round(elapsed_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]
-    first = next((position for position, (count, _) in enumerate(parts) if count), len(parts) - 1)
-    return " ".join(f"{count} {unit}" for count, unit in parts[first:])
-
-
-# --- what was run -----------------------------------------------------------------------------------------------------
-
-
-def describe_data(source: Source, n_rejected: int) -> dict[str, str]:
-    """Return what is known of the photographs and labels: what -> how many."""
-    data = {"folder": source.data.resolve().name}
-    for split, title in (("train", "training photographs"), ("test", "test photographs")):
-        images = list(source.layout.list_images(source.data, split).paths)
-        patients = len(set(readers.find_groups(source.layout, images)))
-        data[title] = f"{len(images):,} of {patients:,} patients" if images else "none here"
-    levels = evidence.read_training_levels(source)
-    return data | {
-        "training labels": "none here" if levels is None else f"{len(levels):,}",
-        "rejected": f"{n_rejected:,}",
-    }
-
-
-def list_versions(stages: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Return the libraries' versions; where stages ran with different ones, all of them."""
-    found: dict[str, dict[str, None]] = {}
-    for written in stages.values():
-        for library, version in written.get("versions", {}).items():
-            found.setdefault(library, {})[version] = None
-    return {library: " and ".join(versions) for library, versions in sorted(found.items())}
+def list_epochs(histories: Mapping[str, Sequence[Mapping[str, Any]]], headline: str) -> list[list[Any]]:
+    """Return rows on the first, the best and the last epoch of each net: both log losses and the headline figure."""
+    rows = []
+    for run, figures in histories.items():
+        best = min(figures, key=lambda row: row["valid_log_loss"])
+        for label, row in (("first", figures[0]), ("least log loss", best), ("last", figures[-1])):
+            columns = ("train_log_loss", "valid_log_loss", headline)
+            rows.append([f"{run} {row['epoch']} ({label})", *(row[column] for column in columns)])
+    return rows
 
 
 def draw_tiles(cache: Path, crops: list[tuple[str, Path, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
@@ -167,6 +167,16 @@ def find_card(task: Task, group: Group, steps: dict[str, measures.Worth]) -> mea
     if task.kind != "classes":
         return list(steps.values())[-1].figure
     return measures.estimate_share(int((group.given[group.final] == group.levels).sum()), len(group.levels))
+
+
+def describe_each(task: Task, groups: Sequence[Group]) -> dict[str, Any]:
+    """Return what the last step is worth for classes or findings: a row for each group, and one for each of them."""
+    figures, overall, each = evidence.FIGURES[task.kind], [], {}
+    for group in groups:
+        *together, separate = figures.measure(group.patients, group.last, group.levels)
+        overall.append([group.title, *together])
+        each[group.title] = [[name, *of] for name, of in zip(task.names, separate, strict=True)]
+    return {"figures": figures, "overall": overall, "each": each}
 
 
 def make_confusions(task: Task, group: Group) -> list[dict[str, Any]]:
@@ -200,85 +210,68 @@ def make_agreements(group: Group) -> list[dict[str, Any]]:
 
 def measure_scores(group: Group) -> dict[str, measures.Reliability]:
     """Return how reliable the scores are before and after the blend."""
+    before = "before the blend" if BLEND in group.scores else "the net"
     return {
         name: measures.measure_reliability(group.patients, group.scores[step], group.levels)
-        for name, step in (
-            ("before the blend" if BLEND in group.scores else "the net", NET),
-            ("after the blend", BLEND),
-        )
+        for name, step in ((before, NET), ("after the blend", BLEND))
         if step in group.scores
     }
 
 
-def share_levels(source: Source, groups: list[Group]) -> dict[str, np.ndarray]:
+def share_levels(source: Source, group: Group | None) -> dict[str, np.ndarray]:
     """Return how frequent the levels are: in the training labels, expected and given in the test set, true in a group.
 
     Without a test set, expected and given in the validation fold.
     """
-    task, split = source.layout.task, "test"
-    scores, given = evidence.read_steps(source, split)
+    task, shares, training = source.layout.task, {}, evidence.read_training_levels(source)
+    split, (scores, given) = "test", evidence.read_steps(source, "test")
     if not scores:
-        split = "valid"
-        scores, given = evidence.read_steps(source, split)
-    shares, training = {}, evidence.read_training_levels(source)
+        split, (scores, given) = "valid", evidence.read_steps(source, "valid")
     if training is not None:
         shares["training labels"] = find_prior(task, training.to_numpy())
     if scores:
         shares["expected by the scores"] = scores.get(BLEND, list(scores.values())[-1]).to_numpy().mean(axis=0)
     for assigned in [levels for step, levels in given.items() if step not in scores]:
         shares["given"] = find_prior(task, assigned.to_numpy())
-    if groups and groups[0].split == split:
-        shares["true"] = find_prior(task, groups[0].levels)
+    if group and group.split == split:
+        shares["true"] = find_prior(task, group.levels)
     return shares
 
 
-def describe_classes(source: Source, groups: list[Group]) -> dict[str, Any]:
-    """Return what the page says of classes alone: their figures, and the images mistaken for another class."""
-    if source.layout.task.kind != "classes":
-        return {"lacking": {"classes", "mistaken"}}
-    last = {group.title: list(group.scores.values())[-1] for group in groups}
-    figures = {of.title: measures.measure_classes(of.patients, last[of.title], of.levels) for of in groups}
-    mistaken, n_mistaken = show_mistaken(source, groups[0]) if groups else (None, 0)
-    lacking = {"agreement", "hardest"}
-    return {"lacking": lacking, "classes": figures, "mistaken": mistaken, "n_mistaken": n_mistaken}
-
-
-def show_mistaken(source: Source, group: Group) -> tuple[list[dict[str, Any]], int]:
-    """Return the images given a wrong class, those with the least score of the true one first, and how many there are.
+def show_mistaken(source: Source, group: Group) -> list[dict[str, Any]]:
+    """Return the images given a wrong class, those with the least score of the true one first.
 
     Each with the heat of the class given and of the true one.
     """
-    names, scores = source.layout.task.names, list(group.scores.values())[-1]
-    given, true = group.given[group.final], group.levels
-    wrong = np.flatnonzero(given != true)
-    shown = wrong[np.argsort(scores[wrong, true[wrong]], kind="stable")][:MISTAKEN]
-    images = [group.images[row] for row in shown]
-    of = [pictures.show_eyes(source, group.split, images, targets[shown]) for targets in (given, true)]
-    mistaken: list[dict[str, Any]] = []
-    for row, image in zip(shown, images, strict=True):
-        entry = {"image": image, "true": names[true[row]], "given": names[given[row]]}
-        heats = [both[image][1].get("coarse") if image in both else None for both in of]
-        entry["square"] = of[0][image][0] if image in of[0] else None
-        entry["heats"] = {name: heat for name, heat in zip((entry["given"], entry["true"]), heats, strict=True) if heat}
-        mistaken.append(entry | {"scores": dict(zip(names, scores[row], strict=True))})
-    return mistaken, len(wrong)
+    names, given, true = source.layout.task.names, group.given[group.final], group.levels
+    rows = np.flatnonzero(given != true)
+    rows = rows[np.argsort(group.last[rows, true[rows]], kind="stable")][:MISTAKEN]
+    images = [group.images[row] for row in rows]
+    shown = pictures.show_images(source, group.split, images, [("last", given[rows]), ("last", true[rows])])
+    mistaken = []
+    for image, row in zip(images, rows, strict=True):
+        titles = "as the net is given it", f"{names[given[row]]}, given", f"{names[true[row]]}, true"
+        note = ", ".join(f"{name} {100 * score:.1f} %" for name, score in zip(names, group.last[row], strict=True))
+        title = f"{image}: {names[true[row]]}, taken for {names[given[row]]}"
+        captions = dict(zip(titles, shown.get(image, []), strict=False))
+        mistaken.append({"image": image, "title": title, "pictures": captions, "note": note})
+    return mistaken
 
 
 def show_hardest(source: Source, group: Group) -> dict[str, list[dict[str, Any]]]:
     """Return the patients that are hardest to grade with their eyes: patient -> eyes, left first."""
-    if not group.scores:
-        return {}
-    last = list(group.scores)[-1]
-    given, explained = group.given[group.final], group.given[NET if NET in group.given else last]
-    ranked = measures.rank_groups(group.patients, group.levels, given, group.scores[last])[:HARDEST]
+    given = group.given[group.final]
+    explained = group.given[NET if NET in group.given else list(group.scores)[-1]]
+    ranked = measures.rank_groups(group.patients, group.levels, given, group.last)[:HARDEST]
     rows = [row for patient in ranked for row, whose in enumerate(group.patients) if whose == patient]
-    shown = pictures.show_eyes(source, group.split, [group.images[row] for row in rows], explained[rows])
+    asked = [("last", explained[rows]), ("fine", explained[rows])]
+    shown = pictures.show_images(source, group.split, [group.images[row] for row in rows], asked)
     hardest: dict[str, list[dict[str, Any]]] = {patient: [] for patient in ranked}
     for row in rows:
-        scores = {whose: group.scores.get(step) for whose, step in (("net", NET), ("blend", BLEND))}
-        square, heats = shown.get(group.images[row], (None, {}))
-        eye = {"image": group.images[row], "square": square, "heats": heats}
-        eye |= {"level": group.levels[row], "given": given[row], "explained": explained[row]}
-        eye["scores"] = {whose: of[row] for whose, of in scores.items() if of is not None}
-        hardest[group.owners[row].group].append(eye)
+        titles = "photograph", *(f"level {explained[row]}, {grain}" for grain in ("coarse", "fine"))
+        captions = dict(zip(titles, shown.get(group.images[row], []), strict=False))
+        voices = {"net": group.scores.get(NET), "blend": group.scores.get(BLEND)}
+        scores = {whose: of[row] for whose, of in voices.items() if of is not None}
+        eye = {"image": group.images[row], "level": group.levels[row], "given": given[row]}
+        hardest[group.owners[row].group].append(eye | {"scores": scores, "pictures": captions})
     return hardest
