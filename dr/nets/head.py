@@ -14,8 +14,7 @@ class Head(nn.Module):
     They may first be squeezed by a convolution of 1×1 with BatchNorm without scale. The features are what lies at all
     places of the maps, or if `is_averaged` the means over them, as pretrained nets have it. If `is_paired`, the
     features of a patient's other eye correct what an eye's own say: the article names a single network for both as its
-    untried idea. What is added starts at 0, so that untrained it changes nothing. Without any squeezed maps or hidden
-    units there is no such layer.
+    untried idea. What is added starts at 0, so that untrained it changes nothing.
     """
 
     def __init__(

@@ -39,13 +39,7 @@ class Pretrained(nn.Module):
 
     def look(self, images: torch.Tensor, layer: str | int) -> Look:
         """Return a forward pass seen at "last", Grad-CAM proper, or "fine", with more places."""
-        grid = self.grids[str(layer)]
-        if not grid.module:
-            with torch.no_grad():
-                maps = self(images)
-            maps.requires_grad_()
-            return Look(maps, maps, grid.stride, layer != "last", grid.offset)
-        seen = []
+        grid, seen = self.grids[str(layer)], []
 
         def begin(_module: nn.Module, _given: object, made: torch.Tensor) -> torch.Tensor:
             torch.set_grad_enabled(True)  # from here on, and only here; no_grad's end puts it back
@@ -53,7 +47,7 @@ class Pretrained(nn.Module):
             is_same = made.shape[1] == grid.n_channels
             return (seen[0] if is_same else seen[0].permute(0, 2, 3, 1)).clone()  # the next layer may work in place
 
-        hook = self.model.get_submodule(grid.module).register_forward_hook(begin)
+        hook = (self.model.get_submodule(grid.module) if grid.module else self).register_forward_hook(begin)
         try:
             with torch.no_grad():
                 features = self(images)

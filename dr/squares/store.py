@@ -1,6 +1,4 @@
-"""Squares in memory, as the net is given them: uint8 pixels and a lookup table each, in device memory, in main memory
-or in a memory-mapped file under CACHE/dr/pixels.
-"""
+"""Squares as the net is given them: uint8 pixels, in memory or in a file under CACHE/dr/pixels, and a lookup table."""
 
 import dataclasses
 import functools
