@@ -5,8 +5,6 @@ Of findings CACHE/dr/thresholds.csv, too: from which score on each is believed, 
 python -m dr.predict --data DIR --cache DIR [--views N] [--epochs-averaged last:5] [--run NAME] [--average RUN...]
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import itertools
@@ -15,7 +13,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,9 +31,6 @@ from preprocess.recipes import recipe
 from preprocess.samples import readers
 from preprocess.samples.layout import Layout, Task
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 VERSION = 2  # raise it when the same checkpoints give other scores
 
 
@@ -44,7 +39,6 @@ class Split(NamedTuple):
 
     name: str  # valid or test
     squares: CachedSquares
-    digests: dict[str, str]
     wanted: list[str]
 
 
@@ -59,7 +53,7 @@ def predict(options: argparse.Namespace) -> None:
     parameters = {"version": VERSION, "views": options.views, "epochs": epochs}
     digests = {f"epoch {epoch}": trained.checkpoints[epoch] for epoch in epochs}
     for split in splits:
-        digests |= split.digests | {f"{split.name} images": files.hash_text(json.dumps(split.wanted))}
+        digests |= split.squares.digests | {f"{split.name} images": files.hash_text(json.dumps(split.wanted))}
     if manifest.find_change(folder, parameters, digests) is None:
         print("dr.predict: cached")
         return
@@ -69,9 +63,9 @@ def predict(options: argparse.Namespace) -> None:
     for split in splits:
         scores = score_split(options, trained, split, epochs)  # (n_epochs, n_views, n, k)
         prior = np.array(runs.read_checkpoint(trained, epochs[-1]).prior)
-        for name, table in (("scores", scores.mean(axis=(0, 1))), ("single", scores[-1, 0])):
-            own = dict(zip(split.squares.images, table, strict=True))
-            found[f"{name}_{split.name}.csv"] = split.wanted, fill_rejected(own, split.wanted, layout, prior)
+        for name, own in (("scores", scores.mean(axis=(0, 1))), ("single", scores[-1, 0])):
+            filled = fill_rejected(split.squares.images, own, split.wanted, layout, prior)
+            found[f"{name}_{split.name}.csv"] = split.wanted, filled
     write_tables(folder, options.data, layout, found, parameters, digests)
 
 
@@ -123,10 +117,7 @@ def choose_epochs(text: str, trained: Trained, task: Task) -> list[int]:
 
 
 def find_valid(options: argparse.Namespace, layout: Layout, trained: Trained) -> Split | None:
-    """Return the validation fold, None if there are no labels.
-
-    Raises InputError if the net was trained on other squares than those there now.
-    """
+    """Return the validation fold, None if there are no labels. Raises InputError if the net was trained on others."""
     labels = options.data / layout.labels["train"]
     if not labels.exists():
         print(f"dr.predict: no {labels}, so the validation fold is not scored")
@@ -136,8 +127,8 @@ def find_valid(options: argparse.Namespace, layout: Layout, trained: Trained) ->
     if change:
         raise InputError(f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again")
     is_held_out = training_set.find_held_out(trained.parameters["folds"], trained.parameters["fold"])
-    squares = training_set.squares.select(np.flatnonzero(is_held_out))
-    return Split("valid", squares, training_set.digests, squares.images)
+    squares = training_set.squares.select(np.flatnonzero(is_held_out))._replace(digests=training_set.digests)
+    return Split("valid", squares, squares.images)
 
 
 def find_test(options: argparse.Namespace, layout: Layout) -> Split | None:
@@ -160,12 +151,12 @@ def find_test(options: argparse.Namespace, layout: Layout) -> Split | None:
     asked = f"the test set of {options.data}"
     tables.check_same_images(missing, expected, asked, f"{options.cache}/resize/test; preprocess them")
     rejected.check_rejected(options.cache, {image: reasons[image] for image in missing}, options.allow_rejected)
-    return Split("test", squares, squares.digests, wanted)
+    return Split("test", squares, wanted)
 
 
 def score_split(options: argparse.Namespace, trained: Trained, split: Split, epochs: Sequence[int]) -> np.ndarray:
     """Return the scores of a split, (n_epochs, n_views, n, k); each epoch's are kept on disk."""
-    made_from = [split.squares.images, sorted(split.digests.items())]
+    made_from = [split.squares.images, sorted(split.squares.digests.items())]
     paths = {epoch: trained.folder.parent / "views" / f"{split.name}_{epoch:04}.npz" for epoch in epochs}
     scores, keys = {}, {}
     for epoch, path in paths.items():
@@ -189,15 +180,14 @@ def score_split(options: argparse.Namespace, trained: Trained, split: Split, epo
 
 
 def fill_rejected(
-    scores: Mapping[str, np.ndarray], wanted: Sequence[str], layout: Layout, prior: np.ndarray
+    images: Sequence[str], scores: np.ndarray, wanted: Sequence[str], layout: Layout, prior: np.ndarray
 ) -> np.ndarray:
     """Return scores (n, k) of all wanted images: one without any gets the mean of its group's, else the prior, (k,)."""
-    of_group: dict[str, list[np.ndarray]] = {}
-    for image, row in scores.items():
-        of_group.setdefault(layout.find_owner(image).group, []).append(row)
-    owners = {image: layout.find_owner(image) for image in wanted}
-    means = {image: np.mean(of_group.get(owner.group, [prior]), axis=0) for image, owner in owners.items()}
-    return np.array([scores.get(image, means[image]) for image in wanted])
+    import pandas as pd
+
+    every = pd.DataFrame(scores, list(images)).reindex(wanted)
+    means = every.groupby(readers.find_groups(layout, wanted)).transform("mean")
+    return every.fillna(means).fillna(dict(enumerate(prior))).to_numpy()
 
 
 def average_runs(data: Path, cache: Path, run: str | None, names: Sequence[str | None], layout: Layout) -> None:
@@ -212,12 +202,18 @@ def average_runs(data: Path, cache: Path, run: str | None, names: Sequence[str |
         raise InputError(f"{folder}: holds a net of its own; give the mean another name by --run")
     if repeated := [title for title in titles if titles.count(title) > 1]:
         raise InputError(f"--average: {repeated[0]} comes twice")
+    import pandas as pd
+
     means: dict[str, tuple[list[str], np.ndarray]] = {}
     inputs: dict[str, str] = {}
     for table in ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv"):
         paths = [source / table for source in folders]
         if any(path.exists() for path in paths):
-            mean = average_tables({path: read_scores(path, layout.task) for path in paths}, "valid" in table)
+            scores = {path: read_scores(path, layout.task) for path in paths}
+            for (path, own), (other_path, other) in itertools.combinations(scores.items(), 2):
+                if "test" in table or len(own.index.intersection(other.index)):
+                    tables.check_same_images(own.index, other.index, path, other_path)
+            mean = pd.concat(scores.values()).groupby("image").mean()
             means[table] = list(mean.index), mean.to_numpy()
             inputs |= {str(path.relative_to(cache)): files.hash_file(path) for path in paths}
     if not means:
@@ -225,19 +221,6 @@ def average_runs(data: Path, cache: Path, run: str | None, names: Sequence[str |
     write_tables(folder, data, layout, means, {"average": list(names)}, inputs)
     for table, (images, _) in means.items():
         print(f"dr.predict: {table}: {len(images)} images, mean of {', '.join(titles)}")
-
-
-def average_tables(scores: Mapping[Path, pd.DataFrame], is_split: bool) -> pd.DataFrame:
-    """Return each image's mean over the tables that have it, path -> scores.
-
-    Raises InputError, naming some, if the images differ; if `is_split`, two tables may also have none in common.
-    """
-    import pandas as pd
-
-    for (path, own), (other_path, other) in itertools.combinations(scores.items(), 2):
-        if not is_split or len(own.index.intersection(other.index)):
-            tables.check_same_images(own.index, other.index, path, other_path)
-    return pd.concat(scores.values()).groupby("image").mean()
 
 
 def parse_epochs(text: str) -> str:

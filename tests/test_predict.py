@@ -143,7 +143,8 @@ def test_rejected_eyes_are_not_learned_from_and_need_permission_and_one_not_prep
     predict.main([*places, "--views", "1", "--allow-rejected"])
     scores = read(cache / "dr" / "scores_test.csv")
     prior = checkpoint.read(cache / "dr" / "epochs" / "0001.pt").prior
-    alone = predict.fill_rejected({}, ["1_left", "1_right"], RETINA, np.array(prior))  # with a fellow rejected, too
+    both = ["1_left", "1_right"]  # with a fellow rejected, too
+    alone = predict.fill_rejected([], np.empty((0, 5)), both, RETINA, np.array(prior))
     assert len(scores) == 4 and np.array_equal(alone, [prior] * 2)
     patient = broken.stem.split("_")[0]
     assert scores.loc[f"{patient}_left"].tolist() == scores.loc[f"{patient}_right"].tolist()
