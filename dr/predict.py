@@ -185,7 +185,7 @@ def fill_rejected(
     """Return scores (n, k) of all wanted images: one without any gets the mean of its group's, else the prior, (k,)."""
     import pandas as pd
 
-    every = pd.DataFrame(scores, list(images)).reindex(wanted)
+    every = pd.DataFrame(scores, list(images)).reindex(list(wanted))
     means = every.groupby(readers.find_groups(layout, wanted)).transform("mean")
     return every.fillna(means).fillna(dict(enumerate(prior))).to_numpy()
 
