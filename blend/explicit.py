@@ -7,7 +7,7 @@ from typing import Any
 
 from dr.scores import NORMALIZE
 from dr.task import explain_absence
-from preprocess.cache import files, manifest, stage
+from preprocess.cache import files, stage
 from preprocess.recipes import recipe
 from preprocess.samples import readers
 from preprocess.samples.layout import Layout
@@ -52,19 +52,6 @@ def run(
         with stage.working(options.cache, name):
             summary = work_in_cache(options, layout)
     print(f"{name}: {summary}", file=files.summary_stream(options.out))
-
-
-def renew(
-    folder: Path, name: str, parameters: Mapping[str, Any], inputs: Mapping[str, str],
-    outputs: Iterable[str], make: Callable[[], str],
-) -> str:  # fmt: skip
-    """Make the outputs of a stage in the cache, if they are not up to date; return one line on what was done."""
-    change = manifest.find_change(folder, parameters, inputs)
-    if change is None:
-        return "cached"
-    summary = make()
-    manifest.write_manifest(folder, name, parameters, inputs, {out: files.hash_file(folder / out) for out in outputs})
-    return f"{summary} ({change})"
 
 
 def _join(options: Iterable[str]) -> str:

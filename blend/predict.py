@@ -48,7 +48,7 @@ def predict_cached(options: argparse.Namespace, layout: Layout) -> str:
         return "no test set; the validation fold's scores are cross-fitted"
 
     outputs = (*VALID, *(TEST if test.exists() else ()))
-    return explicit.renew(folder, NAME, {"version": VERSION}, inputs, outputs, blend)
+    return manifest.renew(folder, NAME, {"version": VERSION}, inputs, outputs, blend)
 
 
 def predict(

@@ -16,7 +16,7 @@ from blend.pairs import N_FOLDS, SEED, cross_fit, pair_eyes, read_owners
 from dr.measures import expect_levels, measure_log_loss
 from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of, write_scores
 from dr.task import find_prior, name_columns
-from preprocess.cache import files, stage
+from preprocess.cache import files, manifest, stage
 from preprocess.cache.errors import InputError
 from preprocess.samples.layout import Layout, Task
 
@@ -43,7 +43,7 @@ def train_cached(options: argparse.Namespace, layout: Layout) -> str:
     parameters = {"version": VERSION, "method": options.method, "n_folds": N_FOLDS, "seed": SEED}
     inputs = {"scores_valid": files.hash_file(scores), "labels": files.hash_file(labels)}
     fit = partial(train, options, layout, scores, labels, folder / "model.pt", folder)
-    return explicit.renew(folder, NAME, parameters, inputs, ("model.pt", *OUT_OF_FOLD), fit)
+    return manifest.renew(folder, NAME, parameters, inputs, ("model.pt", *OUT_OF_FOLD), fit)
 
 
 def train(

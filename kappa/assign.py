@@ -15,7 +15,7 @@ from dr.measures import quadratic_weighted_kappa, round_levels
 from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of
 from kappa import anneal, exact
 from kappa.proxy import expected_kappa
-from preprocess.cache import files, stage, tables
+from preprocess.cache import files, manifest, stage, tables
 from preprocess.cache.errors import InputError
 from preprocess.samples.layout import Layout
 
@@ -62,7 +62,7 @@ def assign_cached(options: argparse.Namespace, layout: Layout) -> str:
         return f"{summary}; validation fold: QWK {kappa:.4f}, proxy {expected_kappa(scores, levels):.4f}"
 
     parameters, inputs = {"version": VERSION, "method": options.method}, {"scores_test": files.hash_file(scores_from)}
-    return explicit.renew(folder, NAME, parameters, inputs, ["levels_test.csv"], make)
+    return manifest.renew(folder, NAME, parameters, inputs, ["levels_test.csv"], make)
 
 
 def assign(options: argparse.Namespace, layout: Layout, scores_from: Path, out: Path) -> str:

@@ -39,21 +39,19 @@ def normalize(cache: Path, method: str) -> None:
     if not splits:
         raise InputError(f"{cache}/resize: holds no images; run python -m preprocess.resize first")
     inputs = {f"resize {split}": manifest.read_output(cache / "resize", split, "preprocess.resize") for split in splits}
-    change = manifest.find_change(folder, parameters, inputs)
-    if change is None:
-        print("normalize: cached")
-        return
-    print(f"normalize: {change}")
-    outputs = {}
-    for split in splits:
-        named, histograms = images.read_histograms(cache, split)
-        path = folder / f"{split}.npz"
-        luts = square.make_luts(histograms, method)
-        with files.replacing(path) as partial:
-            np.savez(partial, images=np.array(named, dtype=str), luts=luts, method=np.array(method))
-        outputs[path.name] = files.hash_file(path)
-        print(f"normalize: {split}: {len(named)} images")
-    manifest.write_manifest(folder, "normalize", parameters, inputs, outputs)
+
+    def make() -> str:
+        told = []
+        for split in splits:
+            named, histograms = images.read_histograms(cache, split)
+            luts = square.make_luts(histograms, method)
+            with files.replacing(folder / f"{split}.npz") as partial:
+                np.savez(partial, images=np.array(named, dtype=str), luts=luts, method=np.array(method))
+            told.append(f"{len(named)} images of {split}")
+        return ", ".join(told)
+
+    outputs = [f"{split}.npz" for split in splits]
+    print(f"normalize: {manifest.renew(folder, 'normalize', parameters, inputs, outputs, make)}")
 
 
 def main(argv: list[str] | None = None) -> None:

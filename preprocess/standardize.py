@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocess import images, normalize
-from preprocess.cache import files, manifest, progress, stage, tables
+from preprocess.cache import manifest, progress, stage, tables
 from preprocess.cache.errors import InputError
 from preprocess.picture import cut, square
 from preprocess.recipes import recipe
@@ -39,7 +39,12 @@ def read_channels(cache: Path, wanted: Sequence[str]) -> tuple[np.ndarray, np.nd
     path = cache / "standardize" / "moments.csv"
     table = tables.read_table(path, ["image", *COLUMNS])
     tables.check_same_images(wanted, set(wanted) & set(table["image"]), "the training set", path)
-    total = tables.read_numbers(path, table, COLUMNS)[table["image"].isin(list(wanted))].sum(axis=0)
+    return pool_moments(tables.read_numbers(path, table, COLUMNS)[table["image"].isin(list(wanted))], path)
+
+
+def pool_moments(moments: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the channels' mean and standard deviation of moments (n, 7). Raises InputError, naming the path, of 0."""
+    total = moments.sum(axis=0)
     mean = total[1:4] / total[0]
     variance = total[4:7] / total[0] - mean**2
     if not (variance > 1e-9).all():
@@ -69,25 +74,21 @@ def standardize(cache: Path) -> None:
         "resize train": manifest.read_output(cache / "resize", "train", "preprocess.resize"),
         "normalize train": manifest.read_output(cache / "normalize", "train.npz", "preprocess.normalize"),
     }
-    change = manifest.find_change(folder, PARAMETERS, inputs)
-    if change is None:
-        print("standardize: cached")
-        return
-    print(f"standardize: {change}")
-    named, histograms = images.read_histograms(cache, "train")
-    known, luts = normalize.read_luts(cache, "train")
-    tables.check_same_images(named, known, cache / "resize", cache / "normalize")  # which have one order
-    making = square.read_making(cache)
-    if making.normalize == "local":
-        histograms, luts = count_finished(cache, named, luts, making), square.leave_luts(luts, making.normalize)
-    moments = measure_moments(histograms, luts)
-    rows = {image: dict(zip(COLUMNS, row, strict=True)) for image, row in zip(named, moments.tolist(), strict=True)}
-    tables.write_table(folder / "moments.csv", ("image", *COLUMNS), rows)
-    outputs = {"moments.csv": files.hash_file(folder / "moments.csv")}
-    manifest.write_manifest(folder, "standardize", PARAMETERS, inputs, outputs)
-    mean, std = read_channels(cache, named)
-    shown = f"mean {np.round(mean, 2).tolist()}, standard deviation {np.round(std, 2).tolist()}"
-    print(f"standardize: {shown} (RGB, 0-255)")
+
+    def make() -> str:
+        named, histograms = images.read_histograms(cache, "train")
+        known, luts = normalize.read_luts(cache, "train")
+        tables.check_same_images(named, known, cache / "resize", cache / "normalize")  # which have one order
+        making = square.read_making(cache)
+        if making.normalize == "local":
+            histograms, luts = count_finished(cache, named, luts, making), square.leave_luts(luts, making.normalize)
+        moments = measure_moments(histograms, luts)
+        rows = ([image, *row] for image, row in zip(named, moments.tolist(), strict=True))
+        tables.write_rows(folder / "moments.csv", ("image", *COLUMNS), rows)
+        mean, std = pool_moments(moments, folder / "moments.csv")
+        return f"mean {mean.round(2).tolist()}, standard deviation {std.round(2).tolist()} (RGB, 0-255)"
+
+    print(f"standardize: {manifest.renew(folder, 'standardize', PARAMETERS, inputs, ['moments.csv'], make)}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,19 @@ def find_change(folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str
         if files.hash_file(path) != digest:
             return f"{name} is not what was written"
     return None
+
+
+def renew(
+    folder: Path, name: str, parameters: Mapping[str, Any], inputs: Mapping[str, str],
+    outputs: Iterable[str], make: Callable[[], str],
+) -> str:  # fmt: skip
+    """Make the outputs of a stage in the cache, if they are not up to date; return one line on what was done."""
+    change = find_change(folder, parameters, inputs)
+    if change is None:
+        return "cached"
+    summary = make()
+    write_manifest(folder, name, parameters, inputs, {out: files.hash_file(folder / out) for out in outputs})
+    return f"{summary} ({change})"
 
 
 def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:

@@ -44,12 +44,12 @@ def place_lesions(rng, level, anatomy, vessels, frame):
     return pd.DataFrame(rows, columns=["kind", "x", "y", "radius"])
 
 
-def place_in_quadrants(rng, n, anatomy, frame, reach=0.8):
+def place_in_quadrants(rng, n, anatomy, frame):
     """Return (n, 2) places that visit the four quadrants in turn, in the picture and off the optic disc."""
     first = rng.integers(4)
     quadrants = (first + np.arange(n)) % 4
     angles = (quadrants + rng.uniform(0.08, 0.92, n)) * np.pi / 2
-    distances = reach * np.sqrt(rng.uniform(0.06, 1, n))
+    distances = 0.8 * np.sqrt(rng.uniform(0.06, 1, n))
     places = np.stack([distances * np.cos(angles), distances * np.sin(angles)], axis=1)
     top, bottom = find_limits(frame)
     places[:, 1] *= np.where(places[:, 1] < 0, min(1.0, -top), min(1.0, bottom))
