@@ -25,7 +25,7 @@ LAYERS = ("fine", "last")  # those of dr.nets.heat, which needs torch
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 92)
 SUFFIX = "_heat.jpeg"
 UNLIKE = "unlike what the net was trained on"
-UNKNOWN = "what the net was trained on looks like is not known: too few images, or an older version of dr.train"
+UNKNOWN = "what the net was trained on looks like is not known: too few images"
 NOBODY = Owner("")  # whose eye a photograph shows does not matter where its fellow is not asked
 
 

@@ -163,7 +163,7 @@ def write_card(described: dict[str, Any], measured: dict[str, Estimate], n_held_
     """Return the model card, in Markdown."""
     nets, making, task = described["nets"], described["making"], described["task"]
     voices = "\n".join(
-        f"- {net['net']}, epoch {net['epoch']}, learned from {net['n_images'] or 'unknown'} images; counts "
+        f"- {net['net']}, epoch {net['epoch']}, learned from {net['n_images']} images; counts "
         f"{net['share']:.3g}, by {net['views']} views; checkpoint {net['checkpoint'][:16]}"
         for net in nets
     )

@@ -43,6 +43,7 @@ NET = {  # the content of a checkpoint of dr.train, but for the size of its net
     "std": [60.0] * 3,
     "net": {"weight": torch.zeros(3)},
     "optimizer": {"weight": {"momentum_buffer": torch.zeros(3)}},
+    **{"scaler": {}, "n_images": 4, "likeness": {}, "raw": None},
 }
 BLEND = {"format": mlp.FORMAT, "fellow_weight": 0.3, "nets": [mlp.make_net(10, 5, torch.Generator().manual_seed(0))]}
 KINDS = {"net": (checkpoint.read, NET), "blend": (mlp.load_blend, BLEND)}

@@ -43,11 +43,10 @@ class Checkpoint:
     prior: list[float]  # the share of each output among them
     net: dict[str, torch.Tensor]  # its weights, or their average, see Settings.ema
     optimizer: dict[str, dict[str, torch.Tensor]]  # parameter -> what the optimizer keeps of it
-    # Of these an older version of dr.train may have known nothing.
-    scaler: dict[str, float] | None = None  # of float16's gradients, see Learner
-    n_images: int | None = None  # how many it learned from
-    likeness: dict[str, torch.Tensor] | None = None  # what they look like, see dr.training.likeness; {} of too few
-    raw: dict[str, torch.Tensor] | None = None  # the weights that training goes on with, if `net` is their average
+    scaler: dict[str, float]  # of float16's gradients, see Learner
+    n_images: int  # how many it learned from
+    likeness: dict[str, torch.Tensor]  # what they look like, see dr.training.likeness; {} of too few
+    raw: dict[str, torch.Tensor] | None  # the weights that training goes on with, if `net` is their average
 
 
 def write(path: Path, checkpoint: Checkpoint) -> str:
@@ -64,10 +63,8 @@ def write(path: Path, checkpoint: Checkpoint) -> str:
 
 def read(path: Path) -> Checkpoint:
     """Return a checkpoint, see `load`. Raises InputError if it is missing, truncated, or no checkpoint of dr.train."""
-    content, fields = load(path, "dr.train"), dataclasses.fields(Checkpoint)
-    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
-    is_ours = isinstance(content, dict) and needed <= content.keys() <= {field.name for field in fields}
-    if not is_ours or not isinstance(content["settings"], dict):
+    content, parts = load(path, "dr.train"), {field.name for field in dataclasses.fields(Checkpoint)}
+    if not isinstance(content, dict) or content.keys() != parts or not isinstance(content["settings"], dict):
         raise InputError(f"{path}: not a checkpoint of this version of dr.train; train again")
     kept, known = content["settings"], [field.name for field in dataclasses.fields(Settings)]
     if odd := [*(name for name in kept if name not in known), *(name for name in known if name not in kept)]:
@@ -107,7 +104,7 @@ def _makes_sense(of: Checkpoint) -> bool:
     tensors = [*of.net.values(), *(of.raw or {}).values()]
     tensors += [part for parts in of.optimizer.values() for part in parts.values()]
     return (
-        {type(of.epoch), type(of.settings.crop_px), type(of.making.size_px)} == {int}
+        {type(of.epoch), type(of.n_images), type(of.settings.crop_px), type(of.making.size_px)} == {int}
         and (of.settings.crop_px or 0) <= of.making.size_px <= MOST_SIZE_PX
         and of.making.crop in outline.METHODS
         and of.making.normalize in NORMALIZATIONS
@@ -119,8 +116,7 @@ def _makes_sense(of: Checkpoint) -> bool:
         and all(isinstance(value, float) and math.isfinite(value) for value in (*of.mean, *of.std, *of.prior))
         and min(of.std) > 0
         and all(isinstance(part, torch.Tensor) for part in tensors)
-        and all(isinstance(value, int | float) for value in (of.scaler or {}).values())
-        and (of.n_images is None or type(of.n_images) is int)
+        and all(isinstance(value, int | float) for value in of.scaler.values())
         and (not of.likeness or _is_likeness(**of.likeness))
     )
 

@@ -126,8 +126,7 @@ def restore(learner: Learner, kept: Checkpoint) -> Learner:
     # The precision is the checkpoint's: this machine might choose another.
     settings = dataclasses.replace(learner.settings, precision=kept.settings.precision)
     scaler = _make_scaler(settings, learner.device)
-    if kept.scaler:
-        scaler.load_state_dict(kept.scaler)
+    scaler.load_state_dict(kept.scaler)
     return learner._replace(settings=settings, scaler=scaler)
 
 
