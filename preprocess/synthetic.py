@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from preprocess.cache import files, parallel, stage
 from preprocess.cache.errors import InputError
 from preprocess.cache.journal import Journal, Row
 from preprocess.recipes import recipe
 from preprocess.samples import findings, listing
+
+Draw = Callable[[Any, int, int | None], tuple[np.ndarray, Sequence[int], Row]]
 
 OWN_FOLDER = "synthetic"  # in the data folder: which pictures were drawn here
 FOLDERS = ("train", "test", "images")  # of pictures
@@ -38,15 +43,15 @@ def check_foreign(data: Path, planned: Iterable[Path]) -> None:
         )
 
 
-def write_picture(draw: Callable[..., tuple[bytes, Row]], path: Path, *arguments: Any) -> Row:
+def write_picture(draw: Draw, path: Path, picture: Any, seed: int, width_px: int | None) -> Row:
     """Draw one picture into a file; return what the tables tell of it."""
-    content, row = draw(*arguments)
-    files.write_bytes(path, content)
+    pixels, storing, row = draw(picture, seed, width_px)
+    files.write_bytes(path, cv2.imencode(path.suffix, pixels, storing)[1].tobytes())
     return row
 
 
 def draw_split(
-    folder: Path, journal: Journal, draw: Callable[..., tuple[bytes, Row]], planned: Mapping[Path, Sequence], jobs: int
+    folder: Path, journal: Journal, draw: Draw, planned: Mapping[Path, Sequence], jobs: int
 ) -> dict[str, Row]:
     """Draw the pictures of one split that are not there yet; return image -> row."""
     for parent in {path.parent for path in planned} or {folder}:

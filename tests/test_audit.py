@@ -30,9 +30,8 @@ def test_patients_and_copies_in_two_parts_are_named(rows_of, capsys):
     shutil.copyfile(first, data / "test" / "CNV" / "CNV-1-1.jpeg")
     brighter = cv2.convertScaleAbs(cv2.imread(str(second)), alpha=1.1)
     cv2.imwrite(str(data / "test" / "CNV" / "CNV-2-1.jpeg"), cv2.resize(brighter, None, fx=0.9, fy=0.9))
-    cv2.imwrite(
-        str(data / "test" / "DME" / f"DME-{first.stem.split('-')[1]}-99.png"), scans.draw_scan(9, 1, 1, "DME", 128)
-    )
+    other = data / "test" / "DME" / f"DME-{first.stem.split('-')[1]}-99.png"
+    cv2.imwrite(str(other), scans.draw(scans.Scan("", 1, 1, "DME"), 9, 128)[0])
     (data / "test" / "DME" / "DME-3-1.png").write_bytes(b"none")
     rows = run()
     assert {(row.what, row.image, row.other_image, row.group) for row in rows.itertuples()} == {

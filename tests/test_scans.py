@@ -25,7 +25,7 @@ def test_the_histogram_does_not_tell_the_class():
     """Nor so the mean; a forest of 200 trees on 32 bins, trained on 500 scans."""
 
     def describe(patients):
-        drawn = [scans.draw_scan(1, patient, 1, scans.CLASSES[patient % 4], 96) for patient in patients]
+        drawn = [scans.draw(scans.Scan("", patient, 1, scans.CLASSES[patient % 4]), 1, 96)[0] for patient in patients]
         return [np.r_[cv2.calcHist([scan], [0], None, [32], [0, 256]).ravel(), scan.mean()] for scan in drawn]
 
     learned, new = range(500), range(500, 800)

@@ -34,14 +34,15 @@ def test_boxes_turn_with_the_picture():
         rows, columns = np.nonzero(picture > 0.7 * picture.max())
         middle = box[0] + box[2] / 2, box[1] + box[3] / 2
         assert name == "Mass" and (columns.mean(), rows.mean()) == pytest.approx(middle, abs=1.5)
-    assert {box[0] for box in xrays.draw_xray(0, 1, 0, ["Nodule", "Effusion"], 128)[1]} == {"Nodule"}
+    assert {box[0] for box in xrays.draw(xrays.Xray("", 1, 0, "Nodule|Effusion"), 0, 128)[2]["boxes"]} == {"Nodule"}
 
 
 def test_mean_brightness_and_contrast_do_not_tell_a_finding():
     """Of each finding alone against none, 40 pictures each: what a mean or deviation could tell by itself."""
-    healthy = [xrays.draw_xray(2, patient, 0, [], 128)[0] for patient in range(40)]
+    healthy = [xrays.draw(xrays.Xray("", patient, 0, ""), 2, 128)[0] for patient in range(40)]
     for number, name in enumerate(xrays.FINDINGS):
-        ailing = [xrays.draw_xray(2, 100 * (number + 1) + patient, 0, [name], 128)[0] for patient in range(40)]
+        others = range(100 * (number + 1), 100 * (number + 1) + 40)
+        ailing = [xrays.draw(xrays.Xray("", patient, 0, name), 2, 128)[0] for patient in others]
         for describe in (np.mean, np.std):
             told = roc_auc_score(np.repeat([0, 1], 40), [describe(picture) for picture in healthy + ailing])
             assert 0.3 < told < 0.7, (name, describe.__name__, told)

@@ -78,12 +78,11 @@ def balance_pairs(pairs: np.ndarray) -> np.ndarray:
     return fitted
 
 
-def draw(eye: Eye, seed: int, width_px: int | None) -> tuple[bytes, dict]:
-    """Return a JPEG file, and size, disc and lesions in its pixels."""
-    photograph, disc, lesions, quality = draw_eye(seed, eye.patient, eye.side, eye.level, width_px)
-    jpeg = cv2.imencode(".jpeg", photograph[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-    size, rounded = list(photograph.shape[1::-1]), [round(value, 2) for value in disc]
-    return jpeg, {"size": size, "disc": rounded, "lesions": lesions.round(2).to_numpy().tolist()}
+def draw(eye: Eye, seed: int, width_px: int | None) -> tuple[np.ndarray, Sequence[int], dict]:
+    """Return a photograph (h, w, 3) uint8 BGR, how cv2 stores it, and size, disc and lesions in its pixels."""
+    rgb, disc, lesions, quality = draw_eye(seed, eye.patient, eye.side, eye.level, width_px)
+    row = {"size": rgb.shape[1::-1], "disc": [round(value, 2) for value in disc]}
+    return rgb[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality), row | {"lesions": lesions.round(2).to_numpy().tolist()}
 
 
 def draw_eye(seed: int, patient: int, side: str, level: int, width_px: int | None = None) -> DrawnEye:

@@ -4,6 +4,7 @@ Depths and heights are in parts of the picture's height, places across in parts 
 apart is where things lie, not how bright they are: gain, noise and the white corners of straightened scans vary more.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -58,27 +59,6 @@ class Section(NamedTuple):
     base: np.ndarray
 
 
-def draw_scan(seed: int, patient: int, number: int, name: str, width_px: int | None = None) -> np.ndarray:
-    """Draw one scan, (h, w) uint8, a function of its arguments alone; `name` is one of CLASSES."""
-    of = np.random.default_rng([seed, patient, TRAITS_STREAM])
-    traits = Traits(of.uniform(0.15, 0.22), of.uniform(0.25, 0.5), of.uniform(0.06, 0.14), of.uniform(-0.16, 0.06))
-    rng = np.random.default_rng([seed, patient, number])
-    width = width_px or WIDTH_PX
-    height = round(width * ASPECT)
-    at = place_retina(rng, traits, np.linspace(0, 1, width), np.arange(height)[:, None] / height)
-    material, holes = np.zeros((height, width)), np.zeros((height, width))
-    if name == "DRUSEN":
-        at = add_drusen(rng, at)
-    elif name == "CNV":
-        at, holes, material = add_membrane(rng, at)
-    elif name == "DME":
-        at, holes = add_cysts(rng, at)
-    light = light_layers(rng, at, traits.choroid)
-    light = light * (1 - material) + material * np.clip(rng.normal(0.5, 0.2, light.shape), 0, 1)
-    light = light * (1 - holes) + FLUID * holes
-    return develop(rng, shade_vessels(rng, light, at))
-
-
 def plan(n_patients: int, seed: int) -> list[list[Scan]]:
     """Return the scans of each patient; the classes take turns as the patients' own."""
     rng = np.random.default_rng(seed)
@@ -93,11 +73,25 @@ def plan(n_patients: int, seed: int) -> list[list[Scan]]:
     return patients
 
 
-def draw(scan: Scan, seed: int, width_px: int | None) -> tuple[bytes, dict]:
-    """Return a grey JPEG file and the scan's size in pixels."""
-    drawn = draw_scan(seed, scan.patient, scan.number, scan.name, width_px)
-    jpeg = cv2.imencode(".jpeg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-    return jpeg, {"size": list(drawn.shape[::-1])}
+def draw(scan: Scan, seed: int, width_px: int | None = None) -> tuple[np.ndarray, Sequence[int], dict]:
+    """Draw a scan, (h, w) uint8, a function of its arguments alone; return it, how cv2 stores it, and nothing else."""
+    of = np.random.default_rng([seed, scan.patient, TRAITS_STREAM])
+    traits = Traits(*of.uniform((0.15, 0.25, 0.06, -0.16), (0.22, 0.5, 0.14, 0.06)))
+    rng = np.random.default_rng([seed, scan.patient, scan.number])
+    width = width_px or WIDTH_PX
+    height = round(width * ASPECT)
+    at = place_retina(rng, traits, np.linspace(0, 1, width), np.arange(height)[:, None] / height)
+    material, holes = np.zeros((height, width)), np.zeros((height, width))
+    if scan.name == "DRUSEN":
+        at = add_drusen(rng, at)
+    elif scan.name == "CNV":
+        at, holes, material = add_membrane(rng, at)
+    elif scan.name == "DME":
+        at, holes = add_cysts(rng, at)
+    light = light_layers(rng, at, traits.choroid)
+    light = light * (1 - material) + material * np.clip(rng.normal(0.5, 0.2, light.shape), 0, 1)
+    light = light * (1 - holes) + FLUID * holes
+    return develop(rng, shade_vessels(rng, light, at)), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY), {}
 
 
 def place_retina(rng: Generator, traits: Traits, across: np.ndarray, down: np.ndarray) -> Section:

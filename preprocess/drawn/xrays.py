@@ -72,12 +72,6 @@ def plan(n_patients: int, seed: int) -> list[list[Xray]]:
     return patients
 
 
-def draw(xray: Xray, seed: int, width_px: int | None) -> tuple[bytes, dict]:
-    """Return a grey PNG file and the boxes of nodules and masses."""
-    picture, boxes = draw_xray(seed, xray.patient, xray.number, xray.shown.split("|"), width_px)
-    return cv2.imencode(".png", picture)[1].tobytes(), {"boxes": boxes}
-
-
 def write_tables(data: Path, planned: Mapping[str, Sequence[Xray]], rows: Mapping[str, dict]) -> None:
     """Write the table of findings, the lists of its parts and the boxes, in the form of ChestX-ray14."""
     tables = {findings.LISTS[split]: [f"{xray.image}.png" for xray in xrays] for split, xrays in planned.items()}
@@ -93,25 +87,20 @@ def write_tables(data: Path, planned: Mapping[str, Sequence[Xray]], rows: Mappin
         files.write_bytes(data / name, "".join(f"{line}\n" for line in lines).encode())
 
 
-def sample_chest(rng: Generator) -> Chest:
-    """Return a patient's build."""
-    width, top, base, fat = rng.uniform((0.33, 0.10, 0.70, 0.03), (0.40, 0.17, 0.82, 0.10))
-    return Chest(width, top, base, fat, rng.uniform(*HEALTHY), int(rng.integers(8, 11)), rng.uniform(0.05, 0.12))
+def draw(xray: Xray, seed: int, width_px: int | None = None) -> tuple[np.ndarray, Sequence[int], dict]:
+    """Draw a picture, (h, w) uint8, a function of its arguments alone; return it, how cv2 stores it, and its boxes.
 
-
-def draw_xray(
-    seed: int, patient: int, number: int, shown: Sequence[str], width_px: int | None = None
-) -> tuple[np.ndarray, list[list]]:
-    """Draw one picture, (h, w) uint8, a function of its arguments alone; return it and the boxes of nodules and masses.
-
-    A box is [finding, x, y, width, height] in pixels.
+    Nodules and masses have boxes: [finding, x, y, width, height] in pixels.
     """
-    chest = sample_chest(np.random.default_rng([seed, patient, TRAITS_STREAM]))
-    rng, n = np.random.default_rng([seed, patient, number]), width_px or WIDTH_PX
+    build, shown = np.random.default_rng([seed, xray.patient, TRAITS_STREAM]), xray.shown.split("|")
+    width, top, base, fat = build.uniform((0.33, 0.10, 0.70, 0.03), (0.40, 0.17, 0.82, 0.10))
+    chest = Chest(width, top, base, fat, build.uniform(*HEALTHY), int(build.integers(8, 11)), build.uniform(0.05, 0.12))
+    rng, n = np.random.default_rng([seed, xray.patient, xray.number]), width_px or WIDTH_PX
     y, x = np.mgrid[:n, :n] / n
     spine = 0.5 + rng.uniform(-0.03, 0.03)
-    base = chest.base + rng.uniform(-0.03, 0.03)  # as deep as the patient has breathed in
-    lungs = [place_lung(chest._replace(base=base), side, spine, x, y) for side in (-1, 1)]
+    base += rng.uniform(-0.03, 0.03)  # as deep as the patient has breathed in
+    chest = chest._replace(base=base)
+    lungs = [place_lung(chest, side, spine, x, y) for side in (-1, 1)]
     lung = np.maximum(*(of.mask for of in lungs))
     share = rng.uniform(*LARGE) if "Cardiomegaly" in shown else chest.heart * rng.uniform(0.97, 1.03)
     half, tall = share * chest.width, rng.uniform(0.12, 0.15)
@@ -136,10 +125,11 @@ def draw_xray(
             lobes = 1 + 0.12 * np.cos(3 * np.arctan2(y - at_y, x - at_x) + rng.uniform(0, 6)) * (name == "Mass")
             added += rng.uniform(0.14, 0.24) * soften(np.hypot(x - at_x, y - at_y) < radius * lobes, EDGE_PARTS)
             boxes.append([name, at_x - radius, at_y - radius, 2 * radius, 2 * radius])
-    bones = draw_bones(rng, chest._replace(base=base), spine, x, y)
+    bones = draw_bones(rng, chest, spine, x, y)
     dense = TISSUE + 0.10 * np.clip((y - base + 0.05) / 0.1, 0, 1) + bones - LUNG * air + 0.07 * vessels * air + added
     rays = AIR + place_body(chest, spine, x, y) * dense
-    return develop(rng, rays, boxes)
+    picture, boxes = develop(rng, rays, boxes)
+    return picture, (), {"boxes": boxes}
 
 
 def place_lung(chest: Chest, side: int, spine: float, x: np.ndarray, y: np.ndarray) -> Lung:
