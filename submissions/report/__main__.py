@@ -4,7 +4,7 @@ What was run, what each step is worth, where the net errs and looks. Figures are
 known, and of the validation fold, where the blend is cross-fitted. What the cache does not hold is named as missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,15 @@ def render(content: Mapping[str, Any]) -> str:
     """Return the page. Only the charts, drawn here, are let through as they are."""
     from markupsafe import Markup
 
-    drawn = {"history": content["histories"], "levels": content["shares"]}
-    drawn |= {name: content[name] for name in ("kappas", "reliability", "roc") if name in content}
-    charts = {name: Markup(figures.render(name, of, content["task"])) for name, of in drawn.items() if of}  # noqa: S704
+    drawn: dict[str, tuple[Callable[..., None], Any]] = {
+        "kappas": (figures.draw_kappas, content["kappas"]),
+        "history": (figures.draw_history, content["histories"]),
+        "reliability": (figures.draw_reliability, content["reliability"]),
+        "levels": (figures.draw_levels, content["shares"]),
+        "roc": (figures.draw_roc, content["roc"]),
+    }
+    task = content["task"]
+    charts = {name: Markup(figures.render(name, draw, of, task)) for name, (draw, of) in drawn.items() if of}  # noqa: S704
     return template.render(TEMPLATE, {**content, "charts": charts})
 
 

@@ -63,6 +63,7 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
         "reliability": reliability,
         "errors": [[which, bins.error] for which, bins in reliability.items()],
         "shares": shares,
+        "roc": {},
         "frequencies": [[name, *(f"{100 * share[row]:.1f}" for share in shares.values())]
                         for row, name in enumerate(names)],
         "crops": draw_tiles(source.cache, crops),
