@@ -124,7 +124,7 @@ def look(of: Panel, path: Path) -> tuple[np.ndarray, np.ndarray]:
     squares = store.gather([NOBODY], [made], trained.mean, trained.std)
     centers = crops.cut_centers(squares, net.image_px).to(next(net.parameters()).device)
     seen = heat.map_heat(net, centers.expand(len(outputs), -1, -1, -1), outputs, "fine")
-    disc = made.disc.scaled(scale, scale)
+    disc = made.disc.scaled(scale)
     return rgb, np.stack([undo_crop(places, disc, making, rgb.shape[:2]) for places in seen])
 
 

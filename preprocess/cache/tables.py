@@ -48,7 +48,7 @@ def sort_images(images: Iterable[str]) -> list[str]:
 def read_csv(path: Path) -> list[list[str]]:
     """Return the fields of a CSV in UTF-8, with or without byte order mark, perhaps gzipped: the header, then the rows.
 
-    Raises InputError, naming file and row, if it is no table: as many fields in every row as in the header.
+    Raises InputError, naming file and row, if it is no table, whose rows have as many fields as the header.
     """
     files.check_regular(path)
     try:
@@ -76,9 +76,8 @@ def read_table(
 ) -> pd.DataFrame:
     """Return the named columns of a CSV as text, one row per image, indexed 0..n-1 in the file's order.
 
-    Raises InputError, naming file and row, for an unreadable file, columns that are missing or come twice, rows that
-    have more or fewer fields than the header, ids that are no image id and ids that come twice. Further columns are
-    left out. `spell` makes of an image as it is written the id that it is known by, see `Layout`. `image_column` is the
+    Raises InputError, naming file and row, for what is no table, for columns and ids that are missing or come twice,
+    and for ids that are none. `spell` makes of an image as it is written its id, see `Layout`; `image_column` is the
     file's word for the column that is returned as "image".
     """
     import pandas as pd

@@ -32,7 +32,7 @@ def cut_square(photograph: Photograph, row: outline.Row, size_px: int, shape: st
     disc = outline.read_disc(row)
     short_side_px = math.ceil(min(row["width"], row["height"]) * size_px / min(outline.find_diameters(disc, shape)))
     rgb, reduction = photograph.decode(max(outline.DETECTION_PX, short_side_px))
-    return cut_out(rgb, disc.scaled(1 / reduction, 1 / reduction), size_px, shape)
+    return cut_out(rgb, disc.scaled(1 / reduction), size_px, shape)
 
 
 def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,9 @@
 """Where is the eye? Finds the illuminated disc of a fundus photograph, an array, and reads or writes no files.
 
 The adaptive threshold of the article: cut the picture at many levels, judge each outline by how round it is, and keep
-the best. What is judged is only the part of an outline that lies inside the picture, so that cut-off sides do not
-count, and the judgement is a robust one, so that the notch, a flat cut, dirt and stamps do not count either. The
-winner is then drawn to the strongest edge along rays across it. An edge is a step of colour in either direction,
-since noise or haze around a dark eye may be brighter than the eye.
+the best. Only what lies inside the picture is judged, and robustly, so that neither cut-off sides nor the notch, a flat
+cut, dirt and stamps count. The winner is then drawn to the strongest edge along rays across it, a step of colour in
+either direction, since noise or haze around a dark eye may be brighter than the eye.
 """
 
 from __future__ import annotations
@@ -64,15 +63,10 @@ class Disc:
     # radius; a faint edge counts in part. It is 0 where no rim is to be seen.
     confidence: float
 
-    def scaled(self, factor_x: float, factor_y: float) -> Disc:
+    def scaled(self, factor: float) -> Disc:
         """Return the same disc in a picture enlarged so many times; its edges, not its pixel centres, stay aligned."""
-        return Disc(
-            (self.center_x + 0.5) * factor_x - 0.5,
-            (self.center_y + 0.5) * factor_y - 0.5,
-            self.semi_axis_x * factor_x,
-            self.semi_axis_y * factor_y,
-            self.confidence,
-        )
+        x, y = ((center + 0.5) * factor - 0.5 for center in (self.center_x, self.center_y))
+        return Disc(x, y, self.semi_axis_x * factor, self.semi_axis_y * factor, self.confidence)
 
 
 def find_disc(rgb: np.ndarray) -> Disc:
@@ -159,10 +153,7 @@ def _round_outlines(thumbnail: np.ndarray) -> np.ndarray:
 
 
 def _roundest(outlines: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return for each outline (k, n, 2) the circle (3,) through three of its points that most others lie on.
-
-    Outlines that have no circle of a possible size with MIN_SUPPORT on it are left out.
-    """
+    """Return the circle (3,) through three points of each outline (k, n, 2) that most others, MIN_SUPPORT, lie on."""
     start = np.arange(0, OUTLINE_POINTS, 2)
     triples = np.concatenate([np.stack([start, start + a, start + b]) for a, b in TRIPLE_STEPS], axis=1)
     corners = outlines[:, triples % OUTLINE_POINTS]  # (k, 3, t, 2)
@@ -193,7 +184,7 @@ def _fit_best_rim(pictures: list[np.ndarray], light: np.ndarray, circles: np.nda
     """Return the circle (3,), in pixels of the first of `pictures`, that has most of its rim on edges, and that share.
 
     `light` is the logarithm of the last and smallest picture, `circles` (k, 3) the proposals in its pixels, of which
-    the CANDIDATES that have the most contrast between both sides of their rim are fitted.
+    the CANDIDATES with the most contrast across their rim are fitted.
     """
     profile = _profiles(light, circles, np.array([0.92, 0.95, 1.04, 1.07], np.float32))
     step = np.abs(profile[..., :2, :].sum(axis=2) - profile[..., 2:, :].sum(axis=2)).sum(axis=2) / 6

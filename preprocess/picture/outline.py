@@ -32,7 +32,7 @@ def measure(photograph: Photograph, method: str, correction: Sequence[float] | N
     else:
         rgb, reduction = photograph.decode(DETECTION_PX)
         found = disc.find_disc(rgb) if method == "adaptive" else disc.find_box_disc(rgb)
-        found = found.scaled(reduction, reduction)
+        found = found.scaled(reduction)
     ellipse = {name: round(float(getattr(found, name)), 2) for name in ELLIPSE}
     return {"width": width, "height": height, **ellipse, "confidence": round(float(found.confidence), 4)}
 

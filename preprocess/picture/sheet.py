@@ -22,7 +22,7 @@ def draw_outline(path: Path, row: Mapping[str, Any], shape: str, side_px: int) -
     scale = side_px / max(row["width"], row["height"])
     size = [max(1, round(row[name] * scale)) for name in ("width", "height")]
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    found = outline.read_disc(row).scaled(scale, scale)
+    found = outline.read_disc(row).scaled(scale)
     x, y, semi_x, semi_y = found.center_x, found.center_y, found.semi_axis_x, found.semi_axis_y
     if shape == "ellipse":
         return cv2.ellipse(small, ((x, y), (2 * semi_x, 2 * semi_y), 0), LINE_RGB, 1, cv2.LINE_AA)

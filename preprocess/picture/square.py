@@ -1,7 +1,4 @@
-"""How a square is made, from photograph to pixels and lookup table: for the cache and in memory, by the same functions.
-
-A trained net tells by `Making` how it wants to be given a photograph.
-"""
+"""How a square is made, photograph to pixels and lookup table, for the cache and in memory by the same functions."""
 
 import os
 from pathlib import Path
@@ -27,7 +24,7 @@ REDUCTION = 4  # the blur is computed on squares so much smaller: 4 ms instead o
 
 
 class Making(NamedTuple):
-    """All that a square depends on beside its photograph: how the eye is found, the side, what becomes of colours."""
+    """All that a square, and a net, depends on beside the photograph: how the eye is found, the side, the colours."""
 
     crop: str
     size_px: int
@@ -75,8 +72,7 @@ def make_luts(histograms: np.ndarray, method: str) -> np.ndarray:
 
     The histograms, (n, 3, 256), count the pixels inside the disc; an empty one raises ValueError. A value goes to the
     share of pixels below it plus half the share at it, times 255: the mid-rank, which sends a channel of one value to
-    the middle and needs no special case. Black stays black: outside the disc and the photograph a square is 0, however
-    many pixels inside are 0 too. Of NORMALIZATIONS "none" changes no value.
+    the middle. Black stays black, as outside the disc. Of NORMALIZATIONS "none" changes no value.
     """
     if method == "none":
         return keep_values(len(histograms))
