@@ -2,11 +2,10 @@
 
 import difflib
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from preprocess.cache import stage
 from preprocess.cache.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,17 +15,6 @@ NINE_CONV = "nine-conv"
 NAME = re.compile(r"[\w-]+(\.\w+)?", re.ASCII)  # of a net, and of one of timm's sets of weights for it
 HUB = "https://huggingface.co/{}/resolve/main/model.safetensors"
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
-
-
-def import_timm() -> ModuleType:
-    """Return timm. Raises InputError, with the command that helps, if it, torchvision or torch do not fit together."""
-    try:
-        import timm
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:  # torchvision of another torch
-        reason = str(error).partition("\n")[0]
-        command = f"{sys.executable} -m pip install -r {REQUIREMENTS}"
-        raise InputError(f"nets other than {NINE_CONV} need timm and torchvision ({reason}): {command}") from None
-    return timm
 
 
 def check(name: str, drop_path: float) -> None:
@@ -47,7 +35,7 @@ def check(name: str, drop_path: float) -> None:
 
 def find_config(name: str) -> Any:
     """Return timm's record of a net: its weights, their mean and std, its sizes. Raises InputError if it is unknown."""
-    timm = import_timm()
+    (timm,) = stage.import_libraries(REQUIREMENTS, "timm")
     plain, _, tag = name.partition(".")
     if not timm.is_model(plain):
         near = difflib.get_close_matches(plain, [NINE_CONV, *timm.list_models()], n=3)
@@ -61,11 +49,13 @@ def find_config(name: str) -> Any:
 def create(name: str, image_px: int | None, drop_path: float, **more: Any) -> "nn.Module":
     """Return a net of timm for images of `image_px`, or of its own size. Raises InputError if it cannot be made."""
     config = find_config(name)
-    options = {"drop_path_rate": drop_path} if drop_path else {}
+    import timm  # which is there, as find_config found
+
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     if config.fixed_input_size and image_px:
         options["img_size"] = image_px
     try:
-        return import_timm().create_model(name, num_classes=0, **options, **more)
+        return timm.create_model(name, num_classes=0, **options, **more)
     except TypeError as error:  # an unexpected keyword
         if "drop_path_rate" in str(error):
             raise InputError(f"--drop-path: {name} has no paths to drop") from None

@@ -85,19 +85,16 @@ def read_checkpoint(trained: Trained, epoch: int) -> Checkpoint:
 def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Voter]:
     """Return the nets whose scores `dr.predict` averaged last for a run; their shares sum to `share`."""
     folder = folder_of(cache, run)
-    kept = manifest.read_manifest(folder)
-    if kept is None:
+    if (kept := manifest.read_manifest(folder)) is None:
         raise InputError(f"{folder}: holds no predictions; run python -m dr.predict first")
-    parameters = kept["parameters"]
-    if "average" in parameters:
-        names = parameters["average"]
+    of = kept["parameters"]
+    if names := of.get("average"):
         return [voter for name in names for voter in read_averaged(cache, name, share / len(names))]
-    trained, epochs = read_trained(cache, run), parameters["epochs"]
-    gone = [epoch for epoch in epochs if epoch not in trained.checkpoints]
-    if gone:
+    trained, epochs = read_trained(cache, run), of["epochs"]
+    if gone := [epoch for epoch in epochs if epoch not in trained.checkpoints]:
         raise InputError(f"{folder}: epoch {gone[0]} is gone since it was averaged; run python -m dr.predict again")
-    n_views, of_each = parameters["views"], share / len(epochs)
-    return [Voter(read_checkpoint(trained, epoch), of_each, n_views, trained.checkpoints[epoch]) for epoch in epochs]
+    equal = share / len(epochs), of["views"]
+    return [Voter(read_checkpoint(trained, epoch), *equal, trained.checkpoints[epoch]) for epoch in epochs]
 
 
 def read_voters(cache: Path, run: str | None, paths: Sequence[Path] | None, n_views: int | None) -> list[Voter]:

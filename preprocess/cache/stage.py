@@ -93,8 +93,9 @@ def import_libraries(requirements: Path, *names: str) -> list[ModuleType]:
     """Return what one command alone needs. Raises InputError, with the line that installs it, if it is not there."""
     try:
         return [importlib.import_module(name) for name in names]
-    except ImportError as error:
-        raise InputError(f"{error}: {sys.executable} -m pip install -r {requirements}") from None
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:  # the last three: made for another torch
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{reason}: {sys.executable} -m pip install -r {requirements}") from None
 
 
 def run(main: Callable[[], None]) -> None:
