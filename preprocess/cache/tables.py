@@ -30,8 +30,8 @@ LONGEST_ID = 200  # bytes: file systems take 255, temporary names need some
 
 def is_id(image: str) -> bool:
     """Tell whether a text can be an image id."""
-    length = len(image.encode(errors="replace"))
-    return bool(IMAGE_ID.fullmatch(image)) and image.isprintable() and length <= LONGEST_ID
+    is_short, suffix = len(image.encode(errors="replace")) <= LONGEST_ID, os.path.splitext(image)[1]
+    return bool(IMAGE_ID.fullmatch(image)) and image.isprintable() and is_short and not EXTENSION.fullmatch(suffix)
 
 
 def order_of(image: str) -> tuple:
@@ -97,11 +97,11 @@ def read_table(
         table["image"] = table["image"].map(spell)
     seen: set[str] = set()
     for position, image in enumerate(table.get("image", ())):
-        if not is_id(image):
-            raise InputError(f"{path}, row {position + 2}: {shorten(image)!r} is no image id")
         if EXTENSION.fullmatch(suffix := os.path.splitext(image)[1]):
             where = f"{path}, row {position + 2}: image {shorten(image)}"
             raise InputError(f"{where}: drop the {suffix}: an image id is the file's name without it")
+        if not is_id(image):
+            raise InputError(f"{path}, row {position + 2}: {shorten(image)!r} is no image id")
         if image in seen:
             raise InputError(f"{path}, row {position + 2}: image {image} comes a second time")
         seen.add(image)

@@ -45,7 +45,10 @@ def make_layout(data: Path) -> Layout:
     for folder in _list_classes(data / "val") + _list_classes(data / "test"):
         if folder.name not in names:
             raise InputError(f"{folder}: a class that {data / 'train'} lacks ({', '.join(names)})")
-    task, groups = Task("classes", tuple(names)), _read_groups(data)
+    task, groups = Task("classes", tuple(names)), dict[str, str]()
+    if (data / GROUPS).exists():
+        table = tables.read_table(data / GROUPS, ["image", "group"])
+        groups = dict(zip(table["image"], table["group"], strict=True))
     labels = {"train": "train", "test": "test" if _list_classes(data / "test") else LABELS}
     held_out = frozenset(_list_parts(data, ("val",)).paths)
     owner_of, read = partial(find_owner, groups), partial(read_labels, task)
@@ -117,23 +120,9 @@ def _holds_photograph(folder: Path) -> bool:
 def _list_parts(data: Path, parts: tuple[str, ...]) -> Listing:
     """Return what lies in the classes' folders of some folders; of test images the class may be unknown."""
     tops = [data / part for part in parts]
-    classes = [folder for top in tops for folder in _list_classes(top)]
+    classes, check = [folder for top in tops for folder in _list_classes(top)], partial(find_owner, {})
     if parts == PARTS["test"]:
-        return listing.list_folders([*tops, *classes], str, _check_id, MISNAMED)
-    listed, stray = (listing.list_folders(folders, str, _check_id, MISNAMED) for folders in (classes, tops))
+        return listing.list_folders([*tops, *classes], str, check, MISNAMED)
+    listed, stray = (listing.list_folders(folders, str, check, MISNAMED) for folders in (classes, tops))
     outside = {listing.show_name(path.name): "lies in no class's folder" for path in stray.paths.values()}
     return Listing(listed.paths, listed.misnamed | stray.misnamed | outside)
-
-
-def _check_id(image: str) -> None:
-    if not tables.is_id(image) or tables.EXTENSION.fullmatch(Path(image).suffix):
-        raise InputError(image)
-
-
-def _read_groups(data: Path) -> dict[str, str]:
-    """Return the group of each image that DATA/groups.csv (image, group) names; none without the table."""
-    path = data / GROUPS
-    if not path.exists():
-        return {}
-    table = tables.read_table(path, ["image", "group"])
-    return dict(zip(table["image"], table["group"], strict=True))
