@@ -4,7 +4,6 @@ import shutil
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -13,7 +12,7 @@ from preprocess import __main__ as preprocess
 from preprocess.cache.errors import InputError
 from preprocess.cache.rejected import read_reasons
 from preprocess.images import read_crops
-from preprocess.samples import folders, readers
+from preprocess.samples import readers
 from preprocess.samples.retina import RETINA
 
 
@@ -121,8 +120,5 @@ def test_real_scans_are_read(real_data):
     layout = readers.find_layout(data)
     assert layout.task.names == ("CNV", "DME", "DRUSEN", "NORMAL")
     assert len(layout.list_images(data, "train").paths) == 16 and len(layout.held_out) == 8
-    assert (
-        isinstance(folders.is_folder_of_classes(data), bool)
-        and layout.find_owner("DRUSEN-1001666-2").group == "1001666"
-    )
-    assert isinstance(layout.read_labels(data / "test"), pd.Series)
+    assert layout.find_owner("DRUSEN-1001666-2").group == "1001666"
+    assert len(layout.read_labels(data / "test")) == len(layout.list_images(data, "test").paths)

@@ -1,4 +1,4 @@
-"""The drawn photographs: reproducible, right in anatomy, labels and truth, and not to be graded by their colour."""
+"""What is drawn: reproducible, right in anatomy, labels and truth, and not to be told by colour or brightness."""
 
 import itertools
 from collections import Counter
@@ -7,15 +7,17 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from preprocess import synthetic
 from preprocess.cache.errors import InputError
-from preprocess.drawn import camera, eyes, retina
+from preprocess.drawn import camera, eyes, retina, scans, xrays
+from preprocess.samples import readers
 
 SMALL = "--patients-train 3 --patients-test 2 --width-px 256 --levels balanced".split()
 PICTURES = {"retina": "train/10_left.jpeg", "oct": "train/CNV/CNV-1001-2.jpeg", "chest": "images/00000001_000.png"}
@@ -187,3 +189,68 @@ def test_mean_color_does_not_tell_the_level():
         predicted = cross_val_predict(pipeline, np.array(colors), levels, groups=patients, cv=GroupKFold(5))
         predicted = np.clip(np.round(predicted), 0, 4).astype(int)
         assert cohen_kappa_score(levels, predicted, weights="quadratic") < 0.3
+
+
+def test_patients_have_several_scans_and_some_show_another_class(drawn_scans):
+    planned = scans.plan(400, seed=3)
+    names = [scan.name for of in planned for scan in of]
+    shares = np.unique(names, return_counts=True)[1] / len(names)
+    assert np.abs(shares - 1 / 4).max() < 0.05
+    classes = [{scan.name for scan in of} for of in planned]
+    assert 0.05 < np.mean([len(names) > 1 for names in classes]) < 0.35
+    layout = readers.find_layout(drawn_scans)
+    assert layout.task.names == scans.CLASSES
+    groups = readers.find_groups(layout, layout.list_images(drawn_scans, "train").paths)
+    assert len(set(groups)) == 8 < len(groups)
+
+
+def test_the_histogram_does_not_tell_the_class():
+    """Nor so the mean; a forest of 200 trees on 32 bins, trained on 500 scans."""
+
+    def describe(patients):
+        drawn = [scans.draw(scans.Scan("", patient, 1, scans.CLASSES[patient % 4]), 1, 96)[0] for patient in patients]
+        return [np.r_[cv2.calcHist([scan], [0], None, [32], [0, 256]).ravel(), scan.mean()] for scan in drawn]
+
+    learned, new = range(500), range(500, 800)
+    forest = RandomForestClassifier(200, random_state=0).fit(describe(learned), [patient % 4 for patient in learned])
+    assert forest.score(describe(new), [patient % 4 for patient in new]) < 0.4
+
+
+def test_x_rays_read_as_planned(drawn_chest):
+    layout = readers.find_layout(drawn_chest)
+    patients = xrays.plan(13, 0)
+    for split, part in (("train", patients[:10]), ("test", patients[10:])):
+        shown = {of.image: of.shown for pictures in part for of in pictures}
+        labels = layout.read_labels(drawn_chest / layout.labels[split])
+        assert {image: "|".join(labels.columns[row == 1]) for image, row in labels.iterrows()} == shown
+        assert layout.list_images(drawn_chest, split).paths.keys() == shown.keys()
+
+
+def test_patients_keep_most_of_what_they_have_and_some_have_several_and_some_none():
+    shown = [[set(filter(None, of.shown.split("|"))) for of in pictures] for pictures in xrays.plan(400, 3)]
+    counts = np.array([len(names) for pictures in shown for names in pictures])
+    assert 0.25 < np.mean(counts == 0) < 0.5 and np.mean(counts > 1) > 0.1
+    several = [pictures for pictures in shown if len(pictures) > 1]
+    assert np.mean([bool(of[0] & of[1]) for of in several if of[0]]) > 0.6
+
+
+def test_boxes_turn_with_the_picture():
+    rays = np.tile(np.linspace(0, 0.2, 200), (200, 1))
+    rays[120:160, 30:70] = 1
+    for seed in range(5):
+        picture, ((name, *box),) = xrays.develop(np.random.default_rng(seed), rays, [["Mass", 0.15, 0.6, 0.2, 0.2]])
+        rows, columns = np.nonzero(picture > 0.7 * picture.max())
+        middle = box[0] + box[2] / 2, box[1] + box[3] / 2
+        assert name == "Mass" and (columns.mean(), rows.mean()) == pytest.approx(middle, abs=1.5)
+    assert {box[0] for box in xrays.draw(xrays.Xray("", 1, 0, "Nodule|Effusion"), 0, 128)[2]["boxes"]} == {"Nodule"}
+
+
+def test_mean_brightness_and_contrast_do_not_tell_a_finding():
+    """Of each finding alone against none, 40 pictures each: what a mean or deviation could tell by itself."""
+    healthy = [xrays.draw(xrays.Xray("", patient, 0, ""), 2, 128)[0] for patient in range(40)]
+    for number, name in enumerate(xrays.FINDINGS):
+        others = range(100 * (number + 1), 100 * (number + 1) + 40)
+        ailing = [xrays.draw(xrays.Xray("", patient, 0, name), 2, 128)[0] for patient in others]
+        for describe in (np.mean, np.std):
+            told = roc_auc_score(np.repeat([0, 1], 40), [describe(picture) for picture in healthy + ailing])
+            assert 0.3 < told < 0.7, (name, describe.__name__, told)
