@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dr.machine import workers
-from dr.task import decide_alone, name_target
+from dr.task import decide_alone
 from dr.training import checkpoint, runs, settings
 from dr.training.checkpoint import Checkpoint
 from preprocess.cache import files, progress, stage
@@ -133,9 +133,10 @@ def write_jpeg(target: Path, rgb: np.ndarray) -> None:
 def describe_thought(task: Task, scores: np.ndarray, target: int, is_backed: bool, unlikeness: float | None) -> str:
     """Return what the net thinks of a photograph: its scores (k,), and the target explained, for which places speak."""
     believed = int(decide_alone(task, scores[None])[0])
-    how = f"nearest to the mean {believed}" if task.kind == "levels" else f"likeliest {task.names[believed]}"
-    thought = f"{name_target(task, target)} ({scores[target]:.0%} by this net)"
-    thought += f", {how} ({scores[believed]:.0%})" * (target != believed)
+    told, how = task.names[target], f"likeliest {task.names[believed]}"
+    if task.kind == "levels":
+        told, how = f"level {target}", f"nearest to the mean {believed}"
+    thought = f"{told} ({scores[target]:.0%} by this net)" + f", {how} ({scores[believed]:.0%})" * (target != believed)
     thought += ", for which nothing speaks" * (not is_backed)
     return thought + f", {UNLIKE}" * is_unlike(unlikeness)
 

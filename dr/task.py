@@ -18,11 +18,6 @@ def name_columns(task: Task) -> list[str]:
     return [f"p{level}" for level in range(len(task.names))] if task.kind == "levels" else list(task.names)
 
 
-def name_target(task: Task, target: int) -> str:
-    """Return a target as people call it: level 3, or the name of a class or finding."""
-    return f"level {target}" if task.kind == "levels" else task.names[target]
-
-
 def decide_alone(task: Task, scores: np.ndarray) -> np.ndarray:
     """Return what (n, k) scores say of images each by itself, (n,) int64: the level nearest to the mean, the likeliest
     class, or finding, though it may be likely that there is none.

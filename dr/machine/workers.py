@@ -1,5 +1,4 @@
 """Processes that train one net together, as torchrun starts them: one per device, the first of them writes the files.
-
 Alone, without torchrun, everything here does nothing, and torch is not imported.
 """
 
@@ -20,11 +19,9 @@ JOIN_S = 120  # the processes of a launcher start together; one that waits longe
 
 
 def let_waiting_threads_sleep() -> None:
-    """Have OpenMP's threads sleep while they wait, unless the environment says otherwise.
-
-    Spinning, they steal the time of the very threads they wait for as soon as anything else runs. Training at 448 px,
-    images/s on 2 Zen 5 cores, torch 2.13, three runs each: sleeping 30.7 to 31.6, spinning 32.9 and 33.6 alone, but 7.8
-    beside another process.
+    """Have OpenMP's threads sleep while they wait, unless the environment says otherwise: spinning, they steal the time
+    of the very threads they wait for. Training at 448 px, images/s on 2 Zen 5 cores, torch 2.13, three runs each:
+    sleeping 30.7 to 31.6, spinning 32.9 and 33.6 alone, but 7.8 beside another process.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -53,9 +50,8 @@ def _read_number(name: str, default: int) -> int:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[None]:
-    """Join the others, NCCL between GPUs and Gloo else, to train on the device of this name.
-
-    Raises InputError if the environment does not say who and where they are, or they do not come within JOIN_S.
+    """Join the others, NCCL between GPUs and Gloo else, to train on the device of this name. Raises InputError if the
+    environment does not say who and where they are, or they do not come within JOIN_S.
     """
     if count() == 1:
         yield
