@@ -1,15 +1,13 @@
-"""Nets of timm: their maps and places, what they begin with, and the whole road with one; none is ever downloaded."""
+"""Nets of timm: their maps and places, what they begin with, and training with one; none is ever downloaded."""
 
 import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from dr import explain, predict
 from dr.machine.batch_norm import connect
 from dr.nets import catalog, heat
 from dr.nets.net import make_net
@@ -17,7 +15,6 @@ from dr.nets.pretrained import Pretrained
 from dr.training import checkpoint, weights
 from preprocess.cache import files
 from preprocess.cache.errors import InputError
-from submissions import grade
 from tests.test_checkpoints import RAN, Hostile
 from tests.tiny import digest_files
 
@@ -209,11 +206,11 @@ def test_without_timm_the_line_has_the_command_and_nine_conv_needs_none():
     assert shown.count("\n") == 1 and f"-m pip install -r {catalog.REQUIREMENTS}" in shown
 
 
-# --- the whole road ---------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_net_of_timm_goes_the_whole_road(run, places, cache, drawn_folder, tmp_path, foreign, capsys):
-    """Trained from weights, with both eyes; predicted, averaged with nine-conv, graded and explained."""
+def test_training_begins_with_weights_and_both_eyes_with_a_single_net(run, cache, tmp_path, foreign):
+    """What comes of such a net: tests/test_road.py."""
     path = save(tmp_path / "w.safetensors", foreign)
     run("--epochs", 2, *SMALL, "--weights", path, "--freeze-epochs", 1)
     single = cache / "dr" / "epochs" / "0002.pt"
@@ -225,19 +222,6 @@ def test_a_net_of_timm_goes_the_whole_road(run, places, cache, drawn_folder, tmp
     both = checkpoint.read(cache / "dr/runs/both/epochs/0001.pt")
     assert torch.equal(both.net["head.outputs.weight"], second.net["head.outputs.weight"])
     assert both.mean == second.mean
-    run("--epochs", 1, "--run", "nine")
-    scoring = [*places, *"--views 2 --device cpu".split()]
-    for name in ("default", "both", "nine"):
-        predict.main([*scoring, "--run", name])
-    predict.main([*scoring, *"--average default both nine --run mean".split()])
-    tables = [pd.read_csv(cache / f"dr/runs/{name}/scores_test.csv", index_col=0) for name in ("both", "nine", "mean")]
-    own = pd.read_csv(cache / "dr/scores_test.csv", index_col=0)
-    np.testing.assert_allclose(tables[2], (own + tables[0] + tables[1]) / 3, atol=1e-9)
-    capsys.readouterr()
-    grade.main([f"{drawn_folder}/test", "--checkpoint", f"{single}", "--views=2", "--device=cpu"])
-    photographs = sorted(map(str, (drawn_folder / "test").iterdir()))
-    explain.main([*photographs, f"--checkpoint={single}", f"--out={tmp_path / 'heat'}", "--device=cpu"])
-    assert len(list((tmp_path / "heat").iterdir())) == len(photographs)
 
 
 def test_a_head_of_another_size_is_left_out(run, cache, tmp_path):
