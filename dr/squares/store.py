@@ -69,11 +69,11 @@ def load(
     `file` (.npy). Mean and deviation (3,) are of the channels over the squares learned from, 0-255. Raises InputError
     for a picture that cannot be read or has another size than the others.
     """
-    n_channels = 0 if storage == "file" else _count_channels(cached)  # of a file that is there nobody has to ask
-    shape = len(cached.paths), cached.making.size_px, cached.making.size_px, n_channels
-    storage = _choose_storage(math.prod(shape), device) if storage == "auto" else storage
+    shape = None if storage == "file" else _find_shape(cached)  # which the file knows, if it is there
+    if shape and storage == "auto":
+        storage = _choose_storage(math.prod(shape), device)
     pixels: np.ndarray | torch.Tensor
-    if storage == "file":
+    if storage == "file" or not shape:
         made_from = str([cached.images, *sorted(cached.digests.items())])
         pixels = keep_map(file, made_from, functools.partial(_map_pixels, cached, shape))
     else:
@@ -126,8 +126,8 @@ def keep_map(file: Path, made_from: str, write: Callable[[Path], None]) -> np.nd
     return np.load(file, mmap_mode="r")
 
 
-def _map_pixels(cached: CachedSquares, shape: tuple[int, ...], file: Path) -> None:
-    shape = *shape[:3], shape[3] or _count_channels(cached)
+def _map_pixels(cached: CachedSquares, shape: tuple[int, ...] | None, file: Path) -> None:
+    shape = shape or _find_shape(cached)
     print(f"{file.parent}: {math.prod(shape) / 1e9:,.1f} GB of pixels to write", flush=True)
     pixels = make_map(file, np.dtype(np.uint8), shape)
     _fill(pixels, cached)
@@ -143,20 +143,20 @@ def make_map(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     return array
 
 
-def _count_channels(cached: CachedSquares) -> int:
-    """Return 1 if the three channels of every square are one, else 3; of coloured ones the first is looked at alone."""
+def _find_shape(cached: CachedSquares) -> tuple[int, int, int, int]:
+    """Return the shape of all pixels: with one channel if the three of every square are the same."""
 
     def is_grey(path: Path, row: int) -> bool:
         made = _decode(cached, path, row)
         return bool((made == made[..., :1]).all())
 
-    paths = list(cached.paths.values())
-    if not paths or not is_grey(paths[0], 0):
-        return 3
-    with ThreadPoolExecutor(THREADS) as pool:
-        are_grey = all(pool.map(is_grey, paths, range(len(paths))))
-        pool.shutdown(cancel_futures=True)
-    return 1 if are_grey else 3
+    paths, size_px = list(cached.paths.values()), cached.making.size_px
+    are_grey = bool(paths) and is_grey(paths[0], 0)  # of coloured ones the first is looked at alone
+    if are_grey:
+        with ThreadPoolExecutor(THREADS) as pool:
+            are_grey = all(pool.map(is_grey, paths, range(len(paths))))
+            pool.shutdown(cancel_futures=True)
+    return len(paths), size_px, size_px, 1 if are_grey else 3
 
 
 def _decode(cached: CachedSquares, path: Path, row: int) -> np.ndarray:
