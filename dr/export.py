@@ -82,7 +82,7 @@ def write_onnx(voters: Sequence[Voter], described: dict[str, Any], out: Path, is
     onnx, onnxruntime = stage.import_libraries(REQUIREMENTS, "onnx", "onnxruntime")
     import torch
 
-    from dr.training.averaged import Averaged
+    from dr.training.views import Averaged
 
     mean, side = Averaged(voters).eval(), voters[0].checkpoint.making.size_px
     pixels = np.random.default_rng(0).integers(0, 256, (N_CHECKED, side, side, 3), dtype=np.uint8)

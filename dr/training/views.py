@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from dr.machine import device
 from dr.nets.net import Net
@@ -15,7 +16,7 @@ from dr.squares.source import CachedSquares
 from dr.squares.store import Maps, Squares
 from dr.training import learner, runs
 from dr.training.checkpoint import Checkpoint
-from dr.training.runs import Trained
+from dr.training.runs import Trained, Voter
 from preprocess.cache import progress
 from preprocess.cache.progress import Bar
 
@@ -83,3 +84,34 @@ def score(
             scores.append(score_logits(kind, logits.cpu().double()).numpy())
             bar.update(len(chosen))
     return np.concatenate(scores)[np.argsort(order)]
+
+
+class Averaged(nn.Module):
+    """Squares -> the scores that `dr.predict` and `submissions.grade` give them, the mean of nets and views."""
+
+    def __init__(self, voters: Sequence[Voter]):
+        """Take the nets of the checkpoints, whose squares are of one size."""
+        super().__init__()
+        nets = [learner.load_net(voter.checkpoint) for voter in voters]
+        self.nets = nn.ModuleList(nets)
+        self.kind = voters[0].checkpoint.task.kind
+        self.views: list[tuple[float, int, list[tuple[int, ...]]]] = []  # share of each view, side, where they are cut
+        for number, (voter, net) in enumerate(zip(voters, nets, strict=True)):
+            of, side = voter.checkpoint, net.image_px
+            fixed = 1, of.making.size_px - side, of.settings.seed, of.settings.flips
+            cuts = [tuple(int(field[0]) for field in cut_view(view, *fixed)[:4]) for view in range(voter.n_views)]
+            self.views.append((voter.share / voter.n_views, side, cuts))
+            self.register_buffer(f"channels_{number}", torch.tensor([of.mean, of.std]))
+
+    def forward(self, squares: torch.Tensor, eyes: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the scores, (n, k), of (n, size_px, size_px, 3) uint8 RGB, lookup tables applied; eyes, see Head."""
+        total = torch.zeros(())
+        for number, (net, (share, side, cuts)) in enumerate(zip(self.nets, self.views, strict=True)):
+            mean, std = self.get_buffer(f"channels_{number}")
+            images = ((squares.float() - mean) / std).permute(0, 3, 1, 2)
+            for top, left, is_down, is_right in cuts:
+                view = images[:, :, top : top + side, left : left + side]
+                turned = [axis for axis, is_flipped in ((2, is_down), (3, is_right)) if is_flipped]
+                view = view.flip(turned) if turned else view
+                total = total + share * score_logits(self.kind, net(view, eyes=eyes))
+        return total

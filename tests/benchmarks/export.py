@@ -15,7 +15,7 @@ import torch
 
 from dr import export
 from dr.training import runs
-from dr.training.averaged import Averaged
+from dr.training.views import Averaged
 from preprocess.cache import stage
 
 SECONDS, N_SCORED = 5.0, 64
