@@ -98,8 +98,8 @@ def draw_figures(groups: Sequence[str], figure: Callable[[np.ndarray], np.ndarra
     numbers = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
     order, n_groups, rng = np.argsort(numbers, kind="stable"), numbers.max() + 1, np.random.default_rng(SEED)
     taken = (np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(N_DRAWS))
-    drawn = (np.repeat(order, times[numbers[order]]) for times in taken)
-    return np.array([figure(rows) for rows in (np.arange(len(numbers)), *drawn)], np.float64)
+    drawn = [figure(np.repeat(order, times[numbers[order]])) for times in taken]
+    return np.array([figure(np.arange(len(numbers))), *drawn], np.float64)
 
 
 def estimate_drawn(drawn: np.ndarray) -> Estimate:

@@ -42,8 +42,8 @@ class Head(nn.Module):
     ) -> torch.Tensor:
         """Return logits, (n, n_outputs), in float32 at least, of maps (n, channels, h, w).
 
-        Keys, (n,) int64, decide what dropout drops; without them torch's own generator does. Eyes, (n,) int64, are
-        2 * group + side; without them each image is its own fellow.
+        Keys, (n,) int64, decide what dropout drops, nothing without them. Eyes, (n,) int64, are 2 * group + side;
+        without them each image is its own fellow.
         """
         with torch.autocast(maps.device.type, enabled=False):  # 0.1 % of the work, and probabilities need digits
             maps = self.squeeze(maps.to(self.outputs.weight.dtype))
@@ -76,9 +76,7 @@ class KeyedDropout(nn.Module):
 
     def forward(self, features: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
         """Return the features (n, k), some set to 0 and the others scaled up; unchanged in prediction."""
-        if not self.training or self.probability == 0:
+        if keys is None or not self.training or self.probability == 0:
             return features
-        if keys is None:
-            return nn.functional.dropout(features, self.probability)
         is_kept = draws.draw(keys, features.shape[1]) >= self.probability * 2**draws.BITS
         return features * is_kept / (1 - self.probability)
