@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     print(f"quadratic weighted kappa on the {group.title} ({len(group.images)} images)")
     for step, given in group.given.items():
-        print(f"  {step:<46} {quadratic_weighted_kappa(group.levels, given, group.n_levels):7.4f}")
+        print(f"  {step:<46} {quadratic_weighted_kappa(group.levels, given, len(task.names)):7.4f}")
     print(stage.NOTICE)
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dr import measures
-from dr.scores import THRESHOLDS, read_scores
+from dr.scores import read_scores
 from dr.training import runs
 from dr.training.checkpoint import Checkpoint
 from kappa import assign
 from preprocess import audit
-from preprocess.cache import files, manifest, stage, tables
+from preprocess.cache import files, manifest, tables
 from preprocess.cache.errors import InputError
 from preprocess.cache.pipeline import FOLDERS
 from preprocess.samples import readers
@@ -37,6 +37,7 @@ STEPS = (
 NET, BLEND = STEPS[1][0], STEPS[3][0]  # the scores before and after both eyes are blended
 ASSIGNED = "kappa/levels_test.csv"
 SPLITS = ("valid", "test")
+DIGESTED = ("*.csv", "*/*.csv", "*/manifest.json", "*/*/manifest.json", "dr/**/epochs/history.csv")  # of the cache
 PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solution were ignored
 
 
@@ -82,7 +83,6 @@ class Group(NamedTuple):
     images: list[str]
     owners: list[Owner]
     levels: np.ndarray  # (n,) true, of findings (n, k)
-    n_levels: int
     scores: dict[str, np.ndarray]  # step -> (n, k), for the steps that give some
     given: dict[str, np.ndarray]  # step -> (n,) levels, for all of them in their order
 
@@ -199,19 +199,17 @@ def read_groups(source: Source) -> list[Group]:
         steps = read_steps(source, split)
         if not steps[1]:
             continue
-        whole, *parts = [_select(source, split, title, true, steps) for title, true in titled.items()]
+        asked, found = next(iter(steps[1].values())).index, list[Group]()
+        for title, true in titled.items():
+            images = list(asked[asked.isin(true.index)])
+            owners, levels = [source.layout.find_owner(image) for image in images], true.loc[images].to_numpy()
+            scores, given = ({step: of.loc[images].to_numpy() for step, of in which.items()} for which in steps)
+            found.append(Group(title, split, images, owners, levels, scores, given))
+        whole, *parts = found
         if not whole.images:
-            n_given = len(next(iter(steps[1].values())))
-            raise InputError(f"none of the {n_given} images of {source.cache}, {split}, has a true level")
+            raise InputError(f"none of the {len(asked)} images of {source.cache}, {split}, has a true level")
         groups += [whole, *(part for part in parts if 0 < len(part.images) < len(whole.images))]
     return groups
-
-
-def _select(source: Source, split: str, title: str, true: pd.Series, steps: tuple[dict, dict]) -> Group:
-    images = [image for image in next(iter(steps[1].values())).index if image in true.index]
-    owners, n_levels = [source.layout.find_owner(image) for image in images], len(source.layout.task.names)
-    scores, given = ({step: of.loc[images].to_numpy() for step, of in which.items()} for which in steps)
-    return Group(title, split, images, owners, true.loc[images].to_numpy(), n_levels, scores, given)
 
 
 def list_scores(path: Path, split: str) -> list[Path]:
@@ -241,15 +239,12 @@ def read_audit(cache: Path) -> list[list[str]] | None:
 
 def digest_inputs(source: Source, others: Sequence[Path] = ()) -> dict[str, str]:
     """Return the digests of everything above: file or part -> SHA-256; what is not there has none."""
-    cache = source.cache
-    paths = {f"{name} manifest": cache / folder / "manifest.json" for name, folder in REPORTED.items()}
-    names = [name.format(split=split) for split in SPLITS for _, name in STEPS]
-    paths |= {name: cache / name for name in (*names, ASSIGNED, "rejected.csv", audit.TABLE)}
-    paths |= {f"history {run or ''}": runs.folder_of(cache, run) / "epochs/history.csv" for run in list_runs(cache)}
-    paths |= {"thresholds": cache / "dr" / THRESHOLDS, "boxes": source.data / BOXES}
-    paths |= {"training labels": source.data / source.layout.labels["train"], "labels": source.labels or Path("/")}
+    found = (path for pattern in DIGESTED for path in sorted(source.cache.glob(pattern)))
+    paths = {str(path.relative_to(source.cache)): path for path in found if path.parent.name != "report"}
+    paths |= {"boxes": source.data / BOXES, "training labels": source.data / source.layout.labels["train"]}
     paths |= {f"other {table}": table for path in others for split in SPLITS for table in list_scores(path, split)}
+    paths |= {"labels": source.labels} if source.labels else {}
     digests = {name: files.hash_file(path) for name, path in paths.items() if path.is_file()}
     if source.labels and source.labels.is_dir():
         digests["labels"] = files.hash_text(source.layout.read_labels(source.labels).to_csv())
-    return digests | {"times": files.hash_text(str(sorted(stage.read_times(cache).items())))}
+    return digests

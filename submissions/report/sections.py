@@ -53,13 +53,13 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
         "groups": groups,
         **describe_run(source, len(unusable)),
         "kappas": kappas,
-        "cards": {of.title: find_card(task, of, kappas[of.title]) for of in groups},
+        "cards": {title: list(measured.values())[-1].figure for title, measured in kappas.items()},
         "steps": [[step, *(measured.get(step) for measured in kappas.values())] for step in steps],
         "beside": compare(task, first, evidence.read_others(first, others, task)) if first and others else [],
         "confusions": {of.title: make_confusions(task, of) for of in groups} if task.kind != "findings" else {},
         "histories": histories,
         "epochs": list_epochs(histories, f"valid_{headline}"),
-        "agreements": {of.title: make_agreements(of) for of in groups} if task.kind == "levels" else {},
+        "agreements": {of.title: make_agreements(task, of) for of in groups} if task.kind == "levels" else {},
         "reliability": reliability,
         "errors": [[which, bins.error] for which, bins in reliability.items()],
         "shares": shares,
@@ -76,6 +76,7 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
     }  # fmt: skip
     if task.kind in evidence.FIGURES:
         content |= describe_each(task, groups)
+        content["cards"] = {title: figure for title, figure, *_ in content["overall"]}  # of accuracy, Wilson's interval
     if task.kind == "findings":
         content |= describe_findings(source, first)
     elif task.kind == "classes":
@@ -163,13 +164,6 @@ def draw_tiles(cache: Path, crops: list[tuple[str, Path, dict[str, Any]]]) -> di
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
-def find_card(task: Task, group: Group, steps: dict[str, measures.Worth]) -> measures.Estimate:
-    """Return what a group's last step is worth, for the top of the page: of classes, Wilson's interval."""
-    if task.kind != "classes":
-        return list(steps.values())[-1].figure
-    return measures.estimate_share(int((group.given[group.final] == group.levels).sum()), len(group.levels))
-
-
 def describe_each(task: Task, groups: Sequence[Group]) -> dict[str, Any]:
     """Return what the last step is worth for classes or findings: a row for each group, and one for each of them."""
     figures, overall, each = evidence.FIGURES[task.kind], [], {}
@@ -185,27 +179,22 @@ def make_confusions(task: Task, group: Group) -> list[dict[str, Any]]:
     matrices = []
     for step in dict.fromkeys([NET, BLEND, group.final]):
         if step in group.given:
-            counts = measures.count_pairs(group.levels, group.given[step], group.n_levels)
-            near = float(sum(np.trace(counts, offset) for offset in (-1, 0, 1)) / counts.sum())
-            note = f"{np.trace(counts) / counts.sum():.1%} right"
-            note += f", {near:.1%} at most one level off" * (task.kind == "levels")
-            names = task.names if task.kind == "classes" else range(len(counts))
-            table = {"title": step, "sides": ("true", "given"), "names": list(names)}
-            matrices.append(table | {"counts": counts.tolist(), "note": note})
+            counts = measures.count_pairs(group.levels, group.given[step], len(task.names))
+            right, near = (sum(np.trace(counts, by) for by in range(-off, off + 1)) / counts.sum() for off in (0, 1))
+            note = f"{right:.1%} right" + f", {near:.1%} at most one level off" * (task.kind == "levels")
+            matrices.append({"title": step, "counts": counts.tolist(), "note": note})
     return matrices
 
 
-def make_agreements(group: Group) -> list[dict[str, Any]]:
+def make_agreements(task: Task, group: Group) -> list[dict[str, Any]]:
     """Return how the two eyes of patients agree, by their true levels and by those that the steps give."""
     levels = {"true levels": group.levels}
     levels |= {step: group.given[step] for step in (NET, group.final) if step in group.given}
     matrices = []
     for title, which in levels.items():
-        agreement = measures.measure_agreement(group.owners, which, group.n_levels)
-        if agreement:
+        if agreement := measures.measure_agreement(group.owners, which, len(task.names)):
             note = "the same {:.1%}, at most 1 apart {:.1%}, at most 2 apart {:.1%}".format(*agreement.shares)
-            table = {"title": title, "sides": ("left", "right"), "names": list(range(group.n_levels))}
-            matrices.append(table | {"counts": agreement.counts.tolist(), "note": note})
+            matrices.append({"title": title, "counts": agreement.counts.tolist(), "note": note})
     return matrices
 
 
