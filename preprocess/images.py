@@ -136,8 +136,8 @@ def _find_due(
 ) -> tuple[dict[str, Row], dict[str, list[str]]]:
     """Return the known rows of the crop table, and the images that each journal lacks, which are told of.
 
-    The keys, [version of the file, correction], are what rows are made from. Raises InputError if no outlines are
-    wanted and the table that is there is of other photographs.
+    Rows are made from the keys, [version of the file, correction]. Raises InputError if squares alone are wanted, and
+    the crop table is of other photographs.
     """
     crops, squares = journals.get("crop"), journals.get("resize")
     rows = crops.find_made(keys) if crops else read_crops(cache, split)

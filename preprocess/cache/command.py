@@ -44,10 +44,7 @@ def begin() -> None:
 
 
 def check_options(words: Sequence[str]) -> None:
-    """Look at all options of a run, "==", STAGE, OPTION... for each stage: a mistake ends it now, not after hours.
-
-    Raises what the stages raise, and InputError for options of different stages that contradict each other.
-    """
+    """Look at all options of a run, "==", STAGE, OPTION... for each stage: a mistake ends it now, not after hours."""
     of: dict[str, Namespace] = {}
     for is_mark, stage_words in itertools.groupby(words, "==".__eq__):
         if not is_mark:

@@ -68,10 +68,7 @@ def kept_outputs(folder: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def find_change(folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str | None:
-    """Return why the files in `folder` must be made (again), or None if they are what a new run would make.
-
-    Outputs whose name is a file's are compared with the digest that was recorded when they were written.
-    """
+    """Return why the files in `folder` must be made (again), or None if they are what a new run would make."""
     manifest = read_manifest(folder)
     if manifest is None:
         return "not made yet"

@@ -21,10 +21,7 @@ class Rejected(NamedTuple):
 
 
 def record_rejected(cache: Path, stage: str, split: str, reasons: Mapping[str, str]) -> None:
-    """Put a stage's rejected images of one split into `CACHE/rejected.csv`, in place of what it said before.
-
-    What is only missing stands last: of a download that is not over, there may be thousands.
-    """
+    """Put a stage's rejected images of one split into `CACHE/rejected.csv`, in place of those before; missing last."""
     path, before = cache / "rejected.csv", read_rejected(cache)
     rows = [row for row in before if (row.stage, row.split) != (stage, split)]
     rows += [Rejected(image, stage, reason, split) for image, reason in reasons.items()]

@@ -101,8 +101,7 @@ def import_libraries(requirements: Path, *names: str) -> list[ModuleType]:
 def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`; end with one line and status 2 on bad input or an unusable disk, 130 on Ctrl-C.
 
-    Every stage may be killed at any instant without harm; on Ctrl-C what it has begun is unwound, and that is all.
-    Where run_all.sh has started it, it ends with the script, however that ends.
+    On Ctrl-C what it has begun is unwound. Where run_all.sh has started it, it ends with the script.
     """
     if os.environ.pop("END_WITH_SCRIPT", ""):  # for this process, not for those that it starts
         end_with(os.getppid())

@@ -52,10 +52,9 @@ def sample_retina(rng):
 
 
 def draw_retina(rng, level, retina, frame):
-    """Draw an eye of a level 0-4; return its reflectance and a table of its lesions.
+    """Draw an eye of a level 0-4, without a border; return its reflectance and a table of its lesions.
 
-    The reflectance is float32 (3, h, w), RGB, about 0-1, without a border: the eye fills the picture. The lesions'
-    kind, x, y, radius are in pixels of the frame; their centres lie in picture and field.
+    The reflectance is float32 (3, h, w), RGB, about 0-1; the lesions' kind, x, y, radius are in pixels of the frame.
     """
     optic_disc = np.array([-rng.uniform(0.4, 0.66), rng.uniform(-0.14, 0.1)])  # it and the macula are in the picture
     anatomy = Anatomy(optic_disc, optic_disc + FOVEA_OFFSET + rng.uniform(-0.05, 0.05, 2))

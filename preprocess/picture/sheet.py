@@ -31,15 +31,12 @@ def draw_outline(path: Path, row: Mapping[str, Any], shape: str, side_px: int) -
 
 
 def draw_tile(path: Path, row: Mapping[str, Any], text: str, shape: str) -> np.ndarray:
-    """Return a photograph with its outline, (TILE_PX, TILE_PX, 3) uint8 RGB; the confidence stands below `text`.
-
-    Of a photograph that cannot be read there is the text only: its ellipse is a correction, made without its pixels.
-    """
+    """Return a photograph with its outline, (TILE_PX, TILE_PX, 3) uint8 RGB; the confidence stands below `text`."""
     tile, note = np.zeros((TILE_PX, TILE_PX, 3), np.uint8), f"{row['confidence']:.3f}"
     try:
         drawn = draw_outline(path, row, shape, TILE_PX)
         tile[: drawn.shape[0], : drawn.shape[1]] = drawn
-    except Unusable:
+    except Unusable:  # whose ellipse is a correction, made without its pixels
         note = "unreadable"
     for line, words in enumerate((text, note)):
         cv2.putText(tile, words, (3, TILE_PX - 18 + 14 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.4, TEXT_RGB, 1, cv2.LINE_AA)

@@ -49,8 +49,7 @@ def find_table(data: Path) -> Path | None:
 def make_layout(data: Path) -> Layout:
     """Return the layout of a data folder with a table of findings; those that no image has are left out.
 
-    Table and lists that have not changed since are not read again. Raises InputError, naming file and row, for a table
-    that cannot be used, or a list that divides a patient.
+    What has not changed is not read again. Raises InputError for a table that cannot be used, or divided patients.
     """
     sources = [find_table(data), *(find_list(data, part) for part in LISTS)]
     return _make_layout(data, *((path, *files.describe_source(path)) for path in sources if path))
@@ -118,10 +117,10 @@ def _parse_joined(path: Path, table: pd.DataFrame, names: list[str]) -> np.ndarr
         wrong = sorted(found - {NONE, *names}) if cell else []
         if wrong or (NONE in found and len(found) > 1):
             where = f"{path}, row {int((cells == cell).argmax()) + 2}: "
-            near = suggest(wrong[0], (NONE, *names)) if wrong else ""
-            raise InputError(
-                where + (f"{shorten(wrong[0])!r} is no finding{near}" if wrong else f"{NONE} and findings")
-            )
+            told = f"{NONE} and findings"
+            if wrong:
+                told = f"{shorten(wrong[0])!r} is no finding{suggest(wrong[0], (NONE, *names))}"
+            raise InputError(where + told)
         rows[cell] = np.array([name in found for name in names], float) if cell else np.full(len(names), np.nan)
     return np.stack([rows[cell] for cell in cells]) if len(cells) else np.empty((0, len(names)))
 

@@ -97,9 +97,8 @@ def tell(groups: Mapping[str, str], held_out: frozenset[str], listings: Mapping[
     alone = sum(group == image for image, group in of.items())
     lines = []
     if alone:
-        lines.append(
-            f"{alone} of {len(of)} images each count as a patient of their own: no CLASS-PATIENT-N, no {GROUPS}"
-        )
+        told = f"{alone} of {len(of)} images each count as a patient of their own"
+        lines.append(f"{told}: no CLASS-PATIENT-N, no {GROUPS}")
     if held_out:
         besides = {of[image] for image in held_out} & {of[image] for image in {*listings["train"].paths} - held_out}
         lines.append(f"val/ is held out as fold 0: {len(held_out)} images")

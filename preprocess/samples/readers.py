@@ -11,10 +11,7 @@ from preprocess.samples.retina import LABELS, RETINA, list_images
 
 
 def find_layout(data: Path) -> Layout:
-    """Return how a data folder is laid out: as Kaggle's if it has its labels or retinas or is nothing else.
-
-    Raises InputError for folders of classes, or findings, that cannot be learned.
-    """
+    """Return how a data folder is laid out: as Kaggle's if it has its labels or retinas or is nothing else."""
     if (data / LABELS["train"]).exists():
         return RETINA
     if findings.find_table(data):

@@ -30,10 +30,7 @@ def spell(image: str) -> str:
 
 
 def find_owner(image: str) -> Owner:
-    """Return whose eye an image id such as `10_left` names, however its side is written.
-
-    Raises InputError if the id is not PATIENT_left or PATIENT_right (or PATIENT_left_REPEAT), or no plain file name.
-    """
+    """Return whose eye an image id such as `10_left` or `10_LEFT_repeat` names. Raises InputError for any other."""
     match = IMAGE_ID.fullmatch(spell(image))
     if not match or not tables.is_id(image):
         raise InputError(f"image id {shorten(image)!r} is not of the form PATIENT_left or PATIENT_right")
