@@ -70,8 +70,7 @@ def assign(options: argparse.Namespace, layout: Layout, scores_from: Path, out: 
     table = read_scores(scores_from, layout.task, options.normalize, layout.spell, NORMALIZE_HINT)
     scores, method = table.to_numpy(), options.method
     levels, acceptance = decide(scores, method)
-    rows = zip(table.index, levels, strict=True)
-    tables.write_table(out, ("image", "level"), {image: {"level": level} for image, level in rows})
+    tables.write_rows(out, ("image", "level"), zip(table.index, levels, strict=True))
     proxy, optimum = (expected_kappa(scores, given) for given in (levels, exact.optimal_levels(scores)))
     line = f"{len(scores)} images by {method}: proxy {proxy:.6f}, optimum {optimum:.6f}, gap {optimum - proxy:.1e}"
     return line if acceptance is None else f"{line}, acceptance {acceptance:.3f}"

@@ -187,7 +187,8 @@ def _update_split(
     if crops:
         crops.finish(list(paths))
         rows = crops.rows
-        tables.write_table(cache / "crop" / f"{split}.csv", outline.COLUMNS, rows)
+        lines = ([image, *(row[name] for name in outline.COLUMNS[1:])] for image, row in rows.items())
+        tables.write_rows(cache / "crop" / f"{split}.csv", outline.COLUMNS, lines)
     if squares:
         dropped = squares.finish([image for image in paths if image in rows])
         for image in [*dropped, *squares.reasons]:

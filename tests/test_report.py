@@ -33,10 +33,10 @@ def fill_cache(cache, data):
         for _, name in evidence.STEPS:
             scores = rng.dirichlet(np.ones(5), len(images)) + np.eye(5)[levels]
             write_scores(cache / name.format(split=split), images, scores / 2, TASK)
-        rows = [{"level": level, "Usage": ("Public", "Private")[row // 2 % 2]} for row, level in enumerate(levels)]
-        tables.write_table(data / labels, ("image", "level", "Usage"), dict(zip(images, rows, strict=True)))
-    rows = [{"level": level} for level in np.clip(levels + rng.integers(-1, 2, len(images)), 0, 4)]
-    tables.write_table(cache / evidence.ASSIGNED, ("image", "level"), dict(zip(images, rows, strict=True)))
+        usage = [("Public", "Private")[row // 2 % 2] for row in range(len(images))]
+        tables.write_rows(data / labels, ("image", "level", "Usage"), zip(images, levels, usage, strict=True))
+    assigned = np.clip(levels + rng.integers(-1, 2, len(images)), 0, 4)
+    tables.write_rows(cache / evidence.ASSIGNED, ("image", "level"), zip(images, assigned, strict=True))
 
 
 def make(data, cache, page, *more):

@@ -55,7 +55,7 @@ def test_before_submitting_it_tells_levels_training_levels_rejected_images_and_t
     cache = tmp_path / "cache"
     scores, levels = cache / "blend" / "scores_test.csv", cache / "kappa" / "levels_test.csv"
     write_scores(scores, ["1_left", "1_right"], SCORES, TASK)
-    tables.write_table(levels, ("image", "level"), {"1_left": {"level": 0}, "1_right": {"level": 4}})
+    tables.write_rows(levels, ("image", "level"), [("1_left", 0), ("1_right", 4)])
     digests = {"scores_test": files.hash_file(scores)}
     manifest.write_manifest(cache / "kappa", "kappa.assign", {"method": "anneal"}, digests, {})
     rejected.record_rejected(cache, "crop", "test", {"1_left": "no eye"})

@@ -8,9 +8,9 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -122,11 +122,6 @@ def read_numbers(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> np.
         text = shorten(table[columns[column]].iloc[row])
         raise InputError(f"{path}, row {table.index[row] + 2}: {columns[column]} is {text!r}, not a finite number")
     return numbers
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a CSV whose first column is the image id, see `write_csv`."""
-    write_rows(path, columns, ([image, *(row[name] for name in columns[1:])] for image, row in rows.items()))
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
