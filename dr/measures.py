@@ -1,7 +1,7 @@
 """Every figure of the pipeline, each formula once: scores, levels, groups and owners in, numbers out; no files."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ N_BINS = 10  # of the reliability diagram
 LEAST_IN_BIN = 10  # a share of fewer scores says nothing
 
 Figure = Callable[[np.ndarray], np.ndarray]  # of confusion matrices (..., k, k) -> (...,)
+Measured = tuple[list["Estimate"], list[tuple[Any, ...]]]  # of all outputs together, and of each, in their order
 
 
 class Estimate(NamedTuple):
@@ -31,44 +32,6 @@ class Worth(NamedTuple):
 
     figure: Estimate
     gain: Estimate | None
-
-
-class ClassFigures(NamedTuple):
-    """How well one class is told from the others: how many images have it, and the figures; NaN if not measurable."""
-
-    n_images: int
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
-    auc: Estimate
-
-
-class ClassesFigures(NamedTuple):
-    """How well classes are told apart, all together, and each of them in their order."""
-
-    accuracy: Estimate
-    log_loss: Estimate
-    macro_f1: Estimate
-    each: list[ClassFigures]
-
-
-class FindingFigures(NamedTuple):
-    """How well one finding is told: how many of the known images have it, and the figures; NaN if not measurable."""
-
-    n_images: int
-    n_known: int
-    auc: Estimate
-    average_precision: Estimate
-    calibration_error: float
-
-
-class FindingsFigures(NamedTuple):
-    """How well findings are told: the means over those that are measurable, and each of them in their order."""
-
-    auc: Estimate
-    average_precision: Estimate
-    log_loss: Estimate
-    each: list[FindingFigures]
 
 
 class Agreement(NamedTuple):
@@ -219,9 +182,11 @@ def measure_auc(scores: np.ndarray, is_true: np.ndarray) -> float:
     return float((true * (np.cumsum(false) - false / 2)).sum() / n_pairs) if n_pairs else float("nan")
 
 
-def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> ClassesFigures:
-    """Return what (n, k) scores are worth as classes, the likeliest given. Intervals of shares are Wilson's, which take
-    images as independent; the others are of a bootstrap over groups.
+def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> Measured:
+    """Return accuracy, log loss and macro F1 of (n, k) scores as classes, the likeliest given; of each class how many
+    images have it, precision, recall, F1 and AUC, NaN if not measurable.
+
+    Intervals of shares are Wilson's, which take images as independent; the others are of a bootstrap over groups.
     """
     n_classes, given, losses = scores.shape[1], scores.argmax(axis=1), measure_losses(scores, targets)
     is_true = targets[:, None] == np.arange(n_classes)
@@ -233,14 +198,10 @@ def measure_classes(groups: Sequence[str], scores: np.ndarray, targets: np.ndarr
 
     log_loss, macro_f1, *own = map(estimate_drawn, draw_figures(groups, measure).T)
     counts = count_pairs(targets, given, n_classes)
-    each = [
-        ClassFigures(n_true, estimate_share(right, n_given), estimate_share(right, n_true), f1, auc)
-        for right, n_given, n_true, f1, auc in zip(
-            *(of.tolist() for of in (np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1))),
-            *(own[:n_classes], own[n_classes:]), strict=True,
-        )
-    ]  # fmt: skip
-    return ClassesFigures(estimate_share(int(np.trace(counts)), len(targets)), log_loss, macro_f1, each)
+    right, n_given, n_true = (of.tolist() for of in (np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1)))
+    precisions, recalls = (list(map(estimate_share, right, of)) for of in (n_given, n_true))
+    each = zip(n_true, precisions, recalls, own[:n_classes], own[n_classes:], strict=True)
+    return [estimate_share(sum(right), len(targets)), log_loss, macro_f1], list(each)
 
 
 def trace_roc(scores: np.ndarray, is_true: np.ndarray) -> np.ndarray:
@@ -284,8 +245,12 @@ def measure_finding_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarra
     return -np.log(np.maximum(np.where(targets == 1, scores, 1 - scores), FLOOR)) + 0 * targets
 
 
-def measure_findings(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> FindingsFigures:
-    """Return what (n, k) scores are worth as findings; targets are 1, 0, or NaN where it is not known."""
+def measure_findings(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> Measured:
+    """Return mean AUC, mean average precision and log loss of (n, k) scores as findings; of each finding how many
+    images have it, of how many it is known, AUC, average precision, NaN if not measurable, and `measure_error`.
+
+    Targets are 1, 0, or NaN where it is not known. A mean is over what is measurable.
+    """
     losses = measure_finding_losses(scores, targets)
 
     def measure(rows: np.ndarray) -> list[float]:
@@ -293,10 +258,10 @@ def measure_findings(groups: Sequence[str], scores: np.ndarray, targets: np.ndar
         return [*map(mean_measurable, both), float(np.nanmean(losses[rows])), *np.concatenate(both)]
 
     auc, precision, log_loss, *own = map(estimate_drawn, draw_figures(groups, measure).T)
-    n_true, n_known = (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
+    n_true, n_known = ((targets == 1).sum(axis=0).tolist(), (~np.isnan(targets)).sum(axis=0).tolist())
     errors = [measure_error(*bin_scores(scores[:, k], targets[:, k])) for k in range(len(n_true))]
-    parts = n_true.tolist(), n_known.tolist(), own[: len(n_true)], own[len(n_true) :], errors
-    return FindingsFigures(auc, precision, log_loss, [FindingFigures(*of) for of in zip(*parts, strict=True)])
+    each = zip(n_true, n_known, own[: len(n_true)], own[len(n_true) :], errors, strict=True)
+    return [auc, precision, log_loss], list(each)
 
 
 def estimate_share(n_true: int, n: int) -> Estimate:

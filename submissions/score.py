@@ -40,7 +40,7 @@ def describe_each(group: Group, task: Task) -> list[str]:
     lines = [f"{task.kind} on the {group.title} ({images}), with 95 % intervals"]
     lines.append(f"  {'':46}" + "".join(f"{name:>26}" for name in figures.overall))
     for step, scores in group.scores.items():
-        *overall, each = figures.measure(group.patients, scores, group.levels)
+        overall, each = figures.measure(group.patients, scores, group.levels)
         lines.append(f"  {evidence.name_step(step, task):<46}{show(overall)}")
     columns = (f"{name:>{len(show([cell]))}}" for name, cell in zip(figures.each, each[0], strict=True))
     lines.append(f"  {'of the last':{width}}" + "".join(columns))

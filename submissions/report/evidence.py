@@ -42,9 +42,9 @@ PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solut
 
 
 class Figures(NamedTuple):
-    """How classes or findings are measured: a record of `overall` figures, and at last a list of records of `each`."""
+    """How classes or findings are measured, and what the figures are called: `overall`, and of `each`."""
 
-    measure: Callable[[Sequence[str], np.ndarray, np.ndarray], Any]  # groups, scores and targets -> those records
+    measure: Callable[[Sequence[str], np.ndarray, np.ndarray], measures.Measured]  # of groups, scores and targets
     overall: tuple[str, ...]
     each: tuple[str, ...]
     note: str  # on the intervals

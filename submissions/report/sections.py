@@ -87,8 +87,8 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
 def measure_steps(task: Task, group: Group) -> dict[str, Worth]:
     """Return what each step is worth by the task's headline figure: kappa, accuracy, or the mean AUC of its scores."""
     if task.kind == "findings":
-        each = {step: measures.measure_findings(group.patients, of, group.levels) for step, of in group.scores.items()}
-        return {evidence.name_step(step, task): Worth(of.auc, None) for step, of in each.items()}
+        found = {step: measures.measure_findings(group.patients, of, group.levels) for step, of in group.scores.items()}
+        return {evidence.name_step(step, task): Worth(auc, None) for step, ((auc, *_), _) in found.items()}
     counted = measures.kappa_of_counts if task.kind == "levels" else measures.accuracy_of_counts
     return measures.measure_worth(group.patients, group.levels, group.given, counted)
 
@@ -168,7 +168,7 @@ def describe_each(task: Task, groups: Sequence[Group]) -> dict[str, Any]:
     """Return what the last step is worth for classes or findings: a row for each group, and one for each of them."""
     figures, overall, each = evidence.FIGURES[task.kind], [], {}
     for group in groups:
-        *together, separate = figures.measure(group.patients, group.last, group.levels)
+        together, separate = figures.measure(group.patients, group.last, group.levels)
         overall.append([group.title, *together])
         each[group.title] = [[name, *of] for name, of in zip(task.names, separate, strict=True)]
     return {"figures": figures, "overall": overall, "each": each}
