@@ -34,13 +34,6 @@ class Worth(NamedTuple):
     gain: Estimate | None
 
 
-class Agreement(NamedTuple):
-    """How the two eyes of patients agree: counts (k, k), left by right; the shares at most 0, 1, 2 levels apart."""
-
-    counts: np.ndarray
-    shares: tuple[float, float, float]
-
-
 class Reliability(NamedTuple):
     """Scores by size against how often they came true, five arrays of shape (bins,), and their mean distance."""
 
@@ -133,17 +126,21 @@ def measure_worth(
     return {step: Worth(estimate_drawn(of), gain) for step, of, gain in zip(predicted, drawn.T, gains, strict=True)}
 
 
-def measure_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int) -> Agreement | None:
-    """Return how left and right eyes agree, a group's first picture of each; None without a group with both."""
+def count_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int) -> np.ndarray:
+    """Return how often a left eye's level, in rows, meets the right one's, (k, k): of each group a side's first
+    picture.
+    """
     sides: dict[str, dict[str, int]] = {}
     for owner, level in zip(owners, levels.tolist(), strict=True):
         sides.setdefault(owner.group, {}).setdefault(owner.side, level)
-    pairs = np.array([(both["left"], both["right"]) for both in sides.values() if both.keys() >= {"left", "right"}])
-    if not pairs.size:
-        return None
-    left, right = pairs.T
-    shares = np.mean(np.abs(left - right) <= np.arange(3)[:, None], axis=1).tolist()
-    return Agreement(count_pairs(left, right, n_levels), (shares[0], shares[1], shares[2]))
+    pairs = [(both["left"], both["right"]) for both in sides.values() if both.keys() >= {"left", "right"}]
+    left, right = np.array(pairs, np.int64).reshape(-1, 2).T
+    return count_pairs(left, right, n_levels)
+
+
+def share_near(counts: np.ndarray, most: int) -> float:
+    """Return the share of a confusion matrix that lies at most so many levels off its diagonal."""
+    return float(sum(np.trace(counts, off) for off in range(-most, most + 1)) / counts.sum())
 
 
 def accuracy_of_counts(counts: np.ndarray) -> np.ndarray:

@@ -93,10 +93,10 @@ def test_the_bootstrap_takes_whole_patients_and_the_same_ones_for_every_figure()
 def test_agreement_counts_patients_with_both_eyes_once():
     images = ["1_left", "1_right", "1_right_b", "2_left", "3_left", "3_right", "4_left", "4_right"]
     owners = [find_owner(image) for image in images]
-    agreement = measures.measure_agreement(owners, np.array([0, 0, 4, 3, 1, 2, 0, 3]), 5)
-    assert agreement.shares == pytest.approx((1 / 3, 2 / 3, 2 / 3))
-    assert agreement.counts[[0, 1, 0], [0, 2, 3]].tolist() == [1, 1, 1] and agreement.counts.sum() == 3
-    assert measures.measure_agreement([owners[0], owners[3]], np.array([0, 1]), 5) is None
+    counts = measures.count_agreement(owners, np.array([0, 0, 4, 3, 1, 2, 0, 3]), 5)
+    assert [measures.share_near(counts, most) for most in range(3)] == pytest.approx((1 / 3, 2 / 3, 2 / 3))
+    assert counts[[0, 1, 0], [0, 2, 3]].tolist() == [1, 1, 1] and counts.sum() == 3
+    assert not measures.count_agreement([owners[0], owners[3]], np.array([0, 1]), 5).any()
 
 
 def test_reliability_is_the_share_that_came_true():

@@ -180,7 +180,7 @@ def make_confusions(task: Task, group: Group) -> list[dict[str, Any]]:
     for step in dict.fromkeys([NET, BLEND, group.final]):
         if step in group.given:
             counts = measures.count_pairs(group.levels, group.given[step], len(task.names))
-            right, near = (sum(np.trace(counts, by) for by in range(-off, off + 1)) / counts.sum() for off in (0, 1))
+            right, near = (measures.share_near(counts, most) for most in (0, 1))
             note = f"{right:.1%} right" + f", {near:.1%} at most one level off" * (task.kind == "levels")
             matrices.append({"title": step, "counts": counts.tolist(), "note": note})
     return matrices
@@ -192,9 +192,11 @@ def make_agreements(task: Task, group: Group) -> list[dict[str, Any]]:
     levels |= {step: group.given[step] for step in (NET, group.final) if step in group.given}
     matrices = []
     for title, which in levels.items():
-        if agreement := measures.measure_agreement(group.owners, which, len(task.names)):
-            note = "the same {:.1%}, at most 1 apart {:.1%}, at most 2 apart {:.1%}".format(*agreement.shares)
-            matrices.append({"title": title, "counts": agreement.counts.tolist(), "note": note})
+        counts = measures.count_agreement(group.owners, which, len(task.names))
+        if counts.any():
+            same, near, farther = (measures.share_near(counts, most) for most in range(3))
+            note = f"the same {same:.1%}, at most 1 apart {near:.1%}, at most 2 apart {farther:.1%}"
+            matrices.append({"title": title, "counts": counts.tolist(), "note": note})
     return matrices
 
 
