@@ -75,10 +75,7 @@ def pair_eyes(owners: Sequence[Owner], scores: np.ndarray) -> Pairs:
 
 
 def cross_fit(pairs: Pairs, groups: Sequence[str], levels: np.ndarray, fit: Fit) -> np.ndarray:
-    """Return each image's scores, (n, k), by what was fitted without its group.
-
-    `groups` and the true `levels` are of the n images.
-    """
+    """Return each image's scores, (n, k), by what was fitted without its group; `levels` are the true ones."""
     n_folds = min(N_FOLDS, len(set(groups)))
     folds = assign_folds(groups, levels, n_folds, SEED)
     scores = np.empty_like(pairs.own)
@@ -96,16 +93,12 @@ def blend_linear(pairs: Pairs, fellow_weight: float) -> np.ndarray:
 def fit_fellow_weight(pairs: Pairs, levels: np.ndarray) -> float:
     """Return the fellow's weight in 0–1: the one of lowest log loss (which is convex in it), shrunk for few images.
 
-    Only eyes with a fellow count; without any it is 0.
+    Only eyes with a fellow count.
     """
     from scipy.optimize import minimize_scalar
 
     pairs, levels = pairs.select(pairs.is_pair), levels[pairs.is_pair]
     if not len(levels):
         return 0.0
-
-    def lose(weight: float) -> float:
-        return measure_log_loss(blend_linear(pairs, weight), levels)
-
-    best = minimize_scalar(lose, bounds=(0, 1), method="bounded").x
+    best = minimize_scalar(lambda weight: measure_log_loss(blend_linear(pairs, weight), levels), bounds=(0, 1)).x
     return float(best * len(levels) / (len(levels) + PRIOR_IMAGES))

@@ -26,10 +26,8 @@ SEED = 0
 
 
 class Decision(NamedTuple):
-    """Levels, (n,) int64, and the share of moves accepted where they were annealed."""
-
-    levels: np.ndarray
-    acceptance: float | None = None
+    levels: np.ndarray  # (n,) int64
+    acceptance: float | None = None  # the share of moves that annealing accepted
 
 
 def main(argv: Sequence[str] | None = None) -> None:

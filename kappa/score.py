@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from dr.measures import count_pairs, measure_worth
 from dr.scores import read_targets_of
 from preprocess.cache import stage
@@ -18,12 +16,13 @@ from preprocess.samples import readers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Compare the tables."""
     parser = stage.make_bare_parser("kappa.score", __doc__, "--levels levels.csv --labels trainLabels.csv")
     parser.add_argument("--levels", type=Path, required=True, help="the levels that were given")
     parser.add_argument("--labels", type=Path, required=True, help="the true levels, perhaps of more images")
     parser.add_argument("--known-only", action="store_true", help="leave out images that --labels has no level of")
     options = parser.parse_args(argv)
+    import pandas as pd
+
     layout = readers.find_layout(Path())
     given = layout.read_labels(options.levels)
     if given.empty:
@@ -38,17 +37,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     left_out = f", {len(given) - len(true)} without a known level left out" if options.known_only else ""
     print(f"kappa.score: {len(true)} images{left_out}")
     print(f"  quadratic weighted kappa {kappa:.4f}, 95 % interval {low:.4f} to {high:.4f} over {len(set(groups))} {of}")
-    print(*describe_confusions(count_pairs(levels, predicted, len(layout.task.names))), stage.NOTICE, sep="\n")
+    counts = pd.DataFrame(count_pairs(levels, predicted, len(layout.task.names))).map("{:,d}".format)
+    print(counts.rename_axis("true \\ given", axis=1).to_string(), stage.NOTICE, sep="\n")
     if kappa < 0:
         worse = f"kappa {kappa:.4f}, worse than levels drawn by lot"
         print(f"warning: {worse}; is column level of {options.levels} the one that is meant?", file=sys.stderr)
-
-
-def describe_confusions(counts: np.ndarray) -> list[str]:
-    """Return a table of (k, k) counts: a row for each true level, a column for each that was given."""
-    rows = [["true \\ given", *map(str, range(len(counts)))]]
-    rows += [[str(level), *(f"{count:,d}" for count in row)] for level, row in enumerate(counts)]
-    return ["  " + f"{name:<14}" + "".join(f"{cell:>9}" for cell in cells) for name, *cells in rows]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What the page of `submissions.serve` shows: uploaded photographs -> grades, pictures and heat; no file stays."""
 
-import base64
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from preprocess.samples.layout import TARGETS, Owner, Task
 from submissions import panel
 from submissions.grade import DECIMALS, UNDECIDED, list_images, list_photographs
 from submissions.panel import Grade, Panel
-from submissions.report.pictures import encode_picture
+from submissions.report.pictures import encode, encode_picture
 
 FIELDS = ("left", "right", "images", "folder")  # of the page's forms
 MOST_DRAWN = 4  # photographs shown with heat; of more there is a table
@@ -107,7 +106,7 @@ def describe(of: Panel, graded: Grade) -> dict[str, Any]:
         "verdict": f"level {graded.level}, {verdict}" if of.task.kind == "levels" else verdict,
         "voices": {"net": graded.scores} | ({} if graded.blended is None else {"blend": graded.blended}),
         "picture": encode_picture(rgb, SHOWN_PX),
-        "heats": [encode_heat(places) if places.any() else None for places in heats],
+        "heats": [draw_heat(places) if places.any() else None for places in heats],
     }
 
 
@@ -128,10 +127,7 @@ def look(of: Panel, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return rgb, np.stack([undo_crop(places, disc, making, rgb.shape[:2]) for places in seen])
 
 
-def encode_heat(places: np.ndarray) -> str:
+def draw_heat(places: np.ndarray) -> str:
     """Return heat, (h, w) float32, 0-1, as the data URI of a picture that is the more opaque the hotter it is."""
     levels = np.rint(255 * places).astype(np.uint8)
-    done, webp = cv2.imencode(".webp", np.dstack([cv2.applyColorMap(levels, heat.COLORS), levels]), WEBP_OPTIONS)
-    if not done:
-        raise RuntimeError("OpenCV cannot encode a picture")
-    return f"data:image/webp;base64,{base64.b64encode(webp.tobytes()).decode()}"
+    return encode(np.dstack([cv2.applyColorMap(levels, heat.COLORS), levels]), "webp", WEBP_OPTIONS)

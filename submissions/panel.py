@@ -115,12 +115,9 @@ def split_patients(owners: Mapping[Path, Owner]) -> Iterator[dict[Path, Owner]]:
 
 def measure_unlikeness(voters: Sequence[Voter], squares: Mapping[Making, Square]) -> float | None:
     """Return how far a photograph's squares lie from what the nets learned from, the mean of those that know."""
-    total, known = 0.0, 0.0
-    for of, share, *_ in voters:
-        far = likeness.measure(of, squares[of.making])
-        if far is not None:
-            total, known = total + share * far, known + share
-    return total / known if known else None
+    far = [(share, likeness.measure(of, squares[of.making])) for of, share, *_ in voters]
+    known = [(share, of) for share, of in far if of is not None]
+    return sum(share * of for share, of in known) / sum(share for share, _ in known) if known else None
 
 
 def score_eyes(panel: Panel, eyes: Sequence[Eye], squares: Sequence[Mapping[Making, Square]], bar: Bar) -> np.ndarray:

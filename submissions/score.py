@@ -5,7 +5,7 @@ its levels, else on the validation fold, where the blend is cross-fitted. Of cla
 each class by itself; of findings the AUC and average precision of each, and their means.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,33 +19,27 @@ from submissions.report import evidence
 from submissions.report.evidence import Group
 
 
-def show(cells: Iterable[object]) -> str:
-    """Return figures, with their intervals, and counts, as columns."""
-    shown = []
-    for cell in cells:
-        if isinstance(cell, Estimate):
-            is_known = np.isfinite(cell.value)
-            text = f"{cell.value:7.4f} ({cell.low:.3f} to {cell.high:.3f})" if is_known else "not measurable"
-            shown.append(f"{text:>26}")
-        else:
-            shown.append(f"{cell:9.3f}" if isinstance(cell, float) else f"{cell:>9}")
-    return "".join(shown)
+def show(cell: object) -> str:
+    """Return a count or a figure, with its interval."""
+    if not isinstance(cell, Estimate):
+        return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    return f"{cell.value:.4f} ({cell.low:.3f} to {cell.high:.3f})" if np.isfinite(cell.value) else "not measurable"
 
 
-def describe_each(group: Group, task: Task) -> list[str]:
-    """Return what each step is worth, and how well the last tells each class or finding, as lines."""
-    n_groups, width = len(set(group.patients)), max(11, *map(len, task.names))
-    figures = evidence.FIGURES[task.kind]
-    images = f"{len(group.images)} images of {n_groups} patients"
-    lines = [f"{task.kind} on the {group.title} ({images}), with 95 % intervals"]
-    lines.append(f"  {'':46}" + "".join(f"{name:>26}" for name in figures.overall))
+def describe_each(group: Group, task: Task) -> str:
+    """Return what each step is worth, and how well the last tells each class or finding."""
+    import pandas as pd
+
+    figures, steps = evidence.FIGURES[task.kind], {}
     for step, scores in group.scores.items():
         overall, each = figures.measure(group.patients, scores, group.levels)
-        lines.append(f"  {evidence.name_step(step, task):<46}{show(overall)}")
-    columns = (f"{name:>{len(show([cell]))}}" for name, cell in zip(figures.each, each[0], strict=True))
-    lines.append(f"  {'of the last':{width}}" + "".join(columns))
-    lines += [f"  {name:{width}}{show(of)}" for name, of in zip(task.names, each, strict=True)]
-    return [*lines, f"  {figures.note}"]
+        steps[evidence.name_step(step, task)] = [*map(show, overall)]
+    rows = {name: [*map(show, of)] for name, of in zip(task.names, each, strict=True)}
+    of_all = pd.DataFrame.from_dict(steps, "index", columns=figures.overall)
+    of_each = pd.DataFrame.from_dict(rows, "index", columns=figures.each).rename_axis("of the last", axis=1)
+    images = f"{len(group.images)} images of {len(set(group.patients))} patients"
+    title = f"{task.kind} on the {group.title} ({images}), with 95 % intervals"
+    return "\n".join([title, of_all.to_string(), of_each.to_string(), figures.note])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"{options.cache}: {known}; run python -m dr.predict first")
     group = groups[0]
     if task.kind != "levels":
-        print(*describe_each(group, task), stage.NOTICE, sep="\n")
+        print(describe_each(group, task), stage.NOTICE, sep="\n")
         return
     print(f"quadratic weighted kappa on the {group.title} ({len(group.images)} images)")
     for step, given in group.given.items():

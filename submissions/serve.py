@@ -7,7 +7,6 @@ all: nobody is shown another's, and nothing outside of this machine is asked for
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import secrets
 import socket
@@ -47,12 +46,9 @@ def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
 
 
 def make_app(task: Task, answer: Callable[[dict], dict[str, Any]], hosts: Sequence[str]) -> Starlette:
-    """Return the page's server.
+    """Return the page's server: `answer` makes of uploads, see `submissions.page`, what the page tells of them.
 
-    Parameters
-    ----------
-    answer : uploads, see `submissions.page` -> what the page tells of them
-    hosts : names by which the page may be asked for: none that another's name server points at this machine
+    It may be asked for by the names of `hosts`: by none that another's name server points at this machine.
     """
     from anyio import CapacityLimiter, to_thread
     from starlette.applications import Starlette
@@ -103,10 +99,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"--host {host} --port {port}: {error.strerror}; give another one") from None
 
 
-def serve(options: argparse.Namespace) -> None:
-    """Answer until Ctrl-C."""
-    stage.import_libraries(REQUIREMENTS, "starlette", "python_multipart")
-    (uvicorn,) = stage.import_libraries(REQUIREMENTS, "uvicorn")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = stage.make_bare_parser("submissions.serve", __doc__, "--cache cache")
+    grade.add_voice_options(parser)
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen at; any other lets in whoever reaches this "
+                        "machine, with neither password nor encryption")  # fmt: skip
+    parser.add_argument("--port", type=stage.whole(0, 65535), default=8000, help="0: any that is free")
+    options = parser.parse_args(argv)
+    uvicorn, *_ = stage.import_libraries(REQUIREMENTS, "uvicorn", "starlette", "python_multipart")
     voices = grade.read_voices(options)
     workers.let_waiting_threads_sleep()
     with listen(options.host, options.port) as listening, contextlib.suppress(KeyboardInterrupt):
@@ -118,16 +118,6 @@ def serve(options: argparse.Namespace) -> None:
         app = make_app(of.task, partial(page.answer, of, options.strict), hosts)
         print(f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{stage.NOTICE}", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
-    parser = stage.make_bare_parser("submissions.serve", __doc__, "--cache cache")
-    grade.add_voice_options(parser)
-    parser.add_argument("--host", default=LOOPBACK, help="address to listen at; any other lets in whoever reaches this "
-                        "machine, with neither password nor encryption")  # fmt: skip
-    parser.add_argument("--port", type=stage.whole(0, 65535), default=8000, help="0: any that is free")
-    serve(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ levels are beside the training labels, and the kappa that the scores promise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from dr.scores import NUMBER_FORMAT, read_scores
 from dr.task import decide_alone, find_prior
@@ -63,24 +61,20 @@ def write_submission(given: pd.DataFrame, made_from: Path, data: Path, layout: L
     tables.write_csv(out, rows.to_csv(index_label="image", float_format=NUMBER_FORMAT, lineterminator="\n"))
 
 
-def describe_findings(scores: pd.DataFrame, known: pd.DataFrame | None, _: Layout) -> list[str]:
+def describe_findings(scores: pd.DataFrame, known: pd.DataFrame | None, _: Layout) -> pd.DataFrame:
     """Return a table of the mean probability of each finding, beside its share in training, if that is known."""
-    lines = [f"  {'finding':<22}{'mean probability':>18}" + f"{'share in training':>20}" * (known is not None)]
-    for name, mean in scores.mean().items():
-        lines.append(f"  {name:<22}{mean:18.3f}" + (f"{known[name].mean():20.3f}" if known is not None else ""))
-    return lines
+    shares = {} if known is None else {"share in training": known.mean()}
+    return scores.mean().to_frame("mean probability").assign(**shares).map("{:.3f}".format)
 
 
-def describe_targets(targets: pd.Series, known: pd.Series | None, layout: Layout) -> list[str]:
+def describe_targets(targets: pd.Series, known: pd.Series | None, layout: Layout) -> pd.DataFrame:
     """Return a table of how many images have each level or class, beside the training labels, if they are known."""
-    n_levels, column = len(layout.task.names), TARGETS[layout.task.kind]
-    rows: dict[str, Iterable] = {column: layout.task.names if column == "class" else range(n_levels)}
-    rows["images"] = [f"{count:,d}" for count in np.bincount(targets, minlength=n_levels)]
+    kind, names = layout.task
+    rows = targets.value_counts().reindex(range(len(names)), fill_value=0).map("{:,d}".format).to_frame("images")
     for name, of in {"% of them": targets, "% of training labels": known}.items():
         if of is not None:
             rows[name] = [f"{100 * share:.1f}" for share in find_prior(layout.task, of.to_numpy())]
-    width = max(9, *(len(str(cell)) + 2 for cell in rows[column]))
-    return [f"  {name:<22}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows.items()]
+    return rows.set_axis(range(len(names)) if kind == "levels" else names).T.rename_axis(TARGETS[kind], axis=1)
 
 
 def describe_promise(cache: Path, layout: Layout) -> str:
@@ -120,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     training = options.data / layout.labels["train"]
     known = layout.read_labels(training) if training.exists() else None
     describe = describe_findings if kind == "findings" else describe_targets
-    told = [f"submissions.write: {len(given)} images -> {out}", *describe(given, known, layout)]
+    rows = describe(given, known, layout).to_string().splitlines()
+    told = [f"submissions.write: {len(given)} images -> {out}", *(f"  {row}" for row in rows)]
     if options.levels:
         told.append("  expected QWK: not known, the levels were not made in the cache")
     elif unusable := rejected.read_reasons(options.cache, "test").keys() & {*given.index}:

@@ -39,10 +39,15 @@ def encode_picture(rgb: np.ndarray, side_px: int) -> str:
     scale = side_px / max(rgb.shape[:2])
     width, height = (max(1, round(side * scale)) for side in rgb.shape[1::-1])
     small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    done, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(small[..., ::-1]), JPEG_OPTIONS)
+    return encode(np.ascontiguousarray(small[..., ::-1]), "jpeg", JPEG_OPTIONS)
+
+
+def encode(bgr: np.ndarray, kind: str, options: Sequence[int]) -> str:
+    """Return a picture, (h, w, 3 or 4) uint8 BGR or BGRA, as a data URI."""
+    done, content = cv2.imencode(f".{kind}", bgr, options)
     if not done:
         raise RuntimeError("OpenCV cannot encode a picture")
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
 def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str) -> dict[str, Any]:
