@@ -27,6 +27,12 @@ def drawn_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def pair(drawn_folder):
+    """The left and the right eye of its first test patient, 18."""
+    return [drawn_folder / "test" / f"18_{side}.jpeg" for side in ("left", "right")]
+
+
+@pytest.fixture(scope="session")
 def drawn_scans(tmp_path_factory):
     """A folder of OCT scans by class, 8 training and 3 test patients, 128 px wide; to be read only."""
     return draw(tmp_path_factory, "--kind oct --patients-train 8 --patients-test 3 --width-px 128")

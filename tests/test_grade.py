@@ -24,12 +24,6 @@ def photographs(drawn_folder):
     return retina.list_images(drawn_folder, "test").paths
 
 
-@pytest.fixture
-def pair(photographs):
-    """The left and the right eye of the first test patient."""
-    return list(photographs.values())[:2]
-
-
 def run(capsys, *arguments):
     """Grade with --json on the CPU; return what is printed."""
     capsys.readouterr()

@@ -1,6 +1,5 @@
 """Whose eye a photograph shows, as `submissions.grade` takes it: by its name, by what is told, or not at all."""
 
-import json
 import shutil
 
 import pytest
@@ -9,19 +8,7 @@ from preprocess.cache import files
 from preprocess.cache.errors import InputError
 from preprocess.samples import retina
 from submissions import grade
-
-
-@pytest.fixture
-def pair(drawn_folder):
-    """The left and the right eye of the first test patient, 18."""
-    return list(retina.list_images(drawn_folder, "test").paths.values())[:2]
-
-
-def run(capsys, *arguments):
-    """Grade with --json on the CPU; return what is printed."""
-    capsys.readouterr()
-    grade.main([*map(str, arguments), "--json", "--device=cpu"])
-    return json.loads(capsys.readouterr().out)
+from tests.test_grade import run
 
 
 def tell_owners(graded):
