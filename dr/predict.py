@@ -82,10 +82,8 @@ def write_tables(
 
 
 def write_thresholds(folder: Path, data: Path, layout: Layout) -> list[str]:
-    """Write the threshold of each finding by the scores of the images held out; return the table's name.
-
-    Nothing is written of other tasks, or without such scores. One that cannot be chosen, for want of images that have
-    the finding, is left empty.
+    """Write the threshold of each finding by the scores of the images held out, as far as there are some; return the
+    table's name. One that cannot be chosen, for want of images that have the finding, is left empty.
     """
     scores_from, labels_from = folder / "scores_valid.csv", data / layout.labels["train"]
     if layout.task.kind != "findings" or not (scores_from.exists() and labels_from.exists()):
@@ -132,9 +130,8 @@ def find_valid(options: argparse.Namespace, layout: Layout, trained: Trained) ->
 
 
 def find_test(options: argparse.Namespace, layout: Layout) -> Split | None:
-    """Return the test set, None if there is none: its photographs, and what the cache holds of it.
-
-    Raises InputError if images have no square, unless they are rejected and the user allowed it.
+    """Return the test set, None if there is none: its photographs, and what the cache holds of it. Raises InputError
+    if images have no square, unless they are rejected and the user allowed it.
     """
     listed = layout.list_images(options.data, "test").paths
     if not manifest.has_output(options.cache / "resize", "test"):

@@ -191,8 +191,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     return options, Settings(**values)
 
 
-def _check(options: argparse.Namespace) -> None:
-    of = options
+def _check(of: argparse.Namespace) -> None:
     changing = [f"--{name.replace('_', '-')}" for name, value in UNCHANGED.items() if getattr(of, name) != value]
     changing += ["--freeze-epochs"] * (of.freeze_epochs < of.epochs)
     n_thawed, has_thaw_rate = of.epochs - of.freeze_epochs, of.thaw_rate is not None
