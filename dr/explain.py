@@ -1,6 +1,7 @@
-"""Show where the net looks: photographs and a checkpoint -> OUT/NAME_heat.jpeg, the photograph with heat over it.
+"""Show which places of a photograph speak for a level (Grad-CAM): photographs and a net -> OUT/NAME_heat.jpeg.
 
-python -m dr.explain IMAGE... [--checkpoint FILE.pt | --cache DIR [--run NAME]] [--level N] [--layer last|fine]
+The hotter the colour, the more, against the rest of the same photograph, in whose size it is. Takes photographs as they
+come from the camera; the cache need not know them. Not a medical device.
 """
 
 import argparse
@@ -158,13 +159,8 @@ def undo_crop(heat: np.ndarray, disc: Disc, making: square.Making, shape: tuple[
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_bare_parser(
-        "dr.explain",
-        "Show which places of a photograph speak for a level (Grad-CAM): the hotter the colour, the more, against the "
-        f"rest of the same photograph. Writes OUT/NAME{SUFFIX}, in the photograph's size. Takes photographs as they "
-        f"come from the camera; the cache need not know them. {stage.NOTICE}",
-        "data/test/10_left.jpeg --checkpoint cache/dr/epochs/0060.pt --out heat",
-    )
+    example = "data/test/10_left.jpeg --checkpoint cache/dr/epochs/0060.pt --out heat"
+    parser = stage.make_bare_parser("dr.explain", __doc__, example)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, JPEG or PNG")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.train left the net: its last epoch")

@@ -1,9 +1,7 @@
-"""Write a net that travels: checkpoints -> OUT.onnx, from uint8 squares to scores, and what its users must know.
+"""Write a net that runs without this code: checkpoints -> OUT.onnx, or the weights of one net as OUT.safetensors.
 
-python -m dr.export [--cache DIR [--run NAME] | --checkpoint FILE.pt...] --out net.onnx|weights.safetensors [--half]
-
-ONNX has the nets that `dr.predict` averaged last with views, standardization and their mean; .safetensors the weights
-of one net. Beside it OUT.json tells how a square is made, and OUT.md is a model card.
+ONNX has the nets that dr.predict averaged last, from uint8 squares to scores, with views, standardization and their
+mean. Beside it OUT.json tells how a square is made, and OUT.md is a model card. Not a medical device.
 """
 
 from __future__ import annotations
@@ -203,13 +201,7 @@ def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str,
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_bare_parser(
-        "dr.export",
-        "Write a net that runs without this code: ONNX, from uint8 squares to scores, with views, standardization and "
-        "the mean of the nets inside; or the weights of one net as safetensors. Beside it NAME.json, how a square is "
-        f"made, and NAME.md, a model card. {stage.NOTICE}",
-        "--data data --cache cache --out net.onnx",
-    )
+    parser = stage.make_bare_parser("dr.export", __doc__, "--data data --cache cache --out net.onnx")
     parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.predict left what it averaged")
     parser.add_argument("--data", type=Path, default=Path("data"), help="tells what is true of the images held out")

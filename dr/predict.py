@@ -1,8 +1,9 @@
 """Score the held-out and the test images: CACHE/dr/epochs -> CACHE/dr/scores_{valid,test}.csv, single_{valid,test}.csv.
 
-Of findings CACHE/dr/thresholds.csv, too: from which score on each is believed, chosen on the images held out.
-
-python -m dr.predict --data DIR --cache DIR [--views N] [--epochs-averaged last:5] [--run NAME] [--average RUN...]
+Probabilities are averaged over views (the middle of the square, and random crops and flips) and epochs; single: the
+middle view of the last epoch alone. Of findings thresholds.csv, too: from which score on each is believed, by the best
+F1 of the validation fold. With --average, the mean of several runs: on the test set of all, on the validation folds of
+those that held an image out.
 """
 
 import argparse
@@ -228,15 +229,8 @@ def parse_epochs(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(
-        "dr.predict",
-        "Score the validation fold and the test set: probabilities, averaged over views (the middle of the square, and "
-        "random crops and flips) and epochs. Writes CACHE/dr/scores_valid.csv, scores_test.csv, and single_*.csv: "
-        "the middle view of the last epoch alone. Of findings thresholds.csv, from which score on each is believed: "
-        "best F1 of the validation fold. With --average, the mean of several runs: on the test set of all, on the "
-        "validation folds of those that held an image out.",
-        "--data data --cache cache --views 8 --epochs-averaged last:5",
-    )
+    example = "--data data --cache cache --views 8 --epochs-averaged last:5"
+    parser = stage.make_parser("dr.predict", __doc__, example)
     settings.add_device_options(parser)
     parser.add_argument("--views", type=stage.whole(1), help="views averaged per image")
     parser.add_argument("--epochs-averaged", type=parse_epochs, metavar="last:N|best|8,9,10",

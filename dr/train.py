@@ -1,6 +1,7 @@
 """Train the net: squares, lookup tables and labels -> CACHE/dr/epochs, a checkpoint each, and their history.csv.
 
-python -m dr.train --data DIR --cache DIR [--recipe NAME] [--epochs N] [--learning-rate X] [--run NAME]
+The same command goes on where it stopped. With other options or labels it is another net, which takes the place of the
+one before when it has ended; that one lies in CACHE/dr/former then, and its options bring it back at once.
 """
 
 import argparse
@@ -99,14 +100,8 @@ def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(
-        "dr.train",
-        "Train the net on the squares of preprocess.resize. Writes CACHE/dr/epochs, a checkpoint per epoch and "
-        "history.csv. The same command goes on where it stopped. With other options or labels it is another net, which "
-        "takes the place of the one before when it has ended; that one lies in CACHE/dr/former then, and its options "
-        "bring it back at once.",
-        "--data data --cache cache --epochs 60 --batch-size 64",
-    )
+    example = "--data data --cache cache --epochs 60 --batch-size 64"
+    parser = stage.make_parser("dr.train", __doc__, example)
     settings.add_device_options(parser)
     parser.add_argument("--keep", type=stage.whole(1), default=KEPT_EPOCHS, help="newest checkpoints to keep, "
                         "beside the best by log loss and by the task's own measure")  # fmt: skip
