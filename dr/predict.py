@@ -93,8 +93,7 @@ def write_thresholds(folder: Path, data: Path, layout: Layout) -> list[str]:
     targets = read_targets_of(scores.index, scores_from, labels_from, layout).to_numpy()
     chosen = measures.measure_each(measures.choose_threshold, scores.to_numpy(), targets)
     told = ["" if np.isnan(threshold) else NUMBER_FORMAT % threshold for threshold in chosen]
-    lines = ["finding,threshold", *map(",".join, zip(layout.task.names, told, strict=True))]
-    tables.write_csv(folder / THRESHOLDS, "\n".join(lines) + "\n")
+    tables.write_rows(folder / THRESHOLDS, ["finding", "threshold"], zip(layout.task.names, told, strict=True))
     return [THRESHOLDS]
 
 

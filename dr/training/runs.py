@@ -16,7 +16,7 @@ import numpy as np
 from dr.training import checkpoint, schedule
 from dr.training.checkpoint import Checkpoint
 from dr.training.settings import ORDINARY
-from preprocess.cache import files, manifest
+from preprocess.cache import files, manifest, tables
 from preprocess.cache.errors import InputError
 from preprocess.recipes import recipe
 
@@ -209,8 +209,7 @@ def keep_best(epochs: Path, headline: str, n_newest: int) -> list[dict[str, Any]
             path.unlink()
     others = sorted(name for name in figures[0] if name.startswith("valid_") and name not in COLUMNS)
     columns = (*COLUMNS, *others)
-    lines = [",".join(columns), *(",".join(repr(row[column]) for column in columns) for row in figures)]
-    files.write_bytes(epochs / "history.csv", ("\n".join(lines) + "\n").encode())
+    tables.write_rows(epochs / "history.csv", columns, ([row[column] for column in columns] for row in figures))
     return figures
 
 
