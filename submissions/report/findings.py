@@ -22,7 +22,7 @@ MOST_BOXES = 100  # images with a box that are looked at, of each finding
 def describe_findings(source: Source, group: Group | None) -> dict[str, Any]:
     """Return all that the page says of findings alone, in rows of tables, and the ROC curve of each finding."""
     if group is None:
-        return {"rates": [], "roc": {}, "together": [], "mistaken": None, "hits": [], "published": PUBLISHED}
+        return {"together": [], "mistaken": None}
     names, scores = source.layout.task.names, group.last
     is_true, known = group.levels == 1, ~np.isnan(group.levels)
     each = {name: (scores[known[:, k], k], is_true[known[:, k], k]) for k, name in enumerate(names)}
