@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from cycler import cycler
 
 from dr.measures import Reliability, Worth
 from dr.task import HEADLINES
@@ -36,7 +35,7 @@ STYLE: dict[str, Any] = {
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     "grid.linewidth": 0.6,
-    "axes.prop_cycle": cycler(color=SERIES),
+    "axes.prop_cycle": f"cycler(color={list(SERIES)})",
 }
 
 
