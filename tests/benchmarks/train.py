@@ -63,13 +63,13 @@ def make_plain(squares, crop_px, batch_size, on):
     return net, drawn, take_step, lambda images: net(images.to(on)).softmax(1).cpu()
 
 
-def make_ours(squares, crop_px, batch_size, on, precision):
-    """Return this project's way, likewise."""
+def make_ours(squares, crop_px, batch_size, on, precision, **changes):
+    """Return this project's way, likewise; with other settings than the article's, if any."""
     device.prepare(on)
     precision, n = device.choose_precision(precision, on), len(squares)
     if on.type == "cuda":
         squares = store.Squares(squares.eyes, torch.from_numpy(squares.pixels).to(on), squares.tables)
-    settings = make_settings(crop_px=crop_px, batch_size=batch_size, precision=precision)
+    settings = make_settings(crop_px=crop_px, batch_size=batch_size, precision=precision, **changes)
     made = learner.make_learner(settings, TASK, np.arange(5), on)
     cuts = crops.draw_crops(n, squares.size_px - crop_px, 0, 1)
     epochs = (batches.order_epoch(np.arange(n), batch_size, 0, epoch) for epoch in itertools.count())
@@ -97,8 +97,8 @@ def measure(way, task, crop_px, batch_size, on):
     return count_images(task, net, drawn, take_step, predict, on)
 
 
-def count_images(task, net, drawn, take_step, predict, on):
-    """Return images per second of a task, or of drawing batches alone, after one to warm up."""
+def count_images(task, net, drawn, take_step, predict, on, seconds=SECONDS, n_warm_up=1):
+    """Return images per second of a task, or of drawing batches alone, after some batches to warm up."""
     net.train(task == "train")
     wait = torch.cuda.synchronize if on.type == "cuda" else lambda: None
 
@@ -111,10 +111,11 @@ def count_images(task, net, drawn, take_step, predict, on):
                 predict(images)
         return len(images)
 
-    work()
+    for _ in range(n_warm_up):
+        work()
     wait()
     n_images, start = 0, time.perf_counter()
-    while time.perf_counter() - start < SECONDS:
+    while time.perf_counter() - start < seconds:
         n_images += work()
     wait()
     return n_images / (time.perf_counter() - start)
