@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -190,14 +191,16 @@ def fill_rejected(
 def average_runs(data: Path, cache: Path, run: str | None, names: Sequence[str | None], layout: Layout) -> None:
     """Write the mean of the score tables of several runs as those of `run`, which has no net itself.
 
-    Of the validation folds it has each image by the nets that held it out: they have the same images, or none in
-    common. Raises InputError, naming some, if tables have only part of their images in common.
+    A name may be the path of another cache, or of a run's folder in one. Of the validation folds it has each image by
+    the nets that held it out: they have the same images, or none in common. Raises InputError, naming some, if tables
+    have only part of their images in common.
     """
-    folders, folder = [runs.folder_of(cache, name) for name in names], runs.folder_of(cache, run)
-    titles = [name or settings.ORDINARY for name in names]
+    names, folder = [find_way(cache, name) for name in names], runs.folder_of(cache, run)
+    folders, titles = [runs.folder_of(cache, name) for name in names], [name or settings.ORDINARY for name in names]
     if (folder / "epochs").exists():
         raise InputError(f"{folder}: holds a net of its own; give the mean another name by --run")
-    if repeated := [title for title in titles if titles.count(title) > 1]:
+    places = [place.resolve() for place in folders]
+    if repeated := [title for title, place in zip(titles, places, strict=True) if places.count(place) > 1]:
         raise InputError(f"--average: {repeated[0]} comes twice")
     import pandas as pd
 
@@ -212,12 +215,20 @@ def average_runs(data: Path, cache: Path, run: str | None, names: Sequence[str |
                     tables.check_same_images(own.index, other.index, path, other_path)
             mean = pd.concat(scores.values()).groupby("image").mean()
             means[table] = list(mean.index), mean.to_numpy()
-            inputs |= {str(path.relative_to(cache)): files.hash_file(path) for path in paths}
+            inputs |= {os.path.relpath(path, cache): files.hash_file(path) for path in paths}
     if not means:
         raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {titles[0]} first")
     write_tables(folder, data, layout, means, {"average": list(names)}, inputs)
     for table, (images, _) in means.items():
         print(f"dr.predict: {table}: {len(images)} images, mean of {', '.join(titles)}")
+
+
+def find_way(cache: Path, name: str | None) -> str | None:
+    """Return a run's name, or the way from the cache to the run's folder that a path, with a slash, leads to."""
+    if name is None or "/" not in name:
+        return name
+    folder = Path(name) / "dr" if (Path(name) / "dr").is_dir() else Path(name)
+    return None if folder.resolve() == (cache / "dr").resolve() else os.path.relpath(folder, cache)
 
 
 def parse_epochs(text: str) -> str:
@@ -236,8 +247,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="epochs whose nets are averaged; best: by QWK of levels, accuracy of classes, "
                         "mean AUC of findings; best:log_loss: by that")  # fmt: skip
     parser.add_argument("--batch-size", type=stage.whole(1), help="images scored at a time")
-    parser.add_argument("--average", type=settings.parse_run, nargs="+", metavar="RUN",
-                        help="write the mean of these runs' score tables instead, as those of --run")  # fmt: skip
+    parser.add_argument("--average", type=settings.parse_run_anywhere, nargs="+", metavar="RUN",
+                        help="write the mean of these runs' score tables instead, as those of --run; with a slash: "
+                        "another cache, whose squares may be others, or the folder of a run in one")  # fmt: skip
     stage.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "dr.predict")
     with stage.working(options.cache, "dr.predict", [runs.folder_of(options.cache, options.run)]):

@@ -15,9 +15,10 @@ from dr import predict, train
 from dr.machine import workers
 from dr.scores import read_scores
 from dr.training import passes, runs
+from preprocess import __main__ as preprocess
 from preprocess.cache.errors import InputError
 from preprocess.samples.retina import TASK
-from tests.tiny import ROOT, TRAIN_OPTIONS, digest_files, draw_squares, prepare, run_stages
+from tests.tiny import ROOT, SIZE_PX, TRAIN_OPTIONS, digest_files, draw_squares, prepare, run_stages
 
 
 @pytest.fixture
@@ -255,6 +256,24 @@ def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_
     assert digest_files(nets) == after
 
 
+def test_a_mean_of_means_in_other_caches_and_of_other_squares_is_that_of_their_nets(at, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    predict.main([*at, "--run", "mean", "--average", "fold-1", "fold-2"])
+    small = [at[0], "--cache=copy/small"]
+    preprocess.main([*small, *"--crop whole --size-px 48 --normalize none --jobs 1".split()])
+    train.main([*small, *TRAIN_OPTIONS, "--epochs", "1", "--crop-px", "40"])
+    predict.main([*small, "--views", "1"])
+    predict.main([*small, "--run", "both", "--average", "default", "copy/cache/dr/runs/mean", "copy/cache"])
+    shutil.move("copy", "moved")  # the ways between them stay
+    small, cache = (tmp_path / "moved" / name for name in ("small", "cache"))
+    voters = runs.read_averaged(small, "both")
+    assert [voter.share for voter in voters] == pytest.approx([1 / 3, 1 / 6, 1 / 6, 1 / 3])
+    assert [voter.checkpoint.making.size_px for voter in voters] == [48, SIZE_PX, SIZE_PX, SIZE_PX]
+    parts = small / "dr", cache / "dr" / "runs" / "mean", cache / "dr"
+    mean = np.mean([read(part, "scores_test") for part in parts], axis=0)
+    np.testing.assert_allclose(read(small / "dr" / "runs" / "both", "scores_test"), mean, atol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -262,11 +281,15 @@ def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_
         (["--run", "fold-1", "--average", "fold-1", "fold-2"], "holds a net of its own.*--run"),
         (["--run", "mean", "--average", "fold-1", "fold-1"], "fold-1 comes twice"),
         (["--run", "mean", "--average", "fold-1", "fold-9"], "fold-9.*no such file"),
+        (["--run", "mean", "--average", "fold-1", "copy/cache/dr/runs/fold-1"], "fold-1 comes twice"),
+        (["--run", "mean", "--average", "default", "copy/cache/"], "default comes twice"),
+        (["--run", "mean", "--average", "fold-1", "nowhere/"], "nowhere/scores_valid.csv.*no such file"),
         (["--run", "mean", "--average", "fold-2", "halves"], "images of .* are not in"),
     ],
     ids=str,
 )
-def test_a_mean_replaces_no_net_and_needs_the_same_or_other_patients(at, tmp_path, options, told):
+def test_a_mean_replaces_no_net_and_needs_the_same_or_other_patients(at, tmp_path, monkeypatch, options, told):
+    monkeypatch.chdir(tmp_path)
     nets = tmp_path / "copy" / "cache" / "dr"
     if "halves" in options:
         half = ["--run", "halves", "--folds", "2"]

@@ -52,8 +52,17 @@ class Voter(NamedTuple):
 
 
 def folder_of(cache: Path, run: str | None) -> Path:
-    """Return the folder of a run's files: CACHE/dr, or CACHE/dr/runs/NAME for a named one."""
+    """Return the folder of a run's files: CACHE/dr, CACHE/dr/runs/NAME for a named one, or another cache's, to which a
+    way from CACHE leads, which has a slash.
+    """
+    if run and "/" in run:
+        return cache / run
     return cache / "dr" / "runs" / run if run else cache / "dr"
+
+
+def find_cache(folder: Path) -> Path:
+    """Return the cache that a run's folder lies in."""
+    return folder.parents[2] if folder.parent.name == "runs" else folder.parent
 
 
 def read_mean(run: Path) -> list[str]:
@@ -89,7 +98,8 @@ def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Vote
         raise InputError(f"{folder}: holds no predictions; run python -m dr.predict first")
     of = kept["parameters"]
     if names := of.get("average"):
-        return [voter for name in names for voter in read_averaged(cache, name, share / len(names))]
+        home = find_cache(folder)
+        return [voter for name in names for voter in read_averaged(home, name, share / len(names))]
     trained, epochs = read_trained(cache, run), of["epochs"]
     if gone := [epoch for epoch in epochs if epoch not in trained.checkpoints]:
         raise InputError(f"{folder}: epoch {gone[0]} is gone since it was averaged; run python -m dr.predict again")

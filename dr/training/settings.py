@@ -177,6 +177,11 @@ def parse_run(text: str) -> str | None:
     return None if text == ORDINARY else text
 
 
+def parse_run_anywhere(text: str) -> str | None:
+    """Return the name of a run, likewise, or a path, which has a slash."""
+    return text if "/" in text else parse_run(text)
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
     """Return all options of `dr.train`, and the settings among them.
 
