@@ -33,7 +33,7 @@ REQUIREMENTS = Path(__file__).with_name("onnx-requirements.txt")
 SUFFIXES = (".onnx", ".safetensors")
 OPSET = 17  # of 2022, which every runtime in use knows
 LEAST_HALVED = 256  # numbers in a tensor; smaller ones, biases above all, weigh nothing and are kept as they are
-TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-2  # of the scores of the file against those of dr.predict
+TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-2  # of the scores of the file against the nets' in float32
 N_CHECKED = 3  # squares that both are given
 
 
@@ -74,8 +74,8 @@ def describe(voters: Sequence[Voter]) -> dict[str, Any]:
 
 
 def write_onnx(voters: Sequence[Voter], described: dict[str, Any], out: Path, is_half: bool) -> float:
-    """Write the mean of the nets and views; return by how much its scores differ from dr.predict's. Raises InputError
-    if that is too much.
+    """Write the mean of the nets and views; return by how much its scores differ from theirs in float32. Raises
+    InputError if that is too much.
     """
     onnx, onnxruntime = stage.import_libraries(REQUIREMENTS, "onnx", "onnxruntime")
     import torch
@@ -110,7 +110,7 @@ def write_onnx(voters: Sequence[Voter], described: dict[str, Any], out: Path, is
                 differences.append(np.abs(scores - mean(**some).numpy()).max())
         off = float(np.max(differences))  # NaN if one is
         if not off <= (HALF_TOLERANCE if is_half else TOLERANCE):
-            raise InputError(f"{out}: not written: its scores would differ by {off:.1g} from those of dr.predict")
+            raise InputError(f"{out}: not written: its scores would differ by {off:.1g} from the nets' own")
     return off
 
 
