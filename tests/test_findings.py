@@ -62,6 +62,8 @@ def test_a_column_per_finding_knows_the_unknown(tmp_path):
         (["1.png,Mass,1", "2.png,Mass,"], HEADER, "row 3: Patient ID is '': whom"),
         (["1.png,Mass"], "Image Index,Finding Labels\n", "no column Patient ID"),
         (["1.png,No Finding,1"], HEADER, "no image has any finding"),
+        (["1,1"], "image,group\n", "no column with a finding"),
+        (["1,1,1,"], "image,group,Mass,\n", "a column has no name"),
         (["1,1,2"], "image,group,Mass\n", "row 2: Mass is '2', not 0, 1 or nothing"),
         (["1.png,Mass,1", "2.png,Mass,1"], HEADER, "test_list.txt: divides patient 1"),
         (["1.png,Mass,2", "3.png,Mass,1"], HEADER, "image 3 is in neither"),

@@ -99,6 +99,8 @@ def read_table(path: Path) -> Table:
     else:
         names = [name for name in header if name not in SPREAD]
         table = tables.read_table(path, [*SPREAD, *names], spell)
+        if not all(map(str.strip, names or [""])):
+            raise InputError(f"{path}: {'a column has no name' if names else 'no column with a finding'}")
         group, parse = SPREAD[1], _parse_spread
     nobody = table[group].str.strip() == ""
     if nobody.any():
