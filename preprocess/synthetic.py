@@ -1,7 +1,8 @@
 """Draw a data folder from a seed: photographs of both eyes in Kaggle's layout, OCT scans, or chest x-rays.
 
 The photographs show lesions by the clinical scale, beside tables of the labels and of the truth about discs and
-lesions; scans lie in a folder per class, x-rays have a table of findings. What is there already stays.
+lesions; scans lie in a folder per class, x-rays have a table of findings. What is there already stays,
+and a folder that was drawn with other parameters is refused.
 """
 
 import itertools
@@ -13,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from preprocess.cache import files, parallel, stage
+from preprocess.cache import files, manifest, parallel, stage
 from preprocess.cache.errors import InputError
 from preprocess.cache.journal import Journal, Row
 from preprocess.recipes import recipe
@@ -27,6 +28,14 @@ TABLES = (
     *("trainLabels.csv", "testLabels.csv", "sampleSubmission.csv", "discs.csv", "lesions.csv"),
     *(*findings.TABLES, *findings.LISTS.values()),
 )
+
+
+def check_parameters(data: Path, parameters: Mapping[str, Any]) -> None:
+    """Raise InputError if a folder was drawn with other parameters; what older code drew with these is drawn again."""
+    for path in sorted((data / OWN_FOLDER).glob("*.jsonl")):
+        found = {name: value for name, value in Journal(path.parent, path.stem, {}).found.items() if name in parameters}
+        if change := manifest.describe_change(found, {name: parameters[name] for name in found}):
+            raise InputError(f"{data}: drawn with other parameters: {change}; give another --data, or remove it")
 
 
 def check_foreign(data: Path, planned: Iterable[Path]) -> None:
@@ -82,6 +91,7 @@ def draw_folder(data: Path, n_patients: Mapping[str, int], parameters: dict[str,
     for split, n in n_patients.items():
         pictures = itertools.chain.from_iterable(itertools.islice(patients, n))
         planned[split] = {data / drawer.FILE.format(split=split, **of._asdict()): of for of in pictures}
+    check_parameters(data, parameters)
     check_foreign(data, itertools.chain(*planned.values()))
     code = {path.name: files.hash_file(path) for path in sorted(Path(eyes.__file__).parent.glob("*.py"))}
     rows: dict[str, Row] = {}

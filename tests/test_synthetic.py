@@ -1,6 +1,7 @@
 """What is drawn: reproducible, right in anatomy, labels and truth, and not to be told by colour or brightness."""
 
 import itertools
+import re
 from collections import Counter
 
 import cv2
@@ -78,8 +79,16 @@ def test_rerun_mends_what_is_missing_or_changed_and_touches_nothing_else(tmp_pat
     assert {path: path.stat().st_mtime_ns for path in dates} == dates
     with pytest.raises(InputError, match="would not draw"):  # of another plan
         synthetic.main([*arguments, "--patients-train=1", "--patients-test=0"])
-    synthetic.main([*arguments, "--width-px=300"])
-    assert {cv2.imread(str(path)).shape[1] for path in photographs} == {300}
+    for option, told in (("--width-px=300", "width_px changed from 256 to 300"), ("--kind=oct", "from retina to oct")):
+        with pytest.raises(InputError, match=f"other parameters: .*{told}"):
+            synthetic.main([*arguments, option])
+    assert read_data(tmp_path) == before
+    journal = tmp_path / synthetic.OWN_FOLDER / "train.jsonl"
+    journal.write_text(re.sub(r'(?<="eyes.py":")\w+', "0" * 64, journal.read_text()))
+    synthetic.main(arguments)  # what another version drew is drawn again
+    redrawn = [path.parent.name == "train" for path in dates]
+    assert [path.stat().st_mtime_ns > date for path, date in dates.items()] == redrawn
+    assert read_data(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", [*PICTURES.values(), "test/99999_left.jpeg", "trainLabels.csv"])

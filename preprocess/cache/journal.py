@@ -30,12 +30,14 @@ class Journal:
         self.parameters = json.loads(json.dumps(parameters))
         self.records: dict[str, Record] = {}
         self.change: str | None = None
+        self.found: dict[str, Any] = {}  # the parameters of the file that was there
         self._written: list[str] | None = None  # the images of the file's lines; None if not all lines are sound
         *lines, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
         if not lines:
             return
         header, *contents = map(_decode_line, lines)
-        self.change = manifest.describe_change(header if isinstance(header, dict) else {}, self.parameters)
+        self.found = header if isinstance(header, dict) else {}
+        self.change = manifest.describe_change(self.found, self.parameters)
         if self.change is None:
             sound = [line for line in contents if _is_record(line)]
             self.records = {line[0]: Record(*line[1:]) for line in sound}
