@@ -48,14 +48,14 @@ def answer(of: Panel, is_strict: bool, uploads: Uploads) -> dict[str, Any]:
         grades, unusable = panel.grade_eyes(of, owners, is_strict)
         cards = [describe(of, graded) for graded in grades] if len(grades) <= MOST_DRAWN else []
     rows = [make_row(graded, of.task) for graded in grades]
-    refused |= {listing.show_name(Path(path).name): reason for path, reason in {**misnamed, **unusable}.items()}
+    refused += [(listing.show_name(Path(path).name), reason) for path, reason in {**misnamed, **unusable}.items()]
     table = f"data:text/csv;charset=utf-8,{quote(pd.DataFrame(rows).to_csv(index=False))}"
     return {"rows": rows, "csv": table, "cards": cards, "refused": refused}
 
 
-def keep(uploads: Uploads, folder: Path) -> dict[str, str]:
+def keep(uploads: Uploads, folder: Path) -> list[tuple[str, str]]:
     """Write each field's files into a folder of its own, and return those that cannot be kept, with the reason."""
-    refused = {}
+    refused = []
     for field in FIELDS:
         (folder / field).mkdir()
         for path, content in uploads.get(field, ()):
@@ -64,7 +64,10 @@ def keep(uploads: Uploads, folder: Path) -> dict[str, str]:
                 with (folder / field / name).open("xb") as file:
                     shutil.copyfileobj(content, file)
             except (OSError, ValueError) as error:
-                refused[listing.show_name(name)] = f"cannot be kept: {getattr(error, 'strerror', None) or error}"
+                reason = f"cannot be kept: {getattr(error, 'strerror', None) or error}"
+                if isinstance(error, FileExistsError) and name not in ("", ".."):
+                    reason = "another file of this name was sent, too; rename one"
+                refused.append((listing.show_name(path), reason))
     return refused
 
 

@@ -41,7 +41,7 @@ HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Con
 def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
     """Return the page."""
     fixed = {"notice": stage.NOTICE, "most_files": MOST_FILES, "most_mb": MOST_MB, "task": task, "nonce": nonce}
-    nothing = {"error": "", "cards": [], "rows": [], "refused": {}}
+    nothing = {"error": "", "cards": [], "rows": [], "refused": []}
     return template.render(TEMPLATE, fixed | nothing | dict(content))
 
 

@@ -139,9 +139,13 @@ def test_what_is_unclear_is_one_line_without_a_trace_of_folders(client, monkeypa
 
 
 def test_names_that_no_folder_takes_are_refused(tmp_path):
-    given = [("a\0.png", b""), ("x" * 300, b""), ("..", b""), ("a.png", b"1"), ("b/a.png", b"2")]
+    given = [("a\0.png", b""), ("x" * 300, b""), ("..", b""), ("a.png", b"1"), ("b/a.png", b"2"), ("a.png", b"3")]
     refused = page.keep({"images": [(name, io.BytesIO(content)) for name, content in given], "../x": []}, tmp_path)
-    assert len(refused) == 4 and (tmp_path / "images" / "a.png").read_bytes() == b"1"
+    assert all(reason.startswith("cannot be kept: ") for _, reason in refused[:3])
+    assert refused[3:] == [
+        (name, "another file of this name was sent, too; rename one") for name in ("b/a.png", "a.png")
+    ]
+    assert (tmp_path / "images" / "a.png").read_bytes() == b"1"
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["a.png"]
 
 
