@@ -24,6 +24,10 @@ def put(data, *names, pixels=None):
         cv2.imwrite(str(data / name), grey)
 
 
+def put_groups(data, *rows):
+    (data / "groups.csv").write_text("\n".join(["image,group", *rows, ""]))
+
+
 @pytest.fixture
 def scans(tmp_path):
     """Three classes, a patient in two of them, one in train and val, and a test set of which some are known."""
@@ -42,7 +46,7 @@ def test_classes_are_the_folders_and_groups_the_patients_whatever_their_class(sc
     assert layout.read_labels(scans / layout.labels["train"]).tolist() == [0, 0, 0, 1, 1, 2]
     assert layout.read_labels(scans / layout.labels["test"]).to_dict() == {"DME-5-1": 1}  # the other's nobody knows
     assert list(layout.list_images(scans, "test").paths) == ["6-1", "DME-5-1"]
-    (scans / "groups.csv").write_text("image,group\nodd,7\n")
+    put_groups(scans, "odd,7", "6-1,5")
     assert readers.find_layout(scans).find_owner("odd") == ("7", "")
 
 
@@ -83,6 +87,8 @@ def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
         (lambda data: put(data, "train/DME/CNV-7-1.png"), "DME/CNV-7-1.png and .*CNV-7-1.jpeg are both image CNV-7-1"),
         (lambda data: put(data, "val/CNV/CNV-7-1.jpeg"), "val/CNV/CNV-7-1.jpeg and .*train/CNV/CNV-7-1.jpeg are both"),
         (lambda data: put(data, "train/image/a.png"), "'image' cannot be a class's name"),
+        (lambda data: put_groups(data, "odd,7", "CNV-7-1,"), "groups.csv, row 3: group is '': whom does"),
+        (lambda data: put_groups(data, "odd,7", "CNV/odd,7", "6-2,7"), "row 3: .*no image CNV/odd, nor 1 more"),
     ],
 )
 def test_what_cannot_be_learned_is_one_line(scans, change, message):

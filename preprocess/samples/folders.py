@@ -45,14 +45,30 @@ def make_layout(data: Path) -> Layout:
     for folder in _list_classes(data / "val") + _list_classes(data / "test"):
         if folder.name not in names:
             raise InputError(f"{folder}: a class that {data / 'train'} lacks ({', '.join(names)})")
-    task, groups = Task("classes", tuple(names)), dict[str, str]()
-    if (data / GROUPS).exists():
-        table = tables.read_table(data / GROUPS, ["image", "group"])
-        groups = dict(zip(table["image"], table["group"], strict=True))
+    task, groups = Task("classes", tuple(names)), read_groups(data)
     labels = {"train": "train", "test": "test" if _list_classes(data / "test") else LABELS}
     held_out = frozenset(_list_parts(data, ("val",)).paths)
     owner_of, read = partial(find_owner, groups), partial(read_labels, task)
     return Layout(task, list_images, str, owner_of, read, labels, held_out, partial(tell, groups, held_out))
+
+
+def read_groups(data: Path) -> dict[str, str]:
+    """Return whom the images show by the table GROUPS, if there is one: image -> group.
+
+    Raises InputError, naming the row, for an empty group, and for images that the data folder lacks.
+    """
+    if not (path := data / GROUPS).exists():
+        return {}
+    table = tables.read_table(path, ["image", "group"])
+    groups = dict(zip(table["image"], table["group"].str.strip(), strict=True))
+    there = {image for parts in PARTS.values() for image in _list_parts(data, parts).paths}
+    lacking = [image for image in groups if image not in there]
+    for row, (image, group) in enumerate(groups.items(), 2):
+        if not group:
+            raise InputError(f"{path}, row {row}: group is '': whom does the image show?")
+        if image not in there:
+            raise InputError(f"{path}, row {row}: {data} has no image {image}, nor {len(lacking) - 1} more of this table")
+    return groups
 
 
 def list_images(data: Path, split: str) -> Listing:
@@ -98,7 +114,7 @@ def tell(groups: Mapping[str, str], held_out: frozenset[str], listings: Mapping[
     lines = []
     if alone:
         told = f"{alone} of {len(of)} images each count as a patient of their own"
-        lines.append(f"{told}: no CLASS-PATIENT-N, no {GROUPS}")
+        lines.append(f"{told}: no CLASS-PATIENT-N, no row of {GROUPS}")
     if held_out:
         besides = {of[image] for image in held_out} & {of[image] for image in {*listings["train"].paths} - held_out}
         lines.append(f"val/ is held out as fold 0: {len(held_out)} images")
