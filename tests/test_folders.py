@@ -88,7 +88,7 @@ def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
         (lambda data: put(data, "val/CNV/CNV-7-1.jpeg"), "val/CNV/CNV-7-1.jpeg and .*train/CNV/CNV-7-1.jpeg are both"),
         (lambda data: put(data, "train/image/a.png"), "'image' cannot be a class's name"),
         (lambda data: put_groups(data, "odd,7", "CNV-7-1,"), "groups.csv, row 3: group is '': whom does"),
-        (lambda data: put_groups(data, "odd,7", "CNV/odd,7", "6-2,7"), "row 3: .*no image CNV/odd, nor 1 more"),
+        (lambda data: put_groups(data, "odd,7", "CNV/odd,7", "6-2,7"), "row 3: .*no image CNV/odd nor 1 more of these"),
     ],
 )
 def test_what_cannot_be_learned_is_one_line(scans, change, message):

@@ -67,7 +67,7 @@ def read_groups(data: Path) -> dict[str, str]:
         if not group:
             raise InputError(f"{path}, row {row}: group is '': whom does the image show?")
         if image not in there:
-            raise InputError(f"{path}, row {row}: {data} has no image {image}, nor {len(lacking) - 1} more of this table")
+            raise InputError(f"{path}, row {row}: {data} has no image {image} nor {len(lacking) - 1} more of these")
     return groups
 
 
