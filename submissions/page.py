@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr.explain import NOBODY, undo_crop
+from dr.explain import NOBODY, UNKNOWN, undo_crop
 from dr.nets import heat
 from dr.squares import crops, store
 from dr.task import name_columns
@@ -88,12 +88,17 @@ def make_row(graded: Grade, task: Task) -> dict[str, Any]:
         row["expected_level"] = round(graded.expected, DECIMALS)
     else:
         row[TARGETS[task.kind]] = "; ".join(graded.believed or [])
-    row["doubts"] = "; ".join(graded.doubts)
+    row["doubts"] = "; ".join(list_doubts(graded))
     for prefix, scores in (("", graded.scores), ("blended_", graded.blended)):
         if scores is not None:
             names = [f"{prefix}{column}" for column in name_columns(task)]
             row |= dict(zip(names, scores.round(DECIMALS).tolist(), strict=True))
     return row
+
+
+def list_doubts(graded: Grade) -> list[str]:
+    """Return the doubts; one is that nobody knows what the nets learned from looks like."""
+    return [*graded.doubts, *[UNKNOWN] * (graded.eye.unlikeness is None)]
 
 
 def describe(of: Panel, graded: Grade) -> dict[str, Any]:
@@ -106,6 +111,7 @@ def describe(of: Panel, graded: Grade) -> dict[str, Any]:
     return {
         "name": listing.show_name(graded.eye.path.name),
         "grade": graded,
+        "doubts": list_doubts(graded),
         "verdict": f"level {graded.level}, {verdict}" if of.task.kind == "levels" else verdict,
         "voices": {"net": graded.scores} | ({} if graded.blended is None else {"blend": graded.blended}),
         "picture": encode_picture(rgb, SHOWN_PX),

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from urllib.parse import quote
 
 import numpy as np
 import psutil
@@ -86,7 +87,9 @@ def test_a_page_shows_one_eye_or_two_and_what_is_doubted(client, pair):
     left, right = (path.read_bytes() for path in pair)
     status, shown = drop(client, ("left", "a.jpeg", left), ("right", "a.jpeg", right))
     assert status == 200 and shown.count('class="card"') == shown.count('class="picture"') == 2
-    assert shown.count("Left eye: level") == shown.count("Right eye: level") == 1 and "Doubt" not in shown
+    assert shown.count("Left eye: level") == shown.count("Right eye: level") == 1
+    assert shown.count("Doubt: ") == shown.count(f"Doubt: {explain.UNKNOWN}.") == 2
+    assert shown.count(quote(explain.UNKNOWN)) == 2  # in the table, too
     status, shown = drop(client, ("left", "", b""), ("right", "a.jpeg", right))
     assert status == 200 and shown.count('class="card"') == 1 and "no fellow: blended with itself" in shown
     assert client.get("/").text.count('class="card"') == 0
