@@ -48,11 +48,13 @@ def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
         raise InputError(f"{lists['test']}: no such list; --how {HOW[0]} makes one")
     tested = {groups[image] for image in test or () if image in groups}
     valid, more = divide_patients([group for group in groups.values() if group not in tested], how, seed)
-    patients = {"train": {*groups.values()} - tested - more, "valid": valid, "test": tested | more}
+    patients = {"train": {*groups.values()} - tested - more - valid, "valid": valid, "test": tested | more}
+    empty = [findings.LISTS[part] for part in ("train", *written) if not patients[part]]
+    if empty:
+        raise InputError(f"{path}: too few patients, {len({*groups.values()})}: {empty[0]} would have none")
     for part in written:
-        lines = [f"{image}\n" for image, group in groups.items() if group in patients[part]]
-        tables.write_csv(lists[part], "".join(lines))
-    patients["train"] -= valid  # whose images train_val_list.txt names, too
+        named = patients[part] | (valid if part == "train" else set())  # as train_val_list.txt does
+        tables.write_csv(lists[part], "".join(f"{image}\n" for image, group in groups.items() if group in named))
     for part, of in zip(("train", "validation", "test"), patients.values(), strict=True):
         n_images = sum(group in of for group in groups.values())
         print(f"preprocess.split: {part}: {n_images:,} images of {len(of):,} patients")

@@ -108,6 +108,16 @@ def test_no_patient_is_lost_or_in_two_parts(tmp_path, how, capsys):
         split.main([f"--data={tmp_path}", f"--how={how}"])
 
 
+@pytest.mark.parametrize(("how", "n"), [*((split.HOW[0], n) for n in (0, 1, 2, 6)), (split.HOW[1], 2)])
+def test_too_few_patients_to_divide_are_one_line_and_no_list(tmp_path, how, n):
+    put_table(tmp_path, *(f"{patient}.png,Mass,{patient}" for patient in range(n)))
+    (tmp_path / "test_list.txt").write_text("0.png\n")
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match=f"csv: too few patients, {n}: .*_list.txt would have none"):
+        split.main([f"--data={tmp_path}", f"--how={how}", "--overwrite"])
+    assert set(tmp_path.iterdir()) == before and (tmp_path / "test_list.txt").read_text() == "0.png\n"
+
+
 def test_the_whole_table_of_chest_xray14_is_divided_as_published(real_data, tmp_path, capsys):
     source = real_data / "chest-nih64"
     for name in ("Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"):
