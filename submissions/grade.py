@@ -201,15 +201,12 @@ def fetch(given: Sequence[str], folder: Path) -> tuple[list[Path], dict[str, str
 def grade(options: argparse.Namespace, folder: Path) -> None:
     """Grade the photographs, print what comes out, and name at last those refused; `folder` is for downloads."""
     paths, addresses, gone = fetch(options.photographs, folder)
-    given = paths, options.left, options.right, options.patient
-    try:
-        voters, blend, thresholds = read_voices(options)
-    except InputError:
-        list_photographs(*given)  # a mistake in what is given is told first
-        raise
+    if not (paths or options.left or options.right):
+        raise InputError("no photographs: give some, all of them before --checkpoint")
+    voters, blend, thresholds = read_voices(options)
     task, misnamed = voters[0].checkpoint.task, dict[str, str]()
     if task.kind == "levels":
-        owners, misnamed = list_photographs(*given)
+        owners, misnamed = list_photographs(paths, options.left, options.right, options.patient)
     elif options.left or options.right or options.patient or options.blend:
         raise InputError("--left, --right, --patient and --blend are for eyes that have levels; this net tells others")
     else:

@@ -114,7 +114,7 @@ def test_nets_of_few_images_do_not_know_and_senseless_ones_are_refused(trained, 
     assert printed["eyes"][0]["is_unlike"] is printed["eyes"][0]["unlikeness"] is None
     for command in (grade, explain):
         with pytest.raises(InputError, match=f"--strict: {explain.UNKNOWN}"):
-            command.main([*few, "--strict"])
+            command.main(["whose.jpeg", *few, "--strict"])
     known = content["likeness"]
     for change in (
         *({"n_images": "4"}, {"likeness": [1]}, {"likeness": {"known": known["known"]}}),

@@ -50,12 +50,15 @@ def test_other_names_are_told_whose_they_are(finished_cache, pair, tmp_path, cap
         ("--left a.jpeg --right ./a.jpeg", "given twice"),
         ("--left a.jpeg --patient=", "--patient ''"),
         ("", "no photographs: give"),
+        ("--checkpoint a.jpeg", "no photographs: give some, all of them before --checkpoint"),
+        ("a.jpeg b.jpeg c.jpeg --cache none", r"run python -m dr\.predict first"),
+        (". .. --checkpoint nope.pt", "nope.pt: no such checkpoint"),
         (". --patient 10", "--patient: .* folder"),
     ],
 )
-def test_contradictions_are_one_line(arguments, message):
+def test_contradictions_are_one_line(finished_cache, arguments, message):
     with pytest.raises(InputError, match=message) as caught:
-        grade.main(arguments.split())
+        grade.main([f"--cache={finished_cache}", *arguments.split()])
     assert "\n" not in str(caught.value)
 
 
