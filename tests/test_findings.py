@@ -67,11 +67,15 @@ def test_a_column_per_finding_knows_the_unknown(tmp_path):
         (["1,1,2"], "image,group,Mass\n", "row 2: Mass is '2', not 0, 1 or nothing"),
         (["1.png,Mass,1", "2.png,Mass,1"], HEADER, "test_list.txt: divides patient 1"),
         (["1.png,Mass,2", "3.png,Mass,1"], HEADER, "image 3 is in neither"),
+        (["1.png,Mass,2"], HEADER, "test_list.txt, row 1: Data_Entry_2017.csv has no image 2 nor 0 more"),
+        (["2.png,Mass,2"], HEADER, "val_list.txt, row 2: Data_Entry_2017.csv has no image 1 nor 1 more"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(tmp_path, rows, header, message):
     put_table(tmp_path, *rows, header=header)
     (tmp_path / "test_list.txt").write_text("2.png\n")
+    if "val_list" in message:
+        (tmp_path / "val_list.txt").write_text("2.png\n1.png\n3.png\n")
     if "neither" in message:
         (tmp_path / "train_val_list.txt").write_text("1.png\n")
     with pytest.raises(InputError, match=message) as caught:

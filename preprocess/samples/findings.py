@@ -64,8 +64,14 @@ def _make_layout(data: Path, *versions: tuple) -> Layout:
         raise InputError(f"{path}: no image has any finding; there is nothing to learn")
     task = Task("findings", tuple(table.targets.columns[present]))
     lists = {part: read_list(find_list(data, part)) for part in LISTS}
+    # A part of ChestX-ray14 may lie beside the whole lists; a misspelled image is in neither of them then, see below.
+    for part in ("valid", "test") if lists["train"] is None else ("valid",):
+        unknown = [(row, image) for row, image in enumerate(lists[part] or (), 1) if image not in table.groups]
+        if unknown:
+            where, more = f"{find_list(data, part)}, row {unknown[0][0]}", len(unknown) - 1
+            raise InputError(f"{where}: {path.name} has no image {unknown[0][1]} nor {more} more of these")
     test = frozenset(lists["test"] or ()) & table.groups.keys()
-    held_out = (frozenset(lists["valid"] or ()) & table.groups.keys()) - test
+    held_out = frozenset(lists["valid"] or ()) - test
     divided = {table.groups[image] for image in test} & {table.groups[image] for image in {*table.groups} - test}
     if divided:
         patient = min(divided, key=tables.order_of)
