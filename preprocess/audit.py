@@ -101,6 +101,10 @@ def audit(options: argparse.Namespace) -> None:
         counts = [sum(row[0] == what for row in shared) for what in ("same group", "identical", "near-identical")]
         told = "{} patients in both, {} pairs of identical images, {} of near-identical ones".format(*counts)
         print(f"preprocess.audit: {one[0].part} and {other[0].part}: {told}", file=stream)
+    unreadable = [seen.image for part in parts for seen in part if seen.bits is None]
+    if unreadable:
+        told = f"{len(unreadable)} images cannot be read, compared by patient only: {', '.join(unreadable[:5])}"
+        print(f"preprocess.audit: {told}", file=stream)
     tables.write_rows(options.out, COLUMNS, rows)
     print(f"preprocess.audit: {len(rows)} rows -> {options.out}", file=stream)
 

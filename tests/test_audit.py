@@ -40,7 +40,8 @@ def test_patients_and_copies_in_two_parts_are_named(rows_of, capsys):
         ("near-identical", second.stem, "CNV-2-1", ""),
     }
     told = "train and test: 1 patients in both, 1 pairs of identical images, 1 of near-identical ones"
-    assert told in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert told in shown and "1 images cannot be read, compared by patient only: DME-3-1\n" in shown
 
 
 def test_one_part_alone_is_nothing_to_compare(rows_of):
