@@ -55,6 +55,7 @@ def make_app(task: Task, answer: Callable[[dict], dict[str, Any]], hosts: Sequen
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse
     from starlette.routing import Route
 
@@ -87,7 +88,8 @@ def make_app(task: Task, answer: Callable[[dict], dict[str, Any]], hosts: Sequen
     return Starlette(
         routes=[Route("/", show, methods=["GET", "POST"])],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
-        exception_handlers={HTTPException: show_error, InputError: show_error},
+        # Whoever has left hears no answer, and is no error to be logged.
+        exception_handlers={HTTPException: show_error, InputError: show_error, ClientDisconnect: show_error},
     )
 
 

@@ -158,6 +158,20 @@ def test_too_much_at_once_and_other_names_of_the_machine_are_refused(client, mon
     assert client.get("/", headers={"Host": "elsewhere.example"}).status_code == 400
 
 
+@pytest.mark.parametrize("size", [b"9", b"99999999999"])
+def test_who_leaves_during_an_upload_is_no_error(client, size):
+    async def leave():
+        return {"type": "http.disconnect"}
+
+    async def ignore(_):
+        pass
+
+    sent = {"host": serve.LOOPBACK.encode(), "content-length": size, "content-type": b"multipart/form-data; boundary=x"}
+    headers = [(name.encode(), value) for name, value in sent.items()]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    client.portal.call(client.app, scope, leave, ignore)
+
+
 def test_without_its_library_the_line_has_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "starlette", None)
     with pytest.raises(InputError, match=r"pip install -r .*serve-requirements\.txt"):
