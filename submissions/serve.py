@@ -77,6 +77,8 @@ def make_app(task: Task, answer: Callable[[dict], dict[str, Any]], hosts: Sequen
         if size is None or int(size) > MOST_MB * 10**6:
             async for _ in request.stream():
                 pass  # a browser listens when it has sent all
+            if size is None:
+                raise HTTPException(411, "how much is sent is not told: give a Content-Length")
             raise HTTPException(413, f"more than {MOST_MB} MB at once")
         async with request.form(max_files=MOST_FILES, max_fields=0) as form:
             uploads: dict[str, list] = {}

@@ -155,6 +155,8 @@ def test_names_that_no_folder_takes_are_refused(tmp_path):
 def test_too_much_at_once_and_other_names_of_the_machine_are_refused(client, monkeypatch):
     monkeypatch.setattr(serve, "MOST_MB", 0)
     assert drop(client, ("left", "a.jpeg", b"x"))[0] == 413
+    chunked = client.post("/", content=iter([b"x"]))
+    assert chunked.status_code == 411 and "how much is sent is not told" in chunked.text
     assert client.get("/", headers={"Host": "elsewhere.example"}).status_code == 400
 
 
