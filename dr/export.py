@@ -44,12 +44,12 @@ def export(options: argparse.Namespace) -> None:
     if any((voter.checkpoint.task, voter.checkpoint.making) != (of.task, of.making) for voter in voters):
         raise InputError("the nets want different squares, or answer different questions; name one by --run")
     described, told = describe(voters), ""
+    card = write_card(described, *measure_held_out(options, of.task))
     if options.out.suffix == ".onnx":
         told = f", scores off by {write_onnx(voters, described, options.out, options.half):.1g} at most"
     else:
         write_weights(voters, described, options.out, options.half)
     files.write_json(options.out.with_suffix(".json"), described)
-    card = write_card(described, *measure_held_out(options, of.task))
     files.write_bytes(options.out.with_suffix(".md"), card.encode())
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB{told}; .json and .md beside it\n{stage.NOTICE}")
 
@@ -212,6 +212,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.out.suffix not in SUFFIXES:
         raise InputError(f"--out {options.out}: ends in none of {', '.join(SUFFIXES)}")
+    for other in map(options.out.with_suffix, set(SUFFIXES) - {options.out.suffix}):
+        if other.exists():
+            raise InputError(f"--out {options.out}: {other} has the .json and .md of this name; give another one")
     export(options)
 
 

@@ -80,6 +80,15 @@ def test_a_weight_beyond_float16_is_refused():
         export.check_half(np.array([1e5], np.float32), "body.x")
 
 
+def test_no_description_is_missing_or_anothers(trained, drawn_scans, tmp_path):
+    with pytest.raises(InputError):
+        export.main([*trained, f"--data={drawn_scans}", f"--out={tmp_path}/net.onnx"])
+    assert not list(tmp_path.glob("net*"))
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(InputError, match=r"net.onnx has the .json and .md of this name; give another"):
+        export.main([*trained, f"--out={tmp_path}/net.safetensors"])
+
+
 def test_several_nets_are_no_weights_and_other_names_no_files(trained, tmp_path):
     with pytest.raises(InputError, match="the weights of one net, not of 2"):
         export.main([*trained, f"--out={tmp_path}/net.safetensors"])
