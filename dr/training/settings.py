@@ -178,8 +178,12 @@ def parse_run(text: str) -> str | None:
 
 
 def parse_run_anywhere(text: str) -> str | None:
-    """Return the name of a run, likewise, or a path, which has a slash."""
-    return text if "/" in text else parse_run(text)
+    """Return the name of a run, likewise, or the path of a folder, which has a slash."""
+    if "/" not in text:
+        return parse_run(text)
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: no such folder")
+    return text
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
