@@ -1,9 +1,13 @@
 """Images per second of training, prediction and the loader: the plain way against this project's, side by side.
 
-python -m tests.benchmarks.train [--image-px 448] [--batch-size 16] [--rounds 3] [--device cpu] [--precisions NAME...]
+python -m tests.benchmarks.train [--image-px 448] [--batch-size 16] [--rounds 3] [--device cpu] [--ways WAY...]
+python -m tests.benchmarks.train --epoch 35126 [--batch-size 64] [--device cuda] [--ways WAY...]
 
-Plain: float32, NCHW, ReLU before pooling, a DataLoader that crops, flips and standardizes sample by sample. Every
-measurement is a process of its own, as memory settings are a process's; the ways take turns, and the best round counts.
+Plain: float32, NCHW, ReLU before pooling, a DataLoader that crops, flips and standardizes sample by sample. Ours: a
+precision, perhaps with +tf32 (float32 whose convolutions multiply 10 bits of it), +nchw (maps in that order) or
++compiled (torch.compile on the body). Every measurement is a process of its own, as memory settings are a process's;
+the ways take turns, and the best round counts. The second form trains epochs as dr.train does, on squares where it
+keeps them, on a GPU in its memory, settles BatchNorm and checks a seventh as many; the second epoch counts.
 """
 
 import argparse
@@ -23,8 +27,8 @@ from dr.machine import device
 from dr.nets.head import HIDDEN
 from dr.nets.nine_conv import CONVOLUTIONS
 from dr.squares import batches, crops, draws, store
-from dr.training import learner, passes
-from dr.training.settings import PRECISIONS
+from dr.training import learner, passes, schedule, views
+from preprocess.cache import progress
 from preprocess.samples.retina import TASK
 from tests.tiny import make_settings
 
@@ -63,14 +67,27 @@ def make_plain(squares, crop_px, batch_size, on):
     return net, drawn, take_step, lambda images: net(images.to(on)).softmax(1).cpu()
 
 
-def make_ours(squares, crop_px, batch_size, on, precision, **changes):
-    """Return this project's way, likewise; with other settings than the article's, if any."""
+def make_learner(way, crop_px, batch_size, on, **changes):
+    """Return a learner of one of our ways; with other settings than the article's, if any."""
     device.prepare(on)
-    precision, n = device.choose_precision(precision, on), len(squares)
-    if on.type == "cuda":
-        squares = store.Squares(squares.eyes, torch.from_numpy(squares.pixels).to(on), squares.tables)
+    precision, *kinds = way.split("+")
+    torch.backends.cudnn.allow_tf32 = "tf32" in kinds
+    precision = device.choose_precision(precision, on)
     settings = make_settings(crop_px=crop_px, batch_size=batch_size, precision=precision, **changes)
     made = learner.make_learner(settings, TASK, np.arange(5), on)
+    if "nchw" in kinds:
+        made.net.to(memory_format=torch.contiguous_format)
+        made.net.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
+    if "compiled" in kinds:
+        made.net.body.compile()  # the head's hashing has products that torch 2.11 cannot compile for a GPU
+    return made
+
+
+def make_ours(squares, crop_px, batch_size, on, way, **changes):
+    """Return our way, likewise."""
+    if on.type == "cuda":
+        squares = store.Squares(squares.eyes, torch.from_numpy(squares.pixels).to(on), squares.tables)
+    made, n = make_learner(way, crop_px, batch_size, on, **changes), len(squares)
     cuts = crops.draw_crops(n, squares.size_px - crop_px, 0, 1)
     epochs = (batches.order_epoch(np.arange(n), batch_size, 0, epoch) for epoch in itertools.count())
     drawn = (batch[::-1] for order in epochs for batch in batches.iterate_batches(squares, order, cuts, crop_px, on))
@@ -81,18 +98,51 @@ def make_ours(squares, crop_px, batch_size, on, precision, **changes):
         passes.take_step(made, images, targets[rows], draws.make_keys(0, draws.DROPOUT, 1, rows), eyes[rows])
 
     def predict(images):
-        with device.autocast(on, precision):
+        with device.autocast(on, made.settings.precision):
             return made.net(images).cpu().double().softmax(dim=1)
 
     return made.net, drawn, take_step, predict
 
 
-def measure(way, task, crop_px, batch_size, on):
-    on = torch.device(on)
-    rng, n, size_px = np.random.default_rng(0), max(64, batch_size), round(crop_px / learner.CROP_SHARE)
+def make_squares(n, crop_px):
+    """Return squares of noise."""
+    rng, size_px = np.random.default_rng(0), round(crop_px / learner.CROP_SHARE)
     luts, pixels = (rng.integers(0, 256, (n, *shape), dtype=np.uint8) for shape in ((3, 256), (size_px, size_px, 3)))
-    squares = store.Squares(2 * np.arange(n), pixels, store.compose_tables(luts, [127.0] * 3, [70.0] * 3))
-    make = make_plain if way == "plain" else functools.partial(make_ours, precision=way)
+    return store.Squares(2 * np.arange(n), pixels, store.compose_tables(luts, [127.0] * 3, [70.0] * 3))
+
+
+def measure_epoch(way, n, crop_px, batch_size, on):
+    """Return images per second of an epoch's training, of settling, and of checking, and the gigabytes it took."""
+    on, few = torch.device(on), make_squares(64, crop_px)
+    rows = np.arange(n) % len(few)
+    pixels = (
+        torch.from_numpy(few.pixels).to(on)[torch.from_numpy(rows).to(on)] if on.type == "cuda" else few.pixels[rows]
+    )
+    squares = store.Squares(2 * np.arange(n), pixels, few.tables[rows])
+    made, seconds = make_learner(way, crop_px, batch_size, on), []
+    positions, n_checked = np.arange(n), n // 7
+    cuts = crops.center_crops(n, squares.size_px - crop_px)
+    for due in (schedule.Epoch(number, False, number - 1, number, 60, 1e-3) for number in (1, 2)):
+        started = [time.perf_counter()]
+        passes.train_epoch(made, squares, rows % 5, positions, due)
+        started.append(time.perf_counter())
+        passes.settle_batch_norm(made, squares, positions, due)
+        torch.cuda.synchronize() if on.type == "cuda" else None
+        started.append(time.perf_counter())
+        with progress.tracking(n_checked, "checked") as bar:
+            views.score(
+                made.net, squares, positions[:n_checked], cuts, made.settings.precision, batch_size, bar, "levels"
+            )
+        seconds = np.diff([*started, time.perf_counter()])
+    counts = n, min(passes.SETTLING_IMAGES, n // 2), n_checked
+    return [*np.divide(counts, seconds), torch.cuda.max_memory_allocated() / 1e9 if on.type == "cuda" else np.nan]
+
+
+def measure(way, task, crop_px, batch_size, on):
+    """Return images per second of a task, one way."""
+    on = torch.device(on)
+    squares = make_squares(max(64, batch_size), crop_px)
+    make = make_plain if way == "plain" else functools.partial(make_ours, way=way)
     net, drawn, take_step, predict = make(squares, crop_px, batch_size, on)
     return count_images(task, net, drawn, take_step, predict, on)
 
@@ -124,24 +174,37 @@ def count_images(task, net, drawn, take_step, predict, on, seconds=SECONDS, n_wa
 TASKS = ("train", "predict", "load")
 
 
+def alone(function, *arguments):
+    """Return what a function returns in a process of its own, which waits as dr.train's do but for the plain way."""
+    os.environ.pop("OMP_WAIT_POLICY", None)
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE"} if arguments[0] != "plain" else {}  # see dr.machine.workers
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("image-px", 448), ("batch-size", 16), ("rounds", 3)):
+    for name, default in (("image-px", 448), ("batch-size", 16), ("rounds", 3), ("epoch", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["auto"], help="of ours")
+    parser.add_argument("--ways", nargs="+", default=["auto"], help="ours")
     options = parser.parse_args()
-    rates = dict.fromkeys(itertools.product(["plain", *options.precisions], TASKS), 0.0)
+    what = options.image_px, options.batch_size, options.device
+    print(f"{options.image_px} px, batches of {options.batch_size}, {options.device}, images/s:", flush=True)
+    if options.epoch:
+        for way in options.ways:
+            *rates, taken = alone(measure_epoch, way, options.epoch, *what)
+            shown = ", ".join(
+                f"{name} {rate:,.0f}" for name, rate in zip(("train", "settle", "check"), rates, strict=True)
+            )
+            print(f"  epoch of {options.epoch} images, {way:18} {shown}; {taken:.1f} GB", flush=True)
+        return
+    rates = dict.fromkeys(itertools.product(["plain", *options.ways], TASKS), 0.0)
     for _, (way, task) in itertools.product(range(options.rounds), rates):
-        os.environ.pop("OMP_WAIT_POLICY", None)
-        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE"} if way != "plain" else {}  # see dr.machine.workers
-        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-            rate = alone.submit(measure, way, task, options.image_px, options.batch_size, options.device).result()
-        rates[way, task] = max(rates[way, task], rate)
-    print(f"{options.image_px} px, batches of {options.batch_size}, {options.device}, images/s:")
-    for task, way in itertools.product(TASKS, options.precisions):
+        rates[way, task] = max(rates[way, task], alone(measure, way, task, *what))
+    for task, way in itertools.product(TASKS, options.ways):
         plain, ours = rates["plain", task], rates[way, task]
-        print(f"  {task:8} plain {plain:9.1f}   ours, {way:8} {ours:9.1f}   ratio {ours / plain:5.2f}")
+        print(f"  {task:8} plain {plain:9.1f}   ours, {way:18} {ours:9.1f}   ratio {ours / plain:5.2f}")
 
 
 if __name__ == "__main__":
