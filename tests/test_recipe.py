@@ -27,7 +27,7 @@ def write(path, text):
 def test_the_article_is_the_default_an_option_wins_and_what_nobody_names_is_none():
     assert parse([]).size_px == 512
     assert parse(["--size-px=64"]).size_px == 64
-    assert parse(["--recipe", "demo"]).size_px == 256
+    assert parse(["--recipe", "demo"]).size_px == 160
     assert parse(["--recipe=demo", "--size-px=64"]).size_px == 64
     assert parse([]).share is None
 
