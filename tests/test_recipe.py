@@ -50,7 +50,7 @@ def test_a_recipe_starts_from_its_base_whatever_folder_it_lies_in(tmp_path):
     write(tmp_path / "folder" / "base.toml", 'based_on = "demo"\n[preprocess.resize]\nshare = 0.5\n')
     chosen = write(tmp_path / "top.toml", 'based_on = "folder/base.toml"\n[preprocess.resize]\nlayers = [1]\n')
     options = parse([chosen])
-    assert (options.size_px, options.share, options.layers) == (256, 0.5, [1])
+    assert (options.size_px, options.share, options.layers) == (160, 0.5, [1])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_help_lists_the_recipes_and_shows_what_the_chosen_one_says(capsys):
         parse(["--recipe=demo", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert ",".join(recipe.list_names()) in shown.replace(" ", "")  # lines may end behind a hyphen
-    assert "(default: 256)" in shown
+    assert "(default: 160)" in shown
 
 
 @pytest.mark.parametrize("name", recipe.list_names())
