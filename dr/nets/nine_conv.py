@@ -12,7 +12,7 @@ CONVOLUTIONS = (
 )
 LEAST_PX = 32  # six poolings leave one pixel
 # Where Grad-CAM looks: the last convolution, as Grad-CAM is defined, and one whose places are finer. With a weight for
-# each place the hottest place of each of blocks 2 to 5 lies on a lesion in 99 of 100 drawn eyes or more; of these the
+# each place the hottest place of each of blocks 2 to 5 lies on a lesion in 98 of 100 drawn eyes or more; of these the
 # fifth (112 x 112 places at 448 px) has seen most around it: `python -m tests.benchmarks.explain --blocks`.
 LAST, FINE = len(CONVOLUTIONS) - 1, 5
 
