@@ -72,7 +72,7 @@ def prepare(device: torch.device) -> None:
     """Set the process up for training or scoring: images of one size, feature maps of 100 MB that come and go."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # tries the algorithms once per size of image
-        torch.backends.cudnn.allow_tf32 = False  # float32 is float32, and scores are the processor's
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32, as on the processor
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:  # glibc: freed memory is kept for the next step, where the kernel would have to zero its pages again
         mallopt(M_MMAP_MAX, 0)
