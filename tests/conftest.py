@@ -76,6 +76,12 @@ def cache(tmp_path):
 
 
 @pytest.fixture
+def epochs(cache):
+    """Where its net's epochs will lie."""
+    return cache / "dr" / "epochs"
+
+
+@pytest.fixture
 def places(tmp_path, cache):
     """The options that name a folder of tiny squares and a cache in which they are preprocessed."""
     from tests.tiny import draw_squares

@@ -20,11 +20,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 GPU = ["--device", "cuda"]
 
 
-@pytest.fixture
-def epochs(cache):
-    return cache / "dr" / "epochs"
-
-
 def read_history(epochs):
     return [json.loads(path.read_text()) for path in sorted(epochs.glob("0*.json"))]
 

@@ -28,11 +28,6 @@ from tests.tiny import TRAIN_OPTIONS, digest_files, make_settings
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def epochs(cache):
-    return cache / "dr" / "epochs"
-
-
 def test_run_leaves_checkpoints_and_history_and_is_cached_then_without_torch(run, places, cache, epochs):
     assert "epoch 2: learning rate" in run("--epochs", 2)
     table = pd.read_csv(epochs / "history.csv")

@@ -14,8 +14,6 @@ for `dr.train --net tf_efficientnet_lite0 --weights`: its tensors are timm's, in
 import argparse
 import itertools
 import resource
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -123,8 +121,7 @@ def main():
     best = dict.fromkeys(itertools.product(TASKS, WAYS), (0.0, 0.0))
     what = options.net, options.image_px, options.batch_size, options.device
     for _, (task, way) in itertools.product(range(options.rounds), best):
-        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-            best[task, way] = max(best[task, way], alone.submit(measure, way, task, *what).result())
+        best[task, way] = max(best[task, way], train.alone(measure, way, task, *what))
     print(f"{options.net}, {options.image_px} px, batches of {options.batch_size}, {options.device}:")
     for task in TASKS:
         (plain, plain_mb), (ours, ours_mb) = (best[task, way] for way in WAYS)

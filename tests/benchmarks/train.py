@@ -33,6 +33,7 @@ from preprocess.samples.retina import TASK
 from tests.tiny import make_settings
 
 SECONDS = 4.0  # of each measurement, after one batch to warm up
+N_DRAWN = 64  # squares of noise, or as many as a batch has; an epoch's repeat them
 
 
 def make_plain(squares, crop_px, batch_size, on):
@@ -85,9 +86,7 @@ def make_learner(way, crop_px, batch_size, on, **changes):
 
 def make_ours(squares, crop_px, batch_size, on, way, **changes):
     """Return our way, likewise."""
-    if on.type == "cuda":
-        squares = store.Squares(squares.eyes, torch.from_numpy(squares.pixels).to(on), squares.tables)
-    made, n = make_learner(way, crop_px, batch_size, on, **changes), len(squares)
+    squares, made, n = put(squares, on), make_learner(way, crop_px, batch_size, on, **changes), len(squares)
     cuts = crops.draw_crops(n, squares.size_px - crop_px, 0, 1)
     epochs = (batches.order_epoch(np.arange(n), batch_size, 0, epoch) for epoch in itertools.count())
     drawn = (batch[::-1] for order in epochs for batch in batches.iterate_batches(squares, order, cuts, crop_px, on))
@@ -111,14 +110,24 @@ def make_squares(n, crop_px):
     return store.Squares(2 * np.arange(n), pixels, store.compose_tables(luts, [127.0] * 3, [70.0] * 3))
 
 
+def put(squares, on):
+    """Return squares where dr.train keeps them: on a GPU in its memory."""
+    if on.type == "cpu":
+        return squares
+    return store.Squares(squares.eyes, torch.from_numpy(squares.pixels).to(on), squares.tables)
+
+
+def wait_for(on):
+    """Wait for what a GPU was given to do."""
+    if on.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def measure_epoch(way, n, crop_px, batch_size, on):
     """Return images per second of an epoch's training, of settling, and of checking, and the gigabytes it took."""
-    on, few = torch.device(on), make_squares(64, crop_px)
-    rows = np.arange(n) % len(few)
-    pixels = (
-        torch.from_numpy(few.pixels).to(on)[torch.from_numpy(rows).to(on)] if on.type == "cuda" else few.pixels[rows]
-    )
-    squares = store.Squares(2 * np.arange(n), pixels, few.tables[rows])
+    on, rows = torch.device(on), np.arange(n) % N_DRAWN
+    few = put(make_squares(N_DRAWN, crop_px), on)
+    squares = store.Squares(2 * np.arange(n), few.pixels[rows], few.tables[rows])
     made, seconds = make_learner(way, crop_px, batch_size, on), []
     positions, n_checked = np.arange(n), n // 7
     cuts = crops.center_crops(n, squares.size_px - crop_px)
@@ -127,7 +136,7 @@ def measure_epoch(way, n, crop_px, batch_size, on):
         passes.train_epoch(made, squares, rows % 5, positions, due)
         started.append(time.perf_counter())
         passes.settle_batch_norm(made, squares, positions, due)
-        torch.cuda.synchronize() if on.type == "cuda" else None
+        wait_for(on)
         started.append(time.perf_counter())
         with progress.tracking(n_checked, "checked") as bar:
             views.score(
@@ -141,7 +150,7 @@ def measure_epoch(way, n, crop_px, batch_size, on):
 def measure(way, task, crop_px, batch_size, on):
     """Return images per second of a task, one way."""
     on = torch.device(on)
-    squares = make_squares(max(64, batch_size), crop_px)
+    squares = make_squares(max(N_DRAWN, batch_size), crop_px)
     make = make_plain if way == "plain" else functools.partial(make_ours, way=way)
     net, drawn, take_step, predict = make(squares, crop_px, batch_size, on)
     return count_images(task, net, drawn, take_step, predict, on)
@@ -150,7 +159,6 @@ def measure(way, task, crop_px, batch_size, on):
 def count_images(task, net, drawn, take_step, predict, on, seconds=SECONDS, n_warm_up=1):
     """Return images per second of a task, or of drawing batches alone, after some batches to warm up."""
     net.train(task == "train")
-    wait = torch.cuda.synchronize if on.type == "cuda" else lambda: None
 
     def work():
         images, which = next(drawn)
@@ -163,11 +171,11 @@ def count_images(task, net, drawn, take_step, predict, on, seconds=SECONDS, n_wa
 
     for _ in range(n_warm_up):
         work()
-    wait()
+    wait_for(on)
     n_images, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         n_images += work()
-    wait()
+    wait_for(on)
     return n_images / (time.perf_counter() - start)
 
 
@@ -175,11 +183,15 @@ TASKS = ("train", "predict", "load")
 
 
 def alone(function, *arguments):
-    """Return what a function returns in a process of its own, which waits as dr.train's do but for the plain way."""
-    os.environ.pop("OMP_WAIT_POLICY", None)
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE"} if arguments[0] != "plain" else {}  # see dr.machine.workers
+    """Return what a function returns in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def choose_waiting(way):
+    """Have the threads of processes that start from now on wait as dr.train's do, see dr.machine.workers; not plain."""
+    os.environ.pop("OMP_WAIT_POLICY", None)
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE"} if way != "plain" else {}
 
 
 def main():
@@ -193,6 +205,7 @@ def main():
     print(f"{options.image_px} px, batches of {options.batch_size}, {options.device}, images/s:", flush=True)
     if options.epoch:
         for way in options.ways:
+            choose_waiting(way)
             *rates, taken = alone(measure_epoch, way, options.epoch, *what)
             shown = ", ".join(
                 f"{name} {rate:,.0f}" for name, rate in zip(("train", "settle", "check"), rates, strict=True)
@@ -201,6 +214,7 @@ def main():
         return
     rates = dict.fromkeys(itertools.product(["plain", *options.ways], TASKS), 0.0)
     for _, (way, task) in itertools.product(range(options.rounds), rates):
+        choose_waiting(way)
         rates[way, task] = max(rates[way, task], alone(measure, way, task, *what))
     for task, way in itertools.product(TASKS, options.ways):
         plain, ours = rates["plain", task], rates[way, task]
