@@ -40,7 +40,8 @@ def check_refused(reasons: Mapping[str, str], n_done: int) -> None:
     if reasons:
         name, reason = next(iter(reasons.items()))
         counted = f"{len(reasons)} photograph{'s are' if len(reasons) > 1 else ' is'} refused"
-        raise InputError(f"{counted} ({name}: {reason})" + f"; {n_done} done" * (n_done > 0))
+        rest = f"; {n_done} done" if n_done else ""
+        raise InputError(f"{counted} ({name}: {reason}){rest}")
 
 
 def add_strict_option(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +120,9 @@ def explain(options: argparse.Namespace) -> None:
         write_jpeg(target, heat.blend_heat(rgb, placed))
         said = describe_thought(of.task, scores, explained, seen.any(), unlikeness)
         print(f"{show(path)}: {said} -> {show(target)}", flush=True)
-    print(*[UNKNOWN] * (not of.likeness), stage.NOTICE, sep="\n")
+    if not of.likeness:
+        print(UNKNOWN)
+    print(stage.NOTICE)
     check_refused(reasons, len(targets) - len(reasons))
 
 
@@ -134,12 +137,18 @@ def write_jpeg(target: Path, rgb: np.ndarray) -> None:
 def describe_thought(task: Task, scores: np.ndarray, target: int, is_backed: bool, unlikeness: float | None) -> str:
     """Return what the net thinks of a photograph: its scores (k,), and the target explained, for which places speak."""
     believed = int(decide_alone(task, scores[None])[0])
-    told, how = task.names[target], f"likeliest {task.names[believed]}"
     if task.kind == "levels":
-        told, how = f"level {target}", f"nearest to the mean {believed}"
-    thought = f"{told} ({scores[target]:.0%} by this net)" + f", {how} ({scores[believed]:.0%})" * (target != believed)
-    thought += ", for which nothing speaks" * (not is_backed)
-    return thought + f", {UNLIKE}" * is_unlike(unlikeness)
+        explained, other = f"level {target}", f"nearest to the mean {believed}"
+    else:
+        explained, other = task.names[target], f"likeliest {task.names[believed]}"
+    parts = [f"{explained} ({scores[target]:.0%} by this net)"]
+    if target != believed:
+        parts.append(f"{other} ({scores[believed]:.0%})")
+    if not is_backed:
+        parts.append("for which nothing speaks")
+    if is_unlike(unlikeness):
+        parts.append(UNLIKE)
+    return ", ".join(parts)
 
 
 def undo_crop(heat: np.ndarray, disc: Disc, making: square.Making, shape: tuple[int, int]) -> np.ndarray:

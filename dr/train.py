@@ -81,22 +81,24 @@ def count_usable(folder: Path, wanted: Settings, inputs: Mapping[str, str]) -> i
 def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_done: int, is_overwriting: bool) -> str:
     """Return what differs from the net in use, what is done already, and what becomes of that net."""
     in_use = manifest.read_manifest(epochs)
-    old = in_use["parameters"] if in_use else {}
-    change = in_use and (
-        manifest.describe_change(old, vars(wanted)) or manifest.describe_change(in_use["inputs"], inputs)
-    )
-    parts = [change] if change else []
-    is_longer = change and vars(wanted) == old | {"epochs": wanted.epochs} and old["epochs"] < wanted.epochs
-    if is_longer and not n_done:
-        parts = [f"{change}, and with it the learning rates of epochs already done (--drop-epochs would fix them)"]
-    parts.append(f"goes on after epoch {n_done}" if n_done else "starts over" if change else "starts")
-    if change and in_use and in_use["outputs"]:
-        pace, n_due = runs.find_pace(epochs), wanted.epochs - n_done
-        if pace and n_due:
-            parts[-1] += f", about {max(1, round(n_due * pace / 60))} min at the old net's pace"
-        n_old, fate = len(runs.read_figures(epochs)), "removed" if is_overwriting else "kept"
-        parts.append(f"the net of {n_old} epochs stays in use until then, and then it is {fate}")
-    return "; ".join(parts)
+    if in_use is None:
+        return f"goes on after epoch {n_done}" if n_done else "starts"
+    old = in_use["parameters"]
+    change = manifest.describe_change(old, vars(wanted)) or manifest.describe_change(in_use["inputs"], inputs)
+    if change is None:
+        return f"goes on after epoch {n_done}" if n_done else "starts"
+
+    is_only_longer = vars(wanted) == old | {"epochs": wanted.epochs} and old["epochs"] < wanted.epochs
+    if is_only_longer and not n_done:
+        change += ", and with it the learning rates of epochs already done (--drop-epochs would fix them)"
+    begins = f"goes on after epoch {n_done}" if n_done else "starts over"
+    if not in_use["outputs"]:
+        return f"{change}; {begins}"
+    pace, n_due = runs.find_pace(epochs), wanted.epochs - n_done
+    if pace and n_due:
+        begins += f", about {max(1, round(n_due * pace / 60))} min at the old net's pace"
+    n_old, fate = len(runs.read_figures(epochs)), "removed" if is_overwriting else "kept"
+    return f"{change}; {begins}; the net of {n_old} epochs stays in use until then, and then it is {fate}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -66,17 +66,24 @@ def find_near(bits: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def compare(one: Sequence[Seen], other: Sequence[Seen]) -> list[tuple[str, ...]]:
     """Return a row of COLUMNS for each group and each picture that lies in both of two parts."""
-    parts = one[0].part, other[0].part
     shared = {seen.group for seen in one} & {seen.group for seen in other}
-    groups = [("same group", parts[0], "", parts[1], "", group) for group in tables.sort_images(shared)]
-    rows: list[tuple[str, ...]] = []
-    readable = [[seen for seen in part if seen.bits is not None] for part in (one, other)]
-    bits = [np.array([seen.bits for seen in part], np.uint64).reshape(-1, 4) for part in readable]
-    for row, other_row in find_near(*bits).tolist():
-        first, second = readable[0][row], readable[1][other_row]
+    groups = [("same group", one[0].part, "", other[0].part, "", group) for group in tables.sort_images(shared)]
+    readable, other_readable = list_readable(one), list_readable(other)
+    pictures = []
+    for row, other_row in find_near(stack_bits(readable), stack_bits(other_readable)).tolist():
+        first, second = readable[row], other_readable[other_row]
         what = "identical" if first.digest == second.digest else "near-identical"
-        rows.append((what, parts[0], first.image, parts[1], second.image, "same" * (first.group == second.group)))
-    return [*groups, *sorted(rows)]
+        patient = "same" if first.group == second.group else ""
+        pictures.append((what, first.part, first.image, second.part, second.image, patient))
+    return [*groups, *sorted(pictures)]
+
+
+def list_readable(part: Sequence[Seen]) -> list[Seen]:
+    return [seen for seen in part if seen.bits is not None]
+
+
+def stack_bits(readable: Sequence[Seen]) -> np.ndarray:
+    return np.array([seen.bits for seen in readable], np.uint64).reshape(-1, 4)
 
 
 def audit(options: argparse.Namespace) -> None:

@@ -132,20 +132,34 @@ def score_eyes(panel: Panel, eyes: Sequence[Eye], squares: Sequence[Mapping[Maki
 
 def decide(panel: Panel, eyes: Sequence[Eye], scores: np.ndarray) -> list[Grade]:
     """Blend the scores (n, k) of both eyes, and give each eye the level nearest to the expected one, or its class."""
-    owners, are_levels = [eye.owner for eye in eyes], panel.task.kind == "levels"
-    blended = None if panel.blend is None else apply_blend(panel.blend, pair_eyes(owners, scores))
-    voice = scores if blended is None else blended
-    expected = measures.expect_levels(voice) if are_levels else np.full(len(eyes), np.nan)
-    fellows = pair_eyes(owners, np.eye(len(owners))).fellow  # row i: who i's fellow is, i itself if there is none
-    alone = "no fellow" if blended is None else "no fellow: blended with itself"
+    owners = [eye.owner for eye in eyes]
+    are_levels, is_blended = panel.task.kind == "levels", panel.blend is not None
+    final = apply_blend(panel.blend, pair_eyes(owners, scores)) if panel.blend is not None else scores
+    expected = measures.expect_levels(final) if are_levels else np.full(len(eyes), np.nan)
+    levels = decide_alone(panel.task, final).tolist()
+    shares = pair_eyes(owners, np.eye(len(owners))).fellow  # (n, n): whose scores are the fellow's; its own, if alone
     grades = []
-    for row, (eye, level) in enumerate(zip(eyes, decide_alone(panel.task, voice).tolist(), strict=True)):
-        has_fellow = not fellows[row, row]
-        doubts = [alone] * (are_levels and not has_fellow)
-        doubts += ["no rim seen: taken whole"] * (eye.disc is not None and eye.disc.confidence == 0)
-        doubts += [explain.UNLIKE] * explain.is_unlike(eye.unlikeness)
-        own, believed = None if blended is None else blended[row], list_believed(panel, scores[row], level)
-        grades.append(Grade(eye, scores[row], own, float(expected[row]), level, has_fellow, believed, doubts))
+    for row, eye in enumerate(eyes):
+        has_fellow = not shares[row, row]
+        doubts = []
+        if are_levels and not has_fellow:
+            doubts.append("no fellow: blended with itself" if is_blended else "no fellow")
+        if eye.disc is not None and eye.disc.confidence == 0:
+            doubts.append("no rim seen: taken whole")
+        if explain.is_unlike(eye.unlikeness):
+            doubts.append(explain.UNLIKE)
+        grades.append(
+            Grade(
+                eye=eye,
+                scores=scores[row],
+                blended=final[row] if is_blended else None,
+                expected=float(expected[row]),
+                level=levels[row],
+                has_fellow=has_fellow,
+                believed=list_believed(panel, scores[row], levels[row]),
+                doubts=doubts,
+            )
+        )
     return grades
 
 

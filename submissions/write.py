@@ -7,6 +7,7 @@ levels are beside the training labels, and the kappa that the scores promise.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,40 +92,62 @@ def describe_promise(cache: Path, layout: Layout) -> str:
     return f"expected QWK {promised:.4f}: what the blended scores promise, if they mean what they say"
 
 
+def find_given(options: argparse.Namespace, layout: Layout) -> Path | None:
+    """Return the table to make a submission of: levels if some are chosen, else scores; None without test images."""
+    if options.levels:
+        if layout.task.kind == "findings":
+            raise InputError("--levels: of findings the submission holds the probabilities")
+        return options.levels
+    if layout.task.kind == "levels":
+        return options.cache / "kappa" / "levels_test.csv"
+    scores = options.cache / "dr" / "scores_test.csv"
+    has_test = scores.exists() or layout.list_images(options.data, "test").paths
+    return scores if has_test else None
+
+
+def describe_submission(given: Any, options: argparse.Namespace, layout: Layout) -> list[str]:
+    """Return lines on how frequent the targets are, how many were guessed, and what they promise."""
+    kind = layout.task.kind
+    training = options.data / layout.labels["train"]
+    known = layout.read_labels(training) if training.exists() else None
+    describe = describe_findings if kind == "findings" else describe_targets
+    lines = describe(given, known, layout).to_string().splitlines()
+    if options.levels:
+        return [*lines, "expected QWK: not known, the levels were not made in the cache"]
+    unusable = rejected.read_reasons(options.cache, "test").keys() & set(given.index)
+    if unusable:
+        others = "the fellow's" if kind == "levels" else "the rest of the group's"
+        lines.append(f"{len(unusable)} of them rejected photographs, graded by {others} scores or the training prior")
+    if kind == "levels":
+        lines.append(describe_promise(options.cache, layout))
+    if kind == "classes":
+        lines.append("each the likeliest class")
+    return lines
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = stage.make_parser("submissions.write", __doc__, "--data data --cache cache --name first")
     target.add_options(parser, ".csv")
     parser.add_argument("--levels", type=Path, help="read the levels from this CSV instead of the cache")
     options = recipe.parse(parser, argv, "submissions.write", check=lambda options: target.find(options, ".csv"))
     layout, out = readers.find_layout(options.data), target.find(options, ".csv")
-    kind, names = layout.task
-    if kind == "findings" and options.levels:
-        raise InputError("--levels: of findings the submission holds the probabilities")
-    is_chosen = kind != "levels" and not options.levels  # here, as no stage before has done it
-    source = options.levels or options.cache / ("dr/scores_test.csv" if is_chosen else "kappa/levels_test.csv")
-    if is_chosen and not source.exists() and not layout.list_images(options.data, "test").paths:
+    source = find_given(options, layout)
+    if source is None:
         print(f"submissions.write: no test images in {options.data}: nothing to submit")
         return
     files.check_out(out, source, *(options.data / name for name in (layout.sample, *layout.labels.values())))
     target.claim(options, out)
-    given = read_given(source, is_chosen, layout)
-    written = given.map(dict(enumerate(names))) if kind == "classes" else given
-    written = written if kind == "findings" else written.to_frame(TARGETS[kind])
-    write_submission(written, source, options.data, layout, out)
-    training = options.data / layout.labels["train"]
-    known = layout.read_labels(training) if training.exists() else None
-    describe = describe_findings if kind == "findings" else describe_targets
-    rows = describe(given, known, layout).to_string().splitlines()
-    told = [f"submissions.write: {len(given)} images -> {out}", *(f"  {row}" for row in rows)]
-    if options.levels:
-        told.append("  expected QWK: not known, the levels were not made in the cache")
-    elif unusable := rejected.read_reasons(options.cache, "test").keys() & {*given.index}:
-        others = "the rest of the group's" if is_chosen else "the fellow's"
-        told.append(f"  {len(unusable)} of them rejected photographs, graded by {others} scores or the training prior")
-    if kind == "levels" and not options.levels:
-        told.append(f"  {describe_promise(options.cache, layout)}")
-    told += ["  each the likeliest class"] * (kind == "classes" and is_chosen)
-    print(*told, f"  {stage.NOTICE}", sep="\n", file=files.summary_stream(options.out))
+    kind, names = layout.task
+    given = read_given(source, kind != "levels" and not options.levels, layout)
+    if kind == "findings":
+        table = given
+    else:
+        table = (given.map(dict(enumerate(names))) if kind == "classes" else given).to_frame(TARGETS[kind])
+    write_submission(table, source, options.data, layout, out)
+    stream = files.summary_stream(options.out)
+    print(f"submissions.write: {len(given)} images -> {out}", file=stream)
+    for line in (*describe_submission(given, options, layout), stage.NOTICE):
+        print(f"  {line}", file=stream)
 
 
 if __name__ == "__main__":

@@ -35,11 +35,22 @@ def make_net(
     takes the mean over all places, unless it squeezes the maps. Raises ValueError for images too small for nine-conv,
     InputError for what timm cannot make.
     """
-    is_ours = name == NINE_CONV
-    body = NineConv(image_px) if is_ours else Pretrained(name, image_px, drop_path, seed)
-    n_hidden = HIDDEN * is_ours if n_hidden is None else n_hidden
-    shape = body.n_features, body.maps_px**2, n_squeezed, n_hidden, n_outputs
-    return Net(body, Head(*shape, dropout, is_paired, is_averaged=not (is_ours or n_squeezed)), image_px)
+    body: NineConv | Pretrained
+    if name == NINE_CONV:
+        body, own_hidden, is_averaged = NineConv(image_px), HIDDEN, False
+    else:
+        body, own_hidden, is_averaged = Pretrained(name, image_px, drop_path, seed), 0, n_squeezed == 0
+    head = Head(
+        n_maps=body.n_features,
+        n_places=body.maps_px**2,
+        n_squeezed=n_squeezed,
+        n_hidden=own_hidden if n_hidden is None else n_hidden,
+        n_outputs=n_outputs,
+        dropout=dropout,
+        is_paired=is_paired,
+        is_averaged=is_averaged,
+    )
+    return Net(body, head, image_px)
 
 
 def initialize_weights(net: Net, seed: int) -> None:

@@ -94,7 +94,9 @@ class _Ruler:
 
 
 def _first(size: int | tuple[int, ...] | str) -> int:
-    return 0 if isinstance(size, str) else size[0] if isinstance(size, tuple) else size
+    if isinstance(size, str):  # padding "same"
+        return 0
+    return size[0] if isinstance(size, tuple) else size
 
 
 def _trace(name: str, image_px: int) -> tuple[dict[str, Grid], int, list[str]]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,6 +13,11 @@ from dr.squares import draws
 from dr.squares.store import Squares
 
 FLIP_CODES = {(True, True): -1, (True, False): 0, (False, True): 1}  # cv2.flip's, for (up-down, left-right)
+DRAWN: dict[str, Any] = {  # columns of the random numbers of an image
+    "corner": slice(0, 2), "flips": slice(2, 4), "angle": 4, "zoom": 5,
+    "gain": slice(6, 9), "offset": slice(9, 12), "brightness": 12, "shift": slice(13, 15),
+}  # fmt: skip
+N_DRAWN = 15
 TURNING = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP  # the matrix leads back from the crop
 
 
@@ -42,15 +47,28 @@ def draw_crops(
     `rotation_deg` to either side, shifts up to `shift`, offsets up to `jitter`; zooms log-uniform within their
     bounds, gains from 1/(1 + jitter) to 1 + jitter; brightness is uniform within its bounds.
     """
-    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), 15).numpy()
-    top, left = (numbers[:, :2] * (margin_px + 1) >> draws.BITS).T
-    is_flipped = (numbers[:, 2:4] >> (draws.BITS - 1) == 1) & [flips == "both", flips != "none"]
-    uniform = numbers[:, 4:] / 2 ** (draws.BITS - 1) - 1  # in [-1, 1)
-    (low, high), (dark, light), share = zoom, brightness, (1 + uniform[:, [1, 8]]) / 2
-    angle, zooms = np.deg2rad(rotation_deg) * uniform[:, 0], low * (high / low) ** share[:, 0]
-    gain, offset = ((1 + jitter) ** uniform[:, 2:5]).astype(np.float32), (jitter * uniform[:, 5:8]).astype(np.float32)
-    shifts, brightnesses = shift * uniform[:, 9:], dark + (light - dark) * share[:, 1]
-    return Crops(top, left, is_flipped[:, 0], is_flipped[:, 1], angle, zooms, shifts, brightnesses, gain, offset)
+    numbers = draws.draw(draws.make_keys(seed, stream, epoch, torch.arange(n)), N_DRAWN).numpy()
+    top, left = (numbers[:, DRAWN["corner"]] * (margin_px + 1) >> draws.BITS).T
+    is_heads = numbers[:, DRAWN["flips"]] >> (draws.BITS - 1) == 1
+
+    def swing(name: str) -> np.ndarray:  # uniform in [-1, 1)
+        return numbers[:, DRAWN[name]] / 2 ** (draws.BITS - 1) - 1
+
+    def share(name: str) -> np.ndarray:  # uniform in [0, 1)
+        return (1 + swing(name)) / 2
+
+    return Crops(
+        top=top,
+        left=left,
+        is_flipped_vertically=is_heads[:, 0] & (flips == "both"),
+        is_flipped_horizontally=is_heads[:, 1] & (flips != "none"),
+        angle=np.deg2rad(rotation_deg) * swing("angle"),
+        zoom=zoom[0] * (zoom[1] / zoom[0]) ** share("zoom"),
+        shift=shift * swing("shift"),
+        brightness=brightness[0] + (brightness[1] - brightness[0]) * share("brightness"),
+        gain=((1 + jitter) ** swing("gain")).astype(np.float32),
+        offset=(jitter * swing("offset")).astype(np.float32),
+    )
 
 
 def center_crops(n: int, margin_px: int) -> Crops:

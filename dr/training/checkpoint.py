@@ -66,9 +66,10 @@ def read(path: Path) -> Checkpoint:
     content, parts = load(path, "dr.train"), {field.name for field in dataclasses.fields(Checkpoint)}
     if not isinstance(content, dict) or content.keys() != parts or not isinstance(content["settings"], dict):
         raise InputError(f"{path}: not a checkpoint of this version of dr.train; train again")
-    kept, known = content["settings"], [field.name for field in dataclasses.fields(Settings)]
-    if odd := [*(name for name in kept if name not in known), *(name for name in known if name not in kept)]:
-        differs = f"which differs in {shorten(str(odd[0]))}"
+    kept, known = content["settings"], {field.name: None for field in dataclasses.fields(Settings)}
+    differing = [name for name in {**kept, **known} if name not in kept or name not in known]
+    if differing:
+        differs = f"which differs in {shorten(str(differing[0]))}"
         raise InputError(f"{path}: made by another version of dr.train, {differs}; train again here")
     try:
         task, making = Task(**content["task"]), Making(**content["making"])
@@ -102,23 +103,33 @@ def _makes_sense(of: Checkpoint) -> bool:
     import torch
 
     tensors = [*of.net.values(), *(of.raw or {}).values()]
-    tensors += [part for parts in of.optimizer.values() for part in parts.values()]
+    for state in of.optimizer.values():
+        tensors += state.values()
+    crop_px, size_px, names = of.settings.crop_px, of.making.size_px, of.task.names
+    counts_are_whole = all(type(count) is int for count in (of.epoch, of.n_images, crop_px, size_px))  # no bool
     return (
-        {type(of.epoch), type(of.n_images), type(of.settings.crop_px), type(of.making.size_px)} == {int}
-        and (of.settings.crop_px or 0) <= of.making.size_px <= MOST_SIZE_PX
+        counts_are_whole
+        and (crop_px or 0) <= size_px <= MOST_SIZE_PX
         and of.making.crop in outline.METHODS
         and of.making.normalize in NORMALIZATIONS
         and of.task.kind in TARGETS
-        and bool(of.task.names)
-        and all(isinstance(name, str) for name in of.task.names)
-        and [type(values) for values in (of.mean, of.std, of.prior)] == [list] * 3
-        and [len(of.mean), len(of.std), len(of.prior)] == [3, 3, len(of.task.names)]
-        and all(isinstance(value, float) and math.isfinite(value) for value in (*of.mean, *of.std, *of.prior))
+        and len(names) > 0
+        and all(isinstance(name, str) for name in names)
+        and _are_numbers(of.mean, 3)
+        and _are_numbers(of.std, 3)
         and min(of.std) > 0
+        and _are_numbers(of.prior, len(names))
         and all(isinstance(part, torch.Tensor) for part in tensors)
         and all(isinstance(value, int | float) for value in of.scaler.values())
         and (not of.likeness or _is_likeness(**of.likeness))
     )
+
+
+def _are_numbers(values: object, n: int) -> bool:
+    """Tell whether something is a list of n finite floats."""
+    if not isinstance(values, list) or len(values) != n:
+        return False
+    return all(isinstance(value, float) and math.isfinite(value) for value in values)
 
 
 def _is_likeness(known: torch.Tensor, scale: torch.Tensor) -> bool:

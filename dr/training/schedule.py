@@ -38,22 +38,28 @@ def find_next(settings: Settings, history: History) -> Epoch | None:
     is one for both, whose place jumps ahead where the first phase ended early.
     """
     losses = [row["valid_log_loss"] for row in history]
-    n_frozen, n_done = min(settings.freeze_epochs, settings.epochs), len(losses)
-    stops = find_stops(losses[:n_frozen], settings.patience, settings.least_gain)
-    n_head = stops[0] if stops else n_frozen
-    is_frozen, n_of_phase = n_done < n_head, max(0, n_done - n_head)
-    is_stalled = find_stops(losses[n_head:], settings.patience, settings.least_gain)
-    if not is_frozen and (n_of_phase == settings.epochs - n_frozen or is_stalled):
-        return None
-    begins_anew = settings.patience and n_head and n_done == n_head
-    goes_on_from = find_best(history) if begins_anew else n_done
+    n_done = len(losses)
+    n_head_planned = min(settings.freeze_epochs, settings.epochs)
+    n_whole_planned = settings.epochs - n_head_planned
+    stops = find_stops(losses[:n_head_planned], settings.patience, settings.least_gain)
+    n_head = stops[0] if stops else n_head_planned  # epochs of the head, fewer than planned if patience ended them
+    is_frozen = n_done < n_head
+    if not is_frozen:
+        is_stalled = find_stops(losses[n_head:], settings.patience, settings.least_gain)
+        if is_stalled or n_done - n_head == n_whole_planned:
+            return None
+
+    is_thawed_now = n_done == n_head > 0
+    goes_on_from = find_best(history) if is_thawed_now and settings.patience else n_done
+
     place, n_places, rate = n_done + 1, settings.epochs, settings.learning_rate
     if settings.thaw_rate is None:
-        place += 0 if is_frozen else n_frozen - n_head
+        if not is_frozen:
+            place += n_head_planned - n_head  # one schedule for both phases skips what the head did not need
     elif is_frozen:
-        n_places = n_frozen
+        n_places = n_head_planned
     else:
-        place, n_places, rate = n_of_phase + 1, settings.epochs - n_frozen, settings.thaw_rate
+        place, n_places, rate = n_done - n_head + 1, n_whole_planned, settings.thaw_rate
         losses = losses[n_head:]
     if settings.schedule == "plateau":
         n_falls = len(find_stops(losses, settings.plateau_epochs, settings.least_gain))

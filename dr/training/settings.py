@@ -200,37 +200,48 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     return options, Settings(**values)
 
 
-def _check(of: argparse.Namespace) -> None:
-    changing = [f"--{name.replace('_', '-')}" for name, value in UNCHANGED.items() if getattr(of, name) != value]
-    changing += ["--freeze-epochs"] * (of.freeze_epochs < of.epochs)
-    n_thawed, has_thaw_rate = of.epochs - of.freeze_epochs, of.thaw_rate is not None
-    n_scheduled = min(of.freeze_epochs, n_thawed) if has_thaw_rate else of.epochs
-    is_file, kind = of.weights not in WEIGHTS, readers.find_layout(of.data).task.kind
-    contradictions = {
-        f"--features file: what the body makes of an image differs from epoch to epoch ({', '.join(changing[:1])})":
-            of.features == "file" and changing,
-        "--accumulate: at least 2 images in a part, and no --pairs, which would be torn apart":
-            of.accumulate > 1 and (of.pairs or of.accumulate > of.batch_size // 2),
-        f"--drop-epochs has no meaning with --schedule {of.schedule}": of.drop_epochs and of.schedule != "drops",
-        "--thaw-rate needs --freeze-epochs, and fewer than --epochs":
-            has_thaw_rate and (not of.freeze_epochs or n_thawed <= 0),
-        f"--warm-up-epochs: of --schedule cosine, and fewer than its {n_scheduled} epochs":
-            of.warm_up_epochs and (of.schedule != "cosine" or of.warm_up_epochs >= n_scheduled),
-        f"--fold {of.fold}: of {of.folds} folds the last is {of.folds - 1}": of.fold >= of.folds,
-        "--nesterov needs a --momentum above 0": of.nesterov and of.momentum == 0,
-        "--zoom: the lower bound comes first": of.zoom[0] > of.zoom[1],
-        "--brightness: the lower bound comes first": of.brightness[0] > of.brightness[1],
-        "--optimizer adamw: knows no --nesterov, and its --momentum is below 1":
-            of.optimizer == "adamw" and (of.nesterov or of.momentum == 1),
-        "--log-loss 0 needs a --squared-error above 0": not of.log_loss + of.squared_error,
-        f"--weights {of.weights}: no such file; dr.train keeps its checkpoints in CACHE/dr/epochs":
-            is_file and not Path(of.weights).is_file(),
-        f"--squared-error and --pairs are for levels of two eyes: {kind} have no order and no pairs":
-            (of.squared_error or of.pairs) and kind != "levels",
-    }  # fmt: skip
-    for told, is_so in contradictions.items():
-        if is_so:
-            raise InputError(told)
+def _check(of: argparse.Namespace) -> None:  # noqa: PLR0912  one branch per contradiction
+    """Raise InputError for settings that contradict each other."""
+    n_thawed = of.epochs - of.freeze_epochs  # epochs in which the whole net learns
+    if of.features == "file":
+        _check_features_never_change(of)
+    if of.accumulate > 1 and (of.pairs or of.accumulate > of.batch_size // 2):
+        raise InputError("--accumulate: at least 2 images in a part, and no --pairs, which would be torn apart")
+    if of.drop_epochs and of.schedule != "drops":
+        raise InputError(f"--drop-epochs has no meaning with --schedule {of.schedule}")
+    if of.thaw_rate is not None and (of.freeze_epochs == 0 or n_thawed <= 0):
+        raise InputError("--thaw-rate needs --freeze-epochs, and fewer than --epochs")
+    if of.warm_up_epochs:
+        n_scheduled = of.epochs if of.thaw_rate is None else min(of.freeze_epochs, n_thawed)
+        if of.schedule != "cosine" or of.warm_up_epochs >= n_scheduled:
+            raise InputError(f"--warm-up-epochs: of --schedule cosine, and fewer than its {n_scheduled} epochs")
+    if of.fold >= of.folds:
+        raise InputError(f"--fold {of.fold}: of {of.folds} folds the last is {of.folds - 1}")
+    if of.nesterov and of.momentum == 0:
+        raise InputError("--nesterov needs a --momentum above 0")
+    for name in ("zoom", "brightness"):
+        low, high = getattr(of, name)
+        if low > high:
+            raise InputError(f"--{name}: the lower bound comes first")
+    if of.optimizer == "adamw" and (of.nesterov or of.momentum == 1):
+        raise InputError("--optimizer adamw: knows no --nesterov, and its --momentum is below 1")
+    if of.log_loss == 0 and of.squared_error == 0:
+        raise InputError("--log-loss 0 needs a --squared-error above 0")
+    if of.weights not in WEIGHTS and not Path(of.weights).is_file():
+        raise InputError(f"--weights {of.weights}: no such file; dr.train keeps its checkpoints in CACHE/dr/epochs")
+    kind = readers.find_layout(of.data).task.kind
+    if kind != "levels" and (of.squared_error or of.pairs):
+        raise InputError(f"--squared-error and --pairs are for levels of two eyes: {kind} have no order and no pairs")
     catalog.check(of.net, of.drop_path)
     if of.weights == "imagenet":
         catalog.find_source(of.net)
+
+
+def _check_features_never_change(of: argparse.Namespace) -> None:
+    """Raise InputError for `--features file` where the body learns, or sees an image differently in each epoch."""
+    changing = [f"--{name.replace('_', '-')}" for name, value in UNCHANGED.items() if getattr(of, name) != value]
+    if of.freeze_epochs < of.epochs:
+        changing.append("--freeze-epochs")
+    if changing:
+        told = "what the body makes of an image differs from epoch to epoch"
+        raise InputError(f"--features file: {told} ({changing[0]})")

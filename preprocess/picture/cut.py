@@ -42,23 +42,23 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
     else the longer axis fills the square. Returns the square, uint8 RGB, black outside the shape and where the
     photograph ends, and which of its pixels show the shape, bool. Raises Unusable if none does.
     """
-    scales = [size_px / diameter for diameter in outline.find_diameters(disc, shape)]  # output pixels per pixel of rgb
-    centers = disc.center_x, disc.center_y
-    margins = [size_px / 2 / scale + 4 for scale in scales]  # the square, and what is looked at beyond it
-    left, top = (max(0, math.floor(center - margin)) for center, margin in zip(centers, margins, strict=True))
-    right, bottom = (max(0, math.ceil(center + margin) + 1) for center, margin in zip(centers, margins, strict=True))
+    scale = size_px / np.array(outline.find_diameters(disc, shape))  # x and y: output pixels per pixel of rgb
+    center = np.array([disc.center_x, disc.center_y])
+    reach = size_px / 2 / scale + 4  # half the square, and what is looked at beyond it
+    left, top = np.maximum(0, np.floor(center - reach)).astype(int)
+    right, bottom = np.maximum(0, np.ceil(center + reach) + 1).astype(int)
     rgb = rgb[top:bottom, left:right]
     if rgb.size == 0:
         raise Unusable("the ellipse lies outside the photograph")
-    if min(scales) < 1:  # without the blur a coarser grid would show aliases
-        blur_x, blur_y = (max((1 / scale - 1) / 2, NO_BLUR) for scale in scales)
-        rgb = cv2.GaussianBlur(rgb, (0, 0), blur_x, sigmaY=blur_y, borderType=cv2.BORDER_REPLICATE)
-    places = zip(scales, (disc.center_x - left, disc.center_y - top), strict=True)
-    shift_x, shift_y = ((size_px - 1) / 2 - scale * at for scale, at in places)
-    matrix = np.array([[scales[0], 0, shift_x], [0, scales[1], shift_y]])
-    interpolation = cv2.INTER_LINEAR if min(scales) < 1 else cv2.INTER_CUBIC
+    is_shrunk = scale.min() < 1
+    if is_shrunk:  # without the blur a coarser grid would show aliases
+        blur = np.maximum((1 / scale - 1) / 2, NO_BLUR)
+        rgb = cv2.GaussianBlur(rgb, (0, 0), blur[0], sigmaY=blur[1], borderType=cv2.BORDER_REPLICATE)
+    shift = (size_px - 1) / 2 - scale * (center - [left, top])
+    matrix = np.column_stack([np.diag(scale), shift])
+    interpolation = cv2.INTER_LINEAR if is_shrunk else cv2.INTER_CUBIC
     square = cv2.warpAffine(rgb, matrix, (size_px, size_px), flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
-    semi_axes = scales[0] * disc.semi_axis_x, scales[1] * disc.semi_axis_y
+    semi_axes = scale[0] * disc.semi_axis_x, scale[1] * disc.semi_axis_y
     inside = _draw_inside(rgb.shape[:2], matrix, semi_axes, size_px, shape)
     if not inside.any():
         raise Unusable("the ellipse lies outside the photograph")

@@ -50,37 +50,42 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def read_chain(name: str) -> list[Recipe]:
+def read_chain(name: str, named_by: str = "--recipe", beside: Path = Path(), n_above: int = 0) -> list[Recipe]:
     """Return the recipe of a name or file and those it is based on, article first. Raises InputError for no recipe."""
-    chain: list[Recipe] = []
-    base, named_by, beside = name, "--recipe", Path()
-    while True:
-        if not base.endswith(".toml") and base not in list_names():
-            raise InputError(
-                f"{named_by} {base}: no such recipe{suggest(base, list_names())}; or give a file, NAME.toml"
-            )
-        path = beside / base if base.endswith(".toml") else FOLDER / f"{base}.toml"
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such recipe") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not a TOML file ({error})") from None
-        base, named_by, beside = content.pop("based_on", BASE), f"{path}: based_on", path.parent
-        if not isinstance(base, str):
-            raise InputError(f"{named_by} is {base!r}, not the name of a recipe")
-        sections = {}
-        for package, stages in content.items():
-            for stage, values in stages.items() if isinstance(stages, dict) else [("", None)]:
-                section = f"{package}.{stage}".rstrip(".")
-                if section not in FOLDERS or not isinstance(values, dict):
-                    raise InputError(f"{path}: [{section}] is no stage{suggest(section, FOLDERS)}")
-                sections[section] = values
-        chain.append(Recipe(path, sections))
-        if path == FOLDER / f"{BASE}.toml":
-            return chain[::-1]
-        if len(chain) > MOST_BASES:
-            raise InputError(f"{path}: based_on runs in a circle")
+    if name.endswith(".toml"):
+        path = beside / name
+    elif name in list_names():
+        path = FOLDER / f"{name}.toml"
+    else:
+        raise InputError(f"{named_by} {name}: no such recipe{suggest(name, list_names())}; or give a file, NAME.toml")
+    if n_above > MOST_BASES:
+        raise InputError(f"{path}: based_on runs in a circle")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file ({error})") from None
+    base = content.pop("based_on", BASE)
+    if not isinstance(base, str):
+        raise InputError(f"{path}: based_on is {base!r}, not the name of a recipe")
+    read = Recipe(path, _list_sections(path, content))
+    if path == FOLDER / f"{BASE}.toml":
+        return [read]
+    return [*read_chain(base, f"{path}: based_on", path.parent, n_above + 1), read]
+
+
+def _list_sections(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the sections of a recipe by stage. Raises InputError for one that is of no stage."""
+    sections = {}
+    for package, stages in content.items():
+        inner = stages if isinstance(stages, dict) else {}
+        named = {f"{package}.{stage}": values for stage, values in inner.items()} or {package: stages}
+        for section, values in named.items():
+            if section not in FOLDERS or not isinstance(values, dict):
+                raise InputError(f"{path}: [{section}] is no stage{suggest(section, FOLDERS)}")
+            sections[section] = values
+    return sections
 
 
 def parse(

@@ -63,29 +63,46 @@ def _make_layout(data: Path, *versions: tuple) -> Layout:
     if not present.any():
         raise InputError(f"{path}: no image has any finding; there is nothing to learn")
     task = Task("findings", tuple(table.targets.columns[present]))
-    lists = {part: read_list(find_list(data, part)) for part in LISTS}
-    # A part of ChestX-ray14 may lie beside the whole lists; a misspelled image is in neither of them then, see below.
-    for part in ("valid", "test") if lists["train"] is None else ("valid",):
-        unknown = [(row, image) for row, image in enumerate(lists[part] or (), 1) if image not in table.groups]
-        if unknown:
-            where, more = f"{find_list(data, part)}, row {unknown[0][0]}", len(unknown) - 1
-            raise InputError(f"{where}: {path.name} has no image {unknown[0][1]} nor {more} more of these")
-    test = frozenset(lists["test"] or ()) & table.groups.keys()
-    held_out = frozenset(lists["valid"] or ()) - test
-    divided = {table.groups[image] for image in test} & {table.groups[image] for image in {*table.groups} - test}
-    if divided:
-        patient = min(divided, key=tables.order_of)
-        raise InputError(f"{data / LISTS['test']}: divides patient {patient}; list all or none")
-    in_none = {*table.groups} - {*lists["train"]} - test - held_out if lists["train"] is not None else ()
-    if in_none:
-        raise InputError(f"{path}: image {min(in_none)} is in neither {LISTS['train']} nor {LISTS['test']}")
-    told = [f"{path.name}: nobody has {', '.join(table.targets.columns[~present])}: left out"] * (not present.all())
-    told += [f"{LISTS['valid']} is held out as fold 0: {len(held_out)} images"] * bool(held_out)
+    test, held_out = _read_division(data, path, table)
+    told = []
+    if not present.all():
+        told.append(f"{path.name}: nobody has {', '.join(table.targets.columns[~present])}: left out")
+    if held_out:
+        told.append(f"{LISTS['valid']} is held out as fold 0: {len(held_out)} images")
     return Layout(
         task, partial(list_images, table, test), spell, partial(find_owner, table.groups),
         partial(read_labels, task, path, table.targets, test),
         {"train": path.name, "test": find_list(data, "test").name}, held_out, lambda _: told,
     )  # fmt: skip
+
+
+def _read_division(data: Path, path: Path, table: Table) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the images to test by and those held out, as the lists say. Raises InputError for lists that are wrong."""
+    lists = {part: read_list(find_list(data, part)) for part in LISTS}
+    _check_known(data, "valid", lists["valid"] or [], path, table)
+    if lists["train"] is None:  # else the table may be a part of what the lists name, as of ChestX-ray14
+        _check_known(data, "test", lists["test"] or [], path, table)
+    test = frozenset(lists["test"] or ()) & table.groups.keys()
+    held_out = frozenset(lists["valid"] or ()) - test
+    others = table.groups.keys() - test
+    divided = {table.groups[image] for image in test} & {table.groups[image] for image in others}
+    if divided:
+        patient = min(divided, key=tables.order_of)
+        raise InputError(f"{data / LISTS['test']}: divides patient {patient}; list all or none")
+    if lists["train"] is not None:
+        in_none = others - set(lists["train"]) - held_out
+        if in_none:
+            raise InputError(f"{path}: image {min(in_none)} is in neither {LISTS['train']} nor {LISTS['test']}")
+    return test, held_out
+
+
+def _check_known(data: Path, part: str, listed: list[str], path: Path, table: Table) -> None:
+    """Raise InputError, naming the first, if a list names images that the table lacks."""
+    unknown = [(row, image) for row, image in enumerate(listed, 1) if image not in table.groups]
+    if unknown:
+        row, image = unknown[0]
+        lacks = f"{path.name} has no image {image} nor {len(unknown) - 1} more of these"
+        raise InputError(f"{find_list(data, part)}, row {row}: {lacks}")
 
 
 def spell(image: str) -> str:
