@@ -38,7 +38,7 @@ score_folds() { # a net per fold, and the mean of their scores: in CACHE/folds-N
   stage dr.predict "${at[@]}" --average "${runs[@]}"
 }
 
-source "$root/preprocess/environment.sh" # usage, fail, stage, is_stage, set_up, check_options
+source "$root/preprocess/command/environment.sh" # usage, fail, stage, is_stage, set_up, check_options
 trap 'told=$?; ((told == 130)) || echo "error: interrupted; the same command goes on where it stopped" >&2; exit 130' INT
 
 data="" cache="" name="" recipe="" folds="" words=() planned=()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from dr.scores import NORMALIZE
-from dr.task import explain_absence
-from preprocess.cache import files, stage
-from preprocess.recipes import recipe
-from preprocess.samples import readers
-from preprocess.samples.layout import Layout
+from dr.tasks.task import explain_absence
+from preprocess.cache import stage
+from preprocess.command import recipe
+from preprocess.dataset import find
+from preprocess.dataset.dataset import Layout
+from preprocess.disk import files
 
 # Options that say how explicit files are to be read.
 EXTRAS: dict[str, dict[str, Any]] = {
@@ -42,7 +43,7 @@ def run(
     if not options.scores and any(values[option] for option in extras):
         parser.error(f"{_join(extras)} come{'s' * (len(extras) == 1)} with --scores")
     files.check_out(options.out, *(values.get(option) for option in ("scores", "labels", "model", "pairs-from")))
-    layout = readers.find_layout(options.data)
+    layout = find.find_layout(options.data)
     if why := explain_absence(layout.task):
         print(f"{name}: {why}")
         return

@@ -14,8 +14,8 @@ from torch import nn
 
 from blend.pairs import Pairs, blend_linear, fit_fellow_weight
 from dr.training import checkpoint
-from preprocess.cache import files
-from preprocess.cache.errors import InputError
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 FORMAT = "blend 1"  # of the checkpoint
 N_HIDDEN = 500  # the article's two hidden layers

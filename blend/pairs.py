@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dr.measures import measure_log_loss
-from preprocess.cache import tables
-from preprocess.cache.errors import InputError, shorten
-from preprocess.samples.folds import assign_folds
-from preprocess.samples.layout import Layout, Owner
+from dr.metrics.measures import measure_log_loss
+from preprocess.dataset.dataset import Layout, Owner
+from preprocess.dataset.folds import assign_folds
+from preprocess.disk import tables
+from preprocess.disk.errors import InputError, shorten
 
 N_FOLDS = 5  # of cross-fitting
 SEED = 0

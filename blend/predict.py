@@ -11,9 +11,11 @@ from pathlib import Path
 from blend import explicit
 from blend.pairs import blend_linear, pair_eyes, read_owners
 from dr.scores import NORMALIZE_HINT, read_scores, write_scores
-from preprocess.cache import files, manifest, stage
-from preprocess.cache.errors import InputError
-from preprocess.samples.layout import Layout
+from preprocess.cache import manifest
+from preprocess.command import cli, process
+from preprocess.dataset.dataset import Layout
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 NAME = "blend.predict"
 VERSION = 1  # of what this stage computes
@@ -22,7 +24,7 @@ TEST = ("scores_test.csv", "linear_test.csv")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(NAME, __doc__, "--data data --cache cache")
+    parser = cli.make_parser(NAME, __doc__, "--data data --cache cache")
     given = {"scores": "scores to blend", "model": "checkpoint of blend.train", "out": "blended scores to write"}
     explicit.run(NAME, parser, argv, given, ("normalize", "pairs-from"), predict, predict_cached)
 
@@ -69,4 +71,4 @@ def predict(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

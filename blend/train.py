@@ -13,12 +13,14 @@ import numpy as np
 
 from blend import explicit
 from blend.pairs import N_FOLDS, SEED, cross_fit, pair_eyes, read_owners
-from dr.measures import expect_levels, measure_log_loss
+from dr.metrics.measures import expect_levels, measure_log_loss
 from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of, write_scores
-from dr.task import find_prior, name_columns
-from preprocess.cache import files, manifest, stage
-from preprocess.cache.errors import InputError
-from preprocess.samples.layout import Layout, Task
+from dr.tasks.task import find_prior, name_columns
+from preprocess.cache import manifest
+from preprocess.command import cli, process
+from preprocess.dataset.dataset import Layout, Task
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 NAME = "blend.train"
 VERSION = 2  # of what this stage computes; a change refits every cache's blend
@@ -27,7 +29,7 @@ OUT_OF_FOLD = ("out_of_fold.csv", "linear_out_of_fold.csv")  # by the method cho
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(NAME, __doc__, "--data data --cache cache")
+    parser = cli.make_parser(NAME, __doc__, "--data data --cache cache")
     parser.add_argument("--method", choices=METHODS, help="what to blend with: small networks, or a fixed weight")
     given = {"scores": "scores of labelled images", "labels": "their levels", "out": "checkpoint to write"}
     extras = ("known-only", "normalize", "pairs-from")
@@ -94,4 +96,4 @@ def warn_of_columns(scores: np.ndarray, levels: np.ndarray, task: Task, scores_f
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

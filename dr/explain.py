@@ -13,14 +13,15 @@ import cv2
 import numpy as np
 
 from dr.machine import workers
-from dr.task import decide_alone
+from dr.tasks.task import decide_alone
 from dr.training import checkpoint, runs, settings
 from dr.training.checkpoint import Checkpoint
-from preprocess.cache import files, progress, stage
-from preprocess.cache.errors import InputError, Unusable
+from preprocess.command import cli, pipeline, process, progress
+from preprocess.dataset.dataset import TARGETS, Owner, Task
+from preprocess.disk import files
+from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import outline, photograph, square
 from preprocess.picture.disc import Disc
-from preprocess.samples.layout import TARGETS, Owner, Task
 
 LAYERS = ("fine", "last")  # those of dr.nets.heat, which needs torch
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 92)
@@ -96,14 +97,14 @@ def explain(options: argparse.Namespace) -> None:
     from dr.machine.device import choose_device
     from dr.nets import heat
     from dr.squares import crops, store
-    from dr.training import likeness, views
+    from dr.training import distribution, views
 
     on = choose_device(options.device)
     net, reasons = views.put_net(of, on), {}
     for path, target in targets.items():
         try:
             made = square.make_square(path, of.making)
-            unlikeness = likeness.measure(of, made)
+            unlikeness = distribution.measure(of, made)
             check_like(unlikeness, options.strict)
         except Unusable as error:
             reasons[show(path)] = str(error)
@@ -122,7 +123,7 @@ def explain(options: argparse.Namespace) -> None:
         print(f"{show(path)}: {said} -> {show(target)}", flush=True)
     if not of.likeness:
         print(UNKNOWN)
-    print(stage.NOTICE)
+    print(pipeline.NOTICE)
     check_refused(reasons, len(targets) - len(reasons))
 
 
@@ -169,12 +170,12 @@ def undo_crop(heat: np.ndarray, disc: Disc, making: square.Making, shape: tuple[
 
 def main(argv: Sequence[str] | None = None) -> None:
     example = "data/test/10_left.jpeg --checkpoint cache/dr/epochs/0060.pt --out heat"
-    parser = stage.make_bare_parser("dr.explain", __doc__, example)
+    parser = cli.make_bare_parser("dr.explain", __doc__, example)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, JPEG or PNG")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.train left the net: its last epoch")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
-    parser.add_argument("--level", type=stage.whole(0), help="level to explain (the one nearest to the mean), "
+    parser.add_argument("--level", type=cli.whole(0), help="level to explain (the one nearest to the mean), "
                         "or the number of a class or finding in their order (the likeliest)")  # fmt: skip
     add_strict_option(parser)
     parser.add_argument("--layer", choices=LAYERS, default="fine", help="fine: an earlier convolution, which shows "
@@ -185,4 +186,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr import measures
-from dr.measures import Estimate
+from dr.metrics import measures
+from dr.metrics.measures import Estimate
 from dr.scores import read_scores, read_targets_of
-from dr.task import draw_measures, name_columns
+from dr.tasks.task import draw_measures, name_columns
 from dr.training import runs, settings
 from dr.training.runs import Voter
-from preprocess.cache import files, pipeline, stage
-from preprocess.cache.errors import InputError
-from preprocess.samples import readers
-from preprocess.samples.layout import Task
+from preprocess.command import cli, pipeline, process
+from preprocess.dataset import find
+from preprocess.dataset.dataset import Task
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 if TYPE_CHECKING:
     import onnx
@@ -51,7 +52,7 @@ def export(options: argparse.Namespace) -> None:
         write_weights(voters, described, options.out, options.half)
     files.write_json(options.out.with_suffix(".json"), described)
     files.write_bytes(options.out.with_suffix(".md"), card.encode())
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB{told}; .json and .md beside it\n{stage.NOTICE}")
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB{told}; .json and .md beside it\n{pipeline.NOTICE}")
 
 
 def describe(voters: Sequence[Voter]) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def describe(voters: Sequence[Voter]) -> dict[str, Any]:
     eyes = {"name": "eyes", "dtype": "int64", "shape": ["n"], "holds": "2 * patient + side, 0 or 1"}
     is_paired = any(voter.checkpoint.settings.pairs for voter in voters)
     return ({"eyes": eyes} if is_paired else {}) | {
-        "notice": stage.NOTICE,
+        "notice": pipeline.NOTICE,
         "version": pipeline.VERSION,
         "task": of.task._asdict(),
         "making": of.making._asdict(),
@@ -77,7 +78,7 @@ def write_onnx(voters: Sequence[Voter], described: dict[str, Any], out: Path, is
     """Write the mean of the nets and views; return by how much its scores differ from theirs in float32. Raises
     InputError if that is too much.
     """
-    onnx, onnxruntime = stage.import_libraries(REQUIREMENTS, "onnx", "onnxruntime")
+    onnx, onnxruntime = process.import_libraries(REQUIREMENTS, "onnx", "onnxruntime")
     import torch
 
     from dr.training.views import Averaged
@@ -142,7 +143,7 @@ def check_half(numbers: np.ndarray, name: str) -> np.ndarray:
 
 def write_weights(voters: Sequence[Voter], described: dict[str, Any], out: Path, is_half: bool) -> None:
     """Write the weights of one net, with its `mean` and `std`, as `dr.train --weights` takes them."""
-    (safetensors,) = stage.import_libraries(REQUIREMENTS, "safetensors.torch")
+    (safetensors,) = process.import_libraries(REQUIREMENTS, "safetensors.torch")
     if len(voters) > 1:
         raise InputError(f"{out}: holds the weights of one net, not of {len(voters)}; name one by --checkpoint")
     import torch
@@ -172,7 +173,7 @@ def write_card(described: dict[str, Any], measured: dict[str, Estimate], n_held_
         figures = "\n".join([told, "", "| figure | value | from | to |", "|---|---|---|---|", *rows])
     return f"""# {", ".join(dict.fromkeys(net["net"] for net in nets))}: {", ".join(task["names"])}
 
-{stage.NOTICE}
+{pipeline.NOTICE}
 
 Made by version {described["version"]} of the diabetic retinopathy pipeline.
 
@@ -192,7 +193,7 @@ def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str,
     scores_from = runs.folder_of(options.cache, options.run) / "scores_valid.csv"
     if options.checkpoint or not scores_from.exists() or not options.data.is_dir():
         return {}, 0
-    layout = readers.find_layout(options.data)
+    layout = find.find_layout(options.data)
     scores = read_scores(scores_from, task)
     targets = read_targets_of(scores.index, scores_from, options.data / layout.labels["train"], layout)
     groups = [layout.find_owner(image).group for image in scores.index]
@@ -201,12 +202,12 @@ def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str,
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_bare_parser("dr.export", __doc__, "--data data --cache cache --out net.onnx")
+    parser = cli.make_bare_parser("dr.export", __doc__, "--data data --cache cache --out net.onnx")
     parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.predict left what it averaged")
     parser.add_argument("--data", type=Path, default=Path("data"), help="tells what is true of the images held out")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
-    parser.add_argument("--views", type=stage.whole(1), help="views of each square (as many as dr.predict took)")
+    parser.add_argument("--views", type=cli.whole(1), help="views of each square (as many as dr.predict took)")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.onnx|NAME.safetensors", help="what to write")
     parser.add_argument("--half", action="store_true", help="keep the weights in float16: half the size")
     options = parser.parse_args(argv)
@@ -219,4 +220,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -19,19 +19,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dr import measures
 from dr.machine import workers
+from dr.metrics import measures
 from dr.scores import NUMBER_FORMAT, THRESHOLDS, read_scores, read_targets_of, write_scores
 from dr.squares import source
 from dr.squares.source import CachedSquares
-from dr.task import HEADLINES
+from dr.tasks.task import HEADLINES
 from dr.training import runs, schedule, settings
 from dr.training.runs import Trained
-from preprocess.cache import files, manifest, rejected, stage, tables
-from preprocess.cache.errors import InputError
-from preprocess.recipes import recipe
-from preprocess.samples import readers
-from preprocess.samples.layout import Layout, Task
+from preprocess.cache import manifest, rejected, stage
+from preprocess.command import cli, process, recipe
+from preprocess.dataset import find
+from preprocess.dataset.dataset import Layout, Task
+from preprocess.disk import files, tables
+from preprocess.disk.errors import InputError
 
 VERSION = 2  # raise it when the same checkpoints give other scores
 
@@ -46,7 +47,7 @@ class Split(NamedTuple):
 
 def predict(options: argparse.Namespace) -> None:
     """Bring the score tables of a run up to date."""
-    folder, layout = runs.folder_of(options.cache, options.run), readers.find_layout(options.data)
+    folder, layout = runs.folder_of(options.cache, options.run), find.find_layout(options.data)
     trained = runs.read_trained(options.cache, options.run)
     epochs = choose_epochs(options.epochs_averaged, trained, layout.task)
     splits = [split for split in (find_valid(options, layout, trained), find_test(options, layout)) if split]
@@ -184,7 +185,7 @@ def fill_rejected(
     import pandas as pd
 
     every = pd.DataFrame(scores, list(images)).reindex(list(wanted))
-    means = every.groupby(readers.find_groups(layout, wanted)).transform("mean")
+    means = every.groupby(find.find_groups(layout, wanted)).transform("mean")
     return every.fillna(means).fillna(dict(enumerate(prior))).to_numpy()
 
 
@@ -240,25 +241,25 @@ def parse_epochs(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     example = "--data data --cache cache --views 8 --epochs-averaged last:5"
-    parser = stage.make_parser("dr.predict", __doc__, example)
+    parser = cli.make_parser("dr.predict", __doc__, example)
     settings.add_device_options(parser)
-    parser.add_argument("--views", type=stage.whole(1), help="views averaged per image")
+    parser.add_argument("--views", type=cli.whole(1), help="views averaged per image")
     parser.add_argument("--epochs-averaged", type=parse_epochs, metavar="last:N|best|8,9,10",
                         help="epochs whose nets are averaged; best: by QWK of levels, accuracy of classes, "
                         "mean AUC of findings; best:log_loss: by that")  # fmt: skip
-    parser.add_argument("--batch-size", type=stage.whole(1), help="images scored at a time")
+    parser.add_argument("--batch-size", type=cli.whole(1), help="images scored at a time")
     parser.add_argument("--average", type=settings.parse_run_anywhere, nargs="+", metavar="RUN",
                         help="write the mean of these runs' score tables instead, as those of --run; with a slash: "
                         "another cache, whose squares may be others, or the folder of a run in one")  # fmt: skip
-    stage.add_rejected_option(parser)
+    cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "dr.predict")
     with stage.working(options.cache, "dr.predict", [runs.folder_of(options.cache, options.run)]):
         if options.average:
-            layout = readers.find_layout(options.data)
+            layout = find.find_layout(options.data)
             average_runs(options.data, options.cache, options.run, options.average, layout)
         else:
             predict(options)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr.task import SUM_TOLERANCE, find_fault, name_columns
-from preprocess.cache import tables
-from preprocess.cache.errors import InputError
-from preprocess.samples.layout import Layout, Task
+from dr.tasks.task import SUM_TOLERANCE, find_fault, name_columns
+from preprocess.dataset.dataset import Layout, Task
+from preprocess.disk import tables
+from preprocess.disk.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,20 +11,22 @@ from pathlib import Path
 
 from dr.machine import workers
 from dr.squares import source
-from dr.task import HEADLINES
+from dr.tasks.task import HEADLINES
 from dr.training import runs, schedule, settings
 from dr.training.runs import Start
 from dr.training.settings import Settings
-from preprocess.cache import files, manifest, stage
-from preprocess.cache.errors import InputError
-from preprocess.samples import readers
+from preprocess.cache import manifest, stage
+from preprocess.command import cli, process
+from preprocess.dataset import find
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 KEPT_EPOCHS = 10  # checkpoints of 7.4 MB; prediction averages the last five
 
 
 def train(options: argparse.Namespace, wanted: Settings) -> None:
     """Bring the epochs of a run up to date; under torchrun all train, the first process decides and writes."""
-    training_set, task = source.read_training_set(options.data, options.cache), readers.find_layout(options.data).task
+    training_set, task = source.read_training_set(options.data, options.cache), find.find_layout(options.data).task
     run, inputs = runs.folder_of(options.cache, options.run), training_set.digests
     pending = run / "pending" / runs.identify(vars(wanted), inputs)
     with workers.joined(options.device):
@@ -103,9 +105,9 @@ def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_
 
 def main(argv: Sequence[str] | None = None) -> None:
     example = "--data data --cache cache --epochs 60 --batch-size 64"
-    parser = stage.make_parser("dr.train", __doc__, example)
+    parser = cli.make_parser("dr.train", __doc__, example)
     settings.add_device_options(parser)
-    parser.add_argument("--keep", type=stage.whole(1), default=KEPT_EPOCHS, help="newest checkpoints to keep, "
+    parser.add_argument("--keep", type=cli.whole(1), default=KEPT_EPOCHS, help="newest checkpoints to keep, "
                         "beside the best by log loss and by the task's own measure")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="remove the net that is replaced, when that is done, "
                         "instead of keeping it")  # fmt: skip
@@ -118,4 +120,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -11,13 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from blend import explicit
-from dr.measures import quadratic_weighted_kappa, round_levels
+from dr.metrics.measures import quadratic_weighted_kappa, round_levels
 from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of
 from kappa import anneal, exact
 from kappa.proxy import expected_kappa
-from preprocess.cache import files, manifest, stage, tables
-from preprocess.cache.errors import InputError
-from preprocess.samples.layout import Layout
+from preprocess.cache import manifest
+from preprocess.command import cli, process
+from preprocess.dataset.dataset import Layout
+from preprocess.disk import files, tables
+from preprocess.disk.errors import InputError
 
 NAME = "kappa.assign"
 METHODS = ("anneal", "exact", "round", "argmax")
@@ -31,7 +33,7 @@ class Decision(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser(NAME, __doc__, "--data data --cache cache --method exact")
+    parser = cli.make_parser(NAME, __doc__, "--data data --cache cache --method exact")
     parser.add_argument("--method", choices=METHODS, help="anneal the labels; take the exact optimum; round the mean "
                         "level; or the likeliest level")  # fmt: skip
     given = {"scores": "scores to decide on", "out": "levels to write"}
@@ -84,4 +86,4 @@ def decide(scores: np.ndarray, method: str) -> Decision:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

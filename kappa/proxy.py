@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dr.measures import check_levels, square_distances
-from dr.task import find_fault
-from preprocess.cache.errors import InputError
+from dr.metrics.measures import check_levels, square_distances
+from dr.tasks.task import find_fault
+from preprocess.disk.errors import InputError
 
 
 class Errors(NamedTuple):

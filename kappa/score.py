@@ -8,28 +8,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dr.measures import count_pairs, measure_worth
+from dr.metrics.measures import count_pairs, measure_worth
 from dr.scores import read_targets_of
-from preprocess.cache import stage
-from preprocess.cache.errors import InputError
-from preprocess.samples import readers
+from preprocess.command import cli, pipeline, process
+from preprocess.dataset import find
+from preprocess.disk.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_bare_parser("kappa.score", __doc__, "--levels levels.csv --labels trainLabels.csv")
+    parser = cli.make_bare_parser("kappa.score", __doc__, "--levels levels.csv --labels trainLabels.csv")
     parser.add_argument("--levels", type=Path, required=True, help="the levels that were given")
     parser.add_argument("--labels", type=Path, required=True, help="the true levels, perhaps of more images")
     parser.add_argument("--known-only", action="store_true", help="leave out images that --labels has no level of")
     options = parser.parse_args(argv)
     import pandas as pd
 
-    layout = readers.find_layout(Path())
+    layout = find.find_layout(Path())
     given = layout.read_labels(options.levels)
     if given.empty:
         raise InputError(f"{options.levels}: holds no image")
     true = read_targets_of(given.index, options.levels, options.labels, layout, options.known_only)
     try:
-        groups, of = list(readers.find_groups(layout, true.index)), "patients"
+        groups, of = list(find.find_groups(layout, true.index)), "patients"
     except InputError:  # names of another kind
         groups, of = list(true.index), "images, whose names tell of no patients"
     levels, predicted = true.to_numpy(), given[true.index].to_numpy()
@@ -38,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"kappa.score: {len(true)} images{left_out}")
     print(f"  quadratic weighted kappa {kappa:.4f}, 95 % interval {low:.4f} to {high:.4f} over {len(set(groups))} {of}")
     counts = pd.DataFrame(count_pairs(levels, predicted, len(layout.task.names))).map("{:,d}".format)
-    print(counts.rename_axis("true \\ given", axis=1).to_string(), stage.NOTICE, sep="\n")
+    print(counts.rename_axis("true \\ given", axis=1).to_string(), pipeline.NOTICE, sep="\n")
     if kappa < 0:
         worse = f"kappa {kappa:.4f}, worse than levels drawn by lot"
         print(f"warning: {worse}; is column level of {options.levels} the one that is meant?", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

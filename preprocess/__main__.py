@@ -3,26 +3,26 @@
 Photographs that cannot be used are listed in CACHE/rejected.csv with the reason.
 """
 
-from preprocess import crop, images, normalize, resize, standardize
-from preprocess.cache import manifest, parallel, rejected, stage
-from preprocess.recipes import recipe
+from preprocess import crop, normalize, photographs, resize, standardize
+from preprocess.cache import manifest, rejected, stage
+from preprocess.command import cli, parallel, process, recipe
 
 STAGES = ("preprocess.crop", "preprocess.resize", "preprocess.normalize")  # that have options
 RENAMED = {"preprocess.crop.method": "crop", "preprocess.normalize.method": "normalize"}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser("preprocess", __doc__, "--data data --cache cache --jobs 4")
+    parser = cli.make_parser("preprocess", __doc__, "--data data --cache cache --jobs 4")
     parser.add_argument("--crop", **crop.METHOD)
     parser.add_argument("--size-px", **resize.SIZE)
     parser.add_argument("--normalize", **normalize.METHOD)
     parallel.add_options(parser)
-    stage.add_rejected_option(parser)
+    cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, *STAGES, renamed=RENAMED)
     cache = options.cache
     with stage.working(cache, "preprocess", [cache / name for name in ("crop", "resize", "normalize", "standardize")]):
         workers = options.dask or options.jobs
-        reasons = images.update(options.data, cache, workers, method=options.crop, size_px=options.size_px)
+        reasons = photographs.update(options.data, cache, workers, method=options.crop, size_px=options.size_px)
         rejected.check_rejected(cache, reasons, options.allow_rejected)
         normalize.normalize(cache, options.normalize)
         if manifest.has_output(cache / "resize", "train"):
@@ -30,4 +30,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from preprocess.cache import files, parallel, stage, tables
-from preprocess.cache.errors import InputError, Unusable
+from preprocess.command import cli, parallel, process
+from preprocess.dataset import find
+from preprocess.dataset.dataset import SPLITS
+from preprocess.disk import files, tables
+from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import photograph
-from preprocess.samples import readers
-from preprocess.samples.layout import SPLITS
 
 HASH_PX = 16  # of a picture's small copy whose columns are compared: 256 bits
 DECODED_PX = 128  # least shorter side that a copy is made from
@@ -88,7 +89,7 @@ def stack_bits(readable: Sequence[Seen]) -> np.ndarray:
 
 def audit(options: argparse.Namespace) -> None:
     """Write the table, and tell how many there are of each kind."""
-    layout = readers.find_layout(options.data)
+    layout = find.find_layout(options.data)
     of_part: dict[str, dict[str, Path]] = {}
     for split in SPLITS:
         for image, path in layout.list_images(options.data, split).paths.items():
@@ -117,15 +118,15 @@ def audit(options: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_bare_parser("preprocess.audit", __doc__, "--data data --cache cache")
+    parser = cli.make_bare_parser("preprocess.audit", __doc__, "--data data --cache cache")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the photographs")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder in which the report finds the table")
     parser.add_argument("--out", type=Path, help=f"table to write (CACHE/{TABLE})")
-    parser.add_argument("--jobs", type=stage.whole(1), default=os.cpu_count(), help="processes to work with")
+    parser.add_argument("--jobs", type=cli.whole(1), default=os.cpu_count(), help="processes to work with")
     options = parser.parse_args(argv)
     options.out = options.out or options.cache / TABLE
     audit(options)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -7,13 +7,13 @@ The table has the ellipse in pixels of the photograph, and how sure it is (0-1).
 from pathlib import Path
 from typing import Any
 
-from preprocess import images
-from preprocess.cache import parallel, rejected, stage
+from preprocess import photographs
+from preprocess.cache import rejected, stage
 from preprocess.cache.journal import Row
+from preprocess.command import cli, parallel, process, recipe
+from preprocess.dataset import find
+from preprocess.dataset.dataset import SPLITS
 from preprocess.picture import outline, sheet
-from preprocess.recipes import recipe
-from preprocess.samples import readers
-from preprocess.samples.layout import SPLITS
 
 METHOD: dict[str, Any] = {  # of the option that says how the eye is found
     "choices": outline.METHODS,
@@ -26,21 +26,21 @@ def list_cropped(data: Path, cache: Path) -> list[tuple[str, Path, Row]]:
     """Return (image, path, row of the crop table) of both splits' photographs that are in the data folder."""
     cropped = []
     for split in SPLITS:
-        paths = readers.find_layout(data).list_images(data, split).paths
-        rows = images.read_crops(cache, split) if paths else {}
+        paths = find.find_layout(data).list_images(data, split).paths
+        rows = photographs.read_crops(cache, split) if paths else {}
         cropped += [(image, paths[image], row) for image, row in rows.items()]
     return cropped
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser("preprocess.crop", __doc__, "--data data --cache cache --jobs 4")
+    parser = cli.make_parser("preprocess.crop", __doc__, "--data data --cache cache --jobs 4")
     parser.add_argument("--method", **METHOD)
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the ellipses, the least sure first")
     parallel.add_options(parser)
-    stage.add_rejected_option(parser)
+    cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "preprocess.crop")
     with stage.working(options.cache, "preprocess.crop"):
-        reasons = images.update(options.data, options.cache, options.dask or options.jobs, method=options.method)
+        reasons = photographs.update(options.data, options.cache, options.dask or options.jobs, method=options.method)
         if options.sheet:
             cropped, shape = list_cropped(options.data, options.cache), outline.SHAPES[options.method]
             n_shown = sheet.write_sheet(options.sheet, cropped, shape)
@@ -49,4 +49,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

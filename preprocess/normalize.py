@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from preprocess import images
-from preprocess.cache import files, manifest, stage
-from preprocess.cache.errors import InputError
+from preprocess import photographs
+from preprocess.cache import manifest, stage
+from preprocess.command import cli, process, recipe
+from preprocess.dataset.dataset import SPLITS
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 from preprocess.picture import square
-from preprocess.recipes import recipe
-from preprocess.samples.layout import SPLITS
 
 VERSION = 1  # raise it when the same histogram gives another lookup table
 METHOD: dict[str, Any] = {  # of the option that says what becomes of the colours
@@ -43,7 +44,7 @@ def normalize(cache: Path, method: str) -> None:
     def make() -> str:
         told = []
         for split in splits:
-            named, histograms = images.read_histograms(cache, split)
+            named, histograms = photographs.read_histograms(cache, split)
             luts = square.make_luts(histograms, method)
             with files.replacing(folder / f"{split}.npz") as partial:
                 np.savez(partial, images=np.array(named, dtype=str), luts=luts, method=np.array(method))
@@ -55,7 +56,7 @@ def normalize(cache: Path, method: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser("preprocess.normalize", __doc__, "--cache cache")
+    parser = cli.make_parser("preprocess.normalize", __doc__, "--cache cache")
     parser.add_argument("--method", **METHOD)
     options = recipe.parse(parser, argv, "preprocess.normalize")
     with stage.working(options.cache, "preprocess.normalize"):
@@ -63,4 +64,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -5,24 +5,24 @@ The eye fills a square, black outside the disc; the histogram is of the pixels i
 
 from typing import Any
 
-from preprocess import images
-from preprocess.cache import parallel, rejected, stage
-from preprocess.recipes import recipe
+from preprocess import photographs
+from preprocess.cache import rejected, stage
+from preprocess.command import cli, parallel, process, recipe
 
 # Of the option that says how large the squares are: as large as the pipeline can work with.
-SIZE: dict[str, Any] = {"type": stage.whole(32, 4096), "help": "side of the squares in pixels"}
+SIZE: dict[str, Any] = {"type": cli.whole(32, 4096), "help": "side of the squares in pixels"}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser("preprocess.resize", __doc__, "--data data --cache cache --size-px 512 --jobs 4")
+    parser = cli.make_parser("preprocess.resize", __doc__, "--data data --cache cache --size-px 512 --jobs 4")
     parser.add_argument("--size-px", **SIZE)
     parallel.add_options(parser)
-    stage.add_rejected_option(parser)
+    cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "preprocess.resize")
     with stage.working(options.cache, "preprocess.resize"):
-        reasons = images.update(options.data, options.cache, options.dask or options.jobs, size_px=options.size_px)
+        reasons = photographs.update(options.data, options.cache, options.dask or options.jobs, size_px=options.size_px)
     rejected.check_rejected(options.cache, reasons, options.allow_rejected)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

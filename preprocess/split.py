@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess.cache import stage, tables
-from preprocess.cache.errors import InputError
-from preprocess.samples import findings
+from preprocess.command import cli, process
+from preprocess.dataset import findings
+from preprocess.disk import tables
+from preprocess.disk.errors import InputError
 
 TENTHS = (7, 8)  # of the patients, where validation and test begin: 70 %, 10 %, 20 %
 VALID_SHARE = 1 / 8  # of the official train_val patients: 10 of its 80 %
@@ -61,14 +62,14 @@ def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_bare_parser("preprocess.split", __doc__, "--data data/chest --how official-drawn")
+    parser = cli.make_bare_parser("preprocess.split", __doc__, "--data data/chest --how official-drawn")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the table")
     parser.add_argument("--how", choices=HOW, default=HOW[0], help="which patients")
-    parser.add_argument("--seed", type=stage.whole(0), default=0, help="of official-drawn")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of official-drawn")
     parser.add_argument("--overwrite", action="store_true", help="replace lists that are there")
     options = parser.parse_args(argv)
     split(options.data, options.how, options.seed, options.overwrite)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocess import images, normalize
-from preprocess.cache import manifest, progress, stage, tables
-from preprocess.cache.errors import InputError
+from preprocess import normalize, photographs
+from preprocess.cache import manifest, stage
+from preprocess.command import cli, process, progress, recipe
+from preprocess.disk import tables
+from preprocess.disk.errors import InputError
 from preprocess.picture import cut, square
-from preprocess.recipes import recipe
 
 PARAMETERS = {"version": 1}
 COLUMNS = ("pixels", *(f"{moment}_{channel}" for moment in ("sum", "squares") for channel in "rgb"))
@@ -76,7 +77,7 @@ def standardize(cache: Path) -> None:
     }
 
     def make() -> str:
-        named, histograms = images.read_histograms(cache, "train")
+        named, histograms = photographs.read_histograms(cache, "train")
         known, luts = normalize.read_luts(cache, "train")
         tables.check_same_images(named, known, cache / "resize", cache / "normalize")  # which have one order
         making = square.read_making(cache)
@@ -92,11 +93,11 @@ def standardize(cache: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage.make_parser("preprocess.standardize", __doc__, "--cache cache")
+    parser = cli.make_parser("preprocess.standardize", __doc__, "--cache cache")
     options = recipe.parse(parser, argv, "preprocess.standardize")
     with stage.working(options.cache, "preprocess.standardize"):
         standardize(options.cache)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from preprocess.cache.errors import InputError
+from preprocess.disk.errors import InputError
 from preprocess.picture.photograph import MAX_BYTES
 
 TIMEOUT_S = 20  # of the whole download, and of each wait within it

@@ -24,14 +24,15 @@ from dr.machine import workers
 from dr.scores import THRESHOLDS, read_thresholds
 from dr.training import runs, settings
 from dr.training.runs import Voter
-from preprocess.cache import files, pipeline, stage, tables
-from preprocess.cache.errors import InputError, shorten
-from preprocess.samples import listing, retina
-from preprocess.samples.layout import Owner, Task
+from preprocess.command import cli, pipeline, process
+from preprocess.dataset import kaggle, listing
+from preprocess.dataset.dataset import Owner, Task
+from preprocess.disk import files, tables
+from preprocess.disk.errors import InputError, shorten
 from submissions import download
 
 if TYPE_CHECKING:
-    from submissions.panel import Grade
+    from submissions.ensemble import Grade
 
 UNDECIDED = "which of them to believe is not known: dr.predict chooses thresholds on images held out"
 DECIMALS = 6  # of what --json prints
@@ -56,10 +57,10 @@ def list_photographs(
     if folders:
         if patient is not None:
             raise InputError("--patient: of a folder the names of the files tell whose eyes they show")
-        found, misnamed = retina.list_folder(folders[0])
+        found, misnamed = kaggle.list_folder(folders[0])
         if not found and not misnamed:
             raise InputError(f"{folders[0]}: holds no photographs ({', '.join(listing.SUFFIXES)})")
-        owners = {path: retina.find_owner(image) for image, path in found.items()}
+        owners = {path: kaggle.find_owner(image) for image, path in found.items()}
         return owners, {show(folders[0] / name): reason for name, reason in misnamed.items()}
     if not 1 <= len(given) <= 2:
         n = len(given) or "no"
@@ -81,7 +82,7 @@ def find_owners(given: Sequence[tuple[Path, str]], patient: str | None) -> dict[
     for path, told in given:
         named = Owner("")
         with contextlib.suppress(InputError):
-            named = retina.find_owner(path.stem)
+            named = kaggle.find_owner(path.stem)
         if told and named.side not in ("", told):
             raise InputError(f"{show(path)}: the {named.side} eye by its name, given as the {told} one")
         if patient and named.group not in ("", patient):
@@ -143,7 +144,7 @@ def write_levels(grades: Sequence[Grade]) -> list[str]:
         parts = ["".join(f"{score:6.2f}" for score in part) for part in (of.scores, of.blended) if part is not None]
         figures = "  ".join([f"{sure:>7}", *parts, f"{of.expected:6.2f}", f"{of.level:5}", ", ".join(of.doubts)])
         lines.append(f"{name:{width}}  {figures}".rstrip())
-    legend = ", ".join(f"{level} {name}" for level, name in enumerate(retina.TASK.names))
+    legend = ", ".join(f"{level} {name}" for level, name in enumerate(kaggle.TASK.names))
     return [*lines, f"mean: the expected level; level: the one nearest to it; {legend}"]
 
 
@@ -213,14 +214,16 @@ def grade(options: argparse.Namespace, folder: Path) -> None:
         owners = list_images(paths)
     workers.let_waiting_threads_sleep()
     # Torch takes a second and a half: whoever has mistyped something does not wait for it.
-    from submissions import panel
+    from submissions import ensemble
 
-    grades, unusable = panel.grade_eyes(panel.seat(voters, blend, thresholds, options.device), owners, options.strict)
+    grades, unusable = ensemble.grade_eyes(
+        ensemble.seat(voters, blend, thresholds, options.device), owners, options.strict
+    )
     refused = misnamed | {addresses.get(name, name): reason for name, reason in unusable.items()} | gone
     if options.json:
         told = [describe(graded, task) for graded in grades]
         content = {
-            "notice": stage.NOTICE,
+            "notice": pipeline.NOTICE,
             "version": pipeline.VERSION,
             "nets": [runs.describe_voter(voter) for voter in voters],
             "blend": files.hash_file(blend) if blend else None,
@@ -236,7 +239,7 @@ def grade(options: argparse.Namespace, folder: Path) -> None:
         elif grades:
             print(*write_levels(grades), sep="\n")
         unknown = [explain.UNKNOWN] * any(graded.eye.unlikeness is None for graded in grades)
-        print(*(f"refused: {name}: {reason}" for name, reason in refused.items()), *unknown, stage.NOTICE, sep="\n")
+        print(*(f"refused: {name}: {reason}" for name, reason in refused.items()), *unknown, pipeline.NOTICE, sep="\n")
     check_refused(refused, len(grades))
 
 
@@ -248,7 +251,7 @@ def add_voice_options(parser: argparse.ArgumentParser) -> None:
                         "cache")  # fmt: skip
     parser.add_argument("--blend", type=Path, metavar="FILE.pt", help="of blend.train (the cache's; with --checkpoint "
                         "none, and no eye knows of its fellow)")  # fmt: skip
-    parser.add_argument("--views", type=stage.whole(1), help="views averaged per eye (the cache's; with --checkpoint "
+    parser.add_argument("--views", type=cli.whole(1), help="views averaged per eye (the cache's; with --checkpoint "
                         "the article's)")  # fmt: skip
     explain.add_strict_option(parser)
     settings.add_device_option(parser)
@@ -256,7 +259,7 @@ def add_voice_options(parser: argparse.ArgumentParser) -> None:
 
 def read_voices(options: argparse.Namespace) -> tuple[list[Voter], Path | None, np.ndarray | None]:
     """Return the nets that the options name, the file of the blend, and the thresholds of findings, as far as known,
-    for `panel.seat`.
+    for `ensemble.seat`.
 
     Raises InputError if they are not there, or do not know what is to be refused.
     """
@@ -273,7 +276,7 @@ def read_voices(options: argparse.Namespace) -> tuple[list[Voter], Path | None, 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_bare_parser(
+    parser = cli.make_bare_parser(
         "submissions.grade", __doc__, "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache"
     )
     parser.add_argument("photographs", nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "
@@ -290,4 +293,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dr.measures import Estimate, quadratic_weighted_kappa
-from preprocess.cache import stage
-from preprocess.cache.errors import InputError
-from preprocess.recipes import recipe
-from preprocess.samples.layout import TARGETS, Task
+from dr.metrics.measures import Estimate, quadratic_weighted_kappa
+from preprocess.command import cli, pipeline, process, recipe
+from preprocess.dataset.dataset import TARGETS, Task
+from preprocess.disk.errors import InputError
 from submissions.report import evidence
 from submissions.report.evidence import Group
 
@@ -43,7 +42,7 @@ def describe_each(group: Group, task: Task) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser("submissions.score", __doc__, "--data data --cache cache")
+    parser = cli.make_parser("submissions.score", __doc__, "--data data --cache cache")
     parser.add_argument("--labels", type=Path, help="what is true of the test set (default: "
                         "DATA/testLabels.csv; of classes the folders in DATA/test, of findings the table)")  # fmt: skip
     options = recipe.parse(parser, argv, "submissions.score")
@@ -54,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"{options.cache}: {known}; run python -m dr.predict first")
     group = groups[0]
     if task.kind != "levels":
-        print(describe_each(group, task), stage.NOTICE, sep="\n")
+        print(describe_each(group, task), pipeline.NOTICE, sep="\n")
         return
     print(f"quadratic weighted kappa on the {group.title} ({len(group.images)} images)")
     for step, given in group.given.items():
         print(f"  {step:<46} {quadratic_weighted_kappa(group.levels, given, len(task.names)):7.4f}")
-    print(stage.NOTICE)
+    print(pipeline.NOTICE)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

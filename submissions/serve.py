@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dr.machine import workers
-from preprocess.cache import stage
-from preprocess.cache.errors import InputError
-from preprocess.samples.layout import Task
-from submissions import grade, template
+from preprocess.command import cli, pipeline, process
+from preprocess.dataset.dataset import Task
+from preprocess.disk.errors import InputError
+from submissions import grade
+from submissions.output import template
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 REQUIREMENTS = Path(__file__).with_name("serve-requirements.txt")
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
+TEMPLATE = Path(__file__).parent / "page" / "page.html.jinja"
 LOOPBACK = "127.0.0.1"
 MOST_FILES, MOST_MB = 1000, 2000  # dropped at once: they lie in a temporary folder while they are graded
 # The page may load what stands in it, and send a form to where it came from; nothing else, even if a name is hostile.
@@ -40,13 +41,13 @@ HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Con
 
 def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
     """Return the page."""
-    fixed = {"notice": stage.NOTICE, "most_files": MOST_FILES, "most_mb": MOST_MB, "task": task, "nonce": nonce}
+    fixed = {"notice": pipeline.NOTICE, "most_files": MOST_FILES, "most_mb": MOST_MB, "task": task, "nonce": nonce}
     nothing = {"error": "", "cards": [], "rows": [], "refused": []}
     return template.render(TEMPLATE, fixed | nothing | dict(content))
 
 
 def make_app(task: Task, answer: Callable[[dict], dict[str, Any]], hosts: Sequence[str]) -> Starlette:
-    """Return the page's server: `answer` makes of uploads, see `submissions.page`, what the page tells of them.
+    """Return the page's server: `answer` makes of uploads what the page tells of them, see `submissions.page.content`.
 
     It may be asked for by the names of `hosts`: by none that another's name server points at this machine.
     """
@@ -104,25 +105,26 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_bare_parser("submissions.serve", __doc__, "--cache cache")
+    parser = cli.make_bare_parser("submissions.serve", __doc__, "--cache cache")
     grade.add_voice_options(parser)
     parser.add_argument("--host", default=LOOPBACK, help="address to listen at; any other lets in whoever reaches this "
                         "machine, with neither password nor encryption")  # fmt: skip
-    parser.add_argument("--port", type=stage.whole(0, 65535), default=8000, help="0: any that is free")
+    parser.add_argument("--port", type=cli.whole(0, 65535), default=8000, help="0: any that is free")
     options = parser.parse_args(argv)
-    uvicorn, *_ = stage.import_libraries(REQUIREMENTS, "uvicorn", "starlette", "python_multipart")
+    uvicorn, *_ = process.import_libraries(REQUIREMENTS, "uvicorn", "starlette", "python_multipart")
     voices = grade.read_voices(options)
     workers.let_waiting_threads_sleep()
     with listen(options.host, options.port) as listening, contextlib.suppress(KeyboardInterrupt):
         # Torch takes a second and a half: whoever has mistyped something does not wait for it.
-        from submissions import page, panel
+        from submissions import ensemble
+        from submissions.page import content
 
-        of = panel.seat(*voices, options.device)
+        of = ensemble.seat(*voices, options.device)
         hosts = [LOOPBACK, "localhost"] if options.host == LOOPBACK else ["*"]
-        app = make_app(of.task, partial(page.answer, of, options.strict), hosts)
-        print(f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{stage.NOTICE}", flush=True)
+        app = make_app(of.task, partial(content.answer, of, options.strict), hosts)
+        print(f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{pipeline.NOTICE}", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dr.scores import NUMBER_FORMAT, read_scores
-from dr.task import decide_alone, find_prior
+from dr.tasks.task import decide_alone, find_prior
 from kappa.proxy import expected_kappa
-from preprocess.cache import files, manifest, rejected, stage, tables
-from preprocess.cache.errors import InputError
-from preprocess.recipes import recipe
-from preprocess.samples import readers
-from preprocess.samples.layout import TARGETS, Layout
-from submissions import target
+from preprocess.cache import manifest, rejected
+from preprocess.command import cli, pipeline, process, recipe
+from preprocess.dataset import find
+from preprocess.dataset.dataset import TARGETS, Layout
+from preprocess.disk import files, tables
+from preprocess.disk.errors import InputError
+from submissions.output import target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,11 +127,11 @@ def describe_submission(given: Any, options: argparse.Namespace, layout: Layout)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser("submissions.write", __doc__, "--data data --cache cache --name first")
+    parser = cli.make_parser("submissions.write", __doc__, "--data data --cache cache --name first")
     target.add_options(parser, ".csv")
     parser.add_argument("--levels", type=Path, help="read the levels from this CSV instead of the cache")
     options = recipe.parse(parser, argv, "submissions.write", check=lambda options: target.find(options, ".csv"))
-    layout, out = readers.find_layout(options.data), target.find(options, ".csv")
+    layout, out = find.find_layout(options.data), target.find(options, ".csv")
     source = find_given(options, layout)
     if source is None:
         print(f"submissions.write: no test images in {options.data}: nothing to submit")
@@ -146,9 +147,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_submission(table, source, options.data, layout, out)
     stream = files.summary_stream(options.out)
     print(f"submissions.write: {len(given)} images -> {out}", file=stream)
-    for line in (*describe_submission(given, options, layout), stage.NOTICE):
+    for line in (*describe_submission(given, options, layout), pipeline.NOTICE):
         print(f"  {line}", file=stream)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

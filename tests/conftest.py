@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess import synthetic
+from preprocess.synthetic import __main__ as synthetic
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for all that tests start: tiny nets are faster so
 REAL = Path(__file__).parents[2] / "shared" / "data"

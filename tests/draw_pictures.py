@@ -14,9 +14,9 @@ from dr.nets import heat
 from dr.squares import crops, store
 from dr.training import runs
 from dr.training.learner import load_net
-from preprocess.cache import stage
-from preprocess.drawn import eyes
+from preprocess.command import cli, pipeline, process
 from preprocess.picture import square
+from preprocess.synthetic import eyes
 
 TARGET, LEVEL = Path(__file__).parent / "pictures" / "stages.jpg", 3
 
@@ -55,12 +55,12 @@ def write_picture(out, pictures):
 
 
 def main():
-    parser = stage.make_bare_parser("tests.draw_pictures", __doc__.splitlines()[0], "--cache cache/demo")
+    parser = cli.make_bare_parser("tests.draw_pictures", __doc__.splitlines()[0], "--cache cache/demo")
     parser.add_argument("--cache", type=Path, default=Path("cache/demo"), help="where the demo has trained its net")
     trained = runs.read_trained(parser.parse_args().cache, None)
     write_picture(TARGET, draw_stages(runs.read_checkpoint(trained, max(trained.checkpoints))))
-    print(f"{TARGET}: a drawn eye; {stage.NOTICE[0].lower()}{stage.NOTICE[1:]}")
+    print(f"{TARGET}: a drawn eye; {pipeline.NOTICE[0].lower()}{pipeline.NOTICE[1:]}")
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from preprocess import audit
-from preprocess.cache.errors import InputError
-from preprocess.drawn import scans
+from preprocess.disk.errors import InputError
+from preprocess.synthetic import scans
 
 
 @pytest.fixture

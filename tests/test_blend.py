@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from blend import mlp, predict, train
 from blend import pairs as blending
 from blend.pairs import SEED, Pairs, cross_fit, pair_eyes
-from dr.measures import measure_log_loss
+from dr.metrics.measures import measure_log_loss
 from dr.scores import read_scores, write_scores
 from preprocess.cache import manifest
-from preprocess.cache.errors import InputError
-from preprocess.samples.folds import assign_folds
-from preprocess.samples.layout import Owner
-from preprocess.samples.retina import TASK, find_owner
+from preprocess.dataset.dataset import Owner
+from preprocess.dataset.folds import assign_folds
+from preprocess.dataset.kaggle import TASK, find_owner
+from preprocess.disk.errors import InputError
 
 IMAGES = [f"{patient}_{side}" for patient in range(1, 201) for side in ("left", "right")]
 OWNERS = [find_owner(image) for image in IMAGES]

@@ -16,17 +16,18 @@ import torch
 
 import blend.train
 from dr import explain, predict, train
-from dr.task import find_prior, measure, weigh_targets
+from dr.tasks.task import find_prior, measure, weigh_targets
 from dr.training import checkpoint, passes
 from dr.training.runs import read_voters
 from kappa import assign
 from preprocess import __main__ as preprocess
-from preprocess.cache.errors import InputError
-from preprocess.samples.findings import BOXES, read_boxes
-from preprocess.samples.folds import assign_folds
-from preprocess.samples.layout import Task
-from submissions import grade, page, score, serve, write
-from submissions.panel import seat
+from preprocess.dataset.dataset import Task
+from preprocess.dataset.findings import BOXES, read_boxes
+from preprocess.dataset.folds import assign_folds
+from preprocess.disk.errors import InputError
+from submissions import grade, score, serve, write
+from submissions.ensemble import seat
+from submissions.page import content
 from submissions.report import __main__ as report
 from tests.tiny import make_settings
 
@@ -88,7 +89,7 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
 
     def drop(names, believed):
         files = [(Path(name).name, io.BytesIO(Path(name).read_bytes())) for name in names]
-        return page.answer(nets._replace(thresholds=believed), False, {"images": files})
+        return content.answer(nets._replace(thresholds=believed), False, {"images": files})
 
     rows = drop(images, thresholds[NAMES].to_numpy())["rows"]
     assert [row["finding"].split("; ") for row in rows] == [image["findings"] or [""] for image in told["images"]]

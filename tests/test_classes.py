@@ -14,10 +14,11 @@ from dr.training.runs import read_voters
 from kappa import assign
 from preprocess import __main__ as preprocess
 from preprocess import audit
-from preprocess.cache.errors import InputError
-from preprocess.samples import readers
-from submissions import grade, page, score, serve, write
-from submissions.panel import seat
+from preprocess.dataset import find
+from preprocess.disk.errors import InputError
+from submissions import grade, score, serve, write
+from submissions.ensemble import seat
+from submissions.page import content
 from submissions.report import __main__ as report
 
 NAMES = ["CNV", "DME", "DRUSEN", "NORMAL"]
@@ -106,11 +107,11 @@ def test_one_image_is_named_with_all_probabilities(run, drawn_scans, tmp_path, c
     explain.main([str(scan), f"--cache={run[1]}", f"--out={tmp_path}", "--device=cpu"])
     assert f"{scan}: {image['class']} (" in capsys.readouterr().out
     nets = seat(read_voters(run[1], None, None, None), None, None, "cpu")
-    told = page.answer(nets, False, {"images": [(scan.name, io.BytesIO(scan.read_bytes()))]})
+    told = content.answer(nets, False, {"images": [(scan.name, io.BytesIO(scan.read_bytes()))]})
     ((card,), (row,)) = told["cards"], told["rows"]
     assert card["verdict"] == row["class"] == image["class"] and len(card["heats"]) == len(NAMES)
     assert card["grade"].scores == pytest.approx([*image["scores"].values()], abs=1e-6)
-    assert f"<h2>{image['class']}</h2>" in serve.render(readers.find_layout(drawn_scans).task, told, "")
+    assert f"<h2>{image['class']}</h2>" in serve.render(find.find_layout(drawn_scans).task, told, "")
     with pytest.raises(InputError, match="--left.* are for eyes"):
         grade.main(["--left", str(scan), f"--cache={run[1]}"])
 

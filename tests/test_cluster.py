@@ -6,8 +6,9 @@ import signal
 import pytest
 
 from preprocess.__main__ import main as preprocess
-from preprocess.cache import journal, parallel
-from preprocess.cache.errors import InputError
+from preprocess.cache import journal
+from preprocess.command import parallel
+from preprocess.disk.errors import InputError
 from tests.benchmarks.crash import read_all
 
 distributed = pytest.importorskip("distributed")

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preprocess import crop, images
+from preprocess import crop, photographs
 from preprocess.__main__ import main as preprocess
 from preprocess.cache import manifest, rejected
-from preprocess.cache.errors import InputError
+from preprocess.dataset import kaggle
+from preprocess.disk.errors import InputError
 from preprocess.picture import outline, sheet
 from preprocess.picture.photograph import Photograph
-from preprocess.samples import retina
 
 
 def run(data, cache, *options):
@@ -31,7 +31,7 @@ def correct(cache, *rows):
 def test_table_holds_the_true_discs_in_pixels_of_the_photograph(drawn_folder, cache):
     table = run(drawn_folder, cache)
     discs = pd.read_csv(drawn_folder / "discs.csv", index_col="image").loc[table.index]
-    assert list(table.index) == list(retina.list_images(drawn_folder, "train").paths)
+    assert list(table.index) == list(kaggle.list_images(drawn_folder, "train").paths)
     assert (table[["width", "height"]] == discs[["width", "height"]]).all(axis=None)
     for column, truth in (("center_x", "center_x"), ("center_y", "center_y"), ("semi_axis_x", "radius")):
         assert (table[column] - discs[truth]).abs().max() < 0.02 * discs["radius"].min()
@@ -54,7 +54,7 @@ def test_only_the_replaced_the_new_and_the_removed_photograph_change(data, cache
     shutil.copy(data / "train" / f"{kept[0]}.jpeg", data / "train" / f"{replaced}.jpeg")
     os.remove(data / "train" / f"{removed}.jpeg")
     shutil.copy(data / "train" / f"{kept[1]}.jpeg", data / "train" / "999_left.jpeg")
-    retina.read_labels(data / "trainLabels.csv").drop(removed).to_csv(data / "trainLabels.csv")
+    kaggle.read_labels(data / "trainLabels.csv").drop(removed).to_csv(data / "trainLabels.csv")
     second = run(data, cache)
     assert "crop: train: 2 of 8 images are due" in capsys.readouterr().out
     assert list(second.index) == [replaced, *kept, "999_left"]
@@ -81,7 +81,7 @@ def test_corrections_without_size_and_of_unknown_images_are_refused_before_anyth
     with pytest.raises(InputError, match=r"corrections\.csv, row 2: a semi-axis is not positive"):
         run(data, cache)
     assert not (cache / "crop" / "train.csv").exists()
-    image = retina.list_images(data, "test").paths.popitem()[0]
+    image = kaggle.list_images(data, "test").paths.popitem()[0]
     correct(cache, f"{image},100,90,80,80")
     run(data, cache)
     before = (cache / "crop" / "test.csv").read_bytes()
@@ -112,7 +112,7 @@ def test_bad_photographs_are_listed_and_the_others_done(data, cache, capsys):
 
 
 def test_sheet_shows_every_cropped_photograph_least_sure_first(data, cache, tmp_path, monkeypatch):
-    image, path = next(iter(retina.list_images(data, "train").paths.items()))
+    image, path = next(iter(kaggle.list_images(data, "train").paths.items()))
     path.write_bytes(path.read_bytes()[:4000])  # no pixels, but a correction
     correct(cache, f"{image},100,90,80,80")
     drawn, draw_tile = [], sheet.draw_tile
@@ -122,7 +122,7 @@ def test_sheet_shows_every_cropped_photograph_least_sure_first(data, cache, tmp_
     assert len(confidences) == 12
     assert confidences == sorted(confidences)
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (sheet.TILE_PX, 12 * sheet.TILE_PX, 3)
-    tile = draw_tile(path, images.read_crops(cache, "train")[image], image, "ellipse")
+    tile = draw_tile(path, photographs.read_crops(cache, "train")[image], image, "ellipse")
     assert not tile[: sheet.TILE_PX // 2].any()
     assert tile.any()
     with pytest.raises(InputError, match="no photographs in train/ or test/"):

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.cache.errors import Unusable
-from preprocess.drawn import eyes
+from preprocess.disk.errors import Unusable
 from preprocess.picture.disc import Disc, find_box_disc, find_disc
 from preprocess.picture.photograph import decode
+from preprocess.synthetic import eyes
 from tests.stress import STRESSES, measure_overlap
 
 SIZE = (400, 600)  # height, width

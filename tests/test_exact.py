@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dr.measures import quadratic_weighted_kappa
+from dr.metrics.measures import quadratic_weighted_kappa
 from dr.scores import read_scores
 from kappa.exact import optimal_levels
 from kappa.proxy import expected_errors, expected_kappa, proxy_of
-from preprocess.cache.errors import InputError
-from preprocess.samples.retina import TASK
+from preprocess.dataset.kaggle import TASK
+from preprocess.disk.errors import InputError
 
 SEEDS = st.integers(0, 2**32 - 1)
 EYE = np.eye(5)

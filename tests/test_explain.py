@@ -8,17 +8,17 @@ import pytest
 
 from dr import explain
 from dr.training import checkpoint
-from preprocess.cache.errors import InputError
+from preprocess.dataset import kaggle
+from preprocess.disk.errors import InputError
 from preprocess.picture import square
 from preprocess.picture.disc import Disc
 from preprocess.picture.square import Making
-from preprocess.samples import retina
 
 
 @pytest.fixture
 def photographs(drawn_folder):
     """The test photographs, as the command line names them."""
-    return [str(path) for path in retina.list_images(drawn_folder, "test").paths.values()]
+    return [str(path) for path in kaggle.list_images(drawn_folder, "test").paths.values()]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from dr import export, predict
 from dr.training import checkpoint, weights
 from dr.training.learner import load_net
-from preprocess.cache.errors import InputError
+from preprocess.disk.errors import InputError
 
 onnx = pytest.importorskip("onnx")
 

@@ -16,15 +16,16 @@ from blend import train as blend_train
 from dr import predict, train
 from kappa import assign
 from preprocess.__main__ import main as preprocess
-from preprocess.cache import files, stage
-from preprocess.cache.errors import InputError
+from preprocess.command import process
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 from submissions import write
 from tests.benchmarks import crash
 
 pytestmark = pytest.mark.usefixtures("hear_ctrl_c")
 
 ROOT = Path(__file__).parents[1]
-MESSAGE = f"error: {stage.MESSAGE}\n"
+MESSAGE = f"error: {process.MESSAGE}\n"
 
 
 def run_pipeline(data, cache, jobs):
@@ -72,7 +73,7 @@ def test_a_limit_on_files_ends_in_one_line_that_names_the_file(drawn_folder, who
 HOLD = """
 import sys
 from pathlib import Path
-from preprocess.cache import files
+from preprocess.disk import files
 with files.locked(Path(sys.argv[1])):
     print(flush=True)
     input()
@@ -133,7 +134,7 @@ def test_ctrl_c_ends_the_script_its_stage_and_its_workers_in_one_line(data, tmp_
 WRITE = """
 import sys
 from pathlib import Path
-from preprocess.cache import files
+from preprocess.disk import files
 path = Path(sys.argv[1])
 for number in range(10**9):
     files.write_bytes(path, bytes([number % 256]) * (10_000 + 1_000 * (number % 100)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dr.training import checkpoint
-from preprocess.cache.errors import InputError
+from preprocess.disk.errors import InputError
 from tests.tiny import SIZE_PX
 
 FROZEN = ["--epochs", 3, "--freeze-epochs", 3, "--flips", "none", "--crop-px", SIZE_PX]

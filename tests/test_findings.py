@@ -7,9 +7,9 @@ import pytest
 
 from preprocess import __main__ as preprocess
 from preprocess import split
-from preprocess.cache.errors import InputError
 from preprocess.cache.rejected import read_reasons
-from preprocess.samples import findings, readers
+from preprocess.dataset import find, findings
+from preprocess.disk.errors import InputError
 
 HEADER = "Image Index,Finding Labels,Patient ID\n"
 ROWS = ["1_0.png,Mass|Nodule,1", "1_1.png,No Finding,1", "2_0.png,Nodule,2", "10_0.png,,10"]
@@ -34,12 +34,12 @@ def chest(tmp_path):
 
 
 def test_findings_patients_and_splits_are_the_tables(chest):
-    layout = readers.find_layout(chest)
+    layout = find.find_layout(chest)
     assert layout.task == ("findings", ("Mass", "Nodule"))  # those that nobody has are left out, which is told
     assert "nobody has Atelectasis, " in layout.tell({})[0]
     listed = {part: list(layout.list_images(chest, part).paths) for part in ("train", "test")}
     assert listed == {"train": ["1_0", "1_1", "2_0"], "test": ["10_0"]}
-    assert readers.find_groups(layout, listed["train"]).tolist() == ["1", "1", "2"]
+    assert find.find_groups(layout, listed["train"]).tolist() == ["1", "1", "2"]
     labels = {part: layout.read_labels(chest / name) for part, name in layout.labels.items()}
     assert labels["train"].to_numpy().tolist() == [[1, 1], [0, 0], [0, 1]]
     assert labels["test"].isna().all(axis=None) and list(labels["test"].index) == ["10_0"]
@@ -49,7 +49,7 @@ def test_findings_patients_and_splits_are_the_tables(chest):
 def test_a_column_per_finding_knows_the_unknown(tmp_path):
     rows = ("a,7,1,", "b,7,0,0", "c,8,,1.0")
     data = put_table(tmp_path, *rows, name="findings.csv", header="image,group,Mass,Odd one\n")
-    layout = readers.find_layout(data)
+    layout = find.find_layout(data)
     assert layout.task.names == ("Mass", "Odd one")
     np.testing.assert_array_equal(layout.read_labels(data / "findings.csv"), [[1, np.nan], [0, 0], [np.nan, 1]])
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path, rows, header, message):
     if "neither" in message:
         (tmp_path / "train_val_list.txt").write_text("1.png\n")
     with pytest.raises(InputError, match=message) as caught:
-        readers.find_layout(tmp_path)
+        find.find_layout(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -100,7 +100,7 @@ def test_no_patient_is_lost_or_in_two_parts(tmp_path, how, capsys):
     if how != split.HOW[0]:
         (tmp_path / "test_list.txt").write_text("".join(f"{p}_{n}.png\n" for p in range(81, 101) for n in range(p % 4)))
     split.main([f"--data={tmp_path}", f"--how={how}"])
-    layout = readers.find_layout(tmp_path)
+    layout = find.find_layout(tmp_path)
     parts = {name: set(findings.read_list(tmp_path / f"{name}_list.txt")) for name in ("val", "test")}
     images = set(layout.read_labels(tmp_path / "Data_Entry_2017.csv").index) | parts["test"]
     owners = {image: layout.find_owner(image).group for image in images}
@@ -127,7 +127,7 @@ def test_the_whole_table_of_chest_xray14_is_divided_as_published(real_data, tmp_
     for name in ("Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"):
         (tmp_path / f"{name}.gz").write_bytes((source / f"{name}.gz").read_bytes())
     split.main([f"--data={tmp_path}", "--how=official-sorted"])
-    layout = readers.find_layout(tmp_path)
+    layout = find.find_layout(tmp_path)
     assert layout.task.names == findings.NAMES
     labels = {part: layout.read_labels(tmp_path / name) for part, name in layout.labels.items()}
     assert [len(of) for of in labels.values()] == [86_524, 25_596]

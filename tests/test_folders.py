@@ -9,11 +9,11 @@ from PIL import Image
 
 from dr.squares.source import TrainingSet
 from preprocess import __main__ as preprocess
-from preprocess.cache.errors import InputError
 from preprocess.cache.rejected import read_reasons
-from preprocess.images import read_crops
-from preprocess.samples import readers
-from preprocess.samples.retina import RETINA
+from preprocess.dataset import find
+from preprocess.dataset.kaggle import RETINA
+from preprocess.disk.errors import InputError
+from preprocess.photographs import read_crops
 
 
 def put(data, *names, pixels=None):
@@ -38,20 +38,20 @@ def scans(tmp_path):
 
 
 def test_classes_are_the_folders_and_groups_the_patients_whatever_their_class(scans):
-    layout = readers.find_layout(scans)
+    layout = find.find_layout(scans)
     assert layout.task == ("classes", ("CNV", "DME", "NORMAL"))
     images = list(layout.list_images(scans, "train").paths)
     assert images == ["CNV-7-1", "CNV-8-1", "CNV-9-1", "DME-7-2", "DME-8-1", "odd"]
-    assert readers.find_groups(layout, images).tolist() == ["7", "8", "9", "7", "8", "odd"]
+    assert find.find_groups(layout, images).tolist() == ["7", "8", "9", "7", "8", "odd"]
     assert layout.read_labels(scans / layout.labels["train"]).tolist() == [0, 0, 0, 1, 1, 2]
     assert layout.read_labels(scans / layout.labels["test"]).to_dict() == {"DME-5-1": 1}  # the other's nobody knows
     assert list(layout.list_images(scans, "test").paths) == ["6-1", "DME-5-1"]
     put_groups(scans, "odd,7", "6-1,5")
-    assert readers.find_layout(scans).find_owner("odd") == ("7", "")
+    assert find.find_layout(scans).find_owner("odd") == ("7", "")
 
 
 def test_a_table_of_classes_is_read_by_name(scans):
-    read, path = readers.find_layout(scans).read_labels, scans / "testLabels.csv"
+    read, path = find.find_layout(scans).read_labels, scans / "testLabels.csv"
     path.write_text("image,class\nb,NORMAL\na,\n")
     assert read(path, known_only=True).to_dict() == {"b": 2}
     with pytest.raises(InputError, match="row 3: class is '', none of CNV, DME, NORMAL"):
@@ -59,14 +59,14 @@ def test_a_table_of_classes_is_read_by_name(scans):
 
 
 def test_retinas_stay_retinas(scans, drawn_folder, tmp_path):
-    assert readers.find_layout(drawn_folder) is RETINA
-    assert readers.find_layout(tmp_path / "nothing") is RETINA
+    assert find.find_layout(drawn_folder) is RETINA
+    assert find.find_layout(tmp_path / "nothing") is RETINA
     (scans / "trainLabels.csv").write_text("image,level\n")
-    assert readers.find_layout(scans) is RETINA
+    assert find.find_layout(scans) is RETINA
 
 
 def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
-    layout = readers.find_layout(scans)
+    layout = find.find_layout(scans)
     owners = [layout.find_owner(image) for image in layout.list_images(scans, "train").paths]
     squares = type("Squares", (), {"owners": owners, "images": list(layout.list_images(scans, "train").paths)})
     of = TrainingSet(squares, np.array([0, 0, 0, 1, 1, 2]), {}, layout.held_out)
@@ -94,7 +94,7 @@ def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
 def test_what_cannot_be_learned_is_one_line(scans, change, message):
     change(scans)
     with pytest.raises(InputError, match=message) as caught:
-        readers.find_layout(scans).list_images(scans, "train")
+        find.find_layout(scans).list_images(scans, "train")
     assert "\n" not in str(caught.value)
 
 
@@ -123,7 +123,7 @@ def test_odd_files_are_rejected_and_16_bit_and_cmyk_scans_taken(scans, cache, ca
 
 def test_real_scans_are_read(real_data):
     data = real_data / "oct-tiny"
-    layout = readers.find_layout(data)
+    layout = find.find_layout(data)
     assert layout.task.names == ("CNV", "DME", "DRUSEN", "NORMAL")
     assert len(layout.list_images(data, "train").paths) == 16 and len(layout.held_out) == 8
     assert layout.find_owner("DRUSEN-1001666-2").group == "1001666"

@@ -8,12 +8,13 @@ import pytest
 
 from blend.mlp import Blend, apply_blend, load_blend, save_blend
 from blend.pairs import pair_eyes
-from dr import measures
-from preprocess.cache import manifest, stage
-from preprocess.cache.errors import InputError
-from preprocess.samples import retina
-from preprocess.samples.layout import Owner
-from submissions import grade, panel
+from dr.metrics import measures
+from preprocess.cache import manifest
+from preprocess.command import pipeline
+from preprocess.dataset import kaggle
+from preprocess.dataset.dataset import Owner
+from preprocess.disk.errors import InputError
+from submissions import ensemble, grade
 
 OWNERS = [Owner("1", "left"), Owner("1", "right")]
 
@@ -21,7 +22,7 @@ OWNERS = [Owner("1", "left"), Owner("1", "right")]
 @pytest.fixture
 def photographs(drawn_folder):
     """The test photographs: image id -> path."""
-    return retina.list_images(drawn_folder, "test").paths
+    return kaggle.list_images(drawn_folder, "test").paths
 
 
 def run(capsys, *arguments):
@@ -61,7 +62,7 @@ def test_blended_scores_and_levels_are_the_pipelines(finished_cache, pair, tmp_p
     assert [eye["level"] for eye in graded["eyes"]] == measures.round_levels(blended).tolist()
     np.testing.assert_allclose(scores_of(graded, "expected_level"), blended @ range(5), atol=1e-5)
     assert all(eye["has_fellow"] for eye in graded["eyes"])
-    assert graded["notice"] == stage.NOTICE and graded["refused"] == []
+    assert graded["notice"] == pipeline.NOTICE and graded["refused"] == []
     assert graded["eyes"][0]["crop"].keys() == {"center_x", "center_y", "semi_axis_x", "semi_axis_y", "confidence"}
     assert graded["eyes"][0]["crop"]["confidence"] > 0.9
     save_blend(tmp_path / "fellow.pt", Blend(1.0, []))
@@ -92,9 +93,9 @@ def test_folder_is_graded_patient_by_patient(finished_cache, photographs, tmp_pa
     (tmp_path / "notes.txt").write_text("no photograph")
     whole = run(capsys, tmp_path, "--cache", finished_cache)
     assert [eye["photograph"] for eye in whole["eyes"]] == [str(tmp_path / f"{image}.jpeg") for image in photographs]
-    monkeypatch.setattr(panel, "EYES_AT_ONCE", 1)
-    owners = {path: retina.find_owner(image) for image, path in photographs.items()}
-    assert [list(part) for part in panel.split_patients(owners)] == [list(owners)[:2], list(owners)[2:]]
+    monkeypatch.setattr(ensemble, "EYES_AT_ONCE", 1)
+    owners = {path: kaggle.find_owner(image) for image, path in photographs.items()}
+    assert [list(part) for part in ensemble.split_patients(owners)] == [list(owners)[:2], list(owners)[2:]]
     (tmp_path / "whose.jpeg").write_text("a misnamed file is refused, and all others are graded")
     with pytest.raises(InputError, match="whose.jpeg: the file's name is not PATIENT_left or PATIENT_right"):
         run(capsys, tmp_path, "--cache", finished_cache)
@@ -114,7 +115,7 @@ def test_table_is_aligned_and_says_that_it_is_no_medical_device(finished_cache, 
     assert (len(numbers), len(level)) == (11, 1)
     assert lines[2].index(confidence) + len(confidence) == lines[1].index("crop") + len("crop")
     assert f"refused: {broken}: neither a JPEG nor a PNG image" in lines
-    assert lines[-1] == stage.NOTICE and "not a medical device" in stage.NOTICE
+    assert lines[-1] == pipeline.NOTICE and "not a medical device" in pipeline.NOTICE
 
 
 def test_without_a_blend_only_the_nets_scores_are_shown(finished_cache, pair, capsys):

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from preprocess.__main__ import main as preprocess
-from preprocess.cache.errors import Unusable
 from preprocess.cache.rejected import read_reasons, read_rejected
-from preprocess.images import read_crops
+from preprocess.dataset import find, kaggle, listing
+from preprocess.disk.errors import Unusable
+from preprocess.photographs import read_crops
 from preprocess.picture import photograph
 from preprocess.picture.square import Making, make_square
-from preprocess.samples import listing, readers, retina
 from tests import hostile
 
 ROOT = Path(__file__).parents[1]
@@ -69,12 +69,12 @@ def test_hostile_files_change_nothing_for_the_others(data, tmp_path, jpeg, monke
     vanishing.write_bytes(jpeg)
 
     def list_and_vanish(*arguments):
-        found = retina.list_images(*arguments)
+        found = kaggle.list_images(*arguments)
         vanishing.unlink(missing_ok=True)
         return found
 
-    layout = retina.RETINA._replace(list_images=list_and_vanish)
-    monkeypatch.setattr(readers, "find_layout", lambda data: layout)
+    layout = kaggle.RETINA._replace(list_images=list_and_vanish)
+    monkeypatch.setattr(find, "find_layout", lambda data: layout)
     run_preprocess(data, hurt)
     reasons, rows = read_reasons(hurt, "train"), read_crops(hurt, "train")
     for image, outcome in expected.items():
@@ -112,7 +112,7 @@ def test_bombs_take_little_memory(jpeg, tmp_path):
         (tmp_path / f"{number}_left.jpeg").write_bytes(hostile.CONTENTS[name].make(jpeg))
     code = (
         "import re, sys, pathlib\n"
-        "from preprocess.cache.errors import Unusable\n"
+        "from preprocess.disk.errors import Unusable\n"
         "from preprocess.picture.square import Making, make_square\n"
         "for path in pathlib.Path(sys.argv[1]).iterdir():\n"
         "    try: make_square(path, Making('adaptive', 48, 'cdf'))\n"

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.cache import command, pipeline
-from preprocess.cache.errors import InputError
-from preprocess.samples.listing import SUFFIXES
+from preprocess.command import pipeline
+from preprocess.command.installed import check_options
+from preprocess.dataset.listing import SUFFIXES
+from preprocess.disk.errors import InputError
 from tests.benchmarks import crash
 from tests.test_faults import run_script
 from tests.test_structure import FILES, STAGES
@@ -65,7 +66,7 @@ def test_options_take_their_values_after_a_sign_too(tmp_path):
 )  # fmt: skip
 def test_what_would_end_a_late_stage_ends_the_run_before_the_first(words, message):
     with pytest.raises(InputError, match=message):
-        command.check_options(words.split())
+        check_options(words.split())
 
 
 def test_a_device_reaches_training_and_prediction(tmp_path):

@@ -10,13 +10,13 @@ import torch
 
 from dr import explain, train
 from dr.squares import store
-from dr.training import checkpoint, likeness
-from preprocess.cache.errors import InputError
+from dr.training import checkpoint, distribution
+from preprocess.dataset import kaggle
+from preprocess.dataset.dataset import Owner
+from preprocess.disk.errors import InputError
 from preprocess.picture import square
 from preprocess.picture.disc import Disc
 from preprocess.picture.square import Square
-from preprocess.samples import retina
-from preprocess.samples.layout import Owner
 from submissions import grade
 from tests import tiny
 
@@ -34,9 +34,9 @@ def learn(of, pixels):
     luts = square.keep_values(len(pixels))
     made = [Square(own, lut, Disc(0.0, 0.0, 1.0, 1.0, 1.0)) for own, lut in zip(pixels, luts, strict=True)]
     squares = store.gather([Owner(str(row)) for row in range(len(made))], made, of.mean, of.std)
-    known = likeness.learn(squares, np.arange(0, len(made), 2), np.arange(1, len(made), 2), of.settings.crop_px)
+    known = distribution.learn(squares, np.arange(0, len(made), 2), np.arange(1, len(made), 2), of.settings.crop_px)
     told = dataclasses.replace(of, likeness=known)
-    return told, np.array([likeness.measure(told, own) for own in made], float)
+    return told, np.array([distribution.measure(told, own) for own in made], float)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def trained(finished_cache):
 def knowing(trained, drawn_folder, tmp_path):
     """The file of the same net, which knows what drawn eyes look like."""
     of = trained
-    paths = retina.list_folder(drawn_folder / "train").paths | retina.list_folder(drawn_folder / "test").paths
+    paths = kaggle.list_folder(drawn_folder / "train").paths | kaggle.list_folder(drawn_folder / "test").paths
     eyes = [square.make_square(path, of.making) for path in paths.values()]
     pixels = np.stack([cv2.LUT(eye.pixels, eye.lut.T[None]) for eye in eyes])
     told, _ = learn(of, np.concatenate([vary(pixels, np.random.default_rng(0)), pixels, pixels]))
@@ -60,7 +60,7 @@ def knowing(trained, drawn_folder, tmp_path):
 @pytest.fixture
 def eye(drawn_folder):
     """The left eye of the first test patient."""
-    return next(iter(retina.list_folder(drawn_folder / "test").paths.values()))
+    return next(iter(kaggle.list_folder(drawn_folder / "test").paths.values()))
 
 
 @pytest.fixture
@@ -82,18 +82,18 @@ def test_new_squares_of_the_kind_are_alike_and_others_are_not(trained):
         np.tile(np.arange(48, dtype=np.uint8)[:, None, None] * 5, (1, 48, 3)),
         np.zeros((48, 48, 3), np.uint8),
     ):
-        assert likeness.measure(told, Square(other, square.keep_values(1)[0], Disc(0, 0, 1, 1, 1))) > 2
+        assert distribution.measure(told, Square(other, square.keep_values(1)[0], Disc(0, 0, 1, 1, 1))) > 2
 
 
 def test_few_squares_tell_nothing_and_equal_ones_do_not_divide_by_zero(trained):
     same = np.full((N, 48, 48, 3), 100, np.uint8)
-    told, far = learn(trained, same[: 2 * likeness.LEAST_IMAGES - 1])
+    told, far = learn(trained, same[: 2 * distribution.LEAST_IMAGES - 1])
     assert told.likeness == {} and np.isnan(far).all()
     assert (learn(trained, same)[1] <= 1).all()
 
 
 def test_training_keeps_it_and_a_rerun_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(likeness, "LEAST_IMAGES", 4)
+    monkeypatch.setattr(distribution, "LEAST_IMAGES", 4)
     places = tiny.draw_squares(tmp_path / "data", tmp_path / "cache")
     options = [*places, *tiny.TRAIN_OPTIONS]
     train.main([*options, "--epochs=2", "--run=once"])

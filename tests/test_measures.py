@@ -12,10 +12,10 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from dr import measures
-from dr.measures import quadratic_weighted_kappa
-from preprocess.cache.errors import InputError
-from preprocess.samples.retina import find_owner
+from dr.metrics import measures
+from dr.metrics.measures import quadratic_weighted_kappa
+from preprocess.dataset.kaggle import find_owner
+from preprocess.disk.errors import InputError
 
 
 def test_hand_computed():

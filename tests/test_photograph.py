@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from preprocess.cache.errors import Unusable
+from preprocess.disk.errors import Unusable
 from preprocess.picture.photograph import Photograph, choose_reduction, decode
 
 ORIENTATION_TAG = 0x0112

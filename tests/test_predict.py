@@ -18,9 +18,9 @@ from dr.training.learner import load_net
 from preprocess import __main__ as preprocess
 from preprocess import normalize
 from preprocess.cache import manifest
-from preprocess.cache.errors import InputError
+from preprocess.dataset.kaggle import RETINA, TASK
+from preprocess.disk.errors import InputError
 from preprocess.picture.square import keep_values, subtract_local_mean
-from preprocess.samples.retina import RETINA, TASK
 from tests.tiny import TRAIN_OPTIONS, digest_files, draw_squares, prepare
 
 

@@ -6,12 +6,13 @@ import pytest
 
 from preprocess import crop, normalize, resize, standardize
 from preprocess.__main__ import main as preprocess
-from preprocess.cache import files, rejected
-from preprocess.cache.errors import InputError
+from preprocess.cache import rejected
+from preprocess.dataset import find
+from preprocess.dataset.dataset import Listing, Owner
+from preprocess.dataset.kaggle import RETINA
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 from preprocess.picture import photograph
-from preprocess.samples import readers
-from preprocess.samples.layout import Listing, Owner
-from preprocess.samples.retina import RETINA
 from tests.benchmarks.crash import read_all
 
 
@@ -46,7 +47,7 @@ def test_ids_may_lead_through_folders(data, cache, monkeypatch):
         return Listing({f"class/{image}": path for image, path in listing.paths.items()}, {})
 
     layout = RETINA._replace(list_images=list_images, find_owner=Owner)
-    monkeypatch.setattr(readers, "find_layout", lambda data: layout)
+    monkeypatch.setattr(find, "find_layout", lambda data: layout)
     preprocess(options(data, cache))
     squares = cache / "resize" / "train" / "class"
     assert len(list(squares.glob("*.png"))) == 8

@@ -13,8 +13,8 @@ from dr.nets import catalog, heat
 from dr.nets.net import make_net
 from dr.nets.pretrained import Pretrained
 from dr.training import checkpoint, weights
-from preprocess.cache import files
-from preprocess.cache.errors import InputError
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 from tests.test_checkpoints import RAN, Hostile
 from tests.tiny import digest_files
 
@@ -198,7 +198,7 @@ def test_without_timm_the_line_has_the_command_and_nine_conv_needs_none():
         import sys
         sys.modules["timm"] = None
         from dr.nets import catalog
-        from preprocess.cache.errors import InputError
+        from preprocess.disk.errors import InputError
         catalog.check("nine-conv", 0.0)
         try: catalog.check("resnet50", 0.0)
         except InputError as error: print(error)"""

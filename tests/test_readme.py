@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from dr.scores import write_scores
-from preprocess.samples.retina import RETINA
+from preprocess.dataset.kaggle import RETINA
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

@@ -3,18 +3,17 @@
 import pytest
 
 from dr.training import settings
-from preprocess.cache import stage
-from preprocess.cache.errors import InputError
-from preprocess.recipes import recipe
+from preprocess.command import cli, recipe
+from preprocess.disk.errors import InputError
 
 
 def parse(argv, *stages, renamed=None):
-    parser = stage.make_parser("preprocess.resize", "", "")
-    parser.add_argument("--size-px", type=stage.whole(32, 4096), help="side")
-    parser.add_argument("--share", type=stage.number(0, 1))
+    parser = cli.make_parser("preprocess.resize", "", "")
+    parser.add_argument("--size-px", type=cli.whole(32, 4096), help="side")
+    parser.add_argument("--share", type=cli.number(0, 1))
     parser.add_argument("--crop", choices=("adaptive", "box"))
-    parser.add_argument("--layers", type=stage.whole(1), nargs="+")
-    parser.add_argument("--bounds", type=stage.number(0), nargs=2)
+    parser.add_argument("--layers", type=cli.whole(1), nargs="+")
+    parser.add_argument("--bounds", type=cli.number(0), nargs=2)
     parser.add_argument("--is-new", action="store_true")
     return recipe.parse(parser, argv, *(stages or ["preprocess.resize"]), renamed=renamed)
 
@@ -111,6 +110,6 @@ def test_every_recipe_says_what_it_is_for_and_starts_from_the_article(name):
 def test_training_takes_every_recipe(name, monkeypatch):
     monkeypatch.setattr(settings.catalog, "check", lambda *_: None)  # which makes the net
     monkeypatch.setattr(settings.catalog, "find_source", lambda *_: None)  # which needs timm
-    parser = stage.make_parser("dr.train", "", "")
+    parser = cli.make_parser("dr.train", "", "")
     settings.add_options(parser)
     assert settings.parse(parser, [f"--recipe={name}"])[1].epochs

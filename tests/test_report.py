@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dr.scores import read_scores, write_scores
-from preprocess.cache import rejected, tables
-from preprocess.cache.errors import InputError
-from preprocess.samples.retina import TASK
+from preprocess.cache import rejected
+from preprocess.dataset.kaggle import TASK
+from preprocess.disk import tables
+from preprocess.disk.errors import InputError
 from submissions.report import __main__ as report
 from submissions.report import evidence
 

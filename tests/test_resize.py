@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preprocess import crop, images, resize
-from preprocess.cache.errors import InputError, Unusable
+from preprocess import crop, photographs, resize
+from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import cut, outline, photograph
 from preprocess.picture.disc import Disc
 from preprocess.picture.photograph import Photograph, decode
@@ -94,7 +94,7 @@ def run(data, cache, *options):
 
 def test_stage_writes_a_square_per_image_and_their_histograms(drawn_folder, cache):
     squares = run(drawn_folder, cache)
-    named, histograms = images.read_histograms(cache, "train")
+    named, histograms = photographs.read_histograms(cache, "train")
     assert {f"{image}.png" for image in named} == set(squares)
     for image, histogram in zip(named, histograms, strict=True):
         square = cv2.imread(str(cache / "resize" / "train" / f"{image}.png"))[:, :, ::-1]
@@ -107,7 +107,7 @@ def test_stage_writes_a_square_per_image_and_their_histograms(drawn_folder, cach
 def test_a_second_run_reads_no_photograph_and_only_what_must_be_is_redone(data, cache, capsys, monkeypatch):
     first = run(data, cache)
     with monkeypatch.context() as patched:
-        patched.setattr(images, "work_on", None)
+        patched.setattr(photographs, "work_on", None)
         assert run(data, cache) == first
     printed = capsys.readouterr().out
     assert "crop: train: all 8 images are cached" in printed

@@ -19,10 +19,11 @@ from dr.scores import read_scores
 from dr.squares import crops, source, store
 from dr.training import checkpoint, runs
 from preprocess import __main__ as preprocess
+from preprocess.command import recipe
+from preprocess.dataset import find
 from preprocess.picture import square
-from preprocess.recipes import recipe
-from preprocess.samples import readers
-from submissions import grade, page, panel
+from submissions import ensemble, grade
+from submissions.page import content
 
 TINY = "--net test_resnet --weights none --features none --epochs 2 --freeze-epochs 1".split()  # for a net of timm
 DRAWN = {"oct": "drawn_scans", "chest": "drawn_chest"}  # by what a recipe's name holds
@@ -54,7 +55,7 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
     road, cache, kind, tmp_path, monkeypatch, capsys
 ):
     options, data, tiny = road
-    layout = readers.find_layout(data)
+    layout = find.find_layout(data)
     if kind and layout.task.kind != "levels":
         pytest.skip("only eyes have pairs")
     places = [*options, f"--data={data}", f"--cache={cache}"]
@@ -75,10 +76,10 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
         graded = {f"{eye['patient']}_{eye['side']}": eye["scores"] for eye in eyes}
     np.testing.assert_allclose([graded[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
-    monkeypatch.setattr(page, "SHOWN_PX", 64)
-    seats = panel.seat(runs.read_voters(cache, None, None, None), None, None, "cpu")
+    monkeypatch.setattr(content, "SHOWN_PX", 64)
+    seats = ensemble.seat(runs.read_voters(cache, None, None, None), None, None, "cpu")
     files = [(f"{image}{path.suffix}", io.BytesIO(path.read_bytes())) for image, path in photographs.items()]
-    rows = page.answer(seats, False, {"folder": files})["rows"]
+    rows = content.answer(seats, False, {"folder": files})["rows"]
     shown = {Path(row["photograph"]).stem: [row[column] for column in scores] for row in rows}
     np.testing.assert_allclose([shown[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 

@@ -8,8 +8,8 @@ import sys
 import pandas as pd
 import pytest
 
-from preprocess import synthetic
 from preprocess.cache.stage import read_times
+from preprocess.synthetic import __main__ as synthetic
 from tests.tiny import ROOT, run_stages
 
 DECIDING = ("dr.train", "dr.predict", "blend.train", "blend.predict", "kappa.assign")

@@ -5,38 +5,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.cache import tables
-from preprocess.cache.errors import InputError
-from preprocess.samples import folds, readers, retina
+from preprocess.dataset import find, folds, kaggle
+from preprocess.disk import tables
+from preprocess.disk.errors import InputError
 
 
 def test_image_id_names_patient_and_side_and_ids_are_ordered_by_number():
     images = ["b_left", "10_right", "9_right", "10_left", "a_left", "010_left"]
     assert tables.sort_images(images) == ["9_right", "010_left", "10_left", "10_right", "a_left", "b_left"]
     for image, owner in (("10_left", ("10", "left")), ("a_b_right", ("a_b", "right")), ("10_left_b", ("10", "left"))):
-        assert retina.find_owner(image) == owner
-    groups = readers.find_groups(retina.RETINA, ["10_left", "9_right", "10_right"])
+        assert kaggle.find_owner(image) == owner
+    groups = find.find_groups(kaggle.RETINA, ["10_left", "9_right", "10_right"])
     assert groups.tolist() == ["10", "9", "10"]
     for image in ("", "10", "10_middle", "../10_left", "a/b_left", "a\\b_left", ".x_left", "_left", "1\n_left"):
         with pytest.raises(InputError, match="PATIENT_left"):
-            retina.find_owner(image)
+            kaggle.find_owner(image)
 
 
 def test_listing_finds_photographs_names_the_misnamed_and_includes_the_labelled_without_a_file(tmp_path):
     folder, labels = tmp_path / "train", tmp_path / "trainLabels.csv"
     labels.write_text("image,level\n10_left,0\n10_right,0\n")
-    assert retina.list_images(tmp_path, "train") == ({}, {})
+    assert kaggle.list_images(tmp_path, "train") == ({}, {})
     folder.mkdir()
-    assert retina.list_images(tmp_path, "train") == ({}, {})
+    assert kaggle.list_images(tmp_path, "train") == ({}, {})
     for name in ("10_left.jpeg", "2_right.JPG", "2_left.png", "holiday.jpeg", ".hidden_left.jpeg", "notes.txt"):
         (folder / name).touch()
-    paths, misnamed = retina.list_images(tmp_path, "train")
+    paths, misnamed = kaggle.list_images(tmp_path, "train")
     assert list(paths) == ["2_left", "2_right", "10_left", "10_right"]
     assert [image for image in paths if not paths[image].exists()] == ["10_right"]
     assert list(misnamed) == ["holiday.jpeg"]
     (folder / "10_left.png").touch()
     with pytest.raises(InputError, match=r"10_left\.png"):
-        retina.list_images(tmp_path, "train")
+        kaggle.list_images(tmp_path, "train")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_bad_labels_are_one_line_naming_file_and_row(tmp_path, text, message):
     path = tmp_path / "labels.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        retina.read_labels(path)
+        kaggle.read_labels(path)
     assert str(path) in str(caught.value)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from dr.training import schedule
-from preprocess.cache.errors import InputError
+from preprocess.disk.errors import InputError
 from tests.tiny import digest_files, make_settings
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dr import scores
-from dr.task import find_fault
-from preprocess.cache.errors import InputError
-from preprocess.samples.retina import RETINA
+from dr.tasks.task import find_fault
+from preprocess.dataset.kaggle import RETINA
+from preprocess.disk.errors import InputError
 
 HEADER = "image,p0,p1,p2,p3,p4\n"
 GOOD = "0.5,0.25,0.25,0,0"

@@ -15,14 +15,15 @@ import pytest
 
 from blend import predict, train
 from blend.pairs import fit_fellow_weight, pair_eyes
-from dr.measures import quadratic_weighted_kappa
+from dr.metrics.measures import quadratic_weighted_kappa
 from dr.scores import read_scores, write_scores
 from kappa import assign, score
 from preprocess.cache import rejected
-from preprocess.cache.errors import InputError
-from preprocess.samples import retina
-from preprocess.samples.layout import Owner
-from submissions import target, write
+from preprocess.dataset import kaggle
+from preprocess.dataset.dataset import Owner
+from preprocess.disk.errors import InputError
+from submissions import write
+from submissions.output import target
 
 ROOT = Path(__file__).parents[1]
 IMAGES = [f"{patient}_{side}" for patient in range(1, 61) for side in ("left", "right")]
@@ -36,7 +37,7 @@ COLUMNS = [f"p{level}" for level in range(5)]
 def here(tmp_path, monkeypatch):
     """A working folder with scores.csv and labels.csv."""
     monkeypatch.chdir(tmp_path)
-    write_scores(Path("scores.csv"), IMAGES, SCORES, retina.TASK)
+    write_scores(Path("scores.csv"), IMAGES, SCORES, kaggle.TASK)
     pd.DataFrame({"image": IMAGES, "level": LEVELS}).to_csv("labels.csv", index=False)
     return tmp_path
 
@@ -118,7 +119,7 @@ def test_a_named_pipe_is_refused_where_a_table_is_wanted(here, name):
 
 
 def test_eyes_without_a_fellow_say_nothing_of_its_weight(here, capsys):
-    owners, rng = [retina.find_owner(image) for image in IMAGES], np.random.default_rng(1)
+    owners, rng = [kaggle.find_owner(image) for image in IMAGES], np.random.default_rng(1)
     noise = 0.1 * np.eye(5)[LEVELS] + 0.9 * rng.dirichlet(np.ones(5), len(IMAGES))
     pairs = pair_eyes(owners, noise)
     lone = rng.dirichlet(np.ones(5), 500)
@@ -144,7 +145,7 @@ def test_rounded_scores_are_taken_and_their_sums_mended(here, decimals):
     change("scores.csv", lambda table: table.round(decimals))
     sums = pd.read_csv("scores.csv")[COLUMNS].sum(axis=1)
     assert abs(sums - 1).max() > 10.0**-decimals / 2
-    scores = read_scores(Path("scores.csv"), retina.TASK)
+    scores = read_scores(Path("scores.csv"), kaggle.TASK)
     assert scores.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-12)
     decide()
 
@@ -156,7 +157,7 @@ def test_sums_that_rounding_does_not_explain_want_normalize(here, row):
         decide()
     decide("--normalize")
     given = np.array(row.split(","), float)
-    normalized = read_scores(Path("scores.csv"), retina.TASK, normalize=True)
+    normalized = read_scores(Path("scores.csv"), kaggle.TASK, normalize=True)
     assert normalized.loc["1_left"].to_numpy() == pytest.approx(given / given.sum())
 
 
@@ -200,10 +201,10 @@ def test_a_side_in_capitals_is_the_same_eye(here):
     folder.mkdir(parents=True)
     for name in ("10_LEFT.JPG", "10_Right_b.png"):
         (folder / name).touch()
-    assert list(retina.list_images(here / "data", "train").paths) == ["10_left", "10_right_b"]
+    assert list(kaggle.list_images(here / "data", "train").paths) == ["10_left", "10_right_b"]
     (folder / "10_left.jpeg").touch()
     with pytest.raises(InputError, match="are both image 10_left"):
-        retina.list_images(here / "data", "train")
+        kaggle.list_images(here / "data", "train")
     change("scores.csv", lambda table: table.assign(image=table["image"].str.upper()))
     fit()
     decide()
@@ -220,7 +221,7 @@ def test_pairs_of_other_names_are_told_by_a_table(here, capsys):
     change("labels.csv", lambda table: table.assign(image="scan" + table["image"].str.replace("_", "x")))
     with pytest.raises(InputError, match="image id 'scan1xleft' is not .*; --pairs-from TABLE"):
         fit()
-    owners = [retina.find_owner(image) for image in IMAGES]
+    owners = [kaggle.find_owner(image) for image in IMAGES]
     pairs = pd.DataFrame({"image": [f"scan{owner.group}x{owner.side}" for owner in owners]})
     pairs["group"], pairs["side"] = [owner.group for owner in owners], [owner.side.title() for owner in owners]
     pairs.to_csv("pairs.csv", index=False)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.ndimage import gaussian_filter
 
-from preprocess import images, normalize, standardize
+from preprocess import normalize, photographs, standardize
 from preprocess.__main__ import main as preprocess
-from preprocess.cache.errors import InputError
+from preprocess.dataset import kaggle
+from preprocess.disk.errors import InputError
 from preprocess.picture import outline, square
 from preprocess.picture.square import Making, make_luts, make_square
-from preprocess.samples import retina
 
 MAKING = Making("adaptive", 48, "cdf")
 EVEN = np.arange(256)
@@ -24,7 +24,7 @@ EVEN = np.arange(256)
 @pytest.fixture
 def paths(drawn_folder):
     """The test photographs."""
-    return retina.list_images(drawn_folder, "test").paths
+    return kaggle.list_images(drawn_folder, "test").paths
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_channels_of_some_patients_do_not_see_the_others_and_those_of_local_cont
     assert std == pytest.approx(finished.astype(float).std(axis=(0, 1, 2)))
 
     preprocess([*arguments, "--normalize=none"])
-    histograms = images.read_histograms(cache, "train")[1][2:]
+    histograms = photographs.read_histograms(cache, "train")[1][2:]
     mean, std = standardize.read_channels(cache, named[2:])
     for channel, counts in enumerate(histograms.sum(axis=0)):
         assert mean[channel] == pytest.approx(np.average(EVEN, weights=counts))
@@ -149,7 +149,7 @@ def test_pixels_and_lookup_tables_are_those_of_the_stages(drawn_folder, cache, p
     making = square.read_making(cache)
     assert making == (crop, 48, method)
     named, luts = normalize.read_luts(cache, "test")
-    left, rows = square.leave_luts(luts, method), images.read_crops(cache, "test")
+    left, rows = square.leave_luts(luts, method), photographs.read_crops(cache, "test")
     for image, lut, lut_left in zip(named, luts, left, strict=True):
         made = make_square(paths[image], making)
         kept = square.read_pixels(cache / "resize" / "test" / f"{image}.png", 48)

@@ -12,9 +12,9 @@ from dr.squares import batches, crops, draws, source, store
 from dr.squares.source import CachedSquares
 from dr.squares.store import Squares
 from preprocess import crop
-from preprocess.cache.errors import InputError
+from preprocess.dataset.dataset import Owner
+from preprocess.disk.errors import InputError
 from preprocess.picture.square import Making, keep_values
-from preprocess.samples.layout import Owner
 from tests import tiny
 
 SIZE_PX, CROP_PX, N = 12, 8, 9

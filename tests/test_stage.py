@@ -4,9 +4,11 @@ import os
 
 import pytest
 
-from preprocess.cache import files, manifest, rejected, stage
-from preprocess.cache.errors import InputError
+from preprocess.cache import manifest, rejected, stage
 from preprocess.cache.journal import Journal
+from preprocess.command import process
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 IMAGES = ["1_left", "2_left", "3_left"]
 
@@ -129,7 +131,7 @@ def test_expected_failures_end_in_one_line(capsys, error, status):
         raise error
 
     with pytest.raises(SystemExit) as caught:
-        stage.run(main)
+        process.run(main)
     assert caught.value.code == status
     message = capsys.readouterr().err
     assert message.startswith("error: ")
@@ -138,4 +140,4 @@ def test_expected_failures_end_in_one_line(capsys, error, status):
 
 def test_an_unexpected_exception_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
-        stage.run(lambda: 1 // 0)
+        process.run(lambda: 1 // 0)

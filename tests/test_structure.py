@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.cache import pipeline
+from preprocess.command import pipeline
 
 ROOT = Path(__file__).parents[1]
 FLOW = ("preprocess", "dr", "blend", "kappa", "submissions")  # a package may import those before it
@@ -76,7 +76,7 @@ def test_imports_run_against_the_data_in_no_circle_and_own_modules_at_the_top(na
 
 
 def test_the_rules_see_the_imports_and_train_and_predict_do_not_know_each_other():
-    assert "preprocess.cache.files" in IMPORTS["preprocess.cache.stage"]
+    assert "preprocess.disk.files" in IMPORTS["preprocess.cache.stage"]
     assert len(MODULES) > 60 and len(STAGES) > 13
     for package in ("dr", "blend"):
         assert f"{package}.predict" not in reach(f"{package}.train")

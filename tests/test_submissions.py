@@ -5,9 +5,10 @@ import pytest
 
 from dr.scores import write_scores
 from kappa.proxy import expected_kappa
-from preprocess.cache import files, manifest, rejected, tables
-from preprocess.cache.errors import InputError
-from preprocess.samples.retina import RETINA, TASK
+from preprocess.cache import manifest, rejected
+from preprocess.dataset.kaggle import RETINA, TASK
+from preprocess.disk import files, tables
+from preprocess.disk.errors import InputError
 from submissions import write
 
 SCORES = np.array([[0.7, 0.1, 0.1, 0.1, 0], [0, 0.1, 0.1, 0.2, 0.6]])

@@ -15,10 +15,10 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from preprocess import synthetic
-from preprocess.cache.errors import InputError
-from preprocess.drawn import camera, eyes, retina, scans, xrays
-from preprocess.samples import readers
+from preprocess.dataset import find
+from preprocess.disk.errors import InputError
+from preprocess.synthetic import __main__ as synthetic
+from preprocess.synthetic import camera, eyes, retina, scans, xrays
 
 SMALL = "--patients-train 3 --patients-test 2 --width-px 256 --levels balanced".split()
 PICTURES = {"retina": "train/10_left.jpeg", "oct": "train/CNV/CNV-1001-2.jpeg", "chest": "images/00000001_000.png"}
@@ -207,9 +207,9 @@ def test_patients_have_several_scans_and_some_show_another_class(drawn_scans):
     assert np.abs(shares - 1 / 4).max() < 0.05
     classes = [{scan.name for scan in of} for of in planned]
     assert 0.05 < np.mean([len(names) > 1 for names in classes]) < 0.35
-    layout = readers.find_layout(drawn_scans)
+    layout = find.find_layout(drawn_scans)
     assert layout.task.names == scans.CLASSES
-    groups = readers.find_groups(layout, layout.list_images(drawn_scans, "train").paths)
+    groups = find.find_groups(layout, layout.list_images(drawn_scans, "train").paths)
     assert len(set(groups)) == 8 < len(groups)
 
 
@@ -226,7 +226,7 @@ def test_the_histogram_does_not_tell_the_class():
 
 
 def test_x_rays_read_as_planned(drawn_chest):
-    layout = readers.find_layout(drawn_chest)
+    layout = find.find_layout(drawn_chest)
     patients = xrays.plan(13, 0)
     for split, part in (("train", patients[:10]), ("test", patients[10:])):
         shown = {of.image: of.shown for pictures in part for of in pictures}

@@ -12,13 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dr.scores import read_scores
-from preprocess import images
-from preprocess.cache.errors import InputError
+from preprocess import photographs
 from preprocess.cache.journal import Journal
 from preprocess.cache.rejected import read_rejected
+from preprocess.dataset.dataset import Listing
+from preprocess.dataset.kaggle import RETINA, TASK
+from preprocess.disk.errors import InputError
 from preprocess.picture.outline import ELLIPSE
-from preprocess.samples.layout import Listing
-from preprocess.samples.retina import RETINA, TASK
 from submissions import write
 
 LISTINGS = {"train": Listing(dict.fromkeys(["1_left", "1_right", "2_left"]), {})}
@@ -26,7 +26,11 @@ SCORES = [f"p{level}" for level in range(5)]
 READERS = {  # name: the function, of the table or of the folder that it is in; where it is; the columns it wants
     "labels": (RETINA.read_labels, None, ["image", "level"]),
     "scores": (partial(read_scores, task=TASK), None, ["image", *SCORES]),
-    "corrections": (lambda f: images.read_corrections(f, f, LISTINGS), "crop/corrections.csv", ["image", *ELLIPSE]),
+    "corrections": (
+        lambda f: photographs.read_corrections(f, f, LISTINGS),
+        "crop/corrections.csv",
+        ["image", *ELLIPSE],
+    ),
     "rejected": (read_rejected, "rejected.csv", ["image", "stage", "reason", "split"]),
     "sample": (partial(write.list_expected, layout=RETINA), "sampleSubmission.csv", ["image", "level"]),
 }

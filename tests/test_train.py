@@ -15,14 +15,14 @@ from dr import train
 from dr.nets.net import split_parameters
 from dr.squares import batches, crops, store
 from dr.squares.store import Squares
-from dr.task import weigh_targets
+from dr.tasks.task import weigh_targets
 from dr.training import checkpoint, learner, passes, runs, schedule
 from dr.training.schedule import Epoch
-from preprocess.cache import files
-from preprocess.cache.errors import InputError
+from preprocess.dataset.dataset import Task
+from preprocess.dataset.kaggle import TASK
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 from preprocess.picture.square import keep_values
-from preprocess.samples.layout import Task
-from preprocess.samples.retina import TASK
 from tests.tiny import TRAIN_OPTIONS, digest_files, make_settings
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ import numpy as np
 
 from dr.training import settings
 from preprocess import __main__ as preprocess
-from preprocess.cache import stage
+from preprocess.command import cli
 
 ROOT = Path(__file__).parents[1]
 SIZE_PX = 37  # the crops are 32, the net's least
@@ -44,7 +44,7 @@ def prepare(data: Path, cache: Path, normalize: str = "none") -> list[str]:
 
 def make_settings(**changes) -> settings.Settings:
     """Return the article's settings, but for some."""
-    parser = stage.make_parser("dr.train", "", "")
+    parser = cli.make_parser("dr.train", "", "")
     settings.add_options(parser)
     return dataclasses.replace(settings.parse(parser, [])[1], **changes)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from dr.machine import workers
-from preprocess.cache.errors import InputError
+from preprocess.disk.errors import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 KINDS = {"bfloat16": torch.bfloat16, "float16": torch.float16}  # what convolutions may run in beside float32

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from preprocess.cache.errors import InputError, shorten
+from preprocess.disk.errors import InputError, shorten
 
 if TYPE_CHECKING:
     import torch

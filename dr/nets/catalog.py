@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preprocess.cache import stage
-from preprocess.cache.errors import InputError
+from preprocess.command import process
+from preprocess.disk.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,7 @@ def check(name: str, drop_path: float) -> None:
 
 def find_config(name: str) -> Any:
     """Return timm's record of a net: its weights, their mean and std, its sizes. Raises InputError if it is unknown."""
-    (timm,) = stage.import_libraries(REQUIREMENTS, "timm")
+    (timm,) = process.import_libraries(REQUIREMENTS, "timm")
     plain, _, tag = name.partition(".")
     if not timm.is_model(plain):
         near = difflib.get_close_matches(plain, [NINE_CONV, *timm.list_models()], n=3)

@@ -9,7 +9,7 @@ from torch import nn
 
 from dr.nets import catalog
 from dr.nets.nine_conv import Look
-from preprocess.cache.errors import InputError
+from preprocess.disk.errors import InputError
 
 FINE_STRIDE = 8  # pixels between two places of the maps at which "fine" looks, at most
 SAMPLERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)  # what makes maps smaller

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from preprocess import normalize
-from preprocess.cache import files, manifest, rejected, tables
-from preprocess.cache.errors import InputError
+from preprocess.cache import manifest, rejected
+from preprocess.dataset import find, folds
+from preprocess.dataset.dataset import Layout, Owner
+from preprocess.disk import files, tables
+from preprocess.disk.errors import InputError
 from preprocess.picture import outline, square
 from preprocess.picture.square import Making
-from preprocess.samples import folds, readers
-from preprocess.samples.layout import Layout, Owner
 
 FOLD_SEED = 0  # one division for all runs, so that their validation scores can be averaged
 
@@ -84,7 +85,7 @@ def read_squares(cache: Path, split: str, layout: Layout) -> CachedSquares:
 
 def read_training_set(data: Path, cache: Path) -> TrainingSet:
     """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside."""
-    layout = readers.find_layout(data)
+    layout = find.find_layout(data)
     squares = read_squares(cache, "train", layout)
     path = data / layout.labels["train"]
     labels, known = layout.read_labels(path), set(squares.paths)

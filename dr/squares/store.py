@@ -14,10 +14,11 @@ import torch
 from numpy.lib.format import open_memmap
 
 from dr.squares.source import CachedSquares
-from preprocess.cache import files, progress
+from preprocess.command import progress
+from preprocess.dataset.dataset import Owner
+from preprocess.disk import files
 from preprocess.picture import square
 from preprocess.picture.square import Square
-from preprocess.samples.layout import Owner
 
 MEMORY_SHARE = 0.7  # of the free memory may go to pixels; the rest is for the net
 THREADS = os.cpu_count() or 1

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dr.training.settings import Settings, are_possible
-from preprocess.cache import files
-from preprocess.cache.errors import InputError, shorten
+from preprocess.dataset.dataset import TARGETS, Task
+from preprocess.disk import files
+from preprocess.disk.errors import InputError, shorten
 from preprocess.picture import outline
 from preprocess.picture.square import NORMALIZATIONS, Making
-from preprocess.samples.layout import TARGETS, Task
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ class Checkpoint:
     optimizer: dict[str, dict[str, torch.Tensor]]  # parameter -> what the optimizer keeps of it
     scaler: dict[str, float]  # of float16's gradients, see Learner
     n_images: int  # how many it learned from
-    likeness: dict[str, torch.Tensor]  # what they look like, see dr.training.likeness; {} of too few
+    likeness: dict[str, torch.Tensor]  # what they look like, see dr.training.distribution; {} of too few
     raw: dict[str, torch.Tensor] | None  # the weights that training goes on with, if `net` is their average
 
 

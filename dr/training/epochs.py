@@ -11,16 +11,17 @@ from dr.machine import device, workers
 from dr.squares import crops, store
 from dr.squares.source import TrainingSet
 from dr.squares.store import Maps, Squares
-from dr.task import HEADLINES, find_prior, measure
-from dr.training import checkpoint, features, learner, likeness, passes, runs, schedule, views
+from dr.tasks.task import HEADLINES, find_prior, measure
+from dr.training import checkpoint, distribution, features, learner, passes, runs, schedule, views
 from dr.training.checkpoint import Checkpoint
 from dr.training.learner import Learner
 from dr.training.runs import Start
 from dr.training.settings import Settings
 from preprocess import standardize
-from preprocess.cache import files, progress
-from preprocess.cache.errors import InputError
-from preprocess.samples.layout import Task
+from preprocess.command import progress
+from preprocess.dataset.dataset import Task
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 
 def train_epochs(
@@ -55,7 +56,7 @@ def train_epochs(
     record = functools.partial(
         Checkpoint, settings=learning.settings, task=task, making=cached.making, mean=mean, std=std,
         prior=find_prior(task, targets[learned]).tolist(), n_images=len(learned),
-        likeness=likeness.learn(squares, learned, held_out, learning.net.image_px),
+        likeness=distribution.learn(squares, learned, held_out, learning.net.image_px),
     )  # fmt: skip
     given: Squares | Maps = squares
     if options.features == "file":

@@ -15,7 +15,7 @@ from dr.machine import device
 from dr.squares import batches, crops, store
 from dr.squares.store import Maps, Squares
 from dr.training.learner import Learner
-from preprocess.cache import progress
+from preprocess.command import progress
 
 DECIDING = ("net", "weights", "seed", "crop_px", "precision")  # settings, beside the head's, that the maps depend on
 

@@ -13,12 +13,12 @@ from torch import nn
 from dr.machine import batch_norm, device, workers
 from dr.nets import net
 from dr.nets.net import Net
-from dr.task import weigh_targets
+from dr.tasks.task import weigh_targets
 from dr.training import weights
 from dr.training.checkpoint import Checkpoint
 from dr.training.settings import Settings
-from preprocess.cache.errors import InputError
-from preprocess.samples.layout import Task
+from preprocess.dataset.dataset import Task
+from preprocess.disk.errors import InputError
 
 CROP_SHARE = 7 / 8  # of the squares' side is the side of a random crop: 448 of 512 px
 ADAM_BETA = 0.999  # the second of Adam's, torch's default

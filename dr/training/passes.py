@@ -12,8 +12,8 @@ from dr.squares.store import Maps, Squares
 from dr.training.learner import Learner, average
 from dr.training.schedule import Epoch, find_rate
 from dr.training.settings import UNCHANGED, Settings
-from preprocess.cache import progress
-from preprocess.cache.errors import InputError
+from preprocess.command import progress
+from preprocess.disk.errors import InputError
 
 SETTLING_IMAGES, SETTLING_SHARE = 1024, 0.5  # at most, also of an epoch; more gave no lower log loss
 STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the device

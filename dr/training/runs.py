@@ -16,9 +16,10 @@ import numpy as np
 from dr.training import checkpoint, schedule
 from dr.training.checkpoint import Checkpoint
 from dr.training.settings import ORDINARY
-from preprocess.cache import files, manifest, tables
-from preprocess.cache.errors import InputError
-from preprocess.recipes import recipe
+from preprocess.cache import manifest
+from preprocess.command import recipe
+from preprocess.disk import files, tables
+from preprocess.disk.errors import InputError
 
 # Of history.csv, before what else the task follows on the images held out.
 COLUMNS = ("epoch", "learning_rate", "train_log_loss", "valid_log_loss")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dr.nets import catalog
-from preprocess.cache import files
-from preprocess.cache.errors import InputError
-from preprocess.cache.stage import number, whole
-from preprocess.recipes import recipe
-from preprocess.samples import readers
+from preprocess.command import recipe
+from preprocess.command.cli import number, whole
+from preprocess.dataset import find
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 MOST_HIDDEN = 100_000
 ORDINARY = "default"  # what the run without a name is called where runs are named
@@ -200,7 +200,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     return options, Settings(**values)
 
 
-def _check(of: argparse.Namespace) -> None:  # noqa: PLR0912  one branch per contradiction
+def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contradiction
     """Raise InputError for settings that contradict each other."""
     n_thawed = of.epochs - of.freeze_epochs  # epochs in which the whole net learns
     if of.features == "file":
@@ -229,7 +229,7 @@ def _check(of: argparse.Namespace) -> None:  # noqa: PLR0912  one branch per con
         raise InputError("--log-loss 0 needs a --squared-error above 0")
     if of.weights not in WEIGHTS and not Path(of.weights).is_file():
         raise InputError(f"--weights {of.weights}: no such file; dr.train keeps its checkpoints in CACHE/dr/epochs")
-    kind = readers.find_layout(of.data).task.kind
+    kind = find.find_layout(of.data).task.kind
     if kind != "levels" and (of.squared_error or of.pairs):
         raise InputError(f"--squared-error and --pairs are for levels of two eyes: {kind} have no order and no pairs")
     catalog.check(of.net, of.drop_path)

@@ -17,8 +17,8 @@ from dr.squares.store import Maps, Squares
 from dr.training import learner, runs
 from dr.training.checkpoint import Checkpoint
 from dr.training.runs import Trained, Voter
-from preprocess.cache import progress
-from preprocess.cache.progress import Bar
+from preprocess.command import progress
+from preprocess.command.progress import Bar
 
 
 def score_epochs(

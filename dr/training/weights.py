@@ -11,8 +11,8 @@ from dr.nets import catalog
 from dr.nets.net import Net
 from dr.nets.pretrained import Pretrained
 from dr.training import checkpoint
-from preprocess.cache import stage
-from preprocess.cache.errors import InputError, shorten
+from preprocess.command import process
+from preprocess.disk.errors import InputError, shorten
 
 HEADS = ("fc", "classifier", "head", "heads", "last_linear", "AuxLogits", "aux1", "aux2")  # of timm and torchvision
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # under which training scripts keep weights
@@ -51,7 +51,7 @@ def begin(net: Net, source: str | Path) -> Channels | None:
 def read(path: Path) -> dict[str, Any]:
     """Return what a file of weights holds, name -> tensor, or a checkpoint; no code that it may hold is run."""
     if path.suffix == ".safetensors":
-        safetensors, tensors = stage.import_libraries(catalog.REQUIREMENTS, "safetensors", "safetensors.torch")
+        safetensors, tensors = process.import_libraries(catalog.REQUIREMENTS, "safetensors", "safetensors.torch")
         try:
             return tensors.load_file(path)
         except (safetensors.SafetensorError, ValueError, KeyError):

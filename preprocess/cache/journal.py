@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from preprocess.cache import files, manifest
-from preprocess.cache.errors import InputError
+from preprocess.cache import manifest
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 Row = dict[str, Any]  # what a stage makes of one image, or {"reason": why not}
 

@@ -7,8 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from preprocess.cache import files
-from preprocess.cache.errors import InputError
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
 
 LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "simplejpeg", "pillow", "pandas", "torch")
 

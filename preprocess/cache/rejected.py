@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocess.cache import tables
-from preprocess.cache.errors import InputError
+from preprocess.disk import tables
+from preprocess.disk.errors import InputError
 
 MISSING = "no such file"  # the reason of an image that a table names and no file holds
 

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from preprocess.cache.errors import Unusable
+from preprocess.disk.errors import Unusable
 from preprocess.picture import outline
 from preprocess.picture.disc import Disc
 from preprocess.picture.photograph import Photograph

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from preprocess.cache.errors import Unusable
+from preprocess.disk.errors import Unusable
 
 THUMBNAIL_PX = 384  # longest side on which outlines are judged: a rim is still sharp there, grey noise already flat
 DARKNESS = 6  # grey levels added before taking logarithms: less, and noise on black counts; more, and shaded rims fade

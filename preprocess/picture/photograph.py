@@ -13,8 +13,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from preprocess.cache.errors import Unusable
 from preprocess.cache.rejected import MISSING
+from preprocess.disk.errors import Unusable
 
 # Four times the largest camera of the competition (16 megapixels). A damaged or hostile header may claim anything up to
 # 65535 x 65535; within these limits no file takes more than 500 MB of memory, however small it is. A progressive JPEG

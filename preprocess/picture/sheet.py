@@ -7,8 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from preprocess.cache import files
-from preprocess.cache.errors import InputError, Unusable
+from preprocess.disk import files
+from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import outline, photograph
 
 COLUMNS, ROWS = 16, 12  # as many as a person takes in at a glance, and enough to meet every doubtful one first

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from preprocess.cache import manifest
-from preprocess.cache.errors import InputError
+from preprocess.disk.errors import InputError
 from preprocess.picture import cut, outline
 from preprocess.picture.disc import Disc
 from preprocess.picture.photograph import Photograph

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from preprocess.cache import files, manifest, stage
-from preprocess.cache.errors import InputError
-from preprocess.recipes import recipe
-from submissions import target, template
+from preprocess.cache import manifest
+from preprocess.command import cli, pipeline, process, recipe
+from preprocess.disk import files
+from preprocess.disk.errors import InputError
+from submissions.output import target, template
 from submissions.report import evidence, figures, sections
 from submissions.report.evidence import Source
 
@@ -54,7 +55,7 @@ def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = stage.make_parser("submissions.report", __doc__, "--data data --cache cache --name first")
+    parser = cli.make_parser("submissions.report", __doc__, "--data data --cache cache --name first")
     target.add_options(parser, ".html")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="true levels of the test set, a CSV of image,level "
                         "and perhaps Usage (Public, Private), as in Kaggle's retinopathy_solution.csv (default: "
@@ -70,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         source = evidence.find_source(options.data, options.cache, options.labels)
         target.claim(options, out)
         summary = write_report(source, options.name, out, options.compare)
-    print(f"submissions.report: {summary}\n{stage.NOTICE}", file=files.summary_stream(options.out))
+    print(f"submissions.report: {summary}\n{pipeline.NOTICE}", file=files.summary_stream(options.out))
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dr import measures
+from dr.metrics import measures
 from dr.scores import read_scores
 from dr.training import runs
 from dr.training.checkpoint import Checkpoint
 from kappa import assign
 from preprocess import audit
-from preprocess.cache import files, manifest, tables
-from preprocess.cache.errors import InputError
-from preprocess.cache.pipeline import FOLDERS
-from preprocess.samples import readers
-from preprocess.samples.findings import BOXES
-from preprocess.samples.layout import Layout, Owner, Task
+from preprocess.cache import manifest
+from preprocess.command.pipeline import FOLDERS
+from preprocess.dataset import find
+from preprocess.dataset.dataset import Layout, Owner, Task
+from preprocess.dataset.findings import BOXES
+from preprocess.disk import files, tables
+from preprocess.disk.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,7 @@ def name_step(step: str, task: Task) -> str:
 
 def find_source(data: Path, cache: Path, labels: Path | None) -> Source:
     """Return where to look; without a table of the test set's levels that is given, for the one in the data folder."""
-    layout = readers.find_layout(data)
+    layout = find.find_layout(data)
     own = data / layout.labels["test"]
     return Source(data, cache, labels or (own if own.exists() else None), layout)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr.measures import Reliability, Worth
-from dr.task import HEADLINES
-from preprocess.samples.layout import TARGETS, Task
+from dr.metrics.measures import Reliability, Worth
+from dr.tasks.task import HEADLINES
+from preprocess.dataset.dataset import TARGETS, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

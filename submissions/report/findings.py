@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from dr import explain, measures
+from dr import explain
+from dr.metrics import measures
 from dr.scores import THRESHOLDS, read_thresholds
-from preprocess.images import read_crops
+from preprocess.dataset import findings
+from preprocess.photographs import read_crops
 from preprocess.picture import outline
 from preprocess.picture.photograph import Photograph
-from preprocess.samples import findings
 from submissions.report import pictures
 from submissions.report.evidence import Group, Source
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dr.squares.source import read_squares
 from preprocess.cache import manifest
-from preprocess.cache.errors import Unusable
+from preprocess.disk.errors import Unusable
 from preprocess.picture import sheet, square
 from preprocess.picture.square import Making
 from submissions.report import evidence

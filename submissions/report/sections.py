@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from dr import measures
-from dr.measures import Worth
-from dr.task import HEADLINES, draw_measures, find_prior
+from dr.metrics import measures
+from dr.metrics.measures import Worth
+from dr.tasks.task import HEADLINES, draw_measures, find_prior
 from preprocess import crop
 from preprocess.cache import manifest, rejected, stage
-from preprocess.cache.errors import InputError
+from preprocess.command import pipeline
+from preprocess.dataset import find
+from preprocess.dataset.dataset import TARGETS, Task
+from preprocess.disk.errors import InputError
 from preprocess.picture import outline
-from preprocess.samples import readers
-from preprocess.samples.layout import TARGETS, Task
 from submissions.report import evidence, pictures
 from submissions.report.evidence import BLEND, NET, Group, Source
 from submissions.report.findings import describe_findings
@@ -45,7 +46,7 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
     unusable, shared = rejected.read_rejected(source.cache), evidence.read_audit(source.cache)
     content = {
         "name": name,
-        "disclaimer": stage.NOTICE,
+        "disclaimer": pipeline.NOTICE,
         "task": task,
         "target": TARGETS[task.kind],
         "figure": figure,
@@ -115,7 +116,7 @@ def describe_run(source: Source, n_rejected: int) -> dict[str, Any]:
     data = {"folder": source.data.resolve().name}
     for split, title in (("train", "training photographs"), ("test", "test photographs")):
         images = list(source.layout.list_images(source.data, split).paths)
-        patients = len(set(readers.find_groups(source.layout, images)))
+        patients = len(set(find.find_groups(source.layout, images)))
         data[title] = f"{len(images):,} of {patients:,} patients" if images else "none here"
     levels = evidence.read_training_levels(source)
     data |= {"training labels": "none here" if levels is None else f"{len(levels):,}", "rejected": f"{n_rejected:,}"}

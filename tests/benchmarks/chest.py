@@ -15,14 +15,14 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from dr import predict, train
-from dr.measures import mean_measurable, measure_auc, measure_each
+from dr.metrics.measures import mean_measurable, measure_auc, measure_each
 from dr.nets import net
 from dr.scores import read_scores
 from dr.squares import crops, source, store
 from dr.training import weights
 from preprocess import __main__ as preprocess
-from preprocess.cache import stage
-from preprocess.samples import folds, readers
+from preprocess.command import cli, process
+from preprocess.dataset import find, folds
 from tests.benchmarks.nets import LITE0
 
 STRENGTHS = np.logspace(2, 5, 7)  # of ridge, chosen by leaving out one of the images learned from
@@ -37,7 +37,7 @@ NETS = {
 
 
 def main():
-    parser = stage.make_parser("tests.benchmarks.chest", __doc__.splitlines()[0], "--data chest --cache cache/chest")
+    parser = cli.make_parser("tests.benchmarks.chest", __doc__.splitlines()[0], "--data chest --cache cache/chest")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--nets", nargs="+", choices=("frozen", *NETS), default=["frozen", *NETS])
     options = parser.parse_args()
@@ -51,7 +51,7 @@ def main():
         for name, divided_by in (("patient", groups), ("image", list(map(str, range(len(groups)))))):
             fold_of = folds.assign_folds(divided_by, known.targets, FOLDS, 0)
             tell(f"frozen, by {name}", regress(features, known.targets, fold_of), known.targets, fold_of)
-    task = readers.find_layout(options.data).task
+    task = find.find_layout(options.data).task
     for name in [name for name in NETS if name in options.nets]:
         begun = [f"--weights={options.weights}"] * (name == "fine-tuned")
         for fold in range(FOLDS):
@@ -93,4 +93,4 @@ def tell(name, scores, targets, fold_of):
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

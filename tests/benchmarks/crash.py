@@ -20,8 +20,8 @@ from collections import namedtuple
 from pathlib import Path
 from subprocess import DEVNULL
 
-from preprocess import synthetic
-from preprocess.cache import stage as stages
+from preprocess.command import cli, process
+from preprocess.synthetic import __main__ as synthetic
 
 ROOT = Path(__file__).parents[2]
 SIZE = ["--size-px=64"]
@@ -122,7 +122,7 @@ def check_end(stage, ended, number, cache):
     is_killed = ended.status == -number == -signal.SIGKILL
     is_pythons = ended.status in {1, -signal.SIGINT} and "in run\n" not in ended.message  # it, or a library, started
     lines = [line for line in ended.message.splitlines() if "error: " in line]
-    is_ours = ended.status == 130 and lines == [f"error: {stages.MESSAGE}"] and "Traceback" not in ended.message
+    is_ours = ended.status == 130 and lines == [f"error: {process.MESSAGE}"] and "Traceback" not in ended.message
     is_clean = number == signal.SIGINT and not list(cache.rglob(".partial-*"))
     demand(is_killed or ((is_pythons or is_ours) and is_clean), stage, ended)
 
@@ -160,7 +160,7 @@ def fill_up(disk, data, whole):
 
 
 def main():
-    parser = stages.make_bare_parser("tests.benchmarks.crash", __doc__.splitlines()[0], "--kills 20 --signal INT")
+    parser = cli.make_bare_parser("tests.benchmarks.crash", __doc__.splitlines()[0], "--kills 20 --signal INT")
     parser.add_argument("--kills", type=int, default=25, help="per stage")
     parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
     options = parser.parse_args()

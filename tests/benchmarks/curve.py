@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dr import measures, predict, train
+from dr import predict, train
+from dr.metrics import measures
 from dr.scores import read_scores
 from dr.squares import source
-from dr.task import draw_measures
+from dr.tasks.task import draw_measures
 from dr.training import runs
 from kappa.assign import decide
-from preprocess.cache import stage
-from preprocess.samples import readers
+from preprocess.command import cli
+from preprocess.dataset import find
 
 FOLD = 0
 OPTIMAL = "qwk, optimal labels"
@@ -41,7 +42,7 @@ def limit(whole, count, n_folds):
 
 def measure(data, cache, run):
     """Return the figures of a run's scores of the images held out, name -> Estimate."""
-    layout, path = readers.find_layout(data), runs.folder_of(cache, run) / "scores_valid.csv"
+    layout, path = find.find_layout(data), runs.folder_of(cache, run) / "scores_valid.csv"
     table = read_scores(path, layout.task)
     targets = layout.read_labels(data / layout.labels["train"]).loc[table.index].to_numpy()
     scores, groups = table.to_numpy(), [layout.find_owner(image).group for image in table.index]
@@ -74,10 +75,10 @@ def draw(tables, out):
 
 
 def main():
-    parser = stage.make_parser("tests.benchmarks.curve", __doc__.splitlines()[0], "--data data --cache cache/few")
-    parser.add_argument("--counts", type=stage.whole(2), nargs="+", default=[500, 1000, 2000])
-    parser.add_argument("--folds", type=stage.whole(2), default=7)
-    parser.add_argument("--views", type=stage.whole(1), default=10)
+    parser = cli.make_parser("tests.benchmarks.curve", __doc__.splitlines()[0], "--data data --cache cache/few")
+    parser.add_argument("--counts", type=cli.whole(2), nargs="+", default=[500, 1000, 2000])
+    parser.add_argument("--folds", type=cli.whole(2), default=7)
+    parser.add_argument("--views", type=cli.whole(1), default=10)
     parser.add_argument("--draw", nargs="+", metavar="TITLE=TABLE")
     parser.add_argument("--out", type=Path, default=Path("curve.svg"))
     options, further = parser.parse_known_args()

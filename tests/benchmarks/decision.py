@@ -18,13 +18,14 @@ from sklearn.preprocessing import StandardScaler
 
 from blend.mlp import fit_predictor
 from blend.pairs import SEED, cross_fit, pair_eyes
-from dr import measures
+from dr.metrics import measures
 from dr.scores import read_scores
 from kappa.assign import METHODS, decide
 from kappa.exact import find_optimum
 from kappa.proxy import Errors, expected_kappa
-from preprocess.cache import stage, tables
-from preprocess.samples import readers
+from preprocess.command import cli, process
+from preprocess.dataset import find
+from preprocess.disk import tables
 
 FLOOR = 1e-4  # under logarithms
 LEVELS = np.arange(5)
@@ -59,7 +60,7 @@ class Table:
 
 def read_labelled(scores_from, labels_from):
     """Return the table of the images that have a level; a fellow needs none."""
-    layout = readers.find_layout(Path())
+    layout = find.find_layout(Path())
     scores = read_scores(scores_from, layout.task)
     labels = tables.read_table(labels_from, ["image", "level"]).set_index("image")["level"]
     labels = labels[labels != ""].astype(float).astype(int)
@@ -87,9 +88,7 @@ def describe(drawn, sign=""):
 
 
 def main():
-    parser = stage.make_bare_parser(
-        "tests.benchmarks.decision", __doc__.splitlines()[0], "--scores S.csv --labels L.csv"
-    )
+    parser = cli.make_bare_parser("tests.benchmarks.decision", __doc__.splitlines()[0], "--scores S.csv --labels L.csv")
     parser.add_argument("--scores", type=Path, required=True, help="score table")
     parser.add_argument("--labels", type=Path, required=True, help="table of image and level")
     options = parser.parse_args()
@@ -111,4 +110,4 @@ def main():
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

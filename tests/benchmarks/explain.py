@@ -23,18 +23,19 @@ import pandas as pd
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from dr import explain, measures
+from dr import explain
+from dr.metrics import measures
 from dr.nets import heat
 from dr.nets.nine_conv import CONVOLUTIONS
 from dr.squares import crops, store
 from dr.training.learner import load_net
-from preprocess.cache import stage
+from preprocess.command import cli, process
+from preprocess.dataset import kaggle
 from preprocess.picture import square
 from preprocess.picture.disc import Disc
-from preprocess.samples import retina
 
 TOLERANCE = 0.05  # radii of the eye: a third of the optic disc's radius
-LEVELS = range(1, len(retina.TASK.names))
+LEVELS = range(1, len(kaggle.TASK.names))
 LESION_TOLERANCE = 0.02  # radii of the eye
 KINDS = {"MA": "microaneurysms", "HE": "hemorrhages", "EX": "hard exudates", "SE": "soft exudates"}
 SHOWN_PX = 480  # width of a picture of --pictures
@@ -53,7 +54,7 @@ class DrawnEyes(NamedTuple):
 
 def read_eyes(data, of, net):
     """Prepare the photographs of eyes with retinopathy that the net, of a checkpoint, does not take for healthy."""
-    labels = retina.read_labels(data / "testLabels.csv")
+    labels = kaggle.read_labels(data / "testLabels.csv")
     labels = labels[labels > 0]
     squares = [square.make_square(data / "test" / f"{image}.jpeg", of.making) for image in labels.index]
     images = crops.cut_centers(store.gather([explain.NOBODY] * len(squares), squares, of.mean, of.std), net.image_px)
@@ -190,7 +191,7 @@ def draw_marked(marked, making, layer, out):
 
 
 def main():
-    parser = stage.make_bare_parser("tests.benchmarks.explain", __doc__.splitlines()[0], "--cache cache/demo")
+    parser = cli.make_bare_parser("tests.benchmarks.explain", __doc__.splitlines()[0], "--cache cache/demo")
     parser.add_argument("--data", type=Path, default=Path("data/demo"), help="folder of preprocess.synthetic")
     parser.add_argument("--cache", type=Path, default=Path("cache/demo"), help="where dr.train left a net")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE.pt", help="a net, without a cache")
@@ -218,4 +219,4 @@ def main():
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

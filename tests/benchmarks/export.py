@@ -16,7 +16,7 @@ import torch
 from dr import export
 from dr.training import runs
 from dr.training.views import Averaged
-from preprocess.cache import stage
+from preprocess.command import cli
 
 SECONDS, N_SCORED = 5.0, 64
 
@@ -34,10 +34,10 @@ def count(score, squares, batch_size):
 
 
 def main():
-    parser = stage.make_bare_parser("tests.benchmarks.export", __doc__.splitlines()[0], "--cache cache/demo")
+    parser = cli.make_bare_parser("tests.benchmarks.export", __doc__.splitlines()[0], "--cache cache/demo")
     parser.add_argument("--cache", type=Path, default=Path("cache/demo"))
-    parser.add_argument("--views", type=stage.whole(1), default=1)
-    parser.add_argument("--batch-size", type=stage.whole(1), default=16)
+    parser.add_argument("--views", type=cli.whole(1), default=1)
+    parser.add_argument("--batch-size", type=cli.whole(1), default=16)
     options = parser.parse_args()
     voters = runs.read_voters(options.cache, None, None, options.views)
     mean, side = Averaged(voters).eval().to(memory_format=torch.channels_last), voters[0].checkpoint.making.size_px

@@ -20,12 +20,12 @@ import cv2
 import numpy as np
 
 from dr.explain import is_unlike
-from dr.training import checkpoint, likeness
+from dr.training import checkpoint, distribution
 from dr.training.checkpoint import Checkpoint
-from preprocess.cache import stage
-from preprocess.cache.errors import Unusable
+from preprocess.command import cli
+from preprocess.dataset import listing
+from preprocess.disk.errors import Unusable
 from preprocess.picture import square
-from preprocess.samples import listing
 
 N_DRAWN = 80  # of each kind
 HEIGHT, WIDTH = 600, 800
@@ -57,7 +57,7 @@ def describe_pictures(of: Checkpoint, paths: Iterable[Path]) -> str:
     n_refused, far = 0, []
     for path in paths:
         try:
-            far.append(likeness.measure(of, square.make_square(path, of.making)))
+            far.append(distribution.measure(of, square.make_square(path, of.making)))
         except Unusable:
             n_refused += 1
     n_unlike = sum(map(is_unlike, far))
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="of dr.train")
     parser.add_argument("--pictures", type=Path, nargs="+", default=[], help="folders, with all that is below them")
     parser.add_argument("--without", type=Path, help="a folder: what lies there, or is linked to, is left out")
-    parser.add_argument("--most", type=stage.whole(1), default=400, help="pictures of a folder")
+    parser.add_argument("--most", type=cli.whole(1), default=400, help="pictures of a folder")
     options = parser.parse_args()
     of = checkpoint.read(options.checkpoint)
     print(f"{of.n_images} images learned from, {of.making}, crops of {of.settings.crop_px} px")

@@ -32,7 +32,7 @@ from dr.squares import crops, source, store
 from dr.training import checkpoint, learner
 from dr.training import epochs as training_epochs
 from dr.training.checkpoint import Checkpoint
-from preprocess.cache import stage
+from preprocess.command import process
 
 BATCH_SIZE = 32  # of whose gradients are compared
 SCALE = 2.0**10  # of the loss then, for float16's range: as far as GradScaler comes in the demo
@@ -183,4 +183,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from preprocess.cache import stage
-from preprocess.cache.errors import Unusable
+from preprocess.command import cli, process
+from preprocess.disk.errors import Unusable
 from preprocess.picture.disc import find_box_disc, find_disc
 from preprocess.picture.outline import DETECTION_PX
 from preprocess.picture.photograph import decode
@@ -63,7 +63,7 @@ def print_speed(folder):
 
 
 def main():
-    parser = stage.make_bare_parser("tests.benchmarks.preprocess", __doc__.splitlines()[0], "--photographs DIR")
+    parser = cli.make_bare_parser("tests.benchmarks.preprocess", __doc__.splitlines()[0], "--photographs DIR")
     parser.add_argument("--photographs", type=Path, nargs="+", required=True, help="folders with train/ and discs.csv")
     parser.add_argument("--stress-images", type=int, default=200, help="photographs per stress and folder")
     options = parser.parse_args()
@@ -81,4 +81,4 @@ def main():
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

@@ -15,8 +15,9 @@ from dr import predict, train
 from dr.scores import read_scores, read_targets_of
 from kappa.assign import decide
 from preprocess import __main__ as preprocess
-from preprocess.cache import stage, tables
-from preprocess.samples import readers
+from preprocess.command import cli, process
+from preprocess.dataset import find
+from preprocess.disk import tables
 from tests.benchmarks.decision import SCORES, Table, describe
 
 N_VIEWS, N_EPOCHS = 10, 5
@@ -26,8 +27,8 @@ REFERENCE = "… MLP blend"
 
 
 def main():
-    parser = stage.make_parser("tests.benchmarks.recipe", __doc__.splitlines()[0], "--data squares --cache cache/fifty")
-    parser.add_argument("--size-px", type=stage.whole(1), help="side of the squares, where it is not the recipe's")
+    parser = cli.make_parser("tests.benchmarks.recipe", __doc__.splitlines()[0], "--data squares --cache cache/fifty")
+    parser.add_argument("--size-px", type=cli.whole(1), help="side of the squares, where it is not the recipe's")
     parser.add_argument("--compare", type=Path, metavar="CACHE", help="another cache of the same held-out eyes")
     options, further = parser.parse_known_args()
     common = ["--data", str(options.data), "--cache", str(options.cache), "--recipe", options.recipe]
@@ -52,7 +53,7 @@ def main():
 
 def measure_steps(data, cache):
     """Return the images held out, and of each step those of FIGURES."""
-    layout, path = readers.find_layout(data), cache / "dr" / "scores_valid.csv"
+    layout, path = find.find_layout(data), cache / "dr" / "scores_valid.csv"
     scores = read_scores(path, layout.task)
     owners = [layout.find_owner(image) for image in scores.index]
     levels = read_targets_of(scores.index, path, data / layout.labels["train"], layout).to_numpy()
@@ -77,4 +78,4 @@ def print_rows(rows):
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    process.run(main)

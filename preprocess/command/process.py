@@ -1,0 +1,71 @@
+"""How a command runs and ends: one line and a status for what is wrong, and never longer than its script."""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from preprocess.disk.errors import InputError
+
+EXIT_INPUT = 2  # the input must be mended
+EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
+MESSAGE = "interrupted; the same command goes on where it stopped"
+FOLLOW_S = 0.5  # how often a process looks whether the one that started it is still there
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's `main`; end with one line and status 2 on bad input or an unusable disk, 130 on Ctrl-C.
+
+    On Ctrl-C what it has begun is unwound. Where run_all.sh has started it, it ends with the script.
+    """
+    if os.environ.pop("END_WITH_SCRIPT", ""):  # for this process, not for those that it starts
+        end_with(os.getppid())
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job does not hear Ctrl-C
+        signal.signal(signal.SIGINT, _begin_unwinding)
+    try:
+        main()
+    except InputError as error:
+        fail(str(error), EXIT_INPUT)
+    except OSError as error:
+        fail(f"{error.filename or 'input or output'}: {error.strerror or error}", EXIT_INPUT)
+    except KeyboardInterrupt:
+        fail(MESSAGE, EXIT_INTERRUPTED)
+
+
+def end_with(parent: int) -> None:
+    """Have this process end as soon as `parent`, which started it, is gone, even killed."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(FOLLOW_S)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _begin_unwinding(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one changes nothing
+    warnings.simplefilter("ignore")  # joblib counts the tasks that it cancels,
+    threading.excepthook = lambda _: None  # and its threads miss those that are gone
+    raise KeyboardInterrupt
+
+
+def fail(message: str, status: int) -> None:
+    """Print one line to stderr and exit."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(status)
+
+
+def import_libraries(requirements: Path, *names: str) -> list[ModuleType]:
+    """Return what one command alone needs. Raises InputError, with the line that installs it, if it is not there."""
+    try:
+        return [importlib.import_module(name) for name in names]
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:  # the last three: made for another torch
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{reason}: {sys.executable} -m pip install -r {requirements}") from None

@@ -1,0 +1,160 @@
+"""Recipes: TOML files with a section per stage, whose values stand in for the defaults of its options.
+
+A recipe starts from another one, `based_on = "NAME"`, in the end from article.toml, which has every default.
+"""
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from preprocess.command.pipeline import FOLDERS
+from preprocess.dataset import find
+from preprocess.dataset.dataset import SPLITS
+from preprocess.disk.errors import InputError, suggest
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+BASE = "article"
+MOST_BASES = 10  # of which a recipe may stand on the next: more is a circle
+PLACES = {"help", "recipe", "check_options", "run", "name"}  # no settings, like all options whose value is a path
+
+
+class Recipe(NamedTuple):
+    """A recipe's own values, stage -> option -> value, and the file they come from."""
+
+    path: Path
+    sections: dict[str, dict[str, Any]]
+
+
+class OptionsChecked(SystemExit):
+    """What `--check-options` ends in: all options can be used, and these they are."""
+
+    def __init__(self, options: argparse.Namespace):
+        super().__init__(0)
+        self.options = options
+
+
+def list_names() -> list[str]:
+    """Return the names of the recipes that come with the pipeline."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--recipe` and `--check-options`."""
+    parser.add_argument("--check-options", action="store_true", help="only tell whether the options can be used")
+    parser.add_argument(
+        "--recipe", default=BASE, metavar="NAME|FILE.toml",
+        help=f"where the defaults of the options come from: {', '.join(list_names())}, or a file of your own",
+    )  # fmt: skip
+
+
+def read_chain(name: str, named_by: str = "--recipe", beside: Path = Path(), n_above: int = 0) -> list[Recipe]:
+    """Return the recipe of a name or file and those it is based on, article first. Raises InputError for no recipe."""
+    if name.endswith(".toml"):
+        path = beside / name
+    elif name in list_names():
+        path = FOLDER / f"{name}.toml"
+    else:
+        raise InputError(f"{named_by} {name}: no such recipe{suggest(name, list_names())}; or give a file, NAME.toml")
+    if n_above > MOST_BASES:
+        raise InputError(f"{path}: based_on runs in a circle")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file ({error})") from None
+    base = content.pop("based_on", BASE)
+    if not isinstance(base, str):
+        raise InputError(f"{path}: based_on is {base!r}, not the name of a recipe")
+    read = Recipe(path, _list_sections(path, content))
+    if path == FOLDER / f"{BASE}.toml":
+        return [read]
+    return [*read_chain(base, f"{path}: based_on", path.parent, n_above + 1), read]
+
+
+def _list_sections(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the sections of a recipe by stage. Raises InputError for one that is of no stage."""
+    sections = {}
+    for package, stages in content.items():
+        inner = stages if isinstance(stages, dict) else {}
+        named = {f"{package}.{stage}": values for stage, values in inner.items()} or {package: stages}
+        for section, values in named.items():
+            if section not in FOLDERS or not isinstance(values, dict):
+                raise InputError(f"{path}: [{section}] is no stage{suggest(section, FOLDERS)}")
+            sections[section] = values
+    return sections
+
+
+def parse(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    *stages: str,
+    renamed: Mapping[str, str] | None = None,
+    check: Callable[[argparse.Namespace], object] = bool,
+) -> argparse.Namespace:
+    """Return a stage's options: the command line's, else the recipe's, else those of article.toml.
+
+    The recipe's sections of `stages` count here; `renamed` maps its "STAGE.option" to how `parser` calls it, where they
+    differ. `check` is called with the options, and raises InputError if they contradict each other.
+
+    Raises InputError, naming file and key, for what the parser would not take; OptionsChecked after `--check-options`.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--recipe", default=BASE)
+    actions = {act.dest: act for act in parser._actions if act.type is not Path and act.dest not in PLACES}
+    for recipe in read_chain(early.parse_known_args(argv)[0].recipe):
+        for stage in stages:
+            for key, value in recipe.sections.get(stage, {}).items():
+                name = (renamed or {}).get(f"{stage}.{key}", key)
+                if name not in actions:
+                    raise InputError(f"{recipe.path}: [{stage}] {key}: no such option{suggest(key, actions)}")
+                try:
+                    parser.set_defaults(**{name: take(actions[name], value)})
+                except (argparse.ArgumentTypeError, ValueError) as error:
+                    raise InputError(f"{recipe.path}: [{stage}] {key}: {error}") from None
+    options = parser.parse_args(argv)
+    _check_paths(options)
+    check(options)
+    if options.check_options:
+        raise OptionsChecked(options)
+    return options
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Raise InputError, before a run begins, for labels that are not there, and for writing what is no file or data."""
+    labels, out = getattr(options, "labels", None), getattr(options, "out", None)
+    if labels and not labels.exists():
+        raise InputError(f"{labels}: no such file")
+    if out and out.is_dir():
+        raise InputError(f"{out}: a folder; give the name of a file to write")
+    for path in filter(None, (out, getattr(options, "sheet", None))):
+        data, layout = options.data.resolve(), find.find_layout(options.data)
+        read = {data / name for name in (*SPLITS, *layout.labels.values(), layout.sample)}
+        if read & {path.resolve(), *path.resolve().parents}:
+            raise InputError(f"{path}: belongs to the data, and would be lost; write to another place")
+
+
+def take(action: argparse.Action, value: Any) -> Any:
+    """Return a TOML value as an option's. Raises ValueError or ArgumentTypeError for one that does not fit."""
+
+    def take_one(item: Any) -> Any:
+        if isinstance(item, bool | list | dict):
+            raise ValueError(f"{item!r} is neither a number nor a word")
+        taken = action.type(str(item)) if callable(action.type) else str(item)
+        if action.choices is not None and taken not in action.choices:
+            raise ValueError(f"{item!r} is none of {', '.join(map(str, action.choices))}")
+        return taken
+
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise ValueError(f"{value!r} is neither true nor false")
+        return value
+    if action.nargs is None:
+        return take_one(value)
+    if not isinstance(value, list) or not value or action.nargs not in ("+", len(value)):
+        raise ValueError(f"{value!r} is no list of {'' if action.nargs == '+' else f'{action.nargs} '}values")
+    return [take_one(item) for item in value]

@@ -1,0 +1,140 @@
+"""Files of a cache: written whole or not at all, hashed, and held by one process at a time."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from preprocess.disk.errors import InputError
+
+PARTIAL = ".partial-"  # prefix of every temporary file: a name no image id may have
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path with `path`'s suffix; put it in `path`'s place if the block succeeds.
+
+    A link stays, and what it leads to is replaced; a pipe, a device or the standard output stays and gets the content.
+    Raises InputError if `path` is a folder.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; give the name of a file to write")
+    if is_stdout(path) or (path.exists() and not path.is_file()):
+        with tempfile.TemporaryDirectory() as folder, naming(path):
+            yield Path(folder, path.name)
+            with open(os.dup(sys.stdout.fileno()) if is_stdout(path) else path, "wb") as stream:
+                stream.write(Path(folder, path.name).read_bytes())
+        return
+    path = path.resolve() if path.is_symlink() else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f"{PARTIAL}{os.getpid()}-{hash_text(path.name)[:12]}{path.suffix}"
+    try:
+        with naming(path, partial):
+            yield partial
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def is_stdout(path: Path) -> bool:
+    """Tell whether a path is where this process prints: /dev/stdout, or the file that it leads to."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):  # no such path, or nothing that has a number
+        return False
+
+
+def summary_stream(out: Path | None) -> TextIO:
+    """Return where to print of what is written to `out`: not among it."""
+    return sys.stderr if out and is_stdout(out) else sys.stdout
+
+
+def check_out(out: Path | None, *sources: Path | None) -> None:
+    """Raise InputError if a file that is to be written is one of those that are read."""
+    for source in filter(None, sources):
+        if out and out.exists() and source.exists() and out.samefile(source):
+            raise InputError(f"{out}: it is read, too, and would be lost; give another --out")
+
+
+def check_regular(path: Path) -> None:
+    """Raise InputError for what may never end or never begin: a named pipe, a device. A shell's <(…) is welcome."""
+    leads_to = Path(os.path.realpath(path))  # of <(…) a name that is no path
+    if leads_to.exists() and not leads_to.is_file():
+        raise InputError(f"{path}: not a regular file")
+
+
+@contextlib.contextmanager
+def naming(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Have an OSError of the block name `path` if it names no file (a full disk) or the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in {None, str(partial)}:
+            error.filename = str(path)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, keys sorted, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a killed run left half-written below `folder`. Call it only with the cache locked."""
+    for path in folder.rglob(f"{PARTIAL}*"):
+        path.unlink()
+
+
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    check_regular(path)
+    try:
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+
+
+def describe_source(path: Path) -> list[Any]:
+    """Return what tells one version of a file from another without reading it: size in bytes and time in ns."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return [error.strerror, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, as long as it lives. Raises InputError, naming it, if another one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle.fileno(), 300, 0).decode(errors="replace").strip() or "it has just begun"
+            raise InputError(
+                f"{folder}: another run is using this cache ({holder}); wait for it or give another --cache"
+            ) from None
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        handle.flush()
+        yield
