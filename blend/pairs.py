@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dr.metrics.measures import measure_log_loss
+from dr.metrics.calibration import measure_log_loss
 from preprocess.dataset.dataset import Layout, Owner
 from preprocess.dataset.folds import assign_folds
 from preprocess.disk import tables

@@ -13,7 +13,8 @@ import numpy as np
 
 from blend import explicit
 from blend.pairs import N_FOLDS, SEED, cross_fit, pair_eyes, read_owners
-from dr.metrics.measures import expect_levels, measure_log_loss
+from dr.metrics.agreement import expect_levels
+from dr.metrics.calibration import measure_log_loss
 from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of, write_scores
 from dr.tasks.task import find_prior, name_columns
 from preprocess.cache import manifest

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr.metrics import measures
-from dr.metrics.measures import Estimate
+from dr.metrics import bootstrap
+from dr.metrics.bootstrap import Estimate
 from dr.scores import read_scores, read_targets_of
 from dr.tasks.task import draw_measures, name_columns
 from dr.training import runs, settings
@@ -198,7 +198,7 @@ def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str,
     targets = read_targets_of(scores.index, scores_from, options.data / layout.labels["train"], layout)
     groups = [layout.find_owner(image).group for image in scores.index]
     drawn = draw_measures(task, groups, scores.to_numpy(), targets.to_numpy())
-    return {name: measures.estimate_drawn(values) for name, values in drawn.items()}, len(scores)
+    return {name: bootstrap.estimate_drawn(values) for name, values in drawn.items()}, len(scores)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

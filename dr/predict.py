@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dr.machine import workers
-from dr.metrics import measures
+from dr.metrics import ranking
 from dr.scores import NUMBER_FORMAT, THRESHOLDS, read_scores, read_targets_of, write_scores
 from dr.squares import source
 from dr.squares.source import CachedSquares
@@ -93,7 +93,7 @@ def write_thresholds(folder: Path, data: Path, layout: Layout) -> list[str]:
         return []
     scores = read_scores(scores_from, layout.task)
     targets = read_targets_of(scores.index, scores_from, labels_from, layout).to_numpy()
-    chosen = measures.measure_each(measures.choose_threshold, scores.to_numpy(), targets)
+    chosen = ranking.measure_each(ranking.choose_threshold, scores.to_numpy(), targets)
     told = ["" if np.isnan(threshold) else NUMBER_FORMAT % threshold for threshold in chosen]
     tables.write_rows(folder / THRESHOLDS, ["finding", "threshold"], zip(layout.task.names, told, strict=True))
     return [THRESHOLDS]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from blend import explicit
-from dr.metrics.measures import quadratic_weighted_kappa, round_levels
+from dr.metrics.agreement import quadratic_weighted_kappa, round_levels
 from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of
 from kappa import anneal, exact
 from kappa.proxy import expected_kappa

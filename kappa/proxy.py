@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dr.metrics.measures import check_levels, square_distances
+from dr.metrics.agreement import check_levels, square_distances
 from dr.tasks.task import find_fault
 from preprocess.disk.errors import InputError
 

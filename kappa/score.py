@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dr.metrics.measures import count_pairs, measure_worth
+from dr.metrics.agreement import count_pairs
+from dr.metrics.bootstrap import measure_step_gains
 from dr.scores import read_targets_of
 from preprocess.command import cli, pipeline, process
 from preprocess.dataset import find
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InputError:  # names of another kind
         groups, of = list(true.index), "images, whose names tell of no patients"
     levels, predicted = true.to_numpy(), given[true.index].to_numpy()
-    kappa, low, high = measure_worth(groups, levels, {"": predicted})[""].figure
+    kappa, low, high = measure_step_gains(groups, levels, {"": predicted})[""].figure
     left_out = f", {len(given) - len(true)} without a known level left out" if options.known_only else ""
     print(f"kappa.score: {len(true)} images{left_out}")
     print(f"  quadratic weighted kappa {kappa:.4f}, 95 % interval {low:.4f} to {high:.4f} over {len(set(groups))} {of}")

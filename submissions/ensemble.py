@@ -11,7 +11,7 @@ from blend.mlp import Blend, apply_blend, load_blend
 from blend.pairs import pair_eyes
 from dr import explain
 from dr.machine import device
-from dr.metrics import measures
+from dr.metrics import agreement
 from dr.nets.net import Net
 from dr.squares import store
 from dr.tasks.task import decide_alone
@@ -136,7 +136,7 @@ def decide(panel: Panel, eyes: Sequence[Eye], scores: np.ndarray) -> list[Grade]
     owners = [eye.owner for eye in eyes]
     are_levels, is_blended = panel.task.kind == "levels", panel.blend is not None
     final = apply_blend(panel.blend, pair_eyes(owners, scores)) if panel.blend is not None else scores
-    expected = measures.expect_levels(final) if are_levels else np.full(len(eyes), np.nan)
+    expected = agreement.expect_levels(final) if are_levels else np.full(len(eyes), np.nan)
     levels = decide_alone(panel.task, final).tolist()
     shares = pair_eyes(owners, np.eye(len(owners))).fellow  # (n, n): whose scores are the fellow's; its own, if alone
     grades = []

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dr.metrics.measures import Estimate, quadratic_weighted_kappa
+from dr.metrics.agreement import quadratic_weighted_kappa
+from dr.metrics.bootstrap import Estimate
 from preprocess.command import cli, pipeline, process, recipe
 from preprocess.dataset.dataset import TARGETS, Task
 from preprocess.disk.errors import InputError

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from blend import mlp, predict, train
 from blend import pairs as blending
 from blend.pairs import SEED, Pairs, cross_fit, pair_eyes
-from dr.metrics.measures import measure_log_loss
+from dr.metrics.calibration import measure_log_loss
 from dr.scores import read_scores, write_scores
 from preprocess.cache import manifest
 from preprocess.dataset.dataset import Owner

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dr.metrics.measures import quadratic_weighted_kappa
+from dr.metrics.agreement import quadratic_weighted_kappa
 from dr.scores import read_scores
 from kappa.exact import optimal_levels
 from kappa.proxy import expected_errors, expected_kappa, proxy_of

@@ -8,7 +8,7 @@ import pytest
 
 from blend.mlp import Blend, apply_blend, load_blend, save_blend
 from blend.pairs import pair_eyes
-from dr.metrics import measures
+from dr.metrics import agreement
 from preprocess.cache import manifest
 from preprocess.command import pipeline
 from preprocess.dataset import kaggle
@@ -59,7 +59,7 @@ def test_blended_scores_and_levels_are_the_pipelines(finished_cache, pair, tmp_p
     blend = load_blend(finished_cache / "blend" / "train" / "model.pt")
     blended = apply_blend(blend, pair_eyes(OWNERS, scores_of(graded)))
     np.testing.assert_allclose(scores_of(graded, "blended"), blended, atol=2e-6)
-    assert [eye["level"] for eye in graded["eyes"]] == measures.round_levels(blended).tolist()
+    assert [eye["level"] for eye in graded["eyes"]] == agreement.round_levels(blended).tolist()
     np.testing.assert_allclose(scores_of(graded, "expected_level"), blended @ range(5), atol=1e-5)
     assert all(eye["has_fellow"] for eye in graded["eyes"])
     assert graded["notice"] == pipeline.NOTICE and graded["refused"] == []
@@ -125,7 +125,7 @@ def test_without_a_blend_only_the_nets_scores_are_shown(finished_cache, pair, ca
     assert (lines[0].split(), lines[1].split()) == (["the", "net"], ["eye", "crop", *"01234", "mean", "level"])
     (eye,) = run(capsys, *net_alone)["eyes"]
     assert run(capsys, *net_alone, "--views=8")["eyes"] == [eye]  # the article's
-    assert eye["blended"] is None and eye["level"] == measures.round_levels(np.array(eye["scores"]))
+    assert eye["blended"] is None and eye["level"] == agreement.round_levels(np.array(eye["scores"]))
 
 
 def test_wrong_arguments_and_unfinished_caches_are_one_line(finished_cache, pair, cache, tmp_path):

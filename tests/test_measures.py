@@ -12,8 +12,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from dr.metrics import measures
-from dr.metrics.measures import quadratic_weighted_kappa
+from dr.metrics import agreement, bootstrap, calibration, measures, ranking
+from dr.metrics.agreement import quadratic_weighted_kappa
 from preprocess.dataset.kaggle import find_owner
 from preprocess.disk.errors import InputError
 
@@ -31,8 +31,8 @@ def test_agrees_with_scikit_learn_in_both_orders_and_of_many_tables_of_counts(pa
     levels, predicted = np.array(pairs).T
     kappa = quadratic_weighted_kappa(levels, predicted)
     assert quadratic_weighted_kappa(predicted, levels) == pytest.approx(kappa)
-    counts = measures.count_pairs(levels, predicted, 5)
-    assert measures.kappa_of_counts(np.stack([counts, 2 * counts])) == pytest.approx([kappa] * 2)
+    counts = agreement.count_pairs(levels, predicted, 5)
+    assert agreement.kappa_of_counts(np.stack([counts, 2 * counts])) == pytest.approx([kappa] * 2)
     if len(set(levels) | set(predicted)) > 1:
         reference = cohen_kappa_score(levels, predicted, labels=range(5), weights="quadratic")
         assert kappa == pytest.approx(reference, abs=1e-12)
@@ -57,28 +57,28 @@ def test_what_are_no_levels_is_refused(levels, predicted):
 
 def test_log_loss_by_hand():
     scores = np.array([[0.5, 0.5, 0, 0, 0], [0.25, 0.75, 0, 0, 0]])
-    assert measures.measure_log_loss(scores, np.array([1, 0])) == pytest.approx(1.5 * np.log(2))
-    assert measures.measure_log_loss(scores, np.array([2, 2])) == pytest.approx(-np.log(1e-6))
-    assert measures.measure_log_loss(np.full((3, 5), 0.2), np.array([0, 2, 4])) == pytest.approx(np.log(5))
+    assert calibration.measure_log_loss(scores, np.array([1, 0])) == pytest.approx(1.5 * np.log(2))
+    assert calibration.measure_log_loss(scores, np.array([2, 2])) == pytest.approx(-np.log(1e-6))
+    assert calibration.measure_log_loss(np.full((3, 5), 0.2), np.array([0, 2, 4])) == pytest.approx(np.log(5))
 
 
 def test_levels_halfway_between_two_are_rounded_up():
     scores = np.array([[0.5, 0.5, 0, 0, 0], [0.75, 0.25, 0, 0, 0], [0, 0, 0.25, 0, 0.75]])
-    assert measures.expect_levels(scores).tolist() == [0.5, 0.25, 3.5]
-    assert measures.round_levels(scores).tolist() == [1, 0, 4]
-    assert measures.round_levels(scores[2]) == 4
+    assert agreement.expect_levels(scores).tolist() == [0.5, 0.25, 3.5]
+    assert agreement.round_levels(scores).tolist() == [1, 0, 4]
+    assert agreement.round_levels(scores[2]) == 4
 
 
 def test_the_bootstrap_takes_whole_patients_and_the_same_ones_for_every_figure():
     rng = np.random.default_rng(0)
     patients = [str(patient) for patient in rng.permutation([*range(12), *range(11)])]  # one has one eye only
     numbers = np.unique(patients, return_inverse=True)[1]
-    times = measures.draw_figures(patients, lambda rows: np.bincount(rows, minlength=23))
-    assert times.shape == (1 + measures.N_DRAWS, 23) and (times[0] == 1).all()
+    times = bootstrap.draw_figures(patients, lambda rows: np.bincount(rows, minlength=23))
+    assert times.shape == (1 + bootstrap.N_DRAWS, 23) and (times[0] == 1).all()
     of_patient = np.stack([times[:, numbers == number].max(axis=1) for number in range(12)], axis=1)
     assert (times == of_patient[:, numbers]).all() and (of_patient.sum(axis=1) == 12).all()
     levels, first, second = rng.integers(0, 5, (3, len(patients)))
-    worth = measures.measure_worth(patients, levels, {"first": first, "second": second})
+    worth = bootstrap.measure_step_gains(patients, levels, {"first": first, "second": second})
     taken = [np.repeat(np.arange(23), of.astype(int)) for of in times]
     of_first, of_second = (
         np.array([quadratic_weighted_kappa(levels[rows], which[rows]) for rows in taken]) for which in (first, second)
@@ -87,29 +87,29 @@ def test_the_bootstrap_takes_whole_patients_and_the_same_ones_for_every_figure()
     gains = of_second - of_first
     assert worth["second"].gain == pytest.approx((gains[0], *np.percentile(gains[1:], [2.5, 97.5])))
     assert worth["first"].gain is None
-    assert measures.measure_worth(patients, levels, {"only": levels})["only"].figure == (1.0, 1.0, 1.0)
+    assert bootstrap.measure_step_gains(patients, levels, {"only": levels})["only"].figure == (1.0, 1.0, 1.0)
 
 
 def test_agreement_counts_patients_with_both_eyes_once():
     images = ["1_left", "1_right", "1_right_b", "2_left", "3_left", "3_right", "4_left", "4_right"]
     owners = [find_owner(image) for image in images]
-    counts = measures.count_agreement(owners, np.array([0, 0, 4, 3, 1, 2, 0, 3]), 5)
-    assert [measures.share_near(counts, most) for most in range(3)] == pytest.approx((1 / 3, 2 / 3, 2 / 3))
+    counts = agreement.count_agreement(owners, np.array([0, 0, 4, 3, 1, 2, 0, 3]), 5)
+    assert [agreement.share_near(counts, most) for most in range(3)] == pytest.approx((1 / 3, 2 / 3, 2 / 3))
     assert counts[[0, 1, 0], [0, 2, 3]].tolist() == [1, 1, 1] and counts.sum() == 3
-    assert not measures.count_agreement([owners[0], owners[3]], np.array([0, 1]), 5).any()
+    assert not agreement.count_agreement([owners[0], owners[3]], np.array([0, 1]), 5).any()
 
 
 def test_reliability_is_the_share_that_came_true():
     scores = np.tile([0.75, 0.25, 0, 0, 0], (40, 1))
     levels = np.repeat([0, 0, 1, 1], 10)  # a half where three quarters were promised
-    bins = measures.measure_reliability(list(map(str, range(40))), scores, levels)
+    bins = calibration.measure_reliability(list(map(str, range(40))), scores, levels)
     assert bins.predicted == pytest.approx([0, 0.25, 0.75])
     assert bins.observed == pytest.approx([0, 0.5, 0.5])
     assert bins.counts.tolist() == [120, 40, 40]
     assert bins.error == pytest.approx((40 * 0.25 + 40 * 0.25) / 200)
     assert (bins.low <= bins.observed).all() and (bins.observed <= bins.high).all()
     assert bins.low[1] < 0.45 and bins.high[1] > 0.55
-    few = measures.measure_reliability(["1", "2"], scores[:2], levels[:2])  # no bin has enough to be shown
+    few = calibration.measure_reliability(["1", "2"], scores[:2], levels[:2])  # no bin has enough to be shown
     assert (len(few.low), len(few.high), len(few.counts)) == (0, 0, 0)
 
 
@@ -117,7 +117,7 @@ def test_the_hardest_patient_has_the_largest_squared_error():
     levels, predicted = np.array([0, 0, 4, 0, 1, 1]), np.array([1, 1, 1, 0, 1, 1])
     scores = np.full((6, 5), 0.2)
     scores[4] = [0.1, 0.05, 0.05, 0.4, 0.4]  # right, but not sure at all
-    assert measures.rank_groups([*"112234"], levels, predicted, scores) == ["2", "1", "3", "4"]
+    assert calibration.rank_groups([*"112234"], levels, predicted, scores) == ["2", "1", "3", "4"]
 
 
 CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
@@ -126,16 +126,16 @@ CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, 
 @given(CLASSES)
 def test_rates_of_classes_agree_with_scikit_learn_and_are_not_measurable_of_nobody(pairs):
     true, given_ = np.array(pairs).T
-    counts = measures.count_pairs(true, given_, 4)
+    counts = agreement.count_pairs(true, given_, 4)
     *reference, _ = precision_recall_fscore_support(true, given_, labels=range(4), zero_division=np.nan)
     both = ~np.isin(range(4), given_) & np.isin(range(4), true)  # there scikit-learn has no F1, we have 0
-    rates = measures.rates_of_counts(counts)
+    rates = agreement.rates_of_counts(counts)
     np.testing.assert_allclose(rates[:2], reference[:2])
     np.testing.assert_allclose(rates[2], np.where(both, 0, reference[2]))
-    assert measures.macro_f1_of_counts(np.stack([counts, 3 * counts])) == pytest.approx(
+    assert agreement.macro_f1_of_counts(np.stack([counts, 3 * counts])) == pytest.approx(
         [f1_score(true, given_, average="macro", zero_division=0)] * 2
     )
-    assert measures.accuracy_of_counts(counts) == pytest.approx((true == given_).mean())
+    assert agreement.accuracy_of_counts(counts) == pytest.approx((true == given_).mean())
 
 
 RANKED = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=40)
@@ -145,10 +145,10 @@ RANKED = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_s
 def test_auc_agrees_with_scikit_learn_with_ties_and_needs_both(rows):
     scores, is_true = np.array(rows).T
     is_true = is_true.astype(bool)
-    own = measures.measure_auc(scores / 5, is_true)
+    own = ranking.measure_auc(scores / 5, is_true)
     if len(set(is_true)) == 2:
         assert own == pytest.approx(roc_auc_score(is_true, scores))
-        false, true = measures.trace_roc(scores, is_true)
+        false, true = ranking.trace_roc(scores, is_true)
         assert np.trapezoid(true, false) == pytest.approx(own) and (false[0], true[0]) == (0, 0)
     else:
         assert np.isnan(own)
@@ -163,9 +163,9 @@ def test_wilsons_interval_by_hand():
         (1, 29): (0.0061, 0.1718),
     }
     for (n_true, n), interval in published.items():
-        assert measures.estimate_share(n_true, n)[1:] == pytest.approx(interval, abs=5e-5)
-    assert measures.estimate_share(93, 93).high == 1
-    assert np.isnan(measures.estimate_share(0, 0)).all()
+        assert bootstrap.estimate_share(n_true, n)[1:] == pytest.approx(interval, abs=5e-5)
+    assert bootstrap.estimate_share(93, 93).high == 1
+    assert np.isnan(bootstrap.estimate_share(0, 0)).all()
 
 
 def test_classes_are_measured_by_groups_and_what_is_absent_is_not():
@@ -184,9 +184,9 @@ def test_classes_are_measured_by_groups_and_what_is_absent_is_not():
 def test_average_precision_agrees_with_scikit_learn_and_a_threshold_has_the_best_f1(rows):
     scores, is_true = np.array(rows).T
     is_true = is_true.astype(bool)
-    own = measures.measure_average_precision(scores / 5, is_true)
+    own = ranking.measure_average_precision(scores / 5, is_true)
     assert own == pytest.approx(average_precision_score(is_true, scores)) if is_true.any() else np.isnan(own)
-    threshold = measures.choose_threshold(scores / 5, is_true)
+    threshold = ranking.choose_threshold(scores / 5, is_true)
     believed = scores / 5 >= np.append(scores / 5, threshold)[:, None]  # from each score on, and at last from that one
     f1 = 2 * (believed & is_true).sum(axis=1) / np.maximum(believed.sum(axis=1) + is_true.sum(), 1)
     assert f1[-1] == pytest.approx(f1.max()) if is_true.any() else np.isnan(threshold)

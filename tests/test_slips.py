@@ -15,7 +15,7 @@ import pytest
 
 from blend import predict, train
 from blend.pairs import fit_fellow_weight, pair_eyes
-from dr.metrics.measures import quadratic_weighted_kappa
+from dr.metrics.agreement import quadratic_weighted_kappa
 from dr.scores import read_scores, write_scores
 from kappa import assign, score
 from preprocess.cache import rejected

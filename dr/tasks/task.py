@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dr.metrics import measures
+from dr.metrics import agreement, bootstrap, calibration, ranking
 from preprocess.dataset.dataset import Task
 from preprocess.disk.errors import InputError
 
@@ -22,7 +22,7 @@ def decide_alone(task: Task, scores: np.ndarray) -> np.ndarray:
     """Return what (n, k) scores say of images each by itself, (n,) int64: the level nearest to the mean, the likeliest
     class, or finding, though it may be likely that there is none.
     """
-    return measures.round_levels(scores) if task.kind == "levels" else scores.argmax(axis=1)
+    return agreement.round_levels(scores) if task.kind == "levels" else scores.argmax(axis=1)
 
 
 def explain_absence(task: Task) -> str | None:
@@ -80,19 +80,19 @@ def find_prior(task: Task, targets: np.ndarray) -> np.ndarray:
 def measure(task: Task, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Return the figures that are followed from epoch to epoch; scores (n, k), targets (n,), of findings (n, k)."""
     if task.kind == "findings":
-        aucs = measures.measure_each(measures.measure_auc, scores, targets)
-        log_loss = float(np.nanmean(measures.measure_finding_losses(scores, targets)))
-        return {"log_loss": log_loss, "auc": measures.mean_measurable(aucs)}
-    log_loss, given = measures.measure_log_loss(scores, targets), scores.argmax(axis=1)
+        aucs = ranking.measure_each(ranking.measure_auc, scores, targets)
+        log_loss = float(np.nanmean(calibration.measure_finding_losses(scores, targets)))
+        return {"log_loss": log_loss, "auc": ranking.mean_measurable(aucs)}
+    log_loss, given = calibration.measure_log_loss(scores, targets), scores.argmax(axis=1)
     if task.kind == "levels":
-        return {"log_loss": log_loss, "qwk": measures.quadratic_weighted_kappa(targets, given, scores.shape[1])}
-    counts = measures.count_pairs(targets, given, scores.shape[1])
-    accuracy, macro_f1 = measures.accuracy_of_counts(counts), measures.macro_f1_of_counts(counts)
+        return {"log_loss": log_loss, "qwk": agreement.quadratic_weighted_kappa(targets, given, scores.shape[1])}
+    counts = agreement.count_pairs(targets, given, scores.shape[1])
+    accuracy, macro_f1 = agreement.accuracy_of_counts(counts), agreement.macro_f1_of_counts(counts)
     return {"log_loss": log_loss, "accuracy": float(accuracy), "macro_f1": float(macro_f1)}
 
 
 def draw_measures(task: Task, groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each figure of all images, first, and of each draw, (1 + N_DRAWS,), see `measures.draw_figures`."""
+    """Return each figure of all images, first, and of each draw, (1 + N_DRAWS,), see `bootstrap.draw_figures`."""
     names = measure(task, scores, targets)
-    drawn = measures.draw_figures(groups, lambda rows: [*measure(task, scores[rows], targets[rows]).values()])
+    drawn = bootstrap.draw_figures(groups, lambda rows: [*measure(task, scores[rows], targets[rows]).values()])
     return dict(zip(names, drawn.T, strict=True))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr.metrics.measures import Reliability, Worth
+from dr.metrics.bootstrap import StepGain
+from dr.metrics.calibration import Reliability
 from dr.tasks.task import HEADLINES
 from preprocess.dataset.dataset import TARGETS, Task
 
@@ -39,8 +40,8 @@ STYLE: dict[str, Any] = {
 }
 
 
-def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, Worth]], task: Task) -> None:
-    """Draw each group's kappa, or accuracy, with its interval, one step below the other; group -> step -> Worth."""
+def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, StepGain]], task: Task) -> None:
+    """Draw each group's kappa, or accuracy, with its interval, one step below the other; group -> step -> StepGain."""
     steps = list(dict.fromkeys(step for measured in kappas.values() for step in measured))
     figure.set_figheight(0.9 + 0.55 * len(steps))
     axes = figure.subplots()

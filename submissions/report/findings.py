@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dr import explain
-from dr.metrics import measures
+from dr.metrics import bootstrap, ranking
 from dr.scores import THRESHOLDS, read_thresholds
 from preprocess.dataset import findings
 from preprocess.photographs import read_crops
@@ -31,13 +31,13 @@ def describe_findings(source: Source, group: Group | None) -> dict[str, Any]:
     rates = []
     for (name, (of, true)), threshold in zip(each.items(), [] if thresholds is None else thresholds, strict=False):
         if not np.isnan(threshold):
-            found = measures.estimate_share(int((of[true] >= threshold).sum()), int(true.sum()))
-            left = measures.estimate_share(int((of[~true] < threshold).sum()), int((~true).sum()))
+            found = bootstrap.estimate_share(int((of[true] >= threshold).sum()), int(true.sum()))
+            left = bootstrap.estimate_share(int((of[~true] < threshold).sum()), int((~true).sum()))
             rates.append([name, float(threshold), found, left])
     together = (is_true.astype(int).T @ is_true.astype(int)).tolist()
     return {
         "rates": rates,
-        "roc": {name: measures.trace_roc(of, true) for name, (of, true) in each.items() if 0 < true.sum() < len(true)},
+        "roc": {name: ranking.trace_roc(of, true) for name, (of, true) in each.items() if 0 < true.sum() < len(true)},
         "together": [[name, *counts] for name, counts in zip(names, together, strict=True)],
         "mistaken": show_surest(source, group),
         "hits": measure_hits(source, group),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dr.metrics import measures
-from dr.metrics.measures import Worth
+from dr.metrics import agreement, bootstrap, calibration, measures
+from dr.metrics.bootstrap import StepGain
 from dr.tasks.task import HEADLINES, draw_measures, find_prior
 from preprocess import crop
 from preprocess.cache import manifest, rejected, stage
@@ -85,13 +85,13 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
     return content
 
 
-def measure_steps(task: Task, group: Group) -> dict[str, Worth]:
+def measure_steps(task: Task, group: Group) -> dict[str, StepGain]:
     """Return what each step is worth by the task's headline figure: kappa, accuracy, or the mean AUC of its scores."""
     if task.kind == "findings":
         found = {step: measures.measure_findings(group.patients, of, group.levels) for step, of in group.scores.items()}
-        return {evidence.name_step(step, task): Worth(auc, None) for step, ((auc, *_), _) in found.items()}
-    counted = measures.kappa_of_counts if task.kind == "levels" else measures.accuracy_of_counts
-    return measures.measure_worth(group.patients, group.levels, group.given, counted)
+        return {evidence.name_step(step, task): StepGain(auc, None) for step, ((auc, *_), _) in found.items()}
+    counted = agreement.kappa_of_counts if task.kind == "levels" else agreement.accuracy_of_counts
+    return bootstrap.measure_step_gains(group.patients, group.levels, group.given, counted)
 
 
 def compare(task: Task, group: Group, others: Mapping[str, np.ndarray]) -> list[list[Any]]:
@@ -100,11 +100,11 @@ def compare(task: Task, group: Group, others: Mapping[str, np.ndarray]) -> list[
     The differences are taken draw by draw of the same patients.
     """
     own = draw_measures(task, group.patients, group.last, group.levels)
-    rows: list[list[Any]] = [["run", *own], ["this run", *map(measures.estimate_drawn, own.values())]]
+    rows: list[list[Any]] = [["run", *own], ["this run", *map(bootstrap.estimate_drawn, own.values())]]
     for run, scores in others.items():
         drawn = draw_measures(task, group.patients, scores, group.levels)
         both = [(of, of - own[name]) for name, of in drawn.items()]
-        rows.append([run, *(Worth(*map(measures.estimate_drawn, of)) for of in both)])
+        rows.append([run, *(StepGain(*map(bootstrap.estimate_drawn, of)) for of in both)])
     return rows
 
 
@@ -180,8 +180,8 @@ def make_confusions(task: Task, group: Group) -> list[dict[str, Any]]:
     matrices = []
     for step in dict.fromkeys([NET, BLEND, group.final]):
         if step in group.given:
-            counts = measures.count_pairs(group.levels, group.given[step], len(task.names))
-            right, near = (measures.share_near(counts, most) for most in (0, 1))
+            counts = agreement.count_pairs(group.levels, group.given[step], len(task.names))
+            right, near = (agreement.share_near(counts, most) for most in (0, 1))
             note = f"{right:.1%} right" + f", {near:.1%} at most one level off" * (task.kind == "levels")
             matrices.append({"title": step, "counts": counts.tolist(), "note": note})
     return matrices
@@ -193,19 +193,19 @@ def make_agreements(task: Task, group: Group) -> list[dict[str, Any]]:
     levels |= {step: group.given[step] for step in (NET, group.final) if step in group.given}
     matrices = []
     for title, which in levels.items():
-        counts = measures.count_agreement(group.owners, which, len(task.names))
+        counts = agreement.count_agreement(group.owners, which, len(task.names))
         if counts.any():
-            same, near, farther = (measures.share_near(counts, most) for most in range(3))
+            same, near, farther = (agreement.share_near(counts, most) for most in range(3))
             note = f"the same {same:.1%}, at most 1 apart {near:.1%}, at most 2 apart {farther:.1%}"
             matrices.append({"title": title, "counts": counts.tolist(), "note": note})
     return matrices
 
 
-def measure_scores(group: Group) -> dict[str, measures.Reliability]:
+def measure_scores(group: Group) -> dict[str, calibration.Reliability]:
     """Return how reliable the scores are before and after the blend."""
     before = "before the blend" if BLEND in group.scores else "the net"
     return {
-        name: measures.measure_reliability(group.patients, group.scores[step], group.levels)
+        name: calibration.measure_reliability(group.patients, group.scores[step], group.levels)
         for name, step in ((before, NET), ("after the blend", BLEND))
         if step in group.scores
     }
@@ -255,7 +255,7 @@ def show_hardest(source: Source, group: Group) -> dict[str, list[dict[str, Any]]
     """Return the patients that are hardest to grade with their eyes: patient -> eyes, left first."""
     given = group.given[group.final]
     explained = group.given[NET if NET in group.given else list(group.scores)[-1]]
-    ranked = measures.rank_groups(group.patients, group.levels, given, group.last)[:HARDEST]
+    ranked = calibration.rank_groups(group.patients, group.levels, given, group.last)[:HARDEST]
     rows = [row for patient in ranked for row, whose in enumerate(group.patients) if whose == patient]
     asked = [("last", explained[rows]), ("fine", explained[rows])]
     shown = pictures.show_images(source, group.split, [group.images[row] for row in rows], asked)

@@ -15,7 +15,7 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from dr import predict, train
-from dr.metrics.measures import mean_measurable, measure_auc, measure_each
+from dr.metrics.ranking import mean_measurable, measure_auc, measure_each
 from dr.nets import net
 from dr.scores import read_scores
 from dr.squares import crops, source, store

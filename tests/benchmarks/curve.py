@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dr import predict, train
-from dr.metrics import measures
+from dr.metrics import bootstrap
 from dr.scores import read_scores
 from dr.squares import source
 from dr.tasks.task import draw_measures
@@ -47,9 +47,9 @@ def measure(data, cache, run):
     targets = layout.read_labels(data / layout.labels["train"]).loc[table.index].to_numpy()
     scores, groups = table.to_numpy(), [layout.find_owner(image).group for image in table.index]
     drawn = draw_measures(layout.task, groups, scores, targets)
-    figures = {name: measures.estimate_drawn(values) for name, values in drawn.items()}
+    figures = {name: bootstrap.estimate_drawn(values) for name, values in drawn.items()}
     if layout.task.kind == "levels":
-        worth = measures.measure_worth(groups, targets, {OPTIMAL: decide(scores, "exact").levels})
+        worth = bootstrap.measure_step_gains(groups, targets, {OPTIMAL: decide(scores, "exact").levels})
         figures[OPTIMAL] = worth[OPTIMAL].figure
     return figures
 

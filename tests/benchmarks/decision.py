@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from blend.mlp import fit_predictor
 from blend.pairs import SEED, cross_fit, pair_eyes
-from dr.metrics import measures
+from dr.metrics import agreement, bootstrap, calibration
 from dr.scores import read_scores
 from kappa.assign import METHODS, decide
 from kappa.exact import find_optimum
@@ -49,13 +49,13 @@ class Table:
         n_levels = self.pairs.own.shape[1]
 
         def measure(rows):
-            return measures.kappa_of_counts(measures.count_pairs(self.levels[rows], decided[rows], n_levels))
+            return agreement.kappa_of_counts(agreement.count_pairs(self.levels[rows], decided[rows], n_levels))
 
-        return measures.draw_figures(self.groups, measure)
+        return bootstrap.draw_figures(self.groups, measure)
 
     def draw_loss(self, scores):
-        losses = measures.measure_losses(scores, self.levels)
-        return measures.draw_figures(self.groups, lambda rows: losses[rows].mean())
+        losses = calibration.measure_losses(scores, self.levels)
+        return bootstrap.draw_figures(self.groups, lambda rows: losses[rows].mean())
 
 
 def read_labelled(scores_from, labels_from):
@@ -83,7 +83,7 @@ def fit_ridge(pairs, levels):
 
 
 def describe(drawn, sign=""):
-    of = measures.estimate_drawn(drawn)
+    of = bootstrap.estimate_drawn(drawn)
     return f"{of.value:{sign}.4f} [{of.low:{sign}.4f}, {of.high:{sign}.4f}]"
 
 
@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--labels", type=Path, required=True, help="table of image and level")
     options = parser.parse_args()
     table = read_labelled(options.scores, options.labels)
-    print(f"{len(table.groups)} images, {measures.N_DRAWS} draws of patients")
+    print(f"{len(table.groups)} images, {bootstrap.N_DRAWS} draws of patients")
     errors = table.cross_fit(fit_ridge)
     rows = {"ridge, exact": ("", find_optimum(Errors(errors, errors.mean(axis=0))))}
     for name, fit in SCORES.items():

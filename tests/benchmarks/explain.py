@@ -24,7 +24,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from dr import explain
-from dr.metrics import measures
+from dr.metrics import ranking
 from dr.nets import heat
 from dr.nets.nine_conv import CONVOLUTIONS
 from dr.squares import crops, store
@@ -158,7 +158,7 @@ def describe_lesions(marked, making):
             place, is_near, placed = point(one, one.heats[layer], near, making)
             own.append((one.kinds[place] > 0, is_near))
             others += [point(one, other.heats[layer], near, making)[1] for other in marked if other is not one]
-            ranks.append(measures.measure_auc(placed[eye], one.kinds[eye] > 0))
+            ranks.append(ranking.measure_auc(placed[eye], one.kinds[eye] > 0))
             around = one.kinds[distance_from(place, one.kinds.shape) <= radius]
             hits += [bool((around >> bit & 1).any()) for bit in range(len(KINDS))]
         on, near = np.mean(own, axis=0)
