@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dr.metrics.calibration import measure_log_loss
-from preprocess.dataset.dataset import Layout, Owner
+from preprocess.dataset.dataset import DataSet, Subject
 from preprocess.dataset.folds import assign_folds
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError, shorten
@@ -38,46 +38,48 @@ class Pairs(NamedTuple):
 Fit = Callable[[Pairs, np.ndarray], Callable[[Pairs], np.ndarray]]  # makes of pairs and levels a blend
 
 
-def read_owners(images: Sequence[str], layout: Layout, pairs_from: Path | None) -> list[Owner]:
-    """Return whose eyes images are, by their names or by a table of image, group and side (left or right).
+def read_subjects(images: Sequence[str], dataset: DataSet, pairs_from: Path | None) -> list[Subject]:
+    """Return whose eyes images are, by the data set or by a table of image, group and side (left or right).
 
-    Raises InputError, naming some or file and row, for images that neither tells of.
+    Raises InputError, naming some or file and row, for images that neither knows.
     """
     if not pairs_from:
         try:
-            return [layout.find_owner(image) for image in images]
+            return dataset.get_subjects(images)
         except InputError as error:
             raise InputError(f"{error}; --pairs-from TABLE pairs images of other names") from None
-    table = tables.read_table(pairs_from, ["image", "group", "side"], layout.spell)
+    table = tables.read_table(pairs_from, ["image", "group", "side"], dataset.normalize_id)
     sides = table["side"].str.lower()
-    bad = ~sides.isin(OTHER_SIDE) | (table["group"] == "")
-    if bad.any():
-        row, side = int(bad.argmax()), shorten(table["side"][bad.argmax()])
+    is_wrong = ~sides.isin(OTHER_SIDE) | (table["group"] == "")
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        side = shorten(table["side"][row])
         raise InputError(f"{pairs_from}, row {row + 2}: side {side!r} is not left or right, or the group is empty")
-    owners = dict(zip(table["image"], map(Owner, table["group"], sides), strict=True))
-    tables.check_same_images(images, [image for image in images if image in owners], "the scores", pairs_from)
-    return [owners[image] for image in images]
+    subjects = dict(zip(table["image"], map(Subject, table["group"], sides), strict=True))
+    tables.check_same_images(images, [image for image in images if image in subjects], "the scores", pairs_from)
+    return [subjects[image] for image in images]
 
 
-def pair_eyes(owners: Sequence[Owner], scores: np.ndarray) -> Pairs:
-    """Pair each image with the patient's other eye, whatever the order of the rows: owners of n images, (n, k) scores.
+def pair_eyes(subjects: Sequence[Subject], scores: np.ndarray) -> Pairs:
+    """Pair each image with the patient's other eye, whatever the order of the rows: n subjects, (n, k) scores.
 
     If the other side has several pictures, the fellow is their mean; if it has none (one eye only, or the fellow was
     rejected), an image is its own fellow, even if there are further pictures of the same eye.
     """
     rows_of: dict[tuple[str, str | None], list[int]] = {}
-    for row, owner in enumerate(owners):
-        rows_of.setdefault((owner.group, owner.side), []).append(row)
+    for row, subject in enumerate(subjects):
+        rows_of.setdefault((subject.patient, subject.side), []).append(row)
     fellow = np.empty_like(scores)
-    for row, owner in enumerate(owners):
-        fellow[row] = scores[rows_of.get((owner.group, OTHER_SIDE.get(owner.side)), [row])].mean(axis=0)
+    for row, subject in enumerate(subjects):
+        fellow_rows = rows_of.get((subject.patient, OTHER_SIDE.get(subject.side)), [row])
+        fellow[row] = scores[fellow_rows].mean(axis=0)
     return Pairs(scores, fellow)
 
 
-def cross_fit(pairs: Pairs, groups: Sequence[str], levels: np.ndarray, fit: Fit) -> np.ndarray:
-    """Return each image's scores, (n, k), by what was fitted without its group; `levels` are the true ones."""
-    n_folds = min(N_FOLDS, len(set(groups)))
-    folds = assign_folds(groups, levels, n_folds, SEED)
+def cross_fit(pairs: Pairs, patients: Sequence[str], levels: np.ndarray, fit: Fit) -> np.ndarray:
+    """Return each image's scores, (n, k), by what was fitted without its patient; `levels` are the true ones."""
+    n_folds = min(N_FOLDS, len(set(patients)))
+    folds = assign_folds(patients, levels, n_folds, SEED)
     scores = np.empty_like(pairs.own)
     for fold in range(n_folds):
         is_held = folds == fold

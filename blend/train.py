@@ -3,25 +3,30 @@
 Tells what it is worth, cross-fitted by patient.
 """
 
-import argparse
+from __future__ import annotations
+
+import functools
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blend import explicit
-from blend.pairs import N_FOLDS, SEED, cross_fit, pair_eyes, read_owners
+from blend.explicit import Work
+from blend.pairs import N_FOLDS, SEED, cross_fit, pair_eyes, read_subjects
 from dr.metrics.agreement import expect_levels
 from dr.metrics.calibration import measure_log_loss
-from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of, write_scores
-from dr.tasks.task import find_prior, name_columns
+from dr.scores import NORMALIZE_HINT, match_targets, read_scores, write_scores
+from dr.tasks.task import Task
 from preprocess.cache import manifest
 from preprocess.command import cli, process
-from preprocess.dataset.dataset import Layout, Task
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "blend.train"
 VERSION = 2  # of what this stage computes; a change refits every cache's blend
@@ -32,67 +37,89 @@ OUT_OF_FOLD = ("out_of_fold.csv", "linear_out_of_fold.csv")  # by the method cho
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_parser(NAME, __doc__, "--data data --cache cache")
     parser.add_argument("--method", choices=METHODS, help="what to blend with: small networks, or a fixed weight")
-    given = {"scores": "scores of labelled images", "labels": "their levels", "out": "checkpoint to write"}
-    extras = ("known-only", "normalize", "pairs-from")
-    explicit.run(NAME, parser, argv, given, extras, train, train_cached)
+    explicit_files = {"scores": "scores of labelled images", "labels": "their levels", "out": "checkpoint to write"}
+    options = explicit.parse(NAME, parser, argv, explicit_files, ("known-only", "normalize", "pairs-from"))
+    explicit.run(NAME, options, train_on_files, train_in_cache)
 
 
-def train_cached(options: argparse.Namespace, layout: Layout) -> str:
+def train_on_files(work: Work) -> str:
+    """Fit a blend to the tables that the options name."""
+    options = work.options
+    labels = work.dataset.read_labels(options.labels, options.known_only)
+    return train(work, options.scores, labels, options.labels, options.out)
+
+
+def train_in_cache(work: Work) -> str:
     """Fit the blend in the cache if that is not done yet."""
-    folder = options.cache / "blend" / "train"
-    scores, labels = options.cache / "dr" / "scores_valid.csv", options.data / layout.labels["train"]
+    folder = work.options.cache / "blend" / "train"
+    scores = work.options.cache / "dr" / "scores_valid.csv"
     if not scores.exists():
         raise InputError(f"{scores}: no such file; run python -m dr.predict first")
-    parameters = {"version": VERSION, "method": options.method, "n_folds": N_FOLDS, "seed": SEED}
-    inputs = {"scores_valid": files.hash_file(scores), "labels": files.hash_file(labels)}
-    fit = partial(train, options, layout, scores, labels, folder / "model.pt", folder)
+    levels = work.dataset.get_targets("train")
+    labels_from = work.dataset.target_sources["train"]
+    parameters = {"version": VERSION, "method": work.options.method, "n_folds": N_FOLDS, "seed": SEED}
+    inputs = {"scores_valid": files.hash_file(scores), "labels": files.hash_text(levels.to_json())}
+
+    def fit() -> str:
+        return train(work, scores, levels, labels_from, folder / "model.pt", folder)
+
     return manifest.renew(folder, NAME, parameters, inputs, ("model.pt", *OUT_OF_FOLD), fit)
 
 
 def train(
-    options: argparse.Namespace, layout: Layout, scores_from: Path, labels_from: Path, out: Path,
-    folder: Path | None = None,
-) -> str:  # fmt: skip
-    """Fit a blend to files, write its checkpoint, return one line on what it is worth.
+    work: Work, scores_from: Path, labels: pd.Series, labels_from: Path, out: Path, folder: Path | None = None
+) -> str:
+    """Fit a blend to a table of scores, write its checkpoint, return one line on what it gains.
 
     With a folder, the scores of each image by blends fitted without its patient go there, see OUT_OF_FOLD.
     """
-    from blend import mlp  # torch takes a second and a half; who is cached does not wait for it
+    from blend import mlp  # imported late: it needs torch
 
-    table = read_scores(scores_from, layout.task, options.normalize, layout.spell, NORMALIZE_HINT)
-    known = read_targets_of(table.index, scores_from, labels_from, layout, options.known_only)
-    images, scores, levels = list(known.index), table.loc[known.index].to_numpy(), known.to_numpy()
-    owners = read_owners(images, layout, options.pairs_from)
-    groups, pairs = [owner.group for owner in owners], pair_eyes(owners, scores)
-    if len(set(groups)) < 2:
+    options = work.options
+    table = read_scores(scores_from, work.task, options.normalize, work.dataset.normalize_id, NORMALIZE_HINT)
+    known = match_targets(table.index, scores_from, labels, labels_from, options.known_only)
+    images = list(known.index)
+    scores = table.loc[known.index].to_numpy()
+    levels = known.to_numpy()
+    subjects = read_subjects(images, work.dataset, options.pairs_from)
+    patients = [subject.patient for subject in subjects]
+    if len(set(patients)) < 2:
         raise InputError(f"{scores_from}: one patient only; a blend is judged on other patients than it was fitted to")
-    warn_of_columns(scores, levels, layout.task, scores_from)
-    blended = {
-        name: cross_fit(pairs, groups, levels, partial(mlp.fit_predictor, method=name, seed=SEED))
-        for name in ("linear", options.method)
-    }
+    warn_of_columns(scores, levels, work.task, scores_from)
+    pairs = pair_eyes(subjects, scores)
+    blended: dict[str, np.ndarray] = {}
+    for method in dict.fromkeys(("linear", options.method)):
+        fit = functools.partial(mlp.fit_predictor, method=method, seed=SEED)
+        blended[method] = cross_fit(pairs, patients, levels, fit)
     if folder:
-        for name, which in zip(OUT_OF_FOLD, (options.method, "linear"), strict=True):
-            write_scores(folder / name, images, blended[which], layout.task)
+        for name, method in zip(OUT_OF_FOLD, (options.method, "linear"), strict=True):
+            write_scores(folder / name, images, blended[method], work.task)
     blend = mlp.fit_blend(pairs, levels, options.method, SEED)
     mlp.save_blend(out, blend)
-    worth = ", ".join(  # the squared error of the expected level: the kappa hangs on it
-        f"{name} {measure_log_loss(kind, levels):.4f} {((expect_levels(kind) - levels) ** 2).mean():.4f}"
-        for name, kind in {"raw": scores, **blended}.items()
-    )
-    fitted = f"{len(images)} images, fellow's weight {blend.fellow_weight:.2f}"
-    fitted += "" if pairs.is_pair.any() else " (none of these eyes has a fellow)"
-    fitted += f"; {len(table) - len(images)} without a known level left out" if options.known_only else ""
-    return f"{fitted}; cross-fitted log loss and squared error: {worth}"
+    parts = [f"{len(images)} images, fellow's weight {blend.fellow_weight:.2f}"]
+    if not pairs.is_pair.any():
+        parts[0] += " (none of these eyes has a fellow)"
+    if options.known_only:
+        parts.append(f"{len(table) - len(images)} without a known level left out")
+    figures = ", ".join(describe_figures(name, part, levels) for name, part in {"raw": scores, **blended}.items())
+    parts.append(f"cross-fitted log loss and squared error: {figures}")
+    return "; ".join(parts)
+
+
+def describe_figures(name: str, scores: np.ndarray, levels: np.ndarray) -> str:
+    """Return log loss and squared error of the expected level, on which the kappa depends, of (n, k) scores."""
+    squared_error = ((expect_levels(scores) - levels) ** 2).mean()
+    return f"{name} {measure_log_loss(scores, levels):.4f} {squared_error:.4f}"
 
 
 def warn_of_columns(scores: np.ndarray, levels: np.ndarray, task: Task, scores_from: Path) -> None:
     """Say on stderr that scores are worse than none: (n, k) scores, (n,) levels."""
-    loss, prior = measure_log_loss(scores, levels), find_prior(task, levels)
+    loss = measure_log_loss(scores, levels)
+    prior = task.find_prior(levels)
     guessed = measure_log_loss(np.tile(prior, (len(levels), 1)), levels)
     if loss > guessed:
         worse = f"log loss {loss:.4f}, worse than guessing each level by its frequency, {guessed:.4f}"
-        columns = ", ".join(name_columns(task))
+        columns = ", ".join(task.columns)
         print(f"warning: {scores_from}: {worse}; are {columns} in the order of the levels?", file=sys.stderr)
 
 

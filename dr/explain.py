@@ -5,60 +5,27 @@ come from the camera; the cache need not know them. Not a medical device.
 """
 
 import argparse
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from dr import out_of_distribution
 from dr.machine import workers
-from dr.tasks.task import decide_alone
-from dr.training import checkpoint, runs, settings
+from dr.tasks.task import Task
+from dr.training import checkpoint as checkpoints
+from dr.training import runs, settings
 from dr.training.checkpoint import Checkpoint
 from preprocess.command import cli, pipeline, process, progress
-from preprocess.dataset.dataset import TARGETS, Owner, Task
 from preprocess.disk import files
-from preprocess.disk.errors import InputError, Unusable
-from preprocess.picture import outline, photograph, square
-from preprocess.picture.disc import Disc
+from preprocess.disk.errors import InputError, Unusable, check_refused
+from preprocess.picture import photograph
+from preprocess.picture.square import make_square
 
 LAYERS = ("fine", "last")  # those of dr.nets.heat, which needs torch
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 92)
 SUFFIX = "_heat.jpeg"
-UNLIKE = "unlike what the net was trained on"
-UNKNOWN = "what the net was trained on looks like is not known: too few images"
-NOBODY = Owner("")  # whose eye a photograph shows does not matter where its fellow is not asked
-
-
-def show(path: Path) -> str:
-    """Return a path that can be printed, whatever bytes the file system holds."""
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def check_refused(reasons: Mapping[str, str], n_done: int) -> None:
-    """Raise InputError if photographs were refused, name -> reason; all others, so many, have been dealt with."""
-    if reasons:
-        name, reason = next(iter(reasons.items()))
-        counted = f"{len(reasons)} photograph{'s are' if len(reasons) > 1 else ' is'} refused"
-        rest = f"; {n_done} done" if n_done else ""
-        raise InputError(f"{counted} ({name}: {reason}){rest}")
-
-
-def add_strict_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--strict`."""
-    parser.add_argument("--strict", action="store_true", help=f"refuse photographs that are {UNLIKE}; else it is said")
-
-
-def is_unlike(unlikeness: float | None) -> bool:
-    """Tell whether a photograph lies farther from what a net learned from than a new one may; not if it is unknown."""
-    return unlikeness is not None and not unlikeness <= 1
-
-
-def check_like(unlikeness: float | None, is_strict: bool) -> None:
-    """Raise Unusable if `--strict` refuses a photograph."""
-    if is_strict and is_unlike(unlikeness):
-        raise Unusable(f"{UNLIKE}: {unlikeness:.1f} times as far from it as new ones of its kind may lie")
 
 
 def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
@@ -66,16 +33,16 @@ def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
     not know the level to explain, or what is to be refused.
     """
     if options.checkpoint:
-        of = checkpoint.read(options.checkpoint)
+        checkpoint = checkpoints.read(options.checkpoint)
     else:
         trained = runs.read_trained(options.cache, options.run)
-        of = runs.read_checkpoint(trained, max(trained.checkpoints))
-    last = len(of.task.names) - 1
+        checkpoint = runs.read_checkpoint(trained, max(trained.checkpoints))
+    last = len(checkpoint.task.names) - 1
     if options.level is not None and options.level > last:
-        raise InputError(f"--level {options.level}: the net's last {TARGETS[of.task.kind]} is {last}")
-    if options.strict and not of.likeness:
-        raise InputError(f"--strict: {UNKNOWN}")
-    return of
+        raise InputError(f"--level {options.level}: the net's last {checkpoint.task.target} is {last}")
+    if options.strict and not checkpoint.likeness:
+        raise InputError(f"--strict: {out_of_distribution.UNKNOWN}")
+    return checkpoint
 
 
 def choose_targets(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -89,40 +56,42 @@ def choose_targets(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
 
 
 def explain(options: argparse.Namespace) -> None:
-    """Write the picture of each photograph, say what the net thinks of it, and name at last those that are refused."""
+    """Write the picture of each photograph, say what the net scores it, and name those refused at the end."""
     targets = choose_targets(options.images, options.out)
-    of = read_checkpoint(options)
+    checkpoint = read_checkpoint(options)
     workers.let_waiting_threads_sleep()
-    # Torch takes a second and a half: whoever has mistyped something does not wait for it.
+    # Imported late: whoever has mistyped something does not wait for torch.
+    from dr import look
     from dr.machine.device import choose_device
     from dr.nets import heat
-    from dr.squares import crops, store
     from dr.training import distribution, views
 
-    on = choose_device(options.device)
-    net, reasons = views.put_net(of, on), {}
+    net = views.put_net(checkpoint, choose_device(options.device))
+    task = checkpoint.task
+    reasons: dict[str, str] = {}
     for path, target in targets.items():
+        shown = files.show_path(path)
         try:
-            made = square.make_square(path, of.making)
-            unlikeness = distribution.measure(of, made)
-            check_like(unlikeness, options.strict)
+            square = make_square(path, checkpoint.making)
+            distance = distribution.measure(checkpoint, square)
+            out_of_distribution.check_inside(distance, options.strict)
         except Unusable as error:
-            reasons[show(path)] = str(error)
-            print(f"{show(path)}: refused: {error}", flush=True)
+            reasons[shown] = str(error)
+            print(f"{shown}: refused: {error}", flush=True)
             continue
-        squares = store.gather([NOBODY], [made], of.mean, of.std)
         with progress.tracking(1, "scoring", is_shown=False) as bar:
-            scores = views.score_views(net, of, squares, 1, 1, bar)[0, 0]
-        explained = int(decide_alone(of.task, scores[None])[0]) if options.level is None else options.level
-        centers = crops.cut_centers(squares, net.image_px).to(on)
-        (seen,) = heat.map_heat(net, centers, np.array([explained]), options.layer)
+            squares = look.gather_one(checkpoint, square)
+            scores = views.score_views(net, checkpoint, squares, 1, 1, bar)[0, 0]
+        output = int(task.decide(scores[None])[0]) if options.level is None else options.level
         rgb, _ = photograph.decode(path, photograph.MAX_PIXELS)  # never reduced
-        placed = undo_crop(seen, made.disc, of.making, rgb.shape[:2])
-        write_jpeg(target, heat.blend_heat(rgb, placed))
-        said = describe_thought(of.task, scores, explained, seen.any(), unlikeness)
-        print(f"{show(path)}: {said} -> {show(target)}", flush=True)
-    if not of.likeness:
-        print(UNKNOWN)
+        seen = look.see_photograph(
+            net, checkpoint, square, look.Asked(options.layer, np.array([output])), shape=rgb.shape
+        )
+        write_jpeg(target, heat.blend_heat(rgb, seen.placed[0]))
+        text = describe_scores(task, scores, output, has_heat=bool(seen.maps.any()), distance=distance)
+        print(f"{shown}: {text} -> {files.show_path(target)}", flush=True)
+    if not checkpoint.likeness:
+        print(out_of_distribution.UNKNOWN)
     print(pipeline.NOTICE)
     check_refused(reasons, len(targets) - len(reasons))
 
@@ -135,37 +104,17 @@ def write_jpeg(target: Path, rgb: np.ndarray) -> None:
     files.write_bytes(target, jpeg.tobytes())
 
 
-def describe_thought(task: Task, scores: np.ndarray, target: int, is_backed: bool, unlikeness: float | None) -> str:
-    """Return what the net thinks of a photograph: its scores (k,), and the target explained, for which places speak."""
-    believed = int(decide_alone(task, scores[None])[0])
-    if task.kind == "levels":
-        explained, other = f"level {target}", f"nearest to the mean {believed}"
-    else:
-        explained, other = task.names[target], f"likeliest {task.names[believed]}"
-    parts = [f"{explained} ({scores[target]:.0%} by this net)"]
-    if target != believed:
-        parts.append(f"{other} ({scores[believed]:.0%})")
-    if not is_backed:
+def describe_scores(task: Task, scores: np.ndarray, output: int, has_heat: bool, distance: float | None) -> str:
+    """Return what a net scores a photograph, (k,), and which output is explained, if anything speaks for it."""
+    decided = int(task.decide(scores[None])[0])
+    parts = [f"{task.name_output(output)} ({scores[output]:.0%} by this net)"]
+    if output != decided:
+        parts.append(f"{task.name_decision(decided)} ({scores[decided]:.0%})")
+    if not has_heat:
         parts.append("for which nothing speaks")
-    if is_unlike(unlikeness):
-        parts.append(UNLIKE)
+    if out_of_distribution.is_outside(distance):
+        parts.append(out_of_distribution.OUTSIDE)
     return ", ".join(parts)
-
-
-def undo_crop(heat: np.ndarray, disc: Disc, making: square.Making, shape: tuple[int, int]) -> np.ndarray:
-    """Return the heat, (crop_px, crop_px), of the middle of a square, which the disc fills, where it lies in the
-    photograph, whose `shape` is (h, w) and whose pixels the disc is in; 0 where no net looked.
-    """
-    shown = outline.find_diameters(disc, outline.SHAPES[making.crop])
-    step_x, step_y = (diameter / making.size_px for diameter in shown)  # pixels of the photograph per square's pixel
-    corner = (making.size_px - len(heat)) // 2 - (making.size_px - 1) / 2  # of the heat, from the square's middle
-    matrix = np.array([[step_x, 0, disc.center_x + step_x * corner], [0, step_y, disc.center_y + step_y * corner]])
-    placed = cv2.warpAffine(heat, matrix, shape[::-1], flags=cv2.INTER_LINEAR)
-    if outline.SHAPES[making.crop] != "ellipse":
-        return placed
-    columns = (np.arange(shape[1], dtype=np.float32) - disc.center_x) / disc.semi_axis_x
-    rows = (np.arange(shape[0], dtype=np.float32) - disc.center_y) / disc.semi_axis_y
-    return np.where(columns**2 + rows[:, None] ** 2 <= 1, placed, 0)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -177,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
     parser.add_argument("--level", type=cli.whole(0), help="level to explain (the one nearest to the mean), "
                         "or the number of a class or finding in their order (the likeliest)")  # fmt: skip
-    add_strict_option(parser)
+    out_of_distribution.add_strict_option(parser)
     parser.add_argument("--layer", choices=LAYERS, default="fine", help="fine: an earlier convolution, which shows "
                         "single spots; last: the last one, coarse, Grad-CAM proper")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("heat"), help="folder for the pictures")

@@ -17,13 +17,12 @@ import numpy as np
 
 from dr.metrics import bootstrap
 from dr.metrics.bootstrap import Estimate
-from dr.scores import read_scores, read_targets_of
-from dr.tasks.task import draw_measures, name_columns
+from dr.scores import match_targets, read_scores
+from dr.tasks.task import Task
 from dr.training import runs, settings
 from dr.training.runs import Voter
 from preprocess.command import cli, pipeline, process
-from preprocess.dataset import find
-from preprocess.dataset.dataset import Task
+from preprocess.dataset import readers
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
@@ -64,12 +63,12 @@ def describe(voters: Sequence[Voter]) -> dict[str, Any]:
     return ({"eyes": eyes} if is_paired else {}) | {
         "notice": pipeline.NOTICE,
         "version": pipeline.VERSION,
-        "task": of.task._asdict(),
+        "task": of.task.describe(),
         "making": of.making._asdict(),
         "input": {"name": "squares", "dtype": "uint8", "shape": ["n", side, side, 3], "channels": "RGB", "holds":
                   "squares as preprocess.picture.square.make_square makes them, their lookup tables applied"},
         "output": {"name": "scores", "dtype": "float32", "shape": ["n", len(of.task.names)],
-                   "columns": name_columns(of.task)},
+                   "columns": of.task.columns},
         "nets": [runs.describe_voter(voter) for voter in voters],
     }  # fmt: skip
 
@@ -193,11 +192,12 @@ def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str,
     scores_from = runs.folder_of(options.cache, options.run) / "scores_valid.csv"
     if options.checkpoint or not scores_from.exists() or not options.data.is_dir():
         return {}, 0
-    layout = find.find_layout(options.data)
+    dataset = readers.read_dataset(options.data)
     scores = read_scores(scores_from, task)
-    targets = read_targets_of(scores.index, scores_from, options.data / layout.labels["train"], layout)
-    groups = [layout.find_owner(image).group for image in scores.index]
-    drawn = draw_measures(task, groups, scores.to_numpy(), targets.to_numpy())
+    known = dataset.get_targets("train")
+    targets = match_targets(scores.index, scores_from, known, dataset.target_sources["train"])
+    patients = dataset.get_patients(scores.index)
+    drawn = task.draw_measures(patients, scores.to_numpy(), targets.to_numpy())
     return {name: bootstrap.estimate_drawn(values) for name, values in drawn.items()}, len(scores)
 
 

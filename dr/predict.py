@@ -20,21 +20,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dr.machine import workers
-from dr.metrics import ranking
-from dr.scores import NUMBER_FORMAT, THRESHOLDS, read_scores, read_targets_of, write_scores
+from dr.scores import NUMBER_FORMAT, THRESHOLDS, match_targets, read_scores, write_scores
 from dr.squares import source
 from dr.squares.source import CachedSquares
-from dr.tasks.task import HEADLINES
+from dr.tasks.kinds import make_task
+from dr.tasks.task import Task
 from dr.training import runs, schedule, settings
 from dr.training.runs import Trained
 from preprocess.cache import manifest, rejected, stage
 from preprocess.command import cli, process, recipe
-from preprocess.dataset import find
-from preprocess.dataset.dataset import Layout, Task
+from preprocess.dataset import readers
+from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError
 
 VERSION = 2  # raise it when the same checkpoints give other scores
+
+
+class ScoreTable(NamedTuple):
+    """Scores (n, k) of images."""
+
+    images: list[str]
+    scores: np.ndarray
 
 
 class Split(NamedTuple):
@@ -45,64 +52,74 @@ class Split(NamedTuple):
     wanted: list[str]
 
 
-def predict(options: argparse.Namespace) -> None:
+def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
     """Bring the score tables of a run up to date."""
-    folder, layout = runs.folder_of(options.cache, options.run), find.find_layout(options.data)
+    folder = runs.folder_of(options.cache, options.run)
     trained = runs.read_trained(options.cache, options.run)
-    epochs = choose_epochs(options.epochs_averaged, trained, layout.task)
-    splits = [split for split in (find_valid(options, layout, trained), find_test(options, layout)) if split]
+    epochs = choose_epochs(options.epochs_averaged, trained, task)
+    splits = [split for split in (find_valid(options, dataset, task, trained), find_test(options, dataset)) if split]
     if not splits:
-        raise InputError(f"{options.data}: neither {layout.labels['train']} nor test photographs, so nothing to score")
+        named = dataset.target_sources["train"].name
+        raise InputError(f"{options.data}: neither {named} nor test photographs, so nothing to score")
     parameters = {"version": VERSION, "views": options.views, "epochs": epochs}
     digests = {f"epoch {epoch}": trained.checkpoints[epoch] for epoch in epochs}
     for split in splits:
-        digests |= split.squares.digests | {f"{split.name} images": files.hash_text(json.dumps(split.wanted))}
+        digests |= split.squares.digests
+        digests[f"{split.name} images"] = files.hash_text(json.dumps(split.wanted))
     if manifest.find_change(folder, parameters, digests) is None:
         print("dr.predict: cached")
         return
     (folder / "views").mkdir(exist_ok=True)
     files.remove_partials(folder)
-    found: dict[str, tuple[list[str], np.ndarray]] = {}
+    score_tables: dict[str, ScoreTable] = {}
     for split in splits:
         scores = score_split(options, trained, split, epochs)  # (n_epochs, n_views, n, k)
         prior = np.array(runs.read_checkpoint(trained, epochs[-1]).prior)
-        for name, own in (("scores", scores.mean(axis=(0, 1))), ("single", scores[-1, 0])):
-            filled = fill_rejected(split.squares.images, own, split.wanted, layout, prior)
-            found[f"{name}_{split.name}.csv"] = split.wanted, filled
-    write_tables(folder, options.data, layout, found, parameters, digests)
+        patients = dataset.get_patients(split.wanted)
+        for name, table in (("scores", scores.mean(axis=(0, 1))), ("single", scores[-1, 0])):
+            filled = fill_rejected(split.squares.images, table, split.wanted, patients, prior)
+            score_tables[f"{name}_{split.name}.csv"] = ScoreTable(split.wanted, filled)
+    write_tables(folder, dataset, task, score_tables, parameters, digests)
 
 
 def write_tables(
-    folder: Path, data: Path, layout: Layout, found: Mapping[str, tuple[list[str], np.ndarray]],
-    parameters: Mapping[str, Any], inputs: Mapping[str, str],
-) -> None:  # fmt: skip
-    """Write score tables, name -> images and their scores, of findings the thresholds, and the manifest of all."""
-    for name, (images, scores) in found.items():
-        write_scores(folder / name, images, scores, layout.task)
-    written = [*found, *write_thresholds(folder, data, layout)]
+    folder: Path,
+    dataset: DataSet,
+    task: Task,
+    score_tables: Mapping[str, ScoreTable],
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> None:
+    """Write score tables, by name, the thresholds where the task has some, and the manifest of all."""
+    written = list(score_tables)
+    for name, table in score_tables.items():
+        write_scores(folder / name, table.images, table.scores, task)
+    if write_thresholds(folder, dataset, task):
+        written.append(THRESHOLDS)
     outputs = {name: files.hash_file(folder / name) for name in written}
     manifest.write_manifest(folder, "dr.predict", parameters, inputs, outputs)
 
 
-def write_thresholds(folder: Path, data: Path, layout: Layout) -> list[str]:
-    """Write the threshold of each finding by the scores of the images held out, as far as there are some; return the
-    table's name. One that cannot be chosen, for want of images that have the finding, is left empty.
+def write_thresholds(folder: Path, dataset: DataSet, task: Task) -> bool:
+    """Write the threshold of each finding by the scores of the images held out; return whether there are any.
+
+    A threshold that cannot be chosen, for want of images that have the finding, is left empty.
     """
-    scores_from, labels_from = folder / "scores_valid.csv", data / layout.labels["train"]
-    if layout.task.kind != "findings" or not (scores_from.exists() and labels_from.exists()):
-        return []
-    scores = read_scores(scores_from, layout.task)
-    targets = read_targets_of(scores.index, scores_from, labels_from, layout).to_numpy()
-    chosen = ranking.measure_each(ranking.choose_threshold, scores.to_numpy(), targets)
-    told = ["" if np.isnan(threshold) else NUMBER_FORMAT % threshold for threshold in chosen]
-    tables.write_rows(folder / THRESHOLDS, ["finding", "threshold"], zip(layout.task.names, told, strict=True))
-    return [THRESHOLDS]
+    scores_from = folder / "scores_valid.csv"
+    if not (task.has_thresholds and scores_from.exists() and dataset.has_targets("train")):
+        return False
+    scores = read_scores(scores_from, task)
+    targets = match_targets(scores.index, scores_from, dataset.get_targets("train"), dataset.target_sources["train"])
+    thresholds = task.choose_thresholds(scores.to_numpy(), targets.to_numpy())
+    texts = ["" if np.isnan(threshold) else NUMBER_FORMAT % threshold for threshold in thresholds]
+    tables.write_rows(folder / THRESHOLDS, ["finding", "threshold"], zip(task.names, texts, strict=True))
+    return True
 
 
 def choose_epochs(text: str, trained: Trained, task: Task) -> list[int]:
     """Return the epochs that `last:N`, `best`, or `8,9,10` names. Raises InputError for one that is not kept."""
     if text.startswith("best"):
-        figure = text.partition(":")[2] or HEADLINES[task.kind][0]
+        figure = text.partition(":")[2] or task.headline
         wanted = [schedule.find_best(runs.read_figures(trained.folder), figure)]
     elif text.startswith("last:"):
         newest = max(trained.checkpoints)
@@ -116,13 +133,12 @@ def choose_epochs(text: str, trained: Trained, task: Task) -> list[int]:
     return wanted
 
 
-def find_valid(options: argparse.Namespace, layout: Layout, trained: Trained) -> Split | None:
+def find_valid(options: argparse.Namespace, dataset: DataSet, task: Task, trained: Trained) -> Split | None:
     """Return the validation fold, None if there are no labels. Raises InputError if the net was trained on others."""
-    labels = options.data / layout.labels["train"]
-    if not labels.exists():
-        print(f"dr.predict: no {labels}, so the validation fold is not scored")
+    if not dataset.has_targets("train"):
+        print(f"dr.predict: no {dataset.target_sources['train']}, so the validation fold is not scored")
         return None
-    training_set = source.read_training_set(options.data, options.cache)
+    training_set = source.read_training_set(dataset, task, options.cache)
     change = manifest.describe_change(trained.inputs, training_set.digests)
     if change:
         raise InputError(f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again")
@@ -131,18 +147,18 @@ def find_valid(options: argparse.Namespace, layout: Layout, trained: Trained) ->
     return Split("valid", squares, squares.images)
 
 
-def find_test(options: argparse.Namespace, layout: Layout) -> Split | None:
+def find_test(options: argparse.Namespace, dataset: DataSet) -> Split | None:
     """Return the test set, None if there is none: its photographs, and what the cache holds of it. Raises InputError
     if images have no square, unless they are rejected and the user allowed it.
     """
-    listed = layout.list_images(options.data, "test").paths
+    listed = dataset.list_paths("test")
     if not manifest.has_output(options.cache / "resize", "test"):
         if not listed:
             return None
         raise InputError(f"{options.cache}/resize: holds no test; run python -m preprocess first")
     if not listed:
         print(f"dr.predict: no test images in {options.data}: the test set is what {options.cache} holds")
-    squares = source.read_squares(options.cache, "test", layout)
+    squares = source.read_squares(options.cache, "test", dataset)
     wanted = tables.sort_images({*listed, *squares.paths})
     reasons = rejected.read_reasons(options.cache, "test")
     missing = [image for image in wanted if image not in squares.paths]
@@ -179,49 +195,61 @@ def score_split(options: argparse.Namespace, trained: Trained, split: Split, epo
 
 
 def fill_rejected(
-    images: Sequence[str], scores: np.ndarray, wanted: Sequence[str], layout: Layout, prior: np.ndarray
+    images: Sequence[str], scores: np.ndarray, wanted: Sequence[str], patients: Sequence[str], prior: np.ndarray
 ) -> np.ndarray:
-    """Return scores (n, k) of all wanted images: one without any gets the mean of its group's, else the prior, (k,)."""
+    """Return scores (n, k) of all wanted images, of whose patients `patients` has one each.
+
+    An image without scores gets the mean of its patient's, else the prior, (k,).
+    """
     import pandas as pd
 
     every = pd.DataFrame(scores, list(images)).reindex(list(wanted))
-    means = every.groupby(find.find_groups(layout, wanted)).transform("mean")
+    means = every.groupby(np.array(patients, dtype=object)).transform("mean")
     return every.fillna(means).fillna(dict(enumerate(prior))).to_numpy()
 
 
-def average_runs(data: Path, cache: Path, run: str | None, names: Sequence[str | None], layout: Layout) -> None:
-    """Write the mean of the score tables of several runs as those of `run`, which has no net itself.
+def average_runs(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
+    """Write the mean of the score tables of several runs as those of `--run`, which has no net itself.
 
-    A name may be the path of another cache, or of a run's folder in one. Of the validation folds it has each image by
-    the nets that held it out: they have the same images, or none in common. Raises InputError, naming some, if tables
-    have only part of their images in common.
+    A name may be the path of another cache, or of a run's folder in one. The mean has each image of the validation
+    folds by the nets that held it out: they have the same images, or none in common. Raises InputError, naming some,
+    if tables have only part of their images in common.
     """
-    names, folder = [find_way(cache, name) for name in names], runs.folder_of(cache, run)
-    folders, titles = [runs.folder_of(cache, name) for name in names], [name or settings.ORDINARY for name in names]
+    cache = options.cache
+    folder = runs.folder_of(cache, options.run)
+    names = [find_way(cache, name) for name in options.average]
+    folders = [runs.folder_of(cache, name) for name in names]
+    titles = [name or settings.ORDINARY for name in names]
     if (folder / "epochs").exists():
         raise InputError(f"{folder}: holds a net of its own; give the mean another name by --run")
-    places = [place.resolve() for place in folders]
-    if repeated := [title for title, place in zip(titles, places, strict=True) if places.count(place) > 1]:
+    resolved = [source_folder.resolve() for source_folder in folders]
+    repeated = [title for title, path in zip(titles, resolved, strict=True) if resolved.count(path) > 1]
+    if repeated:
         raise InputError(f"--average: {repeated[0]} comes twice")
-    import pandas as pd
-
-    means: dict[str, tuple[list[str], np.ndarray]] = {}
+    means: dict[str, ScoreTable] = {}
     inputs: dict[str, str] = {}
     for table in ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv"):
-        paths = [source / table for source in folders]
+        paths = [source_folder / table for source_folder in folders]
         if any(path.exists() for path in paths):
-            scores = {path: read_scores(path, layout.task) for path in paths}
-            for (path, own), (other_path, other) in itertools.combinations(scores.items(), 2):
-                if "test" in table or len(own.index.intersection(other.index)):
-                    tables.check_same_images(own.index, other.index, path, other_path)
-            mean = pd.concat(scores.values()).groupby("image").mean()
-            means[table] = list(mean.index), mean.to_numpy()
+            means[table] = average_tables(paths, task, have_same_images="test" in table)
             inputs |= {os.path.relpath(path, cache): files.hash_file(path) for path in paths}
     if not means:
         raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {titles[0]} first")
-    write_tables(folder, data, layout, means, {"average": list(names)}, inputs)
-    for table, (images, _) in means.items():
-        print(f"dr.predict: {table}: {len(images)} images, mean of {', '.join(titles)}")
+    write_tables(folder, dataset, task, means, {"average": names}, inputs)
+    for table, mean in means.items():
+        print(f"dr.predict: {table}: {len(mean.images)} images, mean of {', '.join(titles)}")
+
+
+def average_tables(paths: Sequence[Path], task: Task, have_same_images: bool) -> ScoreTable:
+    """Return the mean scores of each image of some tables, which have the same images, or none in common."""
+    import pandas as pd
+
+    scores = {path: read_scores(path, task) for path in paths}
+    for (path, table), (other_path, other) in itertools.combinations(scores.items(), 2):
+        if have_same_images or len(table.index.intersection(other.index)):
+            tables.check_same_images(table.index, other.index, path, other_path)
+    mean = pd.concat(scores.values()).groupby("image").mean()
+    return ScoreTable(list(mean.index), mean.to_numpy())
 
 
 def find_way(cache: Path, name: str | None) -> str | None:
@@ -253,12 +281,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "another cache, whose squares may be others, or the folder of a run in one")  # fmt: skip
     cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "dr.predict")
+    dataset = readers.open_dataset(options)
+    task = make_task(dataset.question)
     with stage.working(options.cache, "dr.predict", [runs.folder_of(options.cache, options.run)]):
         if options.average:
-            layout = find.find_layout(options.data)
-            average_runs(options.data, options.cache, options.run, options.average, layout)
+            average_runs(options, dataset, task)
         else:
-            predict(options)
+            predict(options, dataset, task)
 
 
 if __name__ == "__main__":

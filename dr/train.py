@@ -11,23 +11,31 @@ from pathlib import Path
 
 from dr.machine import workers
 from dr.squares import source
-from dr.tasks.task import HEADLINES
+from dr.tasks.kinds import make_task
 from dr.training import runs, schedule, settings
 from dr.training.runs import Start
 from dr.training.settings import Settings
 from preprocess.cache import manifest, stage
 from preprocess.command import cli, process
-from preprocess.dataset import find
+from preprocess.dataset import readers
+from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
 KEPT_EPOCHS = 10  # checkpoints of 7.4 MB; prediction averages the last five
 
 
-def train(options: argparse.Namespace, wanted: Settings) -> None:
+def check(options: argparse.Namespace, dataset: DataSet) -> None:
+    """Raise InputError for settings that have no meaning for what the data set asks."""
+    make_task(dataset.question).check_settings(options)
+
+
+def train(options: argparse.Namespace, wanted: Settings, dataset: DataSet) -> None:
     """Bring the epochs of a run up to date; under torchrun all train, the first process decides and writes."""
-    training_set, task = source.read_training_set(options.data, options.cache), find.find_layout(options.data).task
-    run, inputs = runs.folder_of(options.cache, options.run), training_set.digests
+    task = make_task(dataset.question)
+    training_set = source.read_training_set(dataset, task, options.cache)
+    inputs = training_set.digests
+    run = runs.folder_of(options.cache, options.run)
     pending = run / "pending" / runs.identify(vars(wanted), inputs)
     with workers.joined(options.device):
         start = workers.share(lambda: find_start(options, wanted, inputs, pending))
@@ -41,7 +49,7 @@ def train(options: argparse.Namespace, wanted: Settings) -> None:
         elif workers.rank() == 0:
             runs.begin(pending, start, vars(wanted), inputs)
     if workers.rank() == 0:  # the run has come to its end
-        figures = runs.keep_best(pending, HEADLINES[task.kind][0], options.keep)
+        figures = runs.keep_best(pending, task.headline, options.keep)
         digests = {f"{row['epoch']:04}.pt": row["checkpoint"] for row in figures}
         kept = {name: digest for name, digest in digests.items() if (pending / name).exists()}
         manifest.write_manifest(pending, "dr.train", vars(wanted), inputs, outputs=kept)
@@ -113,10 +121,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "instead of keeping it")  # fmt: skip
     settings.add_options(parser)
     options, wanted = settings.parse(parser, argv)
+    dataset = readers.open_dataset(options)
+    check(options, dataset)
     epochs = runs.folder_of(options.cache, options.run) / "epochs"
     is_first = workers.rank() == 0
     with stage.working(options.cache, "dr.train", [epochs]) if is_first else contextlib.nullcontext():
-        train(options, wanted)
+        train(options, wanted, dataset)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 They promise the highest quadratic weighted kappa; it tells how near to the proven optimum they are.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from blend import explicit
+from blend.explicit import Work
 from dr.metrics.agreement import quadratic_weighted_kappa, round_levels
-from dr.scores import NORMALIZE_HINT, read_scores, read_targets_of
+from dr.scores import NORMALIZE_HINT, match_targets, read_scores
 from kappa import anneal, exact
 from kappa.proxy import expected_kappa
 from preprocess.cache import manifest
 from preprocess.command import cli, process
-from preprocess.dataset.dataset import Layout
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError
 
@@ -28,61 +27,88 @@ SEED = 0
 
 
 class Decision(NamedTuple):
+    """The levels that a method chooses."""
+
     levels: np.ndarray  # (n,) int64
     acceptance: float | None = None  # the share of moves that annealing accepted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_parser(NAME, __doc__, "--data data --cache cache --method exact")
-    parser.add_argument("--method", choices=METHODS, help="anneal the labels; take the exact optimum; round the mean "
-                        "level; or the likeliest level")  # fmt: skip
-    given = {"scores": "scores to decide on", "out": "levels to write"}
-    explicit.run(NAME, parser, argv, given, ["normalize"], assign, assign_cached)
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        help="anneal the labels; take the exact optimum; round the mean level; or the likeliest level",
+    )
+    explicit_files = {"scores": "scores to decide on", "out": "levels to write"}
+    options = explicit.parse(NAME, parser, argv, explicit_files, ["normalize"])
+    explicit.run(NAME, options, assign_on_files, assign_in_cache)
 
 
-def assign_cached(options: argparse.Namespace, layout: Layout) -> str:
+def assign_on_files(work: Work) -> str:
+    """Assign levels to the scores that the options name."""
+    return assign(work, work.options.scores, work.options.out)
+
+
+def assign_in_cache(work: Work) -> str:
     """Assign levels in the cache if that is not done yet.
 
-    It tells how good the method is on the validation fold, too, whose blended scores are cross-fitted.
+    The line says how good the method is on the validation fold as well, whose blended scores are cross-fitted.
     """
-    folder, scores_from = options.cache / "kappa", options.cache / "blend" / "scores_test.csv"
-    valid_from, labels_from = scores_from.with_name("scores_valid.csv"), options.data / layout.labels["train"]
+    folder = work.options.cache / "kappa"
+    scores_from = work.options.cache / "blend" / "scores_test.csv"
+    valid_from = scores_from.with_name("scores_valid.csv")
     if not scores_from.exists():
         raise InputError(f"{scores_from}: no such file; run python -m blend.predict first, or is there no test set?")
 
     def make() -> str:
-        summary = assign(options, layout, scores_from, folder / "levels_test.csv")
-        if not (valid_from.exists() and labels_from.exists()):
-            return summary
-        table = read_scores(valid_from, layout.task)
-        true = read_targets_of(table.index, valid_from, labels_from, layout).to_numpy()
-        scores = table.to_numpy()
-        levels = decide(scores, options.method).levels
-        kappa = quadratic_weighted_kappa(true, levels, scores.shape[1])
-        return f"{summary}; validation fold: QWK {kappa:.4f}, proxy {expected_kappa(scores, levels):.4f}"
+        summary = assign(work, scores_from, folder / "levels_test.csv")
+        if valid_from.exists() and work.dataset.has_targets("train"):
+            summary += f"; {describe_validation(work, valid_from)}"
+        return summary
 
-    parameters, inputs = {"version": VERSION, "method": options.method}, {"scores_test": files.hash_file(scores_from)}
+    parameters = {"version": VERSION, "method": work.options.method}
+    inputs = {"scores_test": files.hash_file(scores_from)}
     return manifest.renew(folder, NAME, parameters, inputs, ["levels_test.csv"], make)
 
 
-def assign(options: argparse.Namespace, layout: Layout, scores_from: Path, out: Path) -> str:
-    """Read scores, write the levels a method gives them, and return one line on how good they are by the proxy."""
-    table = read_scores(scores_from, layout.task, options.normalize, layout.spell, NORMALIZE_HINT)
-    scores, method = table.to_numpy(), options.method
-    levels, acceptance = decide(scores, method)
-    tables.write_rows(out, ("image", "level"), zip(table.index, levels, strict=True))
-    proxy, optimum = (expected_kappa(scores, given) for given in (levels, exact.optimal_levels(scores)))
+def describe_validation(work: Work, scores_from: Path) -> str:
+    """Return how good the method is on the validation fold, whose levels are known."""
+    table = read_scores(scores_from, work.task)
+    labels_from = work.dataset.target_sources["train"]
+    known = match_targets(table.index, scores_from, work.dataset.get_targets("train"), labels_from)
+    scores = table.to_numpy()
+    levels = decide(scores, work.options.method).levels
+    kappa = quadratic_weighted_kappa(known.to_numpy(), levels, scores.shape[1])
+    return f"validation fold: QWK {kappa:.4f}, proxy {expected_kappa(scores, levels):.4f}"
+
+
+def assign(work: Work, scores_from: Path, out: Path) -> str:
+    """Read scores, write the levels that a method chooses, and return one line on how good these are by the proxy."""
+    method = work.options.method
+    normalize_id = work.dataset.normalize_id
+    table = read_scores(scores_from, work.task, work.options.normalize, normalize_id, NORMALIZE_HINT)
+    scores = table.to_numpy()
+    decision = decide(scores, method)
+    tables.write_rows(out, ("image", "level"), zip(table.index, decision.levels, strict=True))
+    proxy = expected_kappa(scores, decision.levels)
+    optimum = expected_kappa(scores, exact.optimal_levels(scores))
     line = f"{len(scores)} images by {method}: proxy {proxy:.6f}, optimum {optimum:.6f}, gap {optimum - proxy:.1e}"
-    return line if acceptance is None else f"{line}, acceptance {acceptance:.3f}"
+    if decision.acceptance is not None:
+        line += f", acceptance {decision.acceptance:.3f}"
+    return line
 
 
 def decide(scores: np.ndarray, method: str) -> Decision:
     """Return the levels that a method gives (n, k) scores."""
     if method == "anneal":
-        return Decision(*anneal.anneal_levels(scores, np.random.default_rng(SEED)))
+        levels, acceptance = anneal.anneal_levels(scores, np.random.default_rng(SEED))
+        return Decision(levels, acceptance)
     if method == "exact":
         return Decision(exact.optimal_levels(scores))
-    return Decision(round_levels(scores) if method == "round" else scores.argmax(axis=1))
+    if method == "round":
+        return Decision(round_levels(scores))
+    return Decision(scores.argmax(axis=1))
 
 
 if __name__ == "__main__":

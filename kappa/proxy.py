@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dr.metrics.agreement import check_levels, square_distances
-from dr.tasks.task import find_fault
+from dr.tasks.task import find_distribution_fault
 from preprocess.disk.errors import InputError
 
 
@@ -34,9 +34,9 @@ def expected_errors(scores: np.ndarray) -> Errors:
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 2 or not scores.size:
         raise InputError(f"scores of shape {scores.shape} are not (n images, k levels)")
-    fault = find_fault(scores)
+    fault = find_distribution_fault(scores)
     if fault:
-        raise InputError(f"scores[{fault[0]}]: {fault[1]}")
+        raise InputError(f"scores[{fault.row}]: {fault.reason}")
     distances = square_distances(scores.shape[1])
     return Errors(scores @ distances, scores.mean(axis=0) @ distances)
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from dr.metrics.agreement import count_pairs
 from dr.metrics.bootstrap import measure_step_gains
-from dr.scores import read_targets_of
+from dr.scores import match_targets
 from preprocess.command import cli, pipeline, process
-from preprocess.dataset import find
+from preprocess.dataset import kaggle
+from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk.errors import InputError
 
 
@@ -24,22 +25,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     import pandas as pd
 
-    layout = find.find_layout(Path())
-    given = layout.read_labels(options.levels)
+    given = kaggle.read_labels(options.levels)
     if given.empty:
         raise InputError(f"{options.levels}: holds no image")
-    true = read_targets_of(given.index, options.levels, options.labels, layout, options.known_only)
+    labels = kaggle.read_labels(options.labels, options.known_only)
+    true = match_targets(given.index, options.levels, labels, options.labels, options.known_only)
     try:
-        groups, of = list(find.find_groups(layout, true.index)), "patients"
+        groups = [kaggle.find_subject(image).patient for image in true.index]
+        grouped_by = "patients"
     except InputError:  # names of another kind
-        groups, of = list(true.index), "images, whose names tell of no patients"
-    levels, predicted = true.to_numpy(), given[true.index].to_numpy()
+        groups = list(true.index)
+        grouped_by = "images, whose names tell of no patients"
+    levels = true.to_numpy()
+    predicted = given[true.index].to_numpy()
     kappa, low, high = measure_step_gains(groups, levels, {"": predicted})[""].figure
     left_out = f", {len(given) - len(true)} without a known level left out" if options.known_only else ""
     print(f"kappa.score: {len(true)} images{left_out}")
-    print(f"  quadratic weighted kappa {kappa:.4f}, 95 % interval {low:.4f} to {high:.4f} over {len(set(groups))} {of}")
-    counts = pd.DataFrame(count_pairs(levels, predicted, len(layout.task.names))).map("{:,d}".format)
-    print(counts.rename_axis("true \\ given", axis=1).to_string(), pipeline.NOTICE, sep="\n")
+    interval = f"95 % interval {low:.4f} to {high:.4f} over {len(set(groups))} {grouped_by}"
+    print(f"  quadratic weighted kappa {kappa:.4f}, {interval}")
+    counts = count_pairs(levels, predicted, len(RETINOPATHY.names))
+    table = pd.DataFrame(counts).map("{:,d}".format).rename_axis("true \\ given", axis=1)
+    print(table.to_string())
+    print(pipeline.NOTICE)
     if kappa < 0:
         worse = f"kappa {kappa:.4f}, worse than levels drawn by lot"
         print(f"warning: {worse}; is column level of {options.levels} the one that is meant?", file=sys.stderr)

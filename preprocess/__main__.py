@@ -6,6 +6,7 @@ Photographs that cannot be used are listed in CACHE/rejected.csv with the reason
 from preprocess import crop, normalize, photographs, resize, standardize
 from preprocess.cache import manifest, rejected, stage
 from preprocess.command import cli, parallel, process, recipe
+from preprocess.dataset import readers
 
 STAGES = ("preprocess.crop", "preprocess.resize", "preprocess.normalize")  # that have options
 RENAMED = {"preprocess.crop.method": "crop", "preprocess.normalize.method": "normalize"}
@@ -19,10 +20,11 @@ def main(argv: list[str] | None = None) -> None:
     parallel.add_options(parser)
     cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, *STAGES, renamed=RENAMED)
+    dataset = readers.open_dataset(options)
     cache = options.cache
     with stage.working(cache, "preprocess", [cache / name for name in ("crop", "resize", "normalize", "standardize")]):
         workers = options.dask or options.jobs
-        reasons = photographs.update(options.data, cache, workers, method=options.crop, size_px=options.size_px)
+        reasons = photographs.update(dataset, cache, workers, method=options.crop, size_px=options.size_px)
         rejected.check_rejected(cache, reasons, options.allow_rejected)
         normalize.normalize(cache, options.normalize)
         if manifest.has_output(cache / "resize", "train"):

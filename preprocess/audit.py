@@ -7,7 +7,8 @@ learned from must not be what is judged by.
 import argparse
 import itertools
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,8 @@ import cv2
 import numpy as np
 
 from preprocess.command import cli, parallel, process
-from preprocess.dataset import find
-from preprocess.dataset.dataset import SPLITS
+from preprocess.dataset import readers
+from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import photograph
@@ -87,32 +88,50 @@ def stack_bits(readable: Sequence[Seen]) -> np.ndarray:
     return np.array([seen.bits for seen in readable], np.uint64).reshape(-1, 4)
 
 
-def audit(options: argparse.Namespace) -> None:
-    """Write the table, and tell how many there are of each kind."""
-    layout = find.find_layout(options.data)
-    of_part: dict[str, dict[str, Path]] = {}
-    for split in SPLITS:
-        for image, path in layout.list_images(options.data, split).paths.items():
-            part = "val" if split == "train" and image in layout.held_out else split
-            of_part.setdefault(part, {})[image] = path
-    if len(of_part) < 2:
-        raise InputError(f"{options.data}: photographs in {' '.join(of_part) or 'no folder'} only; nothing to compare")
-    parts: list[list[Seen]] = []
-    for part, paths in of_part.items():
-        tasks = {image: (path,) for image, path in paths.items()}
-        found = dict(parallel.map_parallel(look, tasks, options.jobs, f"audit {part}"))
-        parts.append([Seen(part, image, layout.find_owner(image).group, **found[image]) for image in paths])
-    rows, stream = [], files.summary_stream(options.out)
+def list_parts(dataset: DataSet) -> dict[str, dict[str, Path]]:
+    """Return the photographs that are learned from, held out by the data set, and tested by: part -> image -> path."""
+    parts: dict[str, dict[str, Path]] = {}
+    held_out = set(dataset.list_images("valid"))
+    for image, path in dataset.list_paths("train").items():
+        part = "val" if image in held_out else "train"
+        parts.setdefault(part, {})[image] = path
+    tested = dataset.list_paths("test")
+    if tested:
+        parts["test"] = tested
+    if len(parts) < 2:
+        raise InputError(f"{dataset.folder}: photographs in {' '.join(parts) or 'no folder'} only; nothing to compare")
+    return parts
+
+
+def look_at_part(dataset: DataSet, part: str, paths: Mapping[str, Path], jobs: int) -> list[Seen]:
+    """Return what is seen of each photograph of a part."""
+    tasks = {image: (path,) for image, path in paths.items()}
+    looks = dict(parallel.map_parallel(look, tasks, jobs, f"audit {part}"))
+    patients = dataset.get_patients(paths)
+    return [Seen(part, image, patient, **looks[image]) for image, patient in zip(paths, patients, strict=True)]
+
+
+def audit(options: argparse.Namespace, dataset: DataSet) -> None:
+    """Write the table, and say how many there are of each kind."""
+    parts = [look_at_part(dataset, part, paths, options.jobs) for part, paths in list_parts(dataset).items()]
+    stream = files.summary_stream(options.out)
+    rows: list[tuple[str, ...]] = []
     for one, other in itertools.combinations(parts, 2):
         shared = compare(one, other)
         rows += shared
-        counts = [sum(row[0] == what for row in shared) for what in ("same group", "identical", "near-identical")]
-        told = "{} patients in both, {} pairs of identical images, {} of near-identical ones".format(*counts)
-        print(f"preprocess.audit: {one[0].part} and {other[0].part}: {told}", file=stream)
+        n_kinds = Counter(row[0] for row in shared)
+        print(
+            f"preprocess.audit: {one[0].part} and {other[0].part}: {n_kinds['same group']} patients in both, "
+            f"{n_kinds['identical']} pairs of identical images, {n_kinds['near-identical']} of near-identical ones",
+            file=stream,
+        )
     unreadable = [seen.image for part in parts for seen in part if seen.bits is None]
     if unreadable:
-        told = f"{len(unreadable)} images cannot be read, compared by patient only: {', '.join(unreadable[:5])}"
-        print(f"preprocess.audit: {told}", file=stream)
+        named = ", ".join(unreadable[:5])
+        print(
+            f"preprocess.audit: {len(unreadable)} images cannot be read, compared by patient only: {named}",
+            file=stream,
+        )
     tables.write_rows(options.out, COLUMNS, rows)
     print(f"preprocess.audit: {len(rows)} rows -> {options.out}", file=stream)
 
@@ -125,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=cli.whole(1), default=os.cpu_count(), help="processes to work with")
     options = parser.parse_args(argv)
     options.out = options.out or options.cache / TABLE
-    audit(options)
+    audit(options, readers.open_dataset(options))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from preprocess import photographs
 from preprocess.cache import rejected, stage
 from preprocess.cache.journal import Row
 from preprocess.command import cli, parallel, process, recipe
-from preprocess.dataset import find
-from preprocess.dataset.dataset import SPLITS
+from preprocess.dataset import readers
+from preprocess.dataset.dataset import PARTS, DataSet
 from preprocess.picture import outline, sheet
 
 METHOD: dict[str, Any] = {  # of the option that says how the eye is found
@@ -22,12 +22,12 @@ METHOD: dict[str, Any] = {  # of the option that says how the eye is found
 }
 
 
-def list_cropped(data: Path, cache: Path) -> list[tuple[str, Path, Row]]:
-    """Return (image, path, row of the crop table) of both splits' photographs that are in the data folder."""
+def list_cropped(dataset: DataSet, cache: Path) -> list[tuple[str, Path, Row]]:
+    """Return (image, path, row of the crop table) of all photographs that are in the data set."""
     cropped = []
-    for split in SPLITS:
-        paths = find.find_layout(data).list_images(data, split).paths
-        rows = photographs.read_crops(cache, split) if paths else {}
+    for part in PARTS:
+        paths = dataset.list_paths(part)
+        rows = photographs.read_crops(cache, part) if paths else {}
         cropped += [(image, paths[image], row) for image, row in rows.items()]
     return cropped
 
@@ -39,11 +39,12 @@ def main(argv: list[str] | None = None) -> None:
     parallel.add_options(parser)
     cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "preprocess.crop")
+    dataset = readers.open_dataset(options)
     with stage.working(options.cache, "preprocess.crop"):
-        reasons = photographs.update(options.data, options.cache, options.dask or options.jobs, method=options.method)
+        reasons = photographs.update(dataset, options.cache, options.dask or options.jobs, method=options.method)
         if options.sheet:
-            cropped, shape = list_cropped(options.data, options.cache), outline.SHAPES[options.method]
-            n_shown = sheet.write_sheet(options.sheet, cropped, shape)
+            cropped = list_cropped(dataset, options.cache)
+            n_shown = sheet.write_sheet(options.sheet, cropped, outline.SHAPES[options.method])
             print(f"crop: the {n_shown} least sure ellipses -> {options.sheet}")
     rejected.check_rejected(options.cache, reasons, options.allow_rejected)
 

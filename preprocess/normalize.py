@@ -11,7 +11,7 @@ import numpy as np
 from preprocess import photographs
 from preprocess.cache import manifest, stage
 from preprocess.command import cli, process, recipe
-from preprocess.dataset.dataset import SPLITS
+from preprocess.dataset.dataset import PARTS
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from preprocess.picture import square
@@ -36,7 +36,7 @@ def read_luts(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
 def normalize(cache: Path, method: str) -> None:
     """Bring the lookup tables of both splits up to date."""
     folder, parameters = cache / "normalize", {"version": VERSION, "method": method}
-    splits = [split for split in SPLITS if manifest.has_output(cache / "resize", split)]
+    splits = [split for split in PARTS if manifest.has_output(cache / "resize", split)]
     if not splits:
         raise InputError(f"{cache}/resize: holds no images; run python -m preprocess.resize first")
     inputs = {f"resize {split}": manifest.read_output(cache / "resize", split, "preprocess.resize") for split in splits}

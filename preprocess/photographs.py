@@ -1,6 +1,6 @@
 """The one pass over all photographs: outlines, squares or both, each photograph decoded once.
 
-Reads DATA/{train,test}, writes CACHE/crop and CACHE/resize; whatever cannot be used goes into CACHE/rejected.csv.
+Reads the photographs of a data set, writes CACHE/crop and CACHE/resize; CACHE/rejected.csv lists what cannot be used.
 """
 
 import itertools
@@ -13,8 +13,7 @@ import numpy as np
 from preprocess.cache import journal, manifest, rejected
 from preprocess.cache.journal import Journal, Row
 from preprocess.command import parallel
-from preprocess.dataset import find
-from preprocess.dataset.dataset import SPLITS, Listing
+from preprocess.dataset.dataset import PARTS, DataSet
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import cut, outline
@@ -22,7 +21,7 @@ from preprocess.picture.photograph import Photograph
 
 LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
 MOST_PX = 100_000  # of a correction: no photograph is as large
-LAYOUTS = (
+KNOWN_LAYOUTS = (
     "known are PATIENT_left and PATIENT_right there with trainLabels.csv, or folders of classes, train/CLASS/, or a "
     "table of findings with images*/"
 )
@@ -43,7 +42,7 @@ def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
     return list(rows), np.stack([cut.decode_histogram(row["histogram"]) for row in rows.values()])
 
 
-def read_corrections(data: Path, cache: Path, listings: Mapping[str, Listing]) -> Corrections:
+def read_corrections(cache: Path, dataset: DataSet) -> Corrections:
     """Return the ellipses that a person put into CACHE/crop/corrections.csv.
 
     Raises InputError for what is no table of them, and for an image of neither the data folder nor the crop tables.
@@ -58,13 +57,13 @@ def read_corrections(data: Path, cache: Path, listings: Mapping[str, Listing]) -
         row = int(np.flatnonzero(bad)[0])
         raise InputError(f"{path}, row {row + 2}: a semi-axis is not positive, or the ellipse too small or too large")
     unknown = set(table["image"])
-    for split, listing in listings.items():
-        unknown -= set(listing.paths)
-        if unknown and manifest.has_output(cache / "crop", split):
-            unknown -= set(read_crops(cache, split))
+    for part in PARTS:
+        unknown -= set(dataset.list_paths(part))
+        if unknown and manifest.has_output(cache / "crop", part):
+            unknown -= set(read_crops(cache, part))
     if unknown:
         image = min(unknown, key=tables.order_of)
-        raise InputError(f"{path}: no photograph in {data} is image {image}; mend or remove the row")
+        raise InputError(f"{path}: no photograph in {dataset.folder} is image {image}; mend or remove the row")
     return dict(zip(table["image"], numbers.tolist(), strict=True))
 
 
@@ -92,44 +91,48 @@ def work_on(
 
 
 def update(
-    data: Path, cache: Path, workers: parallel.Workers, method: str | None = None, size_px: int | None = None
+    dataset: DataSet, cache: Path, workers: parallel.Workers, method: str | None = None, size_px: int | None = None
 ) -> dict[str, str]:
     """Bring outlines, squares or both of all photographs up to date; return the rejected images and why.
 
     Without a method the eyes are where the outlines that are there say; without a size no squares are made.
     """
-    if not data.is_dir():
-        raise InputError(f"{data}: no such folder")
-    layout = find.find_layout(data)
-    listings = {split: layout.list_images(data, split) for split in SPLITS}
-    for line in layout.tell(listings):
-        print(f"{data}: {line}")
-    corrections = read_corrections(data, cache, listings) if method else {}
+    if not dataset.folder.is_dir():
+        raise InputError(f"{dataset.folder}: no such folder")
+    for note in dataset.notes:
+        print(f"{dataset.folder}: {note}")
+    corrections = read_corrections(cache, dataset) if method else {}
     found_by = method or manifest.read_parameter(cache / "crop", "method", "preprocess.crop")
     parameters: dict[str, dict[str, Any]] = {}
     if method:
         parameters["crop"] = {"version": outline.VERSION, "method": method}
     if size_px:
         parameters["resize"] = {"version": cut.VERSION, "size_px": size_px, "shape": outline.SHAPES[found_by]}
-    outputs = {name: manifest.kept_outputs(cache / name, own) for name, own in parameters.items()}
+    outputs = {stage: manifest.kept_outputs(cache / stage, values) for stage, values in parameters.items()}
     reasons: dict[str, str] = {}
-    for split, (paths, misnamed) in listings.items():
+    updated: list[str] = []
+    for part in PARTS:
+        paths = dataset.list_paths(part)
         if not paths:
-            print(f"{' and '.join(parameters)}: no {split} photographs in {data}")
+            print(f"{' and '.join(parameters)}: no {part} photographs in {dataset.folder}")
             continue
-        journals = {name: Journal(cache / name, split, own) for name, own in parameters.items()}
-        _update_split(cache, split, paths, corrections, found_by, journals, workers)
-        for name, made in journals.items():
-            unusable = (misnamed if name == "crop" else {}) | made.reasons
-            rejected.record_rejected(cache, name, split, unusable)
+        updated.append(part)
+        journals = {stage: Journal(cache / stage, part, values) for stage, values in parameters.items()}
+        _update_part(cache, part, paths, corrections, found_by, journals, workers)
+        for stage, finished in journals.items():
+            unread = dataset.unread.get(part, {}) if stage == "crop" else {}
+            unusable = {**unread, **finished.reasons}
+            rejected.record_rejected(cache, stage, part, unusable)
             reasons |= unusable
-            outputs[name][split] = made.digest
+            outputs[stage][part] = finished.digest
     if not any(outputs.values()):
-        raise InputError(f"{data}: no photographs in {' or '.join(f'{split}/' for split in SPLITS)}; {LAYOUTS}")
-    for name, own in parameters.items():  # crop's first: it is what the other was made from
-        used = [split for split in SPLITS if listings[split].paths and name == "resize"]
-        inputs = {f"crop {split}": manifest.read_output(cache / "crop", split, "preprocess.crop") for split in used}
-        manifest.write_manifest(cache / name, name, own, inputs, outputs[name])
+        folders = " or ".join(f"{part}/" for part in PARTS)
+        raise InputError(f"{dataset.folder}: no photographs in {folders}; {KNOWN_LAYOUTS}")
+    if "crop" in parameters:  # first: the squares were made from it
+        manifest.write_manifest(cache / "crop", "crop", parameters["crop"], {}, outputs["crop"])
+    if "resize" in parameters:
+        inputs = {f"crop {part}": manifest.read_output(cache / "crop", part, "preprocess.crop") for part in updated}
+        manifest.write_manifest(cache / "resize", "resize", parameters["resize"], inputs, outputs["resize"])
     return reasons
 
 
@@ -167,7 +170,7 @@ def _describe_square(key: Sequence, row: Row) -> list:
     return [key[0], [row[name] for name in outline.ELLIPSE]]
 
 
-def _update_split(
+def _update_part(
     cache: Path, split: str, paths: Mapping[str, Path], corrections: Corrections, method: str,
     journals: Mapping[str, Journal], workers: parallel.Workers,
 ) -> None:  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 from preprocess import photographs
 from preprocess.cache import rejected, stage
 from preprocess.command import cli, parallel, process, recipe
+from preprocess.dataset import readers
 
 # Of the option that says how large the squares are: as large as the pipeline can work with.
 SIZE: dict[str, Any] = {"type": cli.whole(32, 4096), "help": "side of the squares in pixels"}
@@ -19,8 +20,9 @@ def main(argv: list[str] | None = None) -> None:
     parallel.add_options(parser)
     cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "preprocess.resize")
+    dataset = readers.open_dataset(options)
     with stage.working(options.cache, "preprocess.resize"):
-        reasons = photographs.update(options.data, options.cache, options.dask or options.jobs, size_px=options.size_px)
+        reasons = photographs.update(dataset, options.cache, options.dask or options.jobs, size_px=options.size_px)
     rejected.check_rejected(options.cache, reasons, options.allow_rejected)
 
 

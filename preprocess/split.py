@@ -38,7 +38,7 @@ def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
     path = findings.find_table(data)
     if path is None:
         raise InputError(f"{data}: no table of findings, {' or '.join(findings.TABLES)}")
-    groups = findings.read_table(path).groups
+    groups = findings.read_table(path).patients
     lists = {part: findings.find_list(data, part) for part in findings.LISTS}
     written = list(lists) if how == HOW[0] else ["valid"]
     for part in written:

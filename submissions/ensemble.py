@@ -1,4 +1,4 @@
-"""What the nets of a finished run and the blend make of raw photographs."""
+"""An ensemble: the nets of a finished run and the blend, and what they make of raw photographs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -9,21 +9,22 @@ import numpy as np
 
 from blend.mlp import Blend, apply_blend, load_blend
 from blend.pairs import pair_eyes
-from dr import explain
+from dr import out_of_distribution
 from dr.machine import device
 from dr.metrics import agreement
 from dr.nets.net import Net
 from dr.squares import store
-from dr.tasks.task import decide_alone
+from dr.tasks.task import Task
 from dr.training import distribution, views
 from dr.training.runs import Voter
 from preprocess.command import progress
 from preprocess.command.progress import Bar
-from preprocess.dataset.dataset import Owner, Task
+from preprocess.dataset.dataset import Subject
+from preprocess.disk import files
 from preprocess.disk.errors import Unusable
-from preprocess.picture import outline, square
+from preprocess.picture import outline
 from preprocess.picture.disc import Disc
-from preprocess.picture.square import Making, Square
+from preprocess.picture.square import Making, Square, make_square
 
 EYES_AT_ONCE = 64  # prepared and scored together; their squares take 50 MB
 
@@ -32,143 +33,177 @@ class Eye(NamedTuple):
     """What is known of a photograph before it is graded."""
 
     path: Path
-    owner: Owner  # whom it shows
+    subject: Subject  # whose eye it shows, as far as that is known
     disc: Disc | None  # where the eye was found in it; None if the picture was taken whole
-    unlikeness: float | None  # how far it lies from what the nets learned from, 1 as far as it may; None if none knows
+    distance: float | None  # from what the nets learned from, 1 as far as a new one may lie; None if none knows
 
 
 class Grade(NamedTuple):
-    """What is known of one eye."""
+    """What is known of one photograph after it is graded."""
 
     eye: Eye
-    scores: np.ndarray  # (k,) of the nets
-    blended: np.ndarray | None  # (k,) with the fellow's, None without a blend
-    expected: float  # the mean level of what is believed; NaN for classes
-    level: int  # the one nearest to it, or the number of the likeliest class
-    has_fellow: bool  # whether the patient's other eye was graded, too
-    believed: list[str] | None  # the level, the class, or the findings by name; None if no thresholds are known
-    doubts: list[str]  # in words, what makes the grade less sure than its probabilities tell
+    scores: np.ndarray  # (k,), the mean of the nets
+    blended: np.ndarray | None  # (k,) with the fellow eye's, None without a blend
+    expected: float  # the mean level of the last scores; NaN where outputs have no order
+    output: int  # the level nearest to it, or the number of the likeliest output
+    has_fellow: bool  # whether the patient's other eye was graded as well
+    decision: list[str] | None  # the level, the class, or the findings by name; None if no thresholds are known
+    warnings: list[str]  # in words, what makes the grade less sure than its probabilities tell
 
 
-class Panel(NamedTuple):
-    """Those who grade."""
+class Refusals(NamedTuple):
+    """Grades, and the photographs that were refused, with the reason."""
 
-    voters: Sequence[Voter]
+    grades: list[Grade]
+    reasons: dict[str, str]
+
+
+class Ensemble(NamedTuple):
+    """Nets whose scores are averaged, and what their scores are turned into."""
+
+    members: Sequence[Voter]
     nets: Sequence[Net]  # theirs, on a device
     blend: Blend | None
-    thresholds: np.ndarray | None  # (k,), from which score on a finding is believed
+    thresholds: np.ndarray | None  # (k,), the score from which a finding counts as present
 
     @property
     def task(self) -> Task:
-        """What they are asked, all the same."""
-        return self.voters[0].checkpoint.task
+        """The task, which all members share."""
+        return self.members[0].checkpoint.task
 
 
-def seat(voters: Sequence[Voter], blend_from: Path | None, thresholds: np.ndarray | None, device_name: str) -> Panel:
+def load(
+    members: Sequence[Voter], blend_from: Path | None, thresholds: np.ndarray | None, device_name: str
+) -> Ensemble:
     """Put the nets on a device, and read the blend from its file, if there is one."""
     on = device.choose_device(device_name)
     device.prepare(on)
-    nets = [views.put_net(voter.checkpoint, on) for voter in voters]
-    return Panel(voters, nets, load_blend(blend_from) if blend_from else None, thresholds)
+    nets = [views.put_net(member.checkpoint, on) for member in members]
+    blend = load_blend(blend_from) if blend_from else None
+    return Ensemble(members, nets, blend, thresholds)
 
 
-def grade_eyes(panel: Panel, owners: Mapping[Path, Owner], is_strict: bool) -> tuple[list[Grade], dict[str, str]]:
+def grade_eyes(ensemble: Ensemble, subjects: Mapping[Path, Subject], is_strict: bool) -> Refusals:
     """Return the grade of each photograph, and the refused files with the reason.
 
-    All photographs of a patient come one after the other, so that each eye meets its fellow. Strictly, what is unlike
-    anything the nets learned from is refused.
+    All photographs of a patient come one after the other, so that each eye meets its fellow. If it is strict, what is
+    out of distribution is refused.
     """
-    makings = dict.fromkeys(voter.checkpoint.making for voter in panel.voters)
-    is_found = outline.SHAPES[next(iter(makings)).crop] == "ellipse"
     grades: list[Grade] = []
     reasons: dict[str, str] = {}
-    with progress.tracking(len(owners) * sum(voter.n_views for voter in panel.voters), "grading") as bar:
-        for part in split_patients(owners):
-            squares: list[dict[Making, Square]] = []
+    n_views = sum(member.n_views for member in ensemble.members)
+    with progress.tracking(len(subjects) * n_views, "grading") as bar:
+        for part in split_patients(subjects):
             eyes: list[Eye] = []
-            for path, owner in part.items():
+            squares: list[dict[Making, Square]] = []
+            for path, subject in part.items():
                 try:
-                    made = {making: square.make_square(path, making) for making in makings}
-                    unlikeness = measure_unlikeness(panel.voters, made)
-                    explain.check_like(unlikeness, is_strict)
+                    eye, squares_of_eye = prepare(ensemble, path, subject, is_strict)
                 except Unusable as reason:
-                    reasons[explain.show(path)] = str(reason)
+                    reasons[files.show_path(path)] = str(reason)
                     continue
-                disc = next(iter(made.values())).disc if is_found else None
-                eyes.append(Eye(path, owner, disc, unlikeness))
-                squares.append(made)
+                eyes.append(eye)
+                squares.append(squares_of_eye)
             if eyes:
-                grades += decide(panel, eyes, score_eyes(panel, eyes, squares, bar))
-    return grades, reasons
+                grades += decide(ensemble, eyes, score_eyes(ensemble, eyes, squares, bar))
+    return Refusals(grades, reasons)
 
 
-def split_patients(owners: Mapping[Path, Owner]) -> Iterator[dict[Path, Owner]]:
+def split_patients(subjects: Mapping[Path, Subject]) -> Iterator[dict[Path, Subject]]:
     """Yield the photographs in parts of about EYES_AT_ONCE that divide no patient."""
-    part: dict[Path, Owner] = {}
-    for _, of_patient in groupby(owners.items(), key=lambda item: item[1].group):
+    part: dict[Path, Subject] = {}
+    for _, items_of_patient in groupby(subjects.items(), key=lambda item: item[1].patient):
         if len(part) >= EYES_AT_ONCE:
             yield part
             part = {}
-        part |= of_patient
+        part |= items_of_patient
     if part:
         yield part
 
 
-def measure_unlikeness(voters: Sequence[Voter], squares: Mapping[Making, Square]) -> float | None:
+def prepare(ensemble: Ensemble, path: Path, subject: Subject, is_strict: bool) -> tuple[Eye, dict[Making, Square]]:
+    """Return what is known of a photograph, and its squares as the nets want them. Raises Unusable if it is refused."""
+    makings = list(dict.fromkeys(member.checkpoint.making for member in ensemble.members))
+    squares = {making: make_square(path, making) for making in makings}
+    distance = measure_distance(ensemble.members, squares)
+    out_of_distribution.check_inside(distance, is_strict)
+    disc = None
+    if outline.SHAPES[makings[0].crop] == "ellipse":
+        disc = squares[makings[0]].disc
+    return Eye(path, subject, disc, distance), squares
+
+
+def measure_distance(members: Sequence[Voter], squares: Mapping[Making, Square]) -> float | None:
     """Return how far a photograph's squares lie from what the nets learned from, the mean of those that know."""
-    far = [(share, distribution.measure(of, squares[of.making])) for of, share, *_ in voters]
-    known = [(share, of) for share, of in far if of is not None]
-    return sum(share * of for share, of in known) / sum(share for share, _ in known) if known else None
+    total = 0.0
+    total_share = 0.0
+    for member in members:
+        distance = distribution.measure(member.checkpoint, squares[member.checkpoint.making])
+        if distance is not None:
+            total += member.share * distance
+            total_share += member.share
+    return total / total_share if total_share else None
 
 
-def score_eyes(panel: Panel, eyes: Sequence[Eye], squares: Sequence[Mapping[Making, Square]], bar: Bar) -> np.ndarray:
+def score_eyes(
+    ensemble: Ensemble, eyes: Sequence[Eye], squares: Sequence[Mapping[Making, Square]], bar: Bar
+) -> np.ndarray:
     """Return the scores of eyes by their squares, (n, k): the nets' mean, each by its share."""
+    subjects = [eye.subject for eye in eyes]
     scores = np.zeros(())
-    for net, (of, share, n_views, _) in zip(panel.nets, panel.voters, strict=True):
-        wanted = [made[of.making] for made in squares]
-        gathered = store.gather([eye.owner for eye in eyes], wanted, of.mean, of.std)
-        scores = scores + share * views.score_views(net, of, gathered, n_views, len(eyes), bar).mean(axis=0)
+    for net, member in zip(ensemble.nets, ensemble.members, strict=True):
+        checkpoint = member.checkpoint
+        wanted = [squares_of_eye[checkpoint.making] for squares_of_eye in squares]
+        gathered = store.gather(subjects, wanted, checkpoint.mean, checkpoint.std)
+        by_view = views.score_views(net, checkpoint, gathered, member.n_views, len(eyes), bar)
+        scores = scores + member.share * by_view.mean(axis=0)
     return scores
 
 
-def decide(panel: Panel, eyes: Sequence[Eye], scores: np.ndarray) -> list[Grade]:
-    """Blend the scores (n, k) of both eyes, and give each eye the level nearest to the expected one, or its class."""
-    owners = [eye.owner for eye in eyes]
-    are_levels, is_blended = panel.task.kind == "levels", panel.blend is not None
-    final = apply_blend(panel.blend, pair_eyes(owners, scores)) if panel.blend is not None else scores
-    expected = agreement.expect_levels(final) if are_levels else np.full(len(eyes), np.nan)
-    levels = decide_alone(panel.task, final).tolist()
-    shares = pair_eyes(owners, np.eye(len(owners))).fellow  # (n, n): whose scores are the fellow's; its own, if alone
+def decide(ensemble: Ensemble, eyes: Sequence[Eye], scores: np.ndarray) -> list[Grade]:
+    """Blend the scores (n, k) of both eyes, and give each eye its level, class or findings."""
+    task = ensemble.task
+    subjects = [eye.subject for eye in eyes]
+    is_blended = ensemble.blend is not None
+    final = scores
+    if ensemble.blend is not None:
+        final = apply_blend(ensemble.blend, pair_eyes(subjects, scores))
+    expected = agreement.expect_levels(final) if task.has_eyes else np.full(len(eyes), np.nan)
+    outputs = task.decide(final).tolist()
+    shares = pair_eyes(
+        subjects, np.eye(len(subjects))
+    ).fellow  # (n, n): whose scores are the fellow's; its own, if alone
     grades = []
     for row, eye in enumerate(eyes):
         has_fellow = not shares[row, row]
-        doubts = []
-        if are_levels and not has_fellow:
-            doubts.append("no fellow: blended with itself" if is_blended else "no fellow")
+        warnings = []
+        if task.has_eyes and not has_fellow:
+            warnings.append("no fellow: blended with itself" if is_blended else "no fellow")
         if eye.disc is not None and eye.disc.confidence == 0:
-            doubts.append("no rim seen: taken whole")
-        if explain.is_unlike(eye.unlikeness):
-            doubts.append(explain.UNLIKE)
+            warnings.append("no rim seen: taken whole")
+        if out_of_distribution.is_outside(eye.distance):
+            warnings.append(out_of_distribution.OUTSIDE)
         grades.append(
             Grade(
                 eye=eye,
                 scores=scores[row],
                 blended=final[row] if is_blended else None,
                 expected=float(expected[row]),
-                level=levels[row],
+                output=outputs[row],
                 has_fellow=has_fellow,
-                believed=list_believed(panel, scores[row], levels[row]),
-                doubts=doubts,
+                decision=list_decision(ensemble, scores[row], outputs[row]),
+                warnings=warnings,
             )
         )
     return grades
 
 
-def list_believed(panel: Panel, scores: np.ndarray, level: int) -> list[str] | None:
+def list_decision(ensemble: Ensemble, scores: np.ndarray, output: int) -> list[str] | None:
     """Return by name the level or class, or the findings whose score, (k,), reaches its threshold; None without any."""
-    if panel.task.kind != "findings":
-        return [panel.task.names[level]]
-    if panel.thresholds is None:
+    names = ensemble.task.names
+    if not ensemble.task.has_thresholds:
+        return [names[output]]
+    if ensemble.thresholds is None:
         return None
-    reached = zip(panel.task.names, scores >= panel.thresholds, strict=True)
-    return [name for name, is_reached in reached if is_reached]
+    is_reached = scores >= ensemble.thresholds
+    return [name for name, is_present in zip(names, is_reached, strict=True) if is_present]

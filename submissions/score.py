@@ -12,11 +12,13 @@ import numpy as np
 
 from dr.metrics.agreement import quadratic_weighted_kappa
 from dr.metrics.bootstrap import Estimate
+from dr.tasks.kinds import make_task
+from dr.tasks.task import Task
 from preprocess.command import cli, pipeline, process, recipe
-from preprocess.dataset.dataset import TARGETS, Task
+from preprocess.dataset import readers
 from preprocess.disk.errors import InputError
 from submissions.report import evidence
-from submissions.report.evidence import Group
+from submissions.report.evidence import Group, Source
 
 
 def show(cell: object) -> str:
@@ -30,16 +32,28 @@ def describe_each(group: Group, task: Task) -> str:
     """Return what each step is worth, and how well the last tells each class or finding."""
     import pandas as pd
 
-    figures, steps = evidence.FIGURES[task.kind], {}
+    overall = {}
+    each = {}
     for step, scores in group.scores.items():
-        overall, each = figures.measure(group.patients, scores, group.levels)
-        steps[evidence.name_step(step, task)] = [*map(show, overall)]
-    rows = {name: [*map(show, of)] for name, of in zip(task.names, each, strict=True)}
-    of_all = pd.DataFrame.from_dict(steps, "index", columns=figures.overall)
-    of_each = pd.DataFrame.from_dict(rows, "index", columns=figures.each).rename_axis("of the last", axis=1)
+        measured = task.measure_all(group.patients, scores, group.targets)
+        overall[task.name_step(step)] = [show(figure) for figure in measured.overall]
+        for name, figures in zip(task.names, measured.each, strict=True):  # in the end the last step's
+            each[name] = [show(figure) for figure in figures]
+    overall_table = pd.DataFrame.from_dict(overall, "index", columns=list(task.overall_names))
+    each_table = pd.DataFrame.from_dict(each, "index", columns=list(task.each_names))
+    each_table = each_table.rename_axis("of the last", axis=1)
     images = f"{len(group.images)} images of {len(set(group.patients))} patients"
     title = f"{task.kind} on the {group.title} ({images}), with 95 % intervals"
-    return "\n".join([title, of_all.to_string(), of_each.to_string(), figures.note])
+    return "\n".join([title, overall_table.to_string(), each_table.to_string(), task.intervals_note])
+
+
+def describe_levels(group: Group, task: Task) -> str:
+    """Return the quadratic weighted kappa after each step."""
+    lines = [f"quadratic weighted kappa on the {group.title} ({len(group.images)} images)"]
+    for step, decisions in group.decisions.items():
+        kappa = quadratic_weighted_kappa(group.targets, decisions, len(task.names))
+        lines.append(f"  {step:<46} {kappa:7.4f}")
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,18 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--labels", type=Path, help="what is true of the test set (default: "
                         "DATA/testLabels.csv; of classes the folders in DATA/test, of findings the table)")  # fmt: skip
     options = recipe.parse(parser, argv, "submissions.score")
-    source = evidence.find_source(options.data, options.cache, options.labels)
-    groups, task = evidence.read_groups(source), source.layout.task
+    dataset = readers.open_dataset(options)
+    task = make_task(dataset.question)
+    groups = evidence.read_groups(Source(dataset, task, options.cache, options.labels))
     if not groups:
-        known = f"no scores of images whose {TARGETS[task.kind]} is known"
+        known = f"no scores of images whose {task.target} is known"
         raise InputError(f"{options.cache}: {known}; run python -m dr.predict first")
-    group = groups[0]
-    if task.kind != "levels":
-        print(describe_each(group, task), pipeline.NOTICE, sep="\n")
-        return
-    print(f"quadratic weighted kappa on the {group.title} ({len(group.images)} images)")
-    for step, given in group.given.items():
-        print(f"  {step:<46} {quadratic_weighted_kappa(group.levels, given, len(task.names)):7.4f}")
+    describe = describe_levels if task.has_eyes else describe_each
+    print(describe(groups[0], task))
     print(pipeline.NOTICE)
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dr.machine import workers
+from dr.tasks.task import Task
 from preprocess.command import cli, pipeline, process
-from preprocess.dataset.dataset import Task
 from preprocess.disk.errors import InputError
 from submissions import grade
 from submissions.output import template
@@ -106,22 +106,22 @@ def listen(host: str, port: int) -> socket.socket:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser("submissions.serve", __doc__, "--cache cache")
-    grade.add_voice_options(parser)
+    grade.add_source_options(parser)
     parser.add_argument("--host", default=LOOPBACK, help="address to listen at; any other lets in whoever reaches this "
                         "machine, with neither password nor encryption")  # fmt: skip
     parser.add_argument("--port", type=cli.whole(0, 65535), default=8000, help="0: any that is free")
     options = parser.parse_args(argv)
     uvicorn, *_ = process.import_libraries(REQUIREMENTS, "uvicorn", "starlette", "python_multipart")
-    voices = grade.read_voices(options)
+    source = grade.read_source(options)
     workers.let_waiting_threads_sleep()
     with listen(options.host, options.port) as listening, contextlib.suppress(KeyboardInterrupt):
-        # Torch takes a second and a half: whoever has mistyped something does not wait for it.
+        # Imported late: whoever has mistyped something does not wait for torch.
         from submissions import ensemble
         from submissions.page import content
 
-        of = ensemble.seat(*voices, options.device)
+        loaded = ensemble.load(source.members, source.blend, source.thresholds, options.device)
         hosts = [LOOPBACK, "localhost"] if options.host == LOOPBACK else ["*"]
-        app = make_app(of.task, partial(content.answer, of, options.strict), hosts)
+        app = make_app(loaded.task, partial(content.answer, loaded, options.strict), hosts)
         print(f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{pipeline.NOTICE}", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from dr.scores import NUMBER_FORMAT, read_scores
-from dr.tasks.task import decide_alone, find_prior
+from dr.tasks.kinds import make_task
+from dr.tasks.task import Task
 from kappa.proxy import expected_kappa
 from preprocess.cache import manifest, rejected
 from preprocess.command import cli, pipeline, process, recipe
-from preprocess.dataset import find
-from preprocess.dataset.dataset import TARGETS, Layout
+from preprocess.dataset import readers
+from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError
 from submissions.output import target
@@ -27,101 +30,124 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def list_expected(data: Path, layout: Layout) -> tuple[list[str], Path]:
-    """Return the images that a submission must have, in its order, and the file or folder that says so.
+class Expected(NamedTuple):
+    """The images that a submission must have, in its order and as they are written there, and the file that says so."""
 
-    That is the sample of a submission, where there is one, else the test folder, of findings the test list.
+    images: list[str]
+    source: Path
+
+
+def list_expected(dataset: DataSet) -> Expected:
+    """Return what a submission must have: the images of the sample of a submission, where there is one, else of the
+    test set. Raises InputError if there is neither.
     """
-    sample = data / layout.sample
+    sample = dataset.sample_submission
     if sample.exists():
-        return list(tables.read_table(sample, ["image"])["image"]), sample
-    paths = layout.list_images(data, "test").paths
-    if not paths:
-        raise InputError(f"{data}: neither {layout.sample} nor test images: no image to submit")
-    return list(paths), data / (layout.labels["test"] if layout.task.kind == "findings" else "test")
+        return Expected(list(tables.read_table(sample, ["image"])["image"]), sample)
+    images = list(dataset.list_paths("test"))
+    if not images:
+        raise InputError(f"{dataset.folder}: neither {sample.name} nor test images: no image to submit")
+    return Expected(images, dataset.folder / "test")
 
 
-def read_given(path: Path, are_scores: bool, layout: Layout) -> Any:
-    """Return the target given to each image, indexed by image: of a table of targets, or the likeliest of scores; of
-    findings the scores, a column each.
-    """
-    import pandas as pd
-
-    if not are_scores:
-        return layout.read_labels(path)
-    scores = read_scores(path, layout.task)
-    is_one = layout.task.kind != "findings"
-    return pd.Series(decide_alone(layout.task, scores.to_numpy()), scores.index) if is_one else scores
-
-
-def write_submission(given: pd.DataFrame, made_from: Path, data: Path, layout: Layout, out: Path) -> None:
-    """Write what is given to exactly the expected images, a row each. Raises InputError for missing and others."""
-    expected, source = list_expected(data, layout)
-    images = [layout.spell(image) for image in expected]  # the sample may write them otherwise
-    tables.check_same_images(images, given.index, source, made_from)
-    rows = given.loc[images].set_axis(expected)
+def write_submission(table: pd.DataFrame, made_from: Path, dataset: DataSet, out: Path) -> None:
+    """Write a table of targets, by image, for exactly the expected images. Raises InputError for missing and others."""
+    expected = list_expected(dataset)
+    images = [dataset.normalize_id(image) for image in expected.images]  # the sample may write them otherwise
+    tables.check_same_images(images, table.index, expected.source, made_from)
+    rows = table.loc[images].set_axis(expected.images)
     tables.write_csv(out, rows.to_csv(index_label="image", float_format=NUMBER_FORMAT, lineterminator="\n"))
 
 
-def describe_findings(scores: pd.DataFrame, known: pd.DataFrame | None, _: Layout) -> pd.DataFrame:
+def find_source(options: argparse.Namespace, dataset: DataSet, task: Task) -> Path | None:
+    """Return the table to make a submission of: levels if some are chosen, else scores; None without test images."""
+    if options.levels:
+        if task.has_thresholds:
+            raise InputError("--levels: of findings the submission holds the probabilities")
+        return options.levels
+    if task.has_eyes:
+        return options.cache / "kappa" / "levels_test.csv"
+    scores = options.cache / "dr" / "scores_test.csv"
+    return scores if scores.exists() or dataset.list_paths("test") else None
+
+
+def make_table(path: Path, is_chosen: bool, dataset: DataSet, task: Task) -> pd.DataFrame:
+    """Return the targets to submit, by image, of a table of chosen levels or classes, or of scores.
+
+    Scores become the likeliest class each, or stay what they are: the probabilities of findings.
+    """
+    import pandas as pd
+
+    if is_chosen:
+        outputs = dataset.read_labels(path)
+    else:
+        scores = read_scores(path, task)
+        if task.has_thresholds:
+            return scores
+        outputs = pd.Series(task.decide(scores.to_numpy()), scores.index)
+    if not task.has_eyes:
+        outputs = outputs.map(dict(enumerate(task.names)))
+    return outputs.to_frame(task.target)
+
+
+def describe_findings(scores: pd.DataFrame, known: pd.DataFrame | None) -> pd.DataFrame:
     """Return a table of the mean probability of each finding, beside its share in training, if that is known."""
-    shares = {} if known is None else {"share in training": known.mean()}
-    return scores.mean().to_frame("mean probability").assign(**shares).map("{:.3f}".format)
+    table = scores.mean().to_frame("mean probability")
+    if known is not None:
+        table["share in training"] = known.mean()
+    return table.map("{:.3f}".format)
 
 
-def describe_targets(targets: pd.Series, known: pd.Series | None, layout: Layout) -> pd.DataFrame:
+def describe_outputs(outputs: np.ndarray, known: np.ndarray | None, task: Task) -> pd.DataFrame:
     """Return a table of how many images have each level or class, beside the training labels, if they are known."""
-    kind, names = layout.task
-    rows = targets.value_counts().reindex(range(len(names)), fill_value=0).map("{:,d}".format).to_frame("images")
-    for name, of in {"% of them": targets, "% of training labels": known}.items():
-        if of is not None:
-            rows[name] = [f"{100 * share:.1f}" for share in find_prior(layout.task, of.to_numpy())]
-    return rows.set_axis(range(len(names)) if kind == "levels" else names).T.rename_axis(TARGETS[kind], axis=1)
+    import pandas as pd
+
+    columns = range(len(task.names)) if task.has_eyes else task.names
+    counts = np.bincount(outputs, minlength=len(task.names))
+    rows = {"images": [f"{count:,d}" for count in counts]}
+    for title, targets in (("% of them", outputs), ("% of training labels", known)):
+        if targets is not None:
+            rows[title] = [f"{100 * share:.1f}" for share in task.find_prior(targets)]
+    table = pd.DataFrame.from_dict(rows, "index", columns=list(columns))
+    return table.rename_axis(task.target, axis=1)
 
 
-def describe_promise(cache: Path, layout: Layout) -> str:
-    """Return the kappa that the blended scores promise the levels in the cache, or why nobody knows."""
-    scores_path, levels_path = cache / "blend" / "scores_test.csv", cache / "kappa" / "levels_test.csv"
+def describe_promise(cache: Path, dataset: DataSet, task: Task) -> str:
+    """Return the kappa that the blended scores promise the levels in the cache, or why it is unknown."""
+    scores_path = cache / "blend" / "scores_test.csv"
+    levels_path = cache / "kappa" / "levels_test.csv"
     written = manifest.read_manifest(cache / "kappa")
     if written is None or not scores_path.exists():
         return "expected QWK: not known without the blended scores"
     if written["inputs"].get("scores_test") != files.hash_file(scores_path):
         return "expected QWK: not known, the scores are newer than the levels; run python -m kappa.assign"
-    scores, levels = read_scores(scores_path, layout.task), layout.read_labels(levels_path)
+    scores = read_scores(scores_path, task)
+    levels = dataset.read_labels(levels_path)
     tables.check_same_images(scores.index, levels.index, scores_path, levels_path)
     promised = expected_kappa(scores.to_numpy(), levels[scores.index].to_numpy())
     return f"expected QWK {promised:.4f}: what the blended scores promise, if they mean what they say"
 
 
-def find_given(options: argparse.Namespace, layout: Layout) -> Path | None:
-    """Return the table to make a submission of: levels if some are chosen, else scores; None without test images."""
-    if options.levels:
-        if layout.task.kind == "findings":
-            raise InputError("--levels: of findings the submission holds the probabilities")
-        return options.levels
-    if layout.task.kind == "levels":
-        return options.cache / "kappa" / "levels_test.csv"
-    scores = options.cache / "dr" / "scores_test.csv"
-    has_test = scores.exists() or layout.list_images(options.data, "test").paths
-    return scores if has_test else None
-
-
-def describe_submission(given: Any, options: argparse.Namespace, layout: Layout) -> list[str]:
+def describe_submission(table: pd.DataFrame, options: argparse.Namespace, dataset: DataSet, task: Task) -> list[str]:
     """Return lines on how frequent the targets are, how many were guessed, and what they promise."""
-    kind = layout.task.kind
-    training = options.data / layout.labels["train"]
-    known = layout.read_labels(training) if training.exists() else None
-    describe = describe_findings if kind == "findings" else describe_targets
-    lines = describe(given, known, layout).to_string().splitlines()
+    known = dataset.get_targets("train") if dataset.has_targets("train") else None
+    if task.has_thresholds:
+        lines = describe_findings(table, known).to_string().splitlines()
+    else:
+        outputs = table[task.target]
+        if not task.has_eyes:
+            outputs = outputs.map({name: number for number, name in enumerate(task.names)})
+        known_outputs = None if known is None else known.to_numpy()
+        lines = describe_outputs(outputs.to_numpy(), known_outputs, task).to_string().splitlines()
     if options.levels:
         return [*lines, "expected QWK: not known, the levels were not made in the cache"]
-    unusable = rejected.read_reasons(options.cache, "test").keys() & set(given.index)
+    unusable = rejected.read_reasons(options.cache, "test").keys() & set(table.index)
     if unusable:
-        others = "the fellow's" if kind == "levels" else "the rest of the group's"
+        others = "the fellow's" if task.has_eyes else "the rest of the group's"
         lines.append(f"{len(unusable)} of them rejected photographs, graded by {others} scores or the training prior")
-    if kind == "levels":
-        lines.append(describe_promise(options.cache, layout))
-    if kind == "classes":
+    if task.has_eyes:
+        lines.append(describe_promise(options.cache, dataset, task))
+    elif not task.has_thresholds:
         lines.append("each the likeliest class")
     return lines
 
@@ -131,23 +157,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     target.add_options(parser, ".csv")
     parser.add_argument("--levels", type=Path, help="read the levels from this CSV instead of the cache")
     options = recipe.parse(parser, argv, "submissions.write", check=lambda options: target.find(options, ".csv"))
-    layout, out = find.find_layout(options.data), target.find(options, ".csv")
-    source = find_given(options, layout)
+    dataset = readers.open_dataset(options)
+    task = make_task(dataset.question)
+    out = target.find(options, ".csv")
+    source = find_source(options, dataset, task)
     if source is None:
         print(f"submissions.write: no test images in {options.data}: nothing to submit")
         return
-    files.check_out(out, source, *(options.data / name for name in (layout.sample, *layout.labels.values())))
+    files.check_out(out, source, dataset.sample_submission, *dataset.target_sources.values())
     target.claim(options, out)
-    kind, names = layout.task
-    given = read_given(source, kind != "levels" and not options.levels, layout)
-    if kind == "findings":
-        table = given
-    else:
-        table = (given.map(dict(enumerate(names))) if kind == "classes" else given).to_frame(TARGETS[kind])
-    write_submission(table, source, options.data, layout, out)
+    is_chosen = task.has_eyes or options.levels is not None
+    table = make_table(source, is_chosen, dataset, task)
+    write_submission(table, source, dataset, out)
     stream = files.summary_stream(options.out)
-    print(f"submissions.write: {len(given)} images -> {out}", file=stream)
-    for line in (*describe_submission(given, options, layout), pipeline.NOTICE):
+    print(f"submissions.write: {len(table)} images -> {out}", file=stream)
+    for line in (*describe_submission(table, options, dataset, task), pipeline.NOTICE):
         print(f"  {line}", file=stream)
 
 

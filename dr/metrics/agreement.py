@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from preprocess.dataset.dataset import Owner
+from preprocess.dataset.dataset import Subject
 from preprocess.disk.errors import InputError
 
 
@@ -51,13 +51,13 @@ def kappa_of_counts(counts: np.ndarray) -> np.ndarray:
     return 1 - np.divide(observed, chance, out=np.zeros_like(chance, np.float64), where=observed > 0)
 
 
-def count_agreement(owners: Sequence[Owner], levels: np.ndarray, n_levels: int) -> np.ndarray:
+def count_agreement(subjects: Sequence[Subject], levels: np.ndarray, n_levels: int) -> np.ndarray:
     """Return how often a left eye's level, in rows, meets the right one's, (k, k): of each group a side's first
     picture.
     """
     sides: dict[str, dict[str, int]] = {}
-    for owner, level in zip(owners, levels.tolist(), strict=True):
-        sides.setdefault(owner.group, {}).setdefault(owner.side, level)
+    for subject, level in zip(subjects, levels.tolist(), strict=True):
+        sides.setdefault(subject.patient, {}).setdefault(subject.side, level)
     pairs = [(both["left"], both["right"]) for both in sides.values() if both.keys() >= {"left", "right"}]
     left, right = np.array(pairs, np.int64).reshape(-1, 2).T
     return count_pairs(left, right, n_levels)

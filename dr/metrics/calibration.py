@@ -68,15 +68,3 @@ def bin_scores(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def measure_error(counts: np.ndarray, predicted: np.ndarray, observed: np.ndarray) -> float:
     """Return how far the scores of bins, see `bin_scores`, lie from how often they came true, in the mean."""
     return float(np.abs(predicted - observed).sum() / counts.sum()) if counts.any() else float("nan")
-
-
-def rank_groups(groups: Sequence[str], levels: np.ndarray, predicted: np.ndarray, scores: np.ndarray) -> list[str]:
-    """Return the groups, the hardest first: by squared error of the levels over all images, then by log loss.
-
-    Of each of n images its group, true level, predicted one and (n, k) scores; equal groups stay in their order.
-    """
-    errors, losses = (levels - predicted) ** 2, measure_losses(scores, levels)
-    names, numbers = np.unique(np.asarray(groups), return_inverse=True)
-    first = np.unique(numbers, return_index=True)[1]
-    sums = [-np.bincount(numbers, of) for of in (errors, losses)]
-    return names[np.lexsort((first, sums[1], sums[0]))].tolist()

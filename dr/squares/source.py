@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from dr.tasks.task import Task
 from preprocess import normalize
 from preprocess.cache import manifest, rejected
-from preprocess.dataset import find, folds
-from preprocess.dataset.dataset import Layout, Owner
+from preprocess.dataset import folds
+from preprocess.dataset.dataset import DataSet, Subject
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError
 from preprocess.picture import outline, square
@@ -24,7 +24,7 @@ class CachedSquares(NamedTuple):
     """The squares of some images, n of them, in their order; no pixel is read yet."""
 
     paths: dict[str, Path]  # image -> PNG
-    owners: list[Owner]  # whom each shows
+    subjects: list[Subject]  # the patient and side of each
     luts: np.ndarray  # (n, 3, 256) uint8, what is still to be applied
     making: Making
     digests: dict[str, str]  # name -> digest of all that they are made from, for a manifest
@@ -38,7 +38,7 @@ class CachedSquares(NamedTuple):
         """Return the squares at some positions."""
         images = self.images
         paths = {images[row]: self.paths[images[row]] for row in rows}
-        return self._replace(paths=paths, owners=[self.owners[row] for row in rows], luts=self.luts[rows])
+        return self._replace(paths=paths, subjects=[self.subjects[row] for row in rows], luts=self.luts[rows])
 
 
 class TrainingSet(NamedTuple):
@@ -47,11 +47,11 @@ class TrainingSet(NamedTuple):
     squares: CachedSquares
     targets: np.ndarray  # (n,) int64, of findings (n, k) float64
     digests: dict[str, str]  # of the squares and of the labels
-    set_apart: frozenset[str] = frozenset()  # the images that the data folder itself holds out, see Layout
+    set_apart: frozenset[str] = frozenset()  # the images that the data set itself holds out
 
     def find_held_out(self, n_folds: int, fold: int) -> np.ndarray:
         """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0."""
-        groups = np.array([owner.group for owner in self.squares.owners])
+        groups = np.array([subject.patient for subject in self.squares.subjects])
         if not self.set_apart:
             return folds.assign_folds(groups.tolist(), self.targets, n_folds, FOLD_SEED) == fold
         is_apart = np.isin(groups, groups[[image in self.set_apart for image in self.squares.images]])
@@ -64,7 +64,7 @@ class TrainingSet(NamedTuple):
         return fold_of == fold
 
 
-def read_squares(cache: Path, split: str, layout: Layout) -> CachedSquares:
+def read_squares(cache: Path, split: str, dataset: DataSet) -> CachedSquares:
     """Return the squares of a split. Raises InputError if a stage has not run on it since the eyes were found."""
     images, luts = normalize.read_luts(cache, split)
     row_of = {image: row for row, image in enumerate(images)}
@@ -79,24 +79,26 @@ def read_squares(cache: Path, split: str, layout: Layout) -> CachedSquares:
         f"normalize {split}": manifest.read_output(cache / "normalize", f"{split}.npz", "preprocess.normalize"),
     }
     paths = {image: cache / "resize" / split / f"{image}.png" for image in ordered}
-    owners = [layout.find_owner(image) for image in ordered]
-    return CachedSquares(paths, owners, luts[[row_of[image] for image in ordered]], making, digests)
+    return CachedSquares(
+        paths=paths,
+        subjects=dataset.get_subjects(ordered),
+        luts=luts[[row_of[image] for image in ordered]],
+        making=making,
+        digests=digests,
+    )
 
 
-def read_training_set(data: Path, cache: Path) -> TrainingSet:
+def read_training_set(dataset: DataSet, task: Task, cache: Path) -> TrainingSet:
     """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside."""
-    layout = find.find_layout(data)
-    squares = read_squares(cache, "train", layout)
-    path = data / layout.labels["train"]
-    labels, known = layout.read_labels(path), set(squares.paths)
+    squares = read_squares(cache, "train", dataset)
+    targets = dataset.get_targets("train")
     unusable = set(rejected.read_reasons(cache, "train"))
-    expected = [image for image in labels.index if image not in unusable or image in known]
-    tables.check_same_images(expected, squares.paths, path, cache)
-    targets = labels.loc[squares.images].to_numpy()
-    if not len(targets):
+    expected = [image for image in targets.index if image not in unusable or image in squares.paths]
+    tables.check_same_images(expected, squares.paths, dataset.target_sources["train"], cache)
+    learned = targets.loc[squares.images].to_numpy()
+    if not len(learned):
         raise InputError(f"{cache}: no squares to learn from")
-    told: list = targets.tolist()
-    if layout.task.kind != "levels":  # whose names and held-out images no table tells
-        told = [layout.task.names, told, tables.sort_images(layout.held_out)]
-    digests = squares.digests | {"labels": files.hash_text(json.dumps(told))}
-    return TrainingSet(squares, targets, digests, layout.held_out)
+    set_apart = frozenset(dataset.list_images("valid"))
+    text = task.describe_targets(learned, tables.sort_images(set_apart))
+    digests = squares.digests | {"labels": files.hash_text(text)}
+    return TrainingSet(squares, learned, digests, set_apart)

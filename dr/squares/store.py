@@ -15,7 +15,7 @@ from numpy.lib.format import open_memmap
 
 from dr.squares.source import CachedSquares
 from preprocess.command import progress
-from preprocess.dataset.dataset import Owner
+from preprocess.dataset.dataset import Subject
 from preprocess.disk import files
 from preprocess.picture import square
 from preprocess.picture.square import Square
@@ -55,10 +55,12 @@ class Maps:
         return len(self.eyes)
 
 
-def gather(owners: Sequence[Owner], squares: Sequence[Square], mean: Sequence[float], std: Sequence[float]) -> Squares:
+def gather(
+    subjects: Sequence[Subject], squares: Sequence[Square], mean: Sequence[float], std: Sequence[float]
+) -> Squares:
     """Return squares that were made in memory as the net that was trained with `mean` and `std` is given them."""
     tables = compose_tables(np.stack([made.lut for made in squares]), mean, std)
-    return Squares(number_eyes(owners), np.stack([made.pixels for made in squares]), tables)
+    return Squares(number_eyes(subjects), np.stack([made.pixels for made in squares]), tables)
 
 
 def load(
@@ -82,7 +84,7 @@ def load(
         pixels = torch.empty(shape, dtype=torch.uint8, device=device) if on_device else np.empty(shape, np.uint8)
         _fill(pixels, cached)
     tables = compose_tables(square.leave_luts(cached.luts, cached.making.normalize), mean, std)
-    return Squares(number_eyes(cached.owners), pixels, tables)
+    return Squares(number_eyes(cached.subjects), pixels, tables)
 
 
 def compose_tables(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -91,14 +93,18 @@ def compose_tables(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]
     return np.ascontiguousarray(standardized.transpose(0, 2, 1), np.float32)
 
 
-def number_eyes(owners: Sequence[Owner]) -> np.ndarray:
-    """Return 2 * group + side of each owner, (n,) int64; the fellow's number differs in the last bit.
+def number_eyes(subjects: Sequence[Subject]) -> np.ndarray:
+    """Return 2 * patient + side of each subject, (n,) int64; the fellow eye's number differs in the last bit.
 
-    An owner without a side has no fellow, and a number of its own.
+    A subject without a side has no fellow, and a number of its own.
     """
-    keys = [owner.group if owner.side else row for row, owner in enumerate(owners)]
+    keys = [subject.patient if subject.side else row for row, subject in enumerate(subjects)]
     number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    return np.array([2 * number_of[key] + (owner.side == "right") for key, owner in zip(keys, owners, strict=True)])
+    eyes = []
+    for key, subject in zip(keys, subjects, strict=True):
+        last_bit = 1 if subject.side == "right" else 0
+        eyes.append(2 * number_of[key] + last_bit)
+    return np.array(eyes)
 
 
 def _choose_storage(size_bytes: int, device: torch.device) -> str:

@@ -1,98 +1,215 @@
-"""What follows from a task: the columns of its scores, what a row must satisfy, and what is learned from a target."""
+"""A task: what a data set asks of each image, with everything that follows from the question."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import abc
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from dr.metrics import agreement, bootstrap, calibration, ranking
-from preprocess.dataset.dataset import Task
-from preprocess.disk.errors import InputError
+from dr.metrics import bootstrap
+from dr.metrics.bootstrap import Estimate, StepGain
+from preprocess.dataset.question import Question
 
-# Kind -> which figure tells the best epoch, beside the log loss, and its name for people.
-HEADLINES = {"levels": ("qwk", "QWK"), "classes": ("accuracy", "accuracy"), "findings": ("auc", "mean AUC")}
+if TYPE_CHECKING:
+    import torch
+
+    from dr.training.settings import Settings
+
 SUM_TOLERANCE = 1e-5  # float32 softmax is off by 1e-7, tables rounded to six decimals by 3e-6
 
 
-def name_columns(task: Task) -> list[str]:
-    """Return the columns of a score table: p0, p1, ... for levels, the names of classes and findings."""
-    return [f"p{level}" for level in range(len(task.names))] if task.kind == "levels" else list(task.names)
+class Fault(NamedTuple):
+    """A row of scores that no image can have."""
+
+    row: int
+    reason: str
 
 
-def decide_alone(task: Task, scores: np.ndarray) -> np.ndarray:
-    """Return what (n, k) scores say of images each by itself, (n,) int64: the level nearest to the mean, the likeliest
-    class, or finding, though it may be likely that there is none.
+class Measured(NamedTuple):
+    """What scores are worth: figures of all outputs together, and a record of each output, in their order."""
+
+    overall: list[Estimate]
+    each: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """A question and what follows from it. There is one class for each kind; nothing outside asks for the kind.
+
+    Scores are (n, k), a column for each of k outputs; targets are (n,) int64, of findings (n, k) float64 with NaN where
+    a target is unknown.
     """
-    return agreement.round_levels(scores) if task.kind == "levels" else scores.argmax(axis=1)
+
+    names: tuple[str, ...]  # of the outputs, for people
+
+    kind: ClassVar[str]  # as checkpoints and tables of the question call it
+    target: ClassVar[str]  # one target, in words: a level, a class, a finding
+    headline: ClassVar[str]  # the figure that tells the best epoch, beside the log loss
+    headline_name: ClassVar[str]  # the same for people
+    # Whether images are of the left or the right eye of a patient, and the stages that blend both and choose levels
+    # that agree best have a part.
+    has_eyes: ClassVar[bool] = False
+    # Whether each row of scores is a distribution: exactly one of the outputs is true.
+    is_exclusive: ClassVar[bool] = True
+    # Whether an output counts as present from a score on that is chosen for it, see `choose_thresholds`.
+    has_thresholds: ClassVar[bool] = False
+    # Names of the figures of `measure_all`, of all outputs together and of each, and a note on their intervals.
+    overall_names: ClassVar[tuple[str, ...]] = ()
+    each_names: ClassVar[tuple[str, ...]] = ()
+    intervals_note: ClassVar[str] = ""
+
+    @property
+    def question(self) -> Question:
+        """The declaration that the task was made of."""
+        return Question(self.kind, self.names)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a score table."""
+        return list(self.names)
+
+    @property
+    def titles(self) -> list[str]:
+        """The outputs as a table for people lists them."""
+        return list(self.names)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the question as plain names, as JSON and checkpoints keep it."""
+        return self.question._asdict()
+
+    def name_output(self, output: int) -> str:
+        """Return an output in words."""
+        return self.names[output]
+
+    def name_decision(self, output: int) -> str:
+        """Return an output in words, as the one that is decided on."""
+        return f"likeliest {self.names[output]}"
+
+    # --- scores ---------------------------------------------------------------------------------------------------
+
+    def find_fault(self, scores: np.ndarray, tolerance: float = SUM_TOLERANCE) -> Fault | None:
+        """Return the first row of scores that no image can have, None if all are sound.
+
+        The sums of distributions may be off by the tolerance.
+        """
+        return find_distribution_fault(scores, tolerance)
+
+    def score_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the scores that logits (n, k) stand for."""
+        return logits.softmax(dim=1)
+
+    @abc.abstractmethod
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Return one output for each image by itself, (n,) int64."""
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def check_settings(self, options: argparse.Namespace) -> None:
+        """Raise InputError for settings of dr.train that have no meaning for this task."""
+
+    @abc.abstractmethod
+    def weigh_targets(self, targets: np.ndarray, how: str, most: float | None = None) -> np.ndarray:
+        """Return a weight per output, (k,), at most `most`, by `how`: none, balanced or positives."""
+
+    @abc.abstractmethod
+    def find_prior(self, targets: np.ndarray) -> np.ndarray:
+        """Return what is known of an image that nobody has seen, (k,): the share of each output among the targets."""
+
+    @abc.abstractmethod
+    def measure_loss(
+        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, settings: Settings
+    ) -> torch.Tensor:
+        """Return the mean loss that training lowers, of logits (n, k), with a weight per output, (k,)."""
+
+    @abc.abstractmethod
+    def measure_log_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the plain mean log loss of logits (n, k)."""
+
+    def describe_targets(self, targets: np.ndarray, valid: Sequence[str]) -> str:
+        """Return all that a net learns from targets as text, to be digested; `valid` are the images set apart."""
+        return json.dumps([list(self.names), targets.tolist(), list(valid)])
+
+    # --- figures --------------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def measure(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        """Return the figures that are followed from epoch to epoch, by name."""
+
+    def draw_measures(self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+        """Return each figure of all images, first, and of each draw, (1 + N_DRAWS,), see `bootstrap.draw_figures`."""
+        names = list(self.measure(scores, targets))
+        drawn = bootstrap.draw_figures(patients, lambda rows: list(self.measure(scores[rows], targets[rows]).values()))
+        return dict(zip(names, drawn.T, strict=True))
+
+    @abc.abstractmethod
+    def measure_steps(
+        self,
+        patients: Sequence[str],
+        targets: np.ndarray,
+        scores: Mapping[str, np.ndarray],
+        decisions: Mapping[str, np.ndarray],
+    ) -> dict[str, StepGain]:
+        """Return what each step is worth by the headline figure: scores (n, k) by step, and decisions (n,) by step."""
+
+    def measure_all(self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> Measured:
+        """Return the figures called `overall_names`, and for each output those called `each_names`."""
+        raise NotImplementedError(f"{self.kind} have no figures for each output")
+
+    def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Return the score from which each output counts as present, (k,), NaN if it cannot be chosen."""
+        raise NotImplementedError(f"{self.kind} have no thresholds")
+
+    # --- words ----------------------------------------------------------------------------------------------------
+
+    def name_step(self, step: str) -> str:
+        """Return what a step of the pipeline is called for this task."""
+        return step
+
+    def explain_absence(self) -> str | None:
+        """Return why the stages that blend two eyes and choose levels have no part; None if they have."""
+        return f"no part in this recipe: {self.kind} have no pairs and no order"
 
 
-def explain_absence(task: Task) -> str | None:
-    """Return why the stages that blend two eyes and choose levels have no part in a task; None if they have."""
-    return None if task.kind == "levels" else f"no part in this recipe: {task.kind} have no pairs and no order"
-
-
-def find_fault(scores: np.ndarray, tolerance: float = SUM_TOLERANCE, kind: str = "levels") -> tuple[int, str] | None:
-    """Return the first row of (n, k) scores that is no distribution, and why; None if all are.
-
-    Sums may be off by `tolerance`. Of findings each score is a probability by itself.
-    """
-    sums, is_finding = scores.sum(axis=1), kind == "findings"
-    faults = {
-        "a score is not a finite number": ~np.isfinite(scores).all(axis=1),
-        "a score is negative ({least:g})": (scores < 0).any(axis=1),
-        "a score is above 1 ({most:g})": is_finding & (scores > 1).any(axis=1),
-        "the scores sum to {sum:.6g}, not 1": ~is_finding & (np.abs(sums - 1) > tolerance),
-    }
-    bad = np.flatnonzero(np.any([*faults.values()], axis=0))
+def find_distribution_fault(scores: np.ndarray, tolerance: float = SUM_TOLERANCE) -> Fault | None:
+    """Return the first row of (n, k) scores that is no distribution, None if all are; sums may be off."""
+    sums = scores.sum(axis=1)
+    is_off = np.abs(sums - 1) > tolerance
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1) | (scores < 0).any(axis=1) | is_off)
     if not bad.size:
         return None
     row = int(bad[0])
-    told = next(told for told, has_it in faults.items() if has_it[row])
-    return row, told.format(least=scores[row].min(), most=scores[row].max(), sum=sums[row])
+    reason = describe_improbable(scores[row]) or f"the scores sum to {sums[row]:.6g}, not 1"
+    return Fault(row, reason)
 
 
-def weigh_targets(task: Task, targets: np.ndarray, how: str, most: float | None = None) -> np.ndarray:
-    """Return a weight per output, (k,), at most `most`: what an image of it counts, of findings one that has it.
+def describe_improbable(row: np.ndarray) -> str | None:
+    """Return why a row of scores, (k,), cannot be probabilities; None if nothing but their sum may be wrong."""
+    if not np.isfinite(row).all():
+        return "a score is not a finite number"
+    if (row < 0).any():
+        return f"a score is negative ({row.min():g})"
+    return None
 
-    "none": 1. "balanced": all outputs that are present count alike, an image 1 on average; the images that have a
-    finding count as much as those that have not. "positives", of findings alone: N / N_l, the images by those that have
-    it; else InputError. Without any it is 1, or 0 of levels and classes.
+
+def weigh_exclusive(targets: np.ndarray, n_outputs: int, how: str, most: float | None) -> np.ndarray:
+    """Return the weights of outputs of which each image has one.
+
+    "none": 1. "balanced": all outputs that are present count alike, an image 1 on average; one without images 0.
     """
     if how == "none":
-        return np.ones(len(task.names))
-    if task.kind == "findings":
-        known, counts = (~np.isnan(targets)).sum(axis=0), (targets == 1).sum(axis=0)
-        weights = np.where(counts > 0, (known - counts * (how == "balanced")) / np.maximum(counts, 1), 1.0)
-    elif how == "positives":
-        raise InputError(f"--class-weights positives: an image has one of the {task.kind}; balanced weighs them")
-    else:
-        counts = np.bincount(targets, minlength=len(task.names))
-        weights = np.where(counts > 0, len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+        return np.ones(n_outputs)
+    counts = np.bincount(targets, minlength=n_outputs)
+    weights = len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    weights = np.where(counts > 0, weights, 0.0)
     return np.minimum(weights, np.inf if most is None else most)
 
 
-def find_prior(task: Task, targets: np.ndarray) -> np.ndarray:
-    """Return what is known of an image nobody has seen, (k,): the share of each output among the targets."""
-    if task.kind == "findings":
-        return np.nansum(targets, axis=0) / np.maximum((~np.isnan(targets)).sum(axis=0), 1)
-    return np.bincount(targets, minlength=len(task.names)) / len(targets)
-
-
-def measure(task: Task, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Return the figures that are followed from epoch to epoch; scores (n, k), targets (n,), of findings (n, k)."""
-    if task.kind == "findings":
-        aucs = ranking.measure_each(ranking.measure_auc, scores, targets)
-        log_loss = float(np.nanmean(calibration.measure_finding_losses(scores, targets)))
-        return {"log_loss": log_loss, "auc": ranking.mean_measurable(aucs)}
-    log_loss, given = calibration.measure_log_loss(scores, targets), scores.argmax(axis=1)
-    if task.kind == "levels":
-        return {"log_loss": log_loss, "qwk": agreement.quadratic_weighted_kappa(targets, given, scores.shape[1])}
-    counts = agreement.count_pairs(targets, given, scores.shape[1])
-    accuracy, macro_f1 = agreement.accuracy_of_counts(counts), agreement.macro_f1_of_counts(counts)
-    return {"log_loss": log_loss, "accuracy": float(accuracy), "macro_f1": float(macro_f1)}
-
-
-def draw_measures(task: Task, groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each figure of all images, first, and of each draw, (1 + N_DRAWS,), see `bootstrap.draw_figures`."""
-    names = measure(task, scores, targets)
-    drawn = bootstrap.draw_figures(groups, lambda rows: [*measure(task, scores[rows], targets[rows]).values()])
-    return dict(zip(names, drawn.T, strict=True))
+def share_exclusive(targets: np.ndarray, n_outputs: int) -> np.ndarray:
+    """Return the share of each output among targets (n,), (n_outputs,)."""
+    return np.bincount(targets, minlength=n_outputs) / len(targets)

@@ -12,8 +12,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dr.tasks.kinds import TASKS, make_task
+from dr.tasks.task import Task
 from dr.training.settings import Settings, are_possible
-from preprocess.dataset.dataset import TARGETS, Task
+from preprocess.dataset.question import Question
 from preprocess.disk import files
 from preprocess.disk.errors import InputError, shorten
 from preprocess.picture import outline
@@ -53,7 +55,7 @@ def write(path: Path, checkpoint: Checkpoint) -> str:
     """Write a checkpoint, whole or not at all, and return its digest. The same tensors give the same bytes."""
     import torch
 
-    task, making = checkpoint.task._asdict(), checkpoint.making._asdict()
+    task, making = checkpoint.task.describe(), checkpoint.making._asdict()
     plain = {"settings": dataclasses.asdict(checkpoint.settings), "task": task, "making": making}
     buffer = io.BytesIO()  # given a path, torch writes its name into the file
     torch.save(vars(checkpoint) | plain, buffer)
@@ -72,10 +74,16 @@ def read(path: Path) -> Checkpoint:
         differs = f"which differs in {shorten(str(differing[0]))}"
         raise InputError(f"{path}: made by another version of dr.train, {differs}; train again here")
     try:
-        task, making = Task(**content["task"]), Making(**content["making"])
-        typed = {"settings": Settings(**kept), "task": task._replace(names=tuple(task.names)), "making": making}
-        made = Checkpoint(**content | typed)
-        is_sound = isinstance(task.names, list | tuple) and are_possible(kept) and _makes_sense(made)
+        question = Question(**content["task"])
+        is_sound = question.kind in TASKS and isinstance(question.names, list | tuple) and are_possible(kept)
+        if is_sound:
+            typed = {
+                "settings": Settings(**kept),
+                "task": make_task(question),
+                "making": Making(**content["making"]),
+            }
+            made = Checkpoint(**content | typed)
+            is_sound = _makes_sense(made)
     except (TypeError, AttributeError):  # a part is of another type altogether
         is_sound = False
     if not is_sound:
@@ -112,7 +120,6 @@ def _makes_sense(of: Checkpoint) -> bool:
         and (crop_px or 0) <= size_px <= MOST_SIZE_PX
         and of.making.crop in outline.METHODS
         and of.making.normalize in NORMALIZATIONS
-        and of.task.kind in TARGETS
         and len(names) > 0
         and all(isinstance(name, str) for name in names)
         and _are_numbers(of.mean, 3)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from dr.squares import crops, store
 from dr.squares.store import Squares
 from dr.training.checkpoint import Checkpoint
-from preprocess.dataset.dataset import Owner
+from preprocess.dataset.dataset import Subject
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import Square
 
@@ -50,7 +50,7 @@ def measure(of: Checkpoint, made: Square) -> float | None:
     """
     if not of.likeness:
         return None
-    squares = store.gather([Owner("")], [made], of.mean, of.std)
+    squares = store.gather([Subject("")], [made], of.mean, of.std)
     described = describe(crops.cut_centers(squares, of.settings.crop_px or squares.size_px))
     known, scale = of.likeness["known"], of.likeness["scale"]
     if described.shape[1] != len(scale) or len(known) < NEAREST:

@@ -11,7 +11,7 @@ from dr.machine import device, workers
 from dr.squares import crops, store
 from dr.squares.source import TrainingSet
 from dr.squares.store import Maps, Squares
-from dr.tasks.task import HEADLINES, find_prior, measure
+from dr.tasks.task import Task
 from dr.training import checkpoint, distribution, features, learner, passes, runs, schedule, views
 from dr.training.checkpoint import Checkpoint
 from dr.training.learner import Learner
@@ -19,7 +19,6 @@ from dr.training.runs import Start
 from dr.training.settings import Settings
 from preprocess import standardize
 from preprocess.command import progress
-from preprocess.dataset.dataset import Task
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
@@ -55,7 +54,7 @@ def train_epochs(
         runs.begin(folder, start, vars(wanted), training_set.digests)
     record = functools.partial(
         Checkpoint, settings=learning.settings, task=task, making=cached.making, mean=mean, std=std,
-        prior=find_prior(task, targets[learned]).tolist(), n_images=len(learned),
+        prior=task.find_prior(targets[learned]).tolist(), n_images=len(learned),
         likeness=distribution.learn(squares, learned, held_out, learning.net.image_px),
     )  # fmt: skip
     given: Squares | Maps = squares
@@ -88,7 +87,7 @@ def _keep_epoch(
     task, cuts = record.keywords["task"], crops.center_crops(len(squares), squares.size_px - learning.net.image_px)
     with progress.tracking(len(held_out), f"epoch {epoch}, held out") as bar:
         scores = views.score(learning.kept, squares, held_out, cuts, settings.precision, settings.batch_size, bar,
-                             task.kind)  # fmt: skip
+                              task)  # fmt: skip
     if not np.isfinite(scores).all():
         raise InputError(
             f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are not "
@@ -98,11 +97,11 @@ def _keep_epoch(
         epoch, net=learning.kept.state_dict(), raw=learning.net.state_dict() if learning.averaged else None,
         optimizer=learner.collect_optimizer(learning), scaler=learning.scaler.state_dict(),
     )  # fmt: skip
-    valid = {f"valid_{name}": value for name, value in measure(task, scores, targets[held_out]).items()}
+    valid = {f"valid_{name}": value for name, value in task.measure(scores, targets[held_out]).items()}
     digest = checkpoint.write(folder / f"{epoch:04}.pt", made)
     figures = figures | valid | {"learning_rate": rate, "checkpoint": digest}
     files.write_json(folder / f"{epoch:04}.json", figures)
-    key, name = HEADLINES[task.kind]
+    key, name = task.headline, task.headline_name
     runs.keep_best(folder, key, options.keep)
     told = f"log loss train {figures['train_log_loss']:.4f} valid {valid['valid_log_loss']:.4f}"
     told += f", {name} valid {valid[f'valid_{key}']:.4f}"

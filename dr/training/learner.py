@@ -13,11 +13,10 @@ from torch import nn
 from dr.machine import batch_norm, device, workers
 from dr.nets import net
 from dr.nets.net import Net
-from dr.tasks.task import weigh_targets
+from dr.tasks.task import Task
 from dr.training import weights
 from dr.training.checkpoint import Checkpoint
 from dr.training.settings import Settings
-from preprocess.dataset.dataset import Task
 from preprocess.disk.errors import InputError
 
 CROP_SHARE = 7 / 8  # of the squares' side is the side of a random crop: 448 of 512 px
@@ -35,6 +34,7 @@ class Learner(NamedTuple):
     settings: Settings  # with precision and crop_px decided
     weights: torch.Tensor  # (k,), what an image of each target counts
     device: torch.device
+    task: Task
     averaged: Net | None = None  # the average of its weights
 
     @property
@@ -62,10 +62,10 @@ def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.
     made = made.to(on, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs do not know it
     forward = batch_norm.connect(made, on, is_ever_frozen=resolved.freeze_epochs > 0)
     optimizer = _make_optimizer(made, resolved)
-    weighed = weigh_targets(task, targets, resolved.class_weights, resolved.most_weight)
+    weighed = task.weigh_targets(targets, resolved.class_weights, resolved.most_weight)
     counts_for = torch.tensor(weighed, dtype=torch.float32, device=on)
     averaged = copy.deepcopy(made) if resolved.ema else None
-    return Learner(made, forward, optimizer, _make_scaler(resolved, on), resolved, counts_for, on, averaged)
+    return Learner(made, forward, optimizer, _make_scaler(resolved, on), resolved, counts_for, on, task, averaged)
 
 
 def _make_net(settings: Settings, task: Task) -> Net:

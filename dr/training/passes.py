@@ -100,7 +100,7 @@ def _order_batches(squares: Squares | Maps, positions: np.ndarray, settings: Set
 def take_step(
     learner: Learner, images: torch.Tensor, targets: torch.Tensor, keys: torch.Tensor, eyes: torch.Tensor
 ) -> torch.Tensor:
-    """Take one step of gradient descent; return the batch's plain log loss, see `measure_loss`, still on the device.
+    """Take one step of gradient descent; return the batch's plain log loss, still on the device.
 
     The net is given the batch in parts, one after the other, whose gradients add up to the batch's. Images are
     (n, 3, h, w), keys and eyes as in Head, all of it on the device.
@@ -112,46 +112,16 @@ def take_step(
         with autocast(learner.device, settings.precision):
             logits = learner.forward(images_of, keys_of, eyes_of)
         share = len(targets_of) / len(targets)
-        learner.scaler.scale(share * measure_loss(logits, targets_of, learner.weights, settings)).backward()
-        total += share * measure_log_loss(logits.detach(), targets_of)
+        learner.scaler.scale(
+            share * learner.task.measure_loss(logits, targets_of, learner.weights, settings)
+        ).backward()
+        total += share * learner.task.measure_log_loss(logits.detach(), targets_of)
     if settings.clip_norm:
         learner.scaler.unscale_(learner.optimizer)
         nn.utils.clip_grad_norm_(learner.net.parameters(), settings.clip_norm)
     learner.scaler.step(learner.optimizer)  # not if float16 could not hold a gradient: then the scale is halved
     learner.scaler.update()
     return total
-
-
-def measure_loss(
-    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, settings: Settings
-) -> torch.Tensor:
-    """Return the mean loss that is lowered: log loss, perhaps smoothed, and the squared error of the expected level.
-
-    Logits are (n, k), targets (n,) int64, or of findings (n, k), 1, 0, or NaN where it is not known, which counts as
-    nothing lost: so the mean of two halves is that of the whole. Weights are (k,), see Learner.
-    """
-    if targets.ndim == 2:
-        return settings.log_loss * measure_log_loss(logits, targets, settings.label_smoothing, weights)
-    plain = nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
-    losses = settings.log_loss * plain
-    if settings.squared_error:
-        levels = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)
-        losses = losses + settings.squared_error * (logits.softmax(dim=1) @ levels - targets) ** 2
-    return (losses * weights[targets]).mean()
-
-
-def measure_log_loss(
-    logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0, positive: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return the mean log loss of images, or of images and findings, see `measure_loss`.
-
-    Of findings, `smoothing` is the share of a target spread over both answers, `positive` what one there weighs.
-    """
-    if targets.ndim == 1:
-        return nn.functional.cross_entropy(logits, targets)
-    smoothed = (targets * (1 - smoothing) + smoothing / 2).nan_to_num()
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none", pos_weight=positive)
-    return torch.where(targets.isnan(), 0.0, losses).mean()
 
 
 def _check_losses(losses: torch.Tensor, learner: Learner, epoch: int) -> float:

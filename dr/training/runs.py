@@ -127,7 +127,7 @@ def describe_voter(voter: Voter) -> dict[str, Any]:
     of = voter.checkpoint
     return {
         "checkpoint": voter.digest, "net": of.settings.net, "epoch": of.epoch, "share": voter.share,
-        "views": voter.n_views, "n_images": of.n_images, "task": of.task._asdict(), "making": of.making._asdict(),
+        "views": voter.n_views, "n_images": of.n_images, "task": of.task.describe(), "making": of.making._asdict(),
     }  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from dr.nets import catalog
 from preprocess.command import recipe
 from preprocess.command.cli import number, whole
-from preprocess.dataset import find
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
@@ -229,9 +228,6 @@ def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contra
         raise InputError("--log-loss 0 needs a --squared-error above 0")
     if of.weights not in WEIGHTS and not Path(of.weights).is_file():
         raise InputError(f"--weights {of.weights}: no such file; dr.train keeps its checkpoints in CACHE/dr/epochs")
-    kind = find.find_layout(of.data).task.kind
-    if kind != "levels" and (of.squared_error or of.pairs):
-        raise InputError(f"--squared-error and --pairs are for levels of two eyes: {kind} have no order and no pairs")
     catalog.check(of.net, of.drop_path)
     if of.weights == "imagenet":
         catalog.find_source(of.net)

@@ -14,6 +14,7 @@ from dr.squares import batches, crops, draws, store
 from dr.squares.crops import Crops
 from dr.squares.source import CachedSquares
 from dr.squares.store import Maps, Squares
+from dr.tasks.task import Task
 from dr.training import learner, runs
 from dr.training.checkpoint import Checkpoint
 from dr.training.runs import Trained, Voter
@@ -45,15 +46,10 @@ def score_views(
     net: Net, checkpoint: Checkpoint, squares: Squares, n_views: int, batch_size: int, bar: Bar
 ) -> np.ndarray:
     """Return the scores of each view, (n_views, n, k); view 0 is the middle, unflipped."""
-    settings, rows, kind = checkpoint.settings, np.arange(len(squares)), checkpoint.task.kind
+    settings, rows, task = checkpoint.settings, np.arange(len(squares)), checkpoint.task
     margin_px = squares.size_px - net.image_px
     views = [cut_view(view, len(squares), margin_px, settings.seed, settings.flips) for view in range(n_views)]
-    return np.stack([score(net, squares, rows, cuts, settings.precision, batch_size, bar, kind) for cuts in views])
-
-
-def score_logits(kind: str, logits: torch.Tensor) -> torch.Tensor:
-    """Return the probabilities that logits (n, k) stand for: a distribution in each row, of findings each by itself."""
-    return logits.sigmoid() if kind == "findings" else logits.softmax(dim=1)
+    return np.stack([score(net, squares, rows, cuts, settings.precision, batch_size, bar, task) for cuts in views])
 
 
 def cut_view(view: int, n: int, margin_px: int, seed: int, flips: str) -> Crops:
@@ -67,7 +63,7 @@ def cut_view(view: int, n: int, margin_px: int, seed: int, flips: str) -> Crops:
 @device.naming_memory()
 def score(
     net: Net, squares: Squares | Maps, positions: np.ndarray, cuts: Crops, precision: str, batch_size: int, bar: Bar,
-    kind: str,
+    task: Task,
 ) -> np.ndarray:  # fmt: skip
     """Return the probabilities of the outputs for the squares at `positions`, (n, k) float64; move the bar on."""
     on = next(net.parameters()).device
@@ -81,7 +77,7 @@ def score(
         for chosen, images in batches.iterate_batches(squares, parts, cuts, net.image_px, on):
             with device.autocast(on, precision):
                 logits = net(images, eyes=eyes[torch.from_numpy(chosen).to(on)])
-            scores.append(score_logits(kind, logits.cpu().double()).numpy())
+            scores.append(task.score_logits(logits.cpu().double()).numpy())
             bar.update(len(chosen))
     return np.concatenate(scores)[np.argsort(order)]
 
@@ -94,7 +90,7 @@ class Averaged(nn.Module):
         super().__init__()
         nets = [learner.load_net(voter.checkpoint) for voter in voters]
         self.nets = nn.ModuleList(nets)
-        self.kind = voters[0].checkpoint.task.kind
+        self.task = voters[0].checkpoint.task
         self.views: list[tuple[float, int, list[tuple[int, ...]]]] = []  # share of each view, side, where they are cut
         for number, (voter, net) in enumerate(zip(voters, nets, strict=True)):
             of, side = voter.checkpoint, net.image_px
@@ -113,5 +109,5 @@ class Averaged(nn.Module):
                 view = images[:, :, top : top + side, left : left + side]
                 turned = [axis for axis, is_flipped in ((2, is_down), (3, is_right)) if is_flipped]
                 view = view.flip(turned) if turned else view
-                total = total + share * score_logits(self.kind, net(view, eyes=eyes))
+                total = total + share * self.task.score_logits(net(view, eyes=eyes))
         return total

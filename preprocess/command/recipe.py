@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preprocess.command.pipeline import FOLDERS
-from preprocess.dataset import find
-from preprocess.dataset.dataset import SPLITS
 from preprocess.disk.errors import InputError, suggest
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -125,17 +123,12 @@ def parse(
 
 
 def _check_paths(options: argparse.Namespace) -> None:
-    """Raise InputError, before a run begins, for labels that are not there, and for writing what is no file or data."""
+    """Raise InputError, before a run begins, for labels that are not there, and for writing what is no file."""
     labels, out = getattr(options, "labels", None), getattr(options, "out", None)
     if labels and not labels.exists():
         raise InputError(f"{labels}: no such file")
     if out and out.is_dir():
         raise InputError(f"{out}: a folder; give the name of a file to write")
-    for path in filter(None, (out, getattr(options, "sheet", None))):
-        data, layout = options.data.resolve(), find.find_layout(options.data)
-        read = {data / name for name in (*SPLITS, *layout.labels.values(), layout.sample)}
-        if read & {path.resolve(), *path.resolve().parents}:
-            raise InputError(f"{path}: belongs to the data, and would be lost; write to another place")
 
 
 def take(action: argparse.Action, value: Any) -> Any:

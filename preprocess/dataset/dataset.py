@@ -1,51 +1,135 @@
-"""What a reader of a data folder offers to all stages, none of which knows what a file name means."""
+"""A data set: one table of samples, and the question that it asks of each of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-SPLITS = ("train", "test")
-TARGETS = {"levels": "level", "classes": "class", "findings": "finding"}  # kind of a task -> one of its targets
+import numpy as np
 
+from preprocess.dataset import labels
+from preprocess.dataset.question import Question
+from preprocess.disk import tables
+from preprocess.disk.errors import InputError
 
-class Task(NamedTuple):
-    """What a data set asks of each image: a declaration; what follows from it stands in dr.task."""
+if TYPE_CHECKING:
+    import pandas as pd
 
-    kind: (
-        str  # "levels", grades of a disease, or "classes", in no order: one is true; "findings": any may be, or unknown
-    )
-    names: tuple[str, ...]  # of the outputs, for people
-
-
-class Owner(NamedTuple):
-    """Whom an image shows, and which of two eyes, if it is one."""
-
-    group: str  # a patient, whom no fold or split divides
-    side: str = ""  # "left", "right", or "" where a group has no pairs
+# A part is what the cache keeps together, photographs and squares: validation images are cut like those learned from.
+PARTS = {"train": ("train", "valid"), "test": ("test",)}
+SPLITS = ("train", "valid", "test")
+COLUMNS = ("image", "path", "split", "patient", "side")  # of the table, before targets and what else a source tells
 
 
-class Listing(NamedTuple):
-    """The images of a split: image id -> path, in their order, and the files with a wrong name, with the reason."""
+class Subject(NamedTuple):
+    """The patient that an image shows, and which of two eyes."""
 
-    paths: dict[str, Path]
-    misnamed: dict[str, str]
+    patient: str  # no fold or split divides one
+    side: str = ""  # "left", "right", or "" where images have no sides
 
 
-class Layout(NamedTuple):
-    """How a data folder is laid out and what it asks."""
+@dataclass(frozen=True)
+class DataSet:
+    """What a data folder says. A reader builds it; nothing after the reader knows of folders and file names.
 
-    task: Task
-    # (data, split) -> Listing. An image that a table names is listed even if its file is missing, so that the stage
-    # that wants to read it finds out; a missing or empty folder gives an empty listing.
-    list_images: Callable[[Path, str], Listing]
-    spell: Callable[[str], str]  # an image as a table or a file's name writes it -> its id
-    find_owner: Callable[[str], Owner]  # of an image id; raises InputError for one that this layout cannot have
-    # (path of a table, or of what `labels` names, known_only=False) -> the target of each image, int64, a Series by
-    # image, in their order; an empty target is an error, or else, if only the known ones are wanted, left out. Of
-    # findings a DataFrame, float64, a column each, NaN where it is not known.
-    read_labels: Callable[..., Any]
-    labels: dict[str, str]  # split -> what tells its targets in the data folder: a table, or a folder of classes
-    held_out: frozenset[str] = frozenset()  # for validation by the data folder itself: fold 0, with their whole groups
-    # listings of the splits -> lines on what whoever works with the folder should know
-    tell: Callable[[Mapping[str, Listing]], Sequence[str]] = lambda _: ()
-    sample: str = "sampleSubmission.csv"  # the table that lists the images of a submission, in its order
+    `samples` has a row per image, by part and in the order of images: COLUMNS, the targets (see `Question.columns`),
+    and every other column of the source. `path` is NaN where the folder holds no photograph of the image, `patient`
+    and `split` are never empty, a target is NaN where it is unknown. A file that is not there is found out by the
+    stage that reads it.
+    """
+
+    folder: Path
+    question: Question
+    samples: pd.DataFrame
+    # An image as a table writes it -> its id.
+    normalize_id: Callable[[str], str]
+    # The subject of an image that the table lacks; raises InputError for an image that this data set cannot have.
+    find_subject: Callable[[str], Subject]
+    target_sources: Mapping[str, Path]  # part -> the table or folder that tells its targets, or would
+    sample_submission: Path  # the table, if there is one, that lists the images of a submission, in its order
+    unread: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # part -> file that is no sample -> reason
+    # Image -> finding -> boxes (left, top, width, height) in pixels of the photograph, where a person marked it.
+    boxes: Mapping[str, Mapping[str, Sequence[tuple[float, ...]]]] = field(default_factory=dict)
+    notes: Sequence[str] = ()  # what everybody who works with the data should know
+
+    def get_part(self, part: str) -> pd.DataFrame:
+        """Return the rows of a part: "train", which has the validation images, or "test"."""
+        return self.samples[self.samples["split"].isin(PARTS[part])]
+
+    def list_images(self, split: str) -> list[str]:
+        """Return the images of a split: train, valid or test."""
+        return list(self.samples.loc[self.samples["split"] == split, "image"])
+
+    def list_paths(self, part: str) -> dict[str, Path]:
+        """Return the photographs of a part, image -> path."""
+        rows = self.get_part(part)
+        rows = rows[rows["path"].notna()]
+        return {image: Path(path) for image, path in zip(rows["image"], rows["path"], strict=True)}
+
+    @functools.cached_property
+    def _subjects(self) -> dict[str, Subject]:
+        rows = self.samples[["image", "patient", "side"]].itertuples(index=False)
+        return {image: Subject(patient, side) for image, patient, side in rows}
+
+    def get_subjects(self, images: Iterable[str]) -> list[Subject]:
+        """Return the subject of each image. Raises InputError for one that this data set cannot have."""
+        known = self._subjects
+        return [known[image] if image in known else self.find_subject(image) for image in images]
+
+    def get_patients(self, images: Iterable[str]) -> list[str]:
+        """Return the patient of each image, see `get_subjects`."""
+        return [subject.patient for subject in self.get_subjects(images)]
+
+    def has_targets(self, part: str) -> bool:
+        """Return whether a target of any image of a part is known."""
+        return bool(self.get_part(part)[self.question.columns].notna().any(axis=None))
+
+    def get_targets(self, part: str, known_only: bool = False) -> Any:
+        """Return the targets of a part's images, by image: int64, for findings float64, a column each, NaN if unknown.
+
+        Images without any target are left out. A target that the source leaves empty is an InputError, but for
+        findings, unless only the known ones are wanted.
+        """
+        rows = self.get_part(part).set_index("image")[self.question.columns]
+        known = rows[rows.notna().any(axis=1)]
+        if self.question.has_many_targets:
+            return known if known_only else rows
+        source = self.target_sources[part]
+        if len(known) < len(rows) and not known_only and source.is_file():
+            labels.read_labels(source, self.question, self.normalize_id)  # raises, naming the row, if one is empty
+        (column,) = self.question.columns
+        return labels.number_targets(known[column], self.question)
+
+    def read_labels(self, path: Path, known_only: bool = False) -> Any:
+        """Return the targets in a table of labels beside the data set, see `labels.read_labels`."""
+        return labels.read_labels(path, self.question, self.normalize_id, known_only)
+
+    def check_out(self, path: Path) -> None:
+        """Raise InputError for a file to write that would replace or join what the data set consists of."""
+        tops = [self.folder / part for part in PARTS]
+        read = [*tops, *self.target_sources.values(), self.sample_submission]
+        wanted = path.resolve()
+        if {wanted, *wanted.parents} & {source.resolve() for source in read}:
+            raise InputError(f"{path}: belongs to the data, and would be lost; write to another place")
+
+
+def make_table(rows: Sequence[Mapping[Any, Any]], question: Question) -> pd.DataFrame:
+    """Return the table of samples of rows, by part and in the order of images, with all of its columns."""
+    import pandas as pd
+
+    wanted = [*COLUMNS, *question.columns]
+    table = pd.DataFrame(list(rows))
+    for column in wanted:
+        if column not in table:
+            table[column] = np.nan
+    others = [column for column in table if column not in wanted]
+    table = table[[*wanted, *others]]
+    parts = [table[table["split"].isin(splits)] for splits in PARTS.values()]
+    ordered = []
+    for rows_of_part in parts:
+        keys = [tables.order_of(image) for image in rows_of_part["image"]]
+        ordered.append(rows_of_part.iloc[sorted(range(len(keys)), key=keys.__getitem__)])
+    return pd.concat(ordered, ignore_index=True)

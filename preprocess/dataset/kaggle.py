@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from preprocess.dataset import listing
-from preprocess.dataset.dataset import Layout, Listing, Owner, Task
+from preprocess.dataset import labels, listing
+from preprocess.dataset.dataset import DataSet, Subject, make_table
+from preprocess.dataset.listing import Listing
+from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError, shorten
 
@@ -20,59 +20,84 @@ if TYPE_CHECKING:
 IMAGE_ID = re.compile(r"(?P<patient>[^/]+?)_(?P<side>left|right)(?:_\w+)?")
 SIDE = re.compile(r"(?<=_)(left|right)(?=_|$)", re.IGNORECASE)
 LABELS = {"train": "trainLabels.csv", "test": "testLabels.csv"}
-# The clinical scale: Wilkinson et al., Ophthalmology 110(9), 2003.
-TASK = Task("levels", ("no retinopathy", "mild", "moderate", "severe", "proliferative"))
+SAMPLE = "sampleSubmission.csv"
+MISNAMED = "the file's name is not PATIENT_left or PATIENT_right"
 
 
-def spell(image: str) -> str:
+def read_dataset(folder: Path) -> DataSet:
+    """Return the data set of a folder; that of an empty or missing one has no samples."""
+    rows = []
+    unread = {}
+    for part in LABELS:
+        listed = list_folder(folder / part)
+        unread[part] = listed.misnamed
+        rows += _list_rows(folder, part, listed.paths)
+    return DataSet(
+        folder=folder,
+        question=RETINOPATHY,
+        samples=make_table(rows, RETINOPATHY),
+        normalize_id=normalize_id,
+        find_subject=find_subject,
+        target_sources={part: folder / name for part, name in LABELS.items()},
+        sample_submission=folder / SAMPLE,
+        unread=unread,
+    )
+
+
+def normalize_id(image: str) -> str:
     """Return an image id as all tables are joined by it: 10_right for 10_RIGHT."""
     return SIDE.sub(lambda side: side[0].lower(), image)
 
 
-def find_owner(image: str) -> Owner:
+def find_subject(image: str) -> Subject:
     """Return whose eye an image id such as `10_left` or `10_LEFT_repeat` names. Raises InputError for any other."""
-    match = IMAGE_ID.fullmatch(spell(image))
+    match = IMAGE_ID.fullmatch(normalize_id(image))
     if not match or not tables.is_id(image):
         raise InputError(f"image id {shorten(image)!r} is not of the form PATIENT_left or PATIENT_right")
-    return Owner(match["patient"], match["side"])
+    return Subject(match["patient"], match["side"])
 
 
-def list_images(data: Path, split: str) -> Listing:
-    """Return the split's photographs, see `Layout`. Raises InputError if two files are the same image."""
-    listed = list_folder(data / split)
-    found = dict(listed.paths)
-    table = data / (LABELS["train"] if split == "train" else RETINA.sample)
-    if found and table.exists():
-        for image in tables.read_table(table, ["image"], spell)["image"]:
-            find_owner(image)
-            found.setdefault(image, data / split / f"{image}{listing.SUFFIXES[0]}")
-    return Listing({image: found[image] for image in tables.sort_images(found)}, listed.misnamed)
+def read_labels(path: Path, known_only: bool = False) -> pd.Series:
+    """Return the level of each image in a table of image and level, see `labels.read_labels`."""
+    return labels.read_labels(path, RETINOPATHY, normalize_id, known_only)
 
 
 def list_folder(folder: Path) -> Listing:
     """Return the photographs in a folder. Raises InputError if two files are the same image."""
-    return listing.list_folders([folder], spell, find_owner, "the file's name is not PATIENT_left or PATIENT_right")
+    return listing.list_folders([folder], normalize_id, find_subject, MISNAMED)
 
 
-def read_labels(path: Path, known_only: bool = False) -> pd.Series:
-    """Return the level 0-4 of each image, see `Layout`. Raises InputError, naming file and row, for anything else."""
-    import pandas as pd
+def _list_rows(folder: Path, part: str, paths: dict[str, Path]) -> list[dict[str, Any]]:
+    """Return the rows of a part: its photographs, and the images that its tables name.
 
-    table = tables.read_table(path, ["image", "level"], spell)
-    empty = table["level"].str.strip() == ""
-    if empty.any() and not known_only:
-        hint = "(blend.train and kappa.score leave such images out with --known-only)"
-        raise InputError(f"{path}, row {int(empty.argmax()) + 2}: level is '', not known {hint}")
-    table = table[~empty]
-    levels = tables.read_numbers(path, table, ["level"])[:, 0]
-    known = range(len(TASK.names))
-    bad = ~np.isin(levels, known)
-    if bad.any():
-        row = int(table.index[bad][0])
-        named = f"{', '.join(map(str, known[:-1]))} or {known[-1]}"
-        raise InputError(f"{path}, row {row + 2}: level is {shorten(table['level'][row])}, not {named}")
-    labels = pd.Series(levels.astype(np.int64), index=pd.Index(table["image"], name="image"), name="level")
-    return labels[tables.sort_images(labels.index)]
+    Photographs that are missing beside others get the path that they would have: training images that have a label,
+    and test images that the sample submission lists.
+    """
+    labelled = _read_labels(folder / LABELS[part])
+    expected = list(labelled) if part == "train" else _list_submitted(folder / SAMPLE)
+    rows = []
+    for image in dict.fromkeys([*paths, *expected, *labelled]):
+        subject = find_subject(image)
+        path = paths.get(image)
+        if path is None and paths and image in expected:
+            path = folder / part / f"{image}{listing.SUFFIXES[0]}"
+        row = {"image": image, "split": part, "patient": subject.patient, "side": subject.side}
+        if path is not None:
+            row["path"] = str(path)
+        rows.append(row | labelled.get(image, {}))
+    return rows
 
 
-RETINA = Layout(TASK, list_images, spell, find_owner, read_labels, LABELS)
+def _read_labels(path: Path) -> dict[Any, dict[Any, Any]]:
+    """Return the level and all other columns of each image of a table of labels; nothing if there is no table."""
+    if not path.exists():
+        return {}
+    others = [name for name in tables.list_columns(path) if name not in ("image", "level")]
+    table = tables.read_table(path, ["image", "level", *others], normalize_id)
+    table["level"] = labels.parse_levels(path, table, RETINOPATHY.names)
+    return table.set_index("image").to_dict("index")
+
+
+def _list_submitted(path: Path) -> set[str]:
+    """Return the images of a sample submission; none if there is no such table."""
+    return set(tables.read_table(path, ["image"], normalize_id)["image"]) if path.exists() else set()

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from preprocess.dataset.dataset import Listing
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError
 
@@ -12,30 +12,43 @@ SUFFIXES = (".jpeg", ".jpg", ".png")  # Kaggle's files are .jpeg
 FORMULA_STARTS = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula
 
 
+class Listing(NamedTuple):
+    """Photographs, image id -> path, in the order of images, and the files with a wrong name, with the reason."""
+
+    paths: dict[str, Path]
+    misnamed: dict[str, str]
+
+
 def is_photograph(name: str) -> bool:
-    """Tell by its name whether a file counts as a photograph."""
+    """Return whether a file counts as a photograph by its name; hidden files, such as macOS's ._a.jpeg, do not."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def list_folders(
-    folders: Iterable[Path], spell: Callable[[str], str], check: Callable[[str], object], wrong: str
-) -> Listing:
-    """Return the photographs in some folders; one that is not there has none.
+def list_files(folder: Path) -> list[Path]:
+    """Return the photographs that lie right in a folder, by name; none if the folder is not there."""
+    if not folder.is_dir():
+        return []
+    return [folder / name for name in sorted(os.listdir(folder)) if is_photograph(name)]
 
-    `spell` makes of a file's name without its suffix the image's id, for which `check` raises InputError if no image
-    can have it; `wrong` says for people what is wrong then. Raises InputError if two files are the same image.
+
+def list_folders(
+    folders: Iterable[Path], normalize_id: Callable[[str], str], check: Callable[[str], object], wrong: str
+) -> Listing:
+    """Return the photographs in some folders; a folder that is not there has none.
+
+    `normalize_id` makes the image's id of a file's name without its suffix; `check` raises InputError if no image can
+    have that id, and `wrong` is the reason for people. Raises InputError if two files are the same image.
     """
     found: dict[str, Path] = {}
     misnamed: dict[str, str] = {}
-    for folder in filter(Path.is_dir, folders):
-        for name in filter(is_photograph, sorted(os.listdir(folder))):
-            path = folder / name
-            image = spell(path.stem)
+    for folder in folders:
+        for path in list_files(folder):
+            image = normalize_id(path.stem)
             try:
                 check(image)
-                name.encode()
+                path.name.encode()
             except (InputError, UnicodeEncodeError):
-                misnamed[show_name(name)] = wrong
+                misnamed[show_name(path.name)] = wrong
                 continue
             if image in found:
                 raise InputError(f"{path} and {found[image]} are both image {image}; remove or rename one")

@@ -1,7 +1,7 @@
 """What goes wrong by what the user gave: one line that names file, row, what is wrong, and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 SHOWN_CHARACTERS = 100  # of a file's content in a message: a hostile table may have a million columns
 
@@ -25,3 +25,13 @@ def suggest(word: str, words: Iterable[str]) -> str:
     words = sorted(words)
     near = difflib.get_close_matches(word, words, n=1)
     return f" (near: {near[0]})" if near else f" ({', '.join(words)})"
+
+
+def check_refused(reasons: Mapping[str, str], n_done: int) -> None:
+    """Raise InputError if photographs were refused, name -> reason; all others, so many, have been dealt with."""
+    if not reasons:
+        return
+    name, reason = next(iter(reasons.items()))
+    verb = "photographs are" if len(reasons) > 1 else "photograph is"
+    rest = f"; {n_done} done" if n_done else ""
+    raise InputError(f"{len(reasons)} {verb} refused ({name}: {reason}){rest}")

@@ -63,6 +63,11 @@ def check_out(out: Path | None, *sources: Path | None) -> None:
             raise InputError(f"{out}: it is read, too, and would be lost; give another --out")
 
 
+def show_path(path: Path) -> str:
+    """Return a path as it can be printed, whatever bytes the file system holds."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def check_regular(path: Path) -> None:
     """Raise InputError for what may never end or never begin: a named pipe, a device. A shell's <(…) is welcome."""
     leads_to = Path(os.path.realpath(path))  # of <(…) a name that is no path

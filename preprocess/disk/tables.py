@@ -71,6 +71,12 @@ def read_csv(path: Path) -> list[list[str]]:
     return rows
 
 
+def list_columns(path: Path) -> list[str]:
+    """Return the columns of a CSV that have a name, and no other the same."""
+    header = read_csv(path)[0]
+    return [name for name in header if name.strip() and header.count(name) == 1]
+
+
 def read_table(
     path: Path, columns: Sequence[str], spell: Callable[[str], str] = str, image_column: str = "image"
 ) -> pd.DataFrame:

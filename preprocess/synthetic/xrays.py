@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from preprocess.dataset import findings
+from preprocess.dataset import findings, labels
 from preprocess.disk import files
 from preprocess.synthetic.canvas import blur_noise, soften
 
@@ -76,7 +76,7 @@ def write_tables(data: Path, planned: Mapping[str, Sequence[Xray]], rows: Mappin
     """Write the table of findings, the lists of its parts and the boxes, in the form of ChestX-ray14."""
     tables = {findings.LISTS[split]: [f"{xray.image}.png" for xray in xrays] for split, xrays in planned.items()}
     tables[findings.TABLES[1]] = ["Image Index,Finding Labels,Follow-up #,Patient ID"] + [
-        f"{image}.png,{shown or findings.NONE},{number},{patient}"
+        f"{image}.png,{shown or labels.NO_FINDING},{number},{patient}"
         for xrays in planned.values()
         for image, patient, number, shown in xrays
     ]

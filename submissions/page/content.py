@@ -11,19 +11,20 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr.explain import NOBODY, UNKNOWN, undo_crop
+from dr import look, out_of_distribution
 from dr.nets import heat
-from dr.squares import crops, store
-from dr.tasks.task import name_columns
+from dr.tasks.task import Task
 from preprocess.dataset import listing
-from preprocess.dataset.dataset import TARGETS, Owner, Task
 from preprocess.disk.errors import InputError
-from preprocess.picture import outline, sheet, square
+from preprocess.picture import outline, sheet
 from preprocess.picture.photograph import Photograph
-from submissions import ensemble
-from submissions.ensemble import Grade, Panel
-from submissions.grade import DECIMALS, UNDECIDED, list_images, list_photographs
-from submissions.report.pictures import encode, encode_picture
+from preprocess.picture.square import make_square
+from submissions import ensemble as ensembles
+from submissions import photographs
+from submissions.ensemble import Ensemble, Grade
+from submissions.grade import DECIMALS, UNDECIDED
+from submissions.output.pictures import encode, encode_picture
+from submissions.photographs import Listed
 
 FIELDS = ("left", "right", "images", "folder")  # of the page's forms
 MOST_DRAWN = 4  # photographs shown with heat; of more there is a table
@@ -33,22 +34,27 @@ WEBP_OPTIONS = (cv2.IMWRITE_WEBP_QUALITY, 80)
 Uploads = Mapping[str, Sequence[tuple[str, BinaryIO]]]  # field -> name and content of each file dropped there
 
 
-def answer(of: Panel, is_strict: bool, uploads: Uploads) -> dict[str, Any]:
-    """Return what the page tells of photographs, whose files are gone then.
+def answer(ensemble: Ensemble, is_strict: bool, uploads: Uploads) -> dict[str, Any]:
+    """Return what the page shows of photographs, whose files are gone then.
 
     Raises InputError, in words for the page, if there are none, or it is not clear whose eyes they show.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         refused = keep(uploads, folder)
-        try:
-            owners, misnamed = ({}, {}) if refused and not any(folder.glob("*/*")) else find_owners(folder, of.task)
-        except InputError as error:
-            raise InputError(str(error).replace(f"{folder}/", "")) from None
-        grades, unusable = ensemble.grade_eyes(of, owners, is_strict)
-        cards = [describe(of, graded) for graded in grades] if len(grades) <= MOST_DRAWN else []
-    rows = [make_row(graded, of.task) for graded in grades]
-    refused += [(listing.show_name(Path(path).name), reason) for path, reason in {**misnamed, **unusable}.items()]
+        listed = Listed({}, {})
+        if not refused or any(folder.glob("*/*")):
+            try:
+                listed = list_photographs(folder, ensemble.task)
+            except InputError as error:
+                raise InputError(str(error).replace(f"{folder}/", "")) from None
+        grades, reasons = ensembles.grade_eyes(ensemble, listed.subjects, is_strict)
+        cards = []
+        if len(grades) <= MOST_DRAWN:
+            cards = [describe(ensemble, graded) for graded in grades]
+    rows = [make_row(graded, ensemble.task) for graded in grades]
+    for path, reason in {**listed.misnamed, **reasons}.items():
+        refused.append((listing.show_name(Path(path).name), reason))
     table = f"data:text/csv;charset=utf-8,{quote(pd.DataFrame(rows).to_csv(index=False))}"
     return {"rows": rows, "csv": table, "cards": cards, "refused": refused}
 
@@ -59,7 +65,7 @@ def keep(uploads: Uploads, folder: Path) -> list[tuple[str, str]]:
     for field in FIELDS:
         (folder / field).mkdir()
         for path, content in uploads.get(field, ()):
-            name = PurePosixPath(path).name  # of a folder's files the browser tells the path
+            name = PurePosixPath(path).name  # a browser sends the path of a folder's files
             try:
                 with (folder / field / name).open("xb") as file:
                     shutil.copyfileobj(content, file)
@@ -71,72 +77,83 @@ def keep(uploads: Uploads, folder: Path) -> list[tuple[str, str]]:
     return refused
 
 
-def find_owners(folder: Path, task: Task) -> tuple[dict[Path, Owner], dict[str, str]]:
-    """Return whose eyes, or which images, were kept, and the misnamed files; see `grade.list_photographs`."""
+def list_photographs(folder: Path, task: Task) -> Listed:
+    """Return the photographs that were kept, and the misnamed files, see `submissions.photographs`."""
     kept = {field: sorted((folder / field).iterdir()) for field in FIELDS}
-    if task.kind == "levels":
-        left, right = (next(iter(kept[side]), None) for side in ("left", "right"))
-        return list_photographs([folder / "folder"] * bool(kept["folder"]), left, right, None)
-    return list_images([*kept["images"], folder / "folder"]), {}
+    if not task.has_eyes:
+        return photographs.list_images([*kept["images"], folder / "folder"])
+    left = kept["left"][0] if kept["left"] else None
+    right = kept["right"][0] if kept["right"] else None
+    folders = [folder / "folder"] if kept["folder"] else []
+    return photographs.list_eyes(folders, left, right, None)
 
 
 def make_row(graded: Grade, task: Task) -> dict[str, Any]:
-    """Return one photograph's row of the table: whose it is, what is believed, the doubts, all probabilities."""
+    """Return one photograph's row of the table: whose it is, the decision, the warnings, all probabilities."""
     row: dict[str, Any] = {"photograph": listing.show_name(graded.eye.path.name)}
-    if task.kind == "levels":
-        row |= {"patient": graded.eye.owner.group, "side": graded.eye.owner.side, "level": graded.level}
+    if task.has_eyes:
+        subject = graded.eye.subject
+        row |= {"patient": subject.patient, "side": subject.side, "level": graded.output}
         row["expected_level"] = round(graded.expected, DECIMALS)
     else:
-        row[TARGETS[task.kind]] = "; ".join(graded.believed or [])
-    row["doubts"] = "; ".join(list_doubts(graded))
+        row[task.target] = "; ".join(graded.decision or [])
+    row["doubts"] = "; ".join(list_warnings(graded))
     for prefix, scores in (("", graded.scores), ("blended_", graded.blended)):
         if scores is not None:
-            names = [f"{prefix}{column}" for column in name_columns(task)]
+            names = [f"{prefix}{column}" for column in task.columns]
             row |= dict(zip(names, scores.round(DECIMALS).tolist(), strict=True))
     return row
 
 
-def list_doubts(graded: Grade) -> list[str]:
-    """Return the doubts; one is that nobody knows what the nets learned from looks like."""
-    return [*graded.doubts, *[UNKNOWN] * (graded.eye.unlikeness is None)]
+def list_warnings(graded: Grade) -> list[str]:
+    """Return the warnings; one is that the out-of-distribution check is unavailable."""
+    if graded.eye.distance is None:
+        return [*graded.warnings, out_of_distribution.UNKNOWN]
+    return graded.warnings
 
 
-def describe(of: Panel, graded: Grade) -> dict[str, Any]:
-    """Return one photograph's card: what is believed, in words, the scores, and pictures as data URIs.
+def describe(ensemble: Ensemble, graded: Grade) -> dict[str, Any]:
+    """Return one photograph's card: the decision in words, the scores, and pictures as data URIs.
 
     An output for which nothing speaks has no heat, but None.
     """
-    verdict = UNDECIDED if graded.believed is None else ", ".join(graded.believed) or "none of the findings"
-    rgb, heats = look(of, graded.eye.path)
+    verdict = UNDECIDED
+    if graded.decision is not None:
+        verdict = ", ".join(graded.decision) or "none of the findings"
+    if ensemble.task.has_eyes:
+        verdict = f"level {graded.output}, {verdict}"
+    scores = {"net": graded.scores}
+    if graded.blended is not None:
+        scores["blend"] = graded.blended
+    rgb, heats = draw(ensemble, graded.eye.path)
     return {
         "name": listing.show_name(graded.eye.path.name),
         "grade": graded,
-        "doubts": list_doubts(graded),
-        "verdict": f"level {graded.level}, {verdict}" if of.task.kind == "levels" else verdict,
-        "voices": {"net": graded.scores} | ({} if graded.blended is None else {"blend": graded.blended}),
+        "warnings": list_warnings(graded),
+        "verdict": verdict,
+        "scores": scores,
         "picture": encode_picture(rgb, SHOWN_PX),
-        "heats": [draw_heat(places) if places.any() else None for places in heats],
+        "heats": [draw_heat(heat_map) if heat_map.any() else None for heat_map in heats],
     }
 
 
-def look(of: Panel, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def draw(ensemble: Ensemble, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return a photograph with its outline, (h, w, 3) uint8 RGB, and where the last net looks, (k, h, w) float32, 0-1.
 
-    The longer side is SHOWN_PX. What speaks for an output has heat, see `dr.nets.heat`, as `dr.explain` draws it.
+    The longer side is SHOWN_PX. There is heat where something speaks for an output, as `dr.explain` draws it.
     """
-    trained, net = of.voters[-1].checkpoint, of.nets[-1]
-    making, outputs = trained.making, np.arange(len(trained.task.names))
-    made, (width, height) = square.make_square(path, making), Photograph(path).size
-    row, scale = {"width": width, "height": height, **vars(made.disc)}, SHOWN_PX / max(width, height)
-    rgb = sheet.draw_outline(path, row, outline.SHAPES[making.crop], SHOWN_PX)
-    squares = store.gather([NOBODY], [made], trained.mean, trained.std)
-    centers = crops.cut_centers(squares, net.image_px).to(next(net.parameters()).device)
-    seen = heat.map_heat(net, centers.expand(len(outputs), -1, -1, -1), outputs, "fine")
-    disc = made.disc.scaled(scale)
-    return rgb, np.stack([undo_crop(places, disc, making, rgb.shape[:2]) for places in seen])
+    checkpoint = ensemble.members[-1].checkpoint
+    square = make_square(path, checkpoint.making)
+    width, height = Photograph(path).size
+    row = {"width": width, "height": height, **vars(square.disc)}
+    rgb = sheet.draw_outline(path, row, outline.SHAPES[checkpoint.making.crop], SHOWN_PX)
+    asked = look.Asked("fine", np.arange(len(checkpoint.task.names)))
+    scale = SHOWN_PX / max(width, height)
+    seen = look.see_photograph(ensemble.nets[-1], checkpoint, square, asked, rgb.shape, scale)
+    return rgb, seen.placed
 
 
-def draw_heat(places: np.ndarray) -> str:
+def draw_heat(heat_map: np.ndarray) -> str:
     """Return heat, (h, w) float32, 0-1, as the data URI of a picture that is the more opaque the hotter it is."""
-    levels = np.rint(255 * places).astype(np.uint8)
+    levels = np.rint(255 * heat_map).astype(np.uint8)
     return encode(np.dstack([cv2.applyColorMap(levels, heat.COLORS), levels]), "webp", WEBP_OPTIONS)

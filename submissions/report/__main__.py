@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dr.tasks.kinds import make_task
 from preprocess.cache import manifest
 from preprocess.command import cli, pipeline, process, recipe
+from preprocess.dataset import readers
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from submissions.output import target, template
-from submissions.report import evidence, figures, sections
+from submissions.report import charts, evidence, sections
 from submissions.report.evidence import Source
 
 VERSION = 3  # raise it when the same inputs give another report
@@ -25,21 +27,21 @@ def render(content: Mapping[str, Any]) -> str:
     from markupsafe import Markup
 
     drawn: dict[str, tuple[Callable[..., None], Any]] = {
-        "kappas": (figures.draw_kappas, content["kappas"]),
-        "history": (figures.draw_history, content["histories"]),
-        "reliability": (figures.draw_reliability, content["reliability"]),
-        "levels": (figures.draw_levels, content["shares"]),
-        "roc": (figures.draw_roc, content["roc"]),
+        "kappas": (charts.draw_kappas, content["kappas"]),
+        "history": (charts.draw_history, content["histories"]),
+        "reliability": (charts.draw_reliability, content["reliability"]),
+        "levels": (charts.draw_levels, content["shares"]),
+        "roc": (charts.draw_roc, content["roc"]),
     }
     task = content["task"]
-    charts = {name: Markup(figures.render(name, draw, of, task)) for name, (draw, of) in drawn.items() if of}  # noqa: S704
-    return template.render(TEMPLATE, {**content, "charts": charts})
+    drawn_charts = {name: Markup(charts.render(name, draw, of, task)) for name, (draw, of) in drawn.items() if of}  # noqa: S704
+    return template.render(TEMPLATE, {**content, "charts": drawn_charts})
 
 
 def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -> str:
     """Bring the report in the cache up to date and put a copy in its place; return one line on what was done."""
     folder = source.cache / "report"
-    parameters = {"version": VERSION, "name": name, "data": source.data.resolve().name}
+    parameters = {"version": VERSION, "name": name, "data": source.dataset.folder.resolve().name}
     parameters["compare"] = list(map(str, others))
     inputs = evidence.digest_inputs(source, others)
     inputs |= {"template": files.hash_file(TEMPLATE), "base": files.hash_file(template.BASE)}
@@ -63,12 +65,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="CACHE", help="other runs beside "
                         "this one: caches, folders CACHE/dr/runs/NAME, or score tables of the same images")  # fmt: skip
     options = recipe.parse(parser, argv, "submissions.report", check=lambda options: target.find(options, ".html"))
+    dataset = readers.open_dataset(options)
     out = target.find(options, ".html")
     files.check_out(out, options.labels)
     if not options.cache.is_dir():
         raise InputError(f"{options.cache}: no such folder; run ./run_all.sh first, or give another --cache")
     with files.locked(options.cache):  # its own time is no part of what it reports on
-        source = evidence.find_source(options.data, options.cache, options.labels)
+        source = Source(dataset, make_task(dataset.question), options.cache, options.labels)
         target.claim(options, out)
         summary = write_report(source, options.name, out, options.compare)
     print(f"submissions.report: {summary}\n{pipeline.NOTICE}", file=files.summary_stream(options.out))

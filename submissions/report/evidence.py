@@ -5,23 +5,22 @@ Every part is optional: what is not there is None or empty, and the report says 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dr.metrics import measures
 from dr.scores import read_scores
+from dr.tasks.task import Task
 from dr.training import runs
 from dr.training.checkpoint import Checkpoint
 from kappa import assign
 from preprocess import audit
 from preprocess.cache import manifest
 from preprocess.command.pipeline import FOLDERS
-from preprocess.dataset import find
-from preprocess.dataset.dataset import Layout, Owner, Task
-from preprocess.dataset.findings import BOXES
+from preprocess.dataset.dataset import DataSet, Subject
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError
 
@@ -37,43 +36,20 @@ STEPS = (
 )
 NET, BLEND = STEPS[1][0], STEPS[3][0]  # the scores before and after both eyes are blended
 ASSIGNED = "kappa/levels_test.csv"
-SPLITS = ("valid", "test")
+SCORED = ("valid", "test")
 DIGESTED = ("*.csv", "*/*.csv", "*/manifest.json", "*/*/manifest.json", "dr/**/epochs/history.csv")  # of the cache
-PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solution were ignored
-
-
-class Figures(NamedTuple):
-    """How classes or findings are measured, and what the figures are called: `overall`, and of `each`."""
-
-    measure: Callable[[Sequence[str], np.ndarray, np.ndarray], measures.Measured]  # of groups, scores and targets
-    overall: tuple[str, ...]
-    each: tuple[str, ...]
-    note: str  # on the intervals
-
-
-FIGURES = {
-    "classes": Figures(
-        measures.measure_classes,
-        ("accuracy", "log loss", "macro F1"),
-        ("images", "precision", "recall", "F1", "one-vs-rest AUC"),
-        "accuracy, precision, recall: Wilson's intervals, of images; the others: bootstrap over patients",
-    ),
-    "findings": Figures(
-        measures.measure_findings,
-        ("mean AUC", "mean average precision", "log loss"),
-        ("have it", "known", "AUC", "average precision", "off by"),
-        "intervals: bootstrap over patients; off by: how far probabilities lie from how often they come true",
-    ),
-}
+KAGGLE_PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solution were ignored
 
 
 class Source(NamedTuple):
-    """Where the evidence lies; `labels` is the table of the test set's true levels, None if they are not known."""
+    """Where the evidence lies: a data set and its task, a cache, and the table of the test set's labels, if one is
+    given in the place of the data set's own.
+    """
 
-    data: Path
+    dataset: DataSet
+    task: Task
     cache: Path
     labels: Path | None
-    layout: Layout
 
 
 class Group(NamedTuple):
@@ -82,37 +58,25 @@ class Group(NamedTuple):
     title: str
     split: str  # valid or test
     images: list[str]
-    owners: list[Owner]
-    levels: np.ndarray  # (n,) true, of findings (n, k)
-    scores: dict[str, np.ndarray]  # step -> (n, k), for the steps that give some
-    given: dict[str, np.ndarray]  # step -> (n,) levels, for all of them in their order
+    subjects: list[Subject]
+    targets: np.ndarray  # (n,) true, of findings (n, k)
+    scores: dict[str, np.ndarray]  # step -> (n, k), for the steps that have some
+    decisions: dict[str, np.ndarray]  # step -> (n,) levels or outputs, for all of them in their order
 
     @property
     def patients(self) -> list[str]:
         """The patient of each image."""
-        return [owner.group for owner in self.owners]
+        return [subject.patient for subject in self.subjects]
 
     @property
     def final(self) -> str:
         """The last step the images have been through."""
-        return list(self.given)[-1]
+        return list(self.decisions)[-1]
 
     @property
     def last(self) -> np.ndarray:
         """The last scores, (n, k)."""
         return list(self.scores.values())[-1]
-
-
-def name_step(step: str, task: Task) -> str:
-    """Return what a step is called: no finding is the likeliest."""
-    return step.replace("argmax", "scores") if task.kind == "findings" else step
-
-
-def find_source(data: Path, cache: Path, labels: Path | None) -> Source:
-    """Return where to look; without a table of the test set's levels that is given, for the one in the data folder."""
-    layout = find.find_layout(data)
-    own = data / layout.labels["test"]
-    return Source(data, cache, labels or (own if own.exists() else None), layout)
 
 
 def list_runs(cache: Path) -> list[str | None]:
@@ -139,54 +103,98 @@ def find_net(cache: Path) -> Checkpoint | None:
     return runs.read_checkpoint(trained, max(averaged or trained.checkpoints))
 
 
-def read_training_levels(source: Source) -> pd.Series | None:
-    """Return the levels of the training images, None without their table."""
-    path = source.data / source.layout.labels["train"]
-    return source.layout.read_labels(path) if path.exists() else None
+def read_training_targets(source: Source) -> Any:
+    """Return the targets of the training images, by image; None if none is known."""
+    return source.dataset.get_targets("train") if source.dataset.has_targets("train") else None
 
 
-def read_steps(source: Source, split: str) -> tuple[dict[str, pd.DataFrame], dict[str, pd.Series]]:
-    """Return the score tables of a split that are in the cache, by step, and the levels that each step gives.
+def read_test_targets(source: Source) -> Any:
+    """Return the targets of the test images, by image; None if none is known."""
+    if source.labels:
+        return source.dataset.read_labels(source.labels, known_only=not source.task.is_exclusive)
+    if not source.dataset.has_targets("test"):
+        return None
+    return source.dataset.get_targets("test", known_only=not source.task.is_exclusive)
+
+
+class Steps(NamedTuple):
+    """What the steps of the pipeline made of some images: the score tables, and the decision of each step."""
+
+    scores: dict[str, pd.DataFrame]
+    decisions: dict[str, pd.Series]
+
+    def restrict(self, images: list[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the scores (n, k) and the decisions (n,) of n images, by step."""
+        scores = {step: table.loc[images].to_numpy() for step, table in self.scores.items()}
+        decisions = {step: series.loc[images].to_numpy() for step, series in self.decisions.items()}
+        return scores, decisions
+
+
+def read_steps(source: Source, split: str) -> Steps:
+    """Return what the steps that are in the cache made of a split.
 
     The labels chosen for the kappa are the last step. The test set's are in the cache; the validation fold's are
     decided here, the same way. Raises InputError if the steps' images differ.
     """
     import pandas as pd
 
-    paths = {step: source.cache / name.format(split=split) for step, name in STEPS}
-    scores = {step: read_scores(path, source.layout.task) for step, path in paths.items() if path.exists()}
-    given = {step: pd.Series(table.to_numpy().argmax(axis=1), table.index) for step, table in scores.items()}
-    written, assigned = manifest.read_manifest(source.cache / "kappa"), source.cache / ASSIGNED
+    scores: dict[str, pd.DataFrame] = {}
+    decisions: dict[str, pd.Series] = {}
+    paths: dict[str, object] = {}
+    for step, name in STEPS:
+        path = source.cache / name.format(split=split)
+        if path.exists():
+            paths[step] = path
+            scores[step] = read_scores(path, source.task)
+            decisions[step] = pd.Series(scores[step].to_numpy().argmax(axis=1), scores[step].index)
+    written = manifest.read_manifest(source.cache / "kappa")
+    assigned = source.cache / ASSIGNED
     method = written["parameters"]["method"] if written else assign.METHODS[0]
     last = "annealed labels" if method == "anneal" else f"labels by {method}"
     if split == "test" and assigned.exists():
-        given[last], paths[last] = source.layout.read_labels(assigned), assigned
+        decisions[last] = source.dataset.read_labels(assigned)
+        paths[last] = assigned
     elif split == "valid" and BLEND in scores:
-        given[last] = pd.Series(assign.decide(scores[BLEND].to_numpy(), method).levels, scores[BLEND].index)
-    first, *others = given or [""]
-    for step in others:
-        tables.check_same_images(given[first].index, given[step].index, paths[first], paths.get(step, step))
-    return scores, given
+        blended = scores[BLEND]
+        decisions[last] = pd.Series(assign.decide(blended.to_numpy(), method).levels, blended.index)
+    steps = list(decisions)
+    for step in steps[1:]:
+        tables.check_same_images(
+            decisions[steps[0]].index, decisions[step].index, paths[steps[0]], paths.get(step, step)
+        )
+    return Steps(scores, decisions)
 
 
-def read_true_levels(source: Source) -> dict[str, dict[str, pd.Series]]:
-    """Return the true levels that are known: split -> title -> levels, the split that counts most first.
+def read_true_targets(source: Source) -> dict[str, dict[str, Any]]:
+    """Return the targets that are known: split -> title -> targets, the split that counts most first.
 
-    Of the test set those that Kaggle counted, and then of its public and its private part, if its table tells them
-    apart.
+    The test set is that which Kaggle counted, then its public and its private part, if its table has a column Usage.
     """
-    known = {}
-    if source.labels:
-        labels = source.layout.read_labels(source.labels, known_only=source.layout.task.kind == "findings")
-        if len(labels) or source.layout.task.kind != "findings":  # a table of findings may know nothing of the test set
-            known["test"] = {"test set": labels}
-        if source.labels.is_file() and "Usage" in tables.read_csv(source.labels)[0]:
-            table = tables.read_table(source.labels, ["image", "Usage"], source.layout.spell)
-            usage = table.set_index("image")["Usage"][labels.index]
-            known["test"] = {"test set": labels[usage.isin(PARTS)]}
-            known["test"] |= {f"{part.lower()} part": labels[usage == part] for part in PARTS}
-    training = read_training_levels(source)
-    return known if training is None else known | {"valid": {"validation fold": training}}
+    known: dict[str, dict[str, Any]] = {}
+    tested = read_test_targets(source)
+    if tested is not None and (len(tested) or source.task.is_exclusive):
+        known["test"] = {"test set": tested}
+        usage = read_usage(source)
+        if usage is not None:
+            usage = usage.reindex(tested.index)
+            known["test"] = {"test set": tested[usage.isin(KAGGLE_PARTS)]}
+            for part in KAGGLE_PARTS:
+                known["test"][f"{part.lower()} part"] = tested[usage == part]
+    training = read_training_targets(source)
+    if training is not None:
+        known["valid"] = {"validation fold": training}
+    return known
+
+
+def read_usage(source: Source) -> pd.Series | None:
+    """Return which part of Kaggle's test set each image belongs to; None if the labels do not say."""
+    if not source.labels:
+        rows = source.dataset.get_part("test")
+        return rows.set_index("image")["Usage"] if "Usage" in rows and rows["Usage"].notna().any() else None
+    if "Usage" not in tables.read_csv(source.labels)[0]:
+        return None
+    table = tables.read_table(source.labels, ["image", "Usage"], source.dataset.normalize_id)
+    return table.set_index("image")["Usage"]
 
 
 def read_groups(source: Source) -> list[Group]:
@@ -196,56 +204,76 @@ def read_groups(source: Source) -> list[Group]:
     true level.
     """
     groups: list[Group] = []
-    for split, titled in read_true_levels(source).items():
+    for split, titled in read_true_targets(source).items():
         steps = read_steps(source, split)
-        if not steps[1]:
+        if not steps.decisions:
             continue
-        asked, found = next(iter(steps[1].values())).index, list[Group]()
-        for title, true in titled.items():
-            images = list(asked[asked.isin(true.index)])
-            owners, levels = [source.layout.find_owner(image) for image in images], true.loc[images].to_numpy()
-            scores, given = ({step: of.loc[images].to_numpy() for step, of in which.items()} for which in steps)
-            found.append(Group(title, split, images, owners, levels, scores, given))
-        whole, *parts = found
+        scored = next(iter(steps.decisions.values())).index
+        of_split = []
+        for title, targets in titled.items():
+            images = list(scored[scored.isin(targets.index)])
+            scores, decisions = steps.restrict(images)
+            of_split.append(
+                Group(
+                    title=title,
+                    split=split,
+                    images=images,
+                    subjects=source.dataset.get_subjects(images),
+                    targets=targets.loc[images].to_numpy(),
+                    scores=scores,
+                    decisions=decisions,
+                )
+            )
+        whole, *parts = of_split
         if not whole.images:
-            raise InputError(f"none of the {len(asked)} images of {source.cache}, {split}, has a true level")
+            raise InputError(f"none of the {len(scored)} images of {source.cache}, {split}, has a true level")
         groups += [whole, *(part for part in parts if 0 < len(part.images) < len(whole.images))]
     return groups
 
 
 def list_scores(path: Path, split: str) -> list[Path]:
     """Return the score tables of a cache, the last first, or of a run's folder in it; a table is one itself."""
-    names = [name.format(split=split) for step, name in STEPS if step in (NET, BLEND)]
-    places = [path] if path.is_file() else [path / name for name in (*names[::-1], f"scores_{split}.csv")]
-    return [place for place in places if place.is_file()]
+    if path.is_file():
+        return [path]
+    names = [name.format(split=split) for step, name in STEPS if step in (BLEND, NET)]
+    tables_of_split = [path / name for name in (*reversed(names), f"scores_{split}.csv")]
+    return [table for table in tables_of_split if table.is_file()]
 
 
 def read_others(group: Group, paths: Sequence[Path], task: Task) -> dict[str, np.ndarray]:
-    """Return what each other run says of a group's images: path -> (n, k). Raises InputError if it lacks some."""
+    """Return what each other run scores a group's images: path -> (n, k). Raises InputError if it lacks some."""
     others = {}
     for path in paths:
-        if not (found := list_scores(path, group.split)):
+        score_tables = list_scores(path, group.split)
+        if not score_tables:
             needed = f"scores_{group.split}.csv"
             raise InputError(f"--compare {path}: no score table, and no cache or run's folder with {needed}")
-        scores = read_scores(found[0], task)
+        scores = read_scores(score_tables[0], task)
         tables.check_same_images(group.images, scores.index.intersection(group.images), group.title, path)
         others[str(path)] = scores.loc[group.images].to_numpy()
     return others
 
 
 def read_audit(cache: Path) -> list[list[str]] | None:
-    """Return the rows of what training, validation and test have in common, see preprocess.audit; None if not known."""
-    return tables.read_csv(cache / audit.TABLE)[1:] if (cache / audit.TABLE).exists() else None
+    """Return the rows of what training, validation and test have in common, see preprocess.audit; None if unknown."""
+    path = cache / audit.TABLE
+    return tables.read_csv(path)[1:] if path.exists() else None
 
 
 def digest_inputs(source: Source, others: Sequence[Path] = ()) -> dict[str, str]:
     """Return the digests of everything above: file or part -> SHA-256; what is not there has none."""
-    found = (path for pattern in DIGESTED for path in sorted(source.cache.glob(pattern)))
-    paths = {str(path.relative_to(source.cache)): path for path in found if path.parent.name != "report"}
-    paths |= {"boxes": source.data / BOXES, "training labels": source.data / source.layout.labels["train"]}
-    paths |= {f"other {table}": table for path in others for split in SPLITS for table in list_scores(path, split)}
-    paths |= {"labels": source.labels} if source.labels else {}
+    paths: dict[str, Path] = {}
+    for pattern in DIGESTED:
+        for path in sorted(source.cache.glob(pattern)):
+            if path.parent.name != "report":
+                paths[str(path.relative_to(source.cache))] = path
+    for path in others:
+        for split in SCORED:
+            for table in list_scores(path, split):
+                paths[f"other {table}"] = table
+    if source.labels:
+        paths["labels"] = source.labels
     digests = {name: files.hash_file(path) for name, path in paths.items() if path.is_file()}
-    if source.labels and source.labels.is_dir():
-        digests["labels"] = files.hash_text(source.layout.read_labels(source.labels).to_csv())
+    digests["samples"] = files.hash_text(source.dataset.samples.to_csv(index=False))
+    digests["boxes"] = files.hash_text(json.dumps(source.dataset.boxes))
     return digests

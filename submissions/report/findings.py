@@ -1,16 +1,16 @@
 """What the page says of findings alone: the figures of each, what occurs together, the surest mistakes, boxes hit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from dr import explain
 from dr.metrics import bootstrap, ranking
 from dr.scores import THRESHOLDS, read_thresholds
-from preprocess.dataset import findings
 from preprocess.photographs import read_crops
 from preprocess.picture import outline
 from preprocess.picture.photograph import Photograph
+from preprocess.picture.uncrop import undo_crop
 from submissions.report import pictures
 from submissions.report.evidence import Group, Source
 
@@ -24,65 +24,99 @@ def describe_findings(source: Source, group: Group | None) -> dict[str, Any]:
     """Return all that the page says of findings alone, in rows of tables, and the ROC curve of each finding."""
     if group is None:
         return {"together": [], "mistaken": None}
-    names, scores = source.layout.task.names, group.last
-    is_true, known = group.levels == 1, ~np.isnan(group.levels)
-    each = {name: (scores[known[:, k], k], is_true[known[:, k], k]) for k, name in enumerate(names)}
-    thresholds = read_thresholds(source.cache / "dr" / THRESHOLDS, source.layout.task)
-    rates = []
-    for (name, (of, true)), threshold in zip(each.items(), [] if thresholds is None else thresholds, strict=False):
-        if not np.isnan(threshold):
-            found = bootstrap.estimate_share(int((of[true] >= threshold).sum()), int(true.sum()))
-            left = bootstrap.estimate_share(int((of[~true] < threshold).sum()), int((~true).sum()))
-            rates.append([name, float(threshold), found, left])
-    together = (is_true.astype(int).T @ is_true.astype(int)).tolist()
+    names = source.task.names
+    is_true = group.targets == 1
+    counts = is_true.astype(int).T @ is_true.astype(int)
     return {
-        "rates": rates,
-        "roc": {name: ranking.trace_roc(of, true) for name, (of, true) in each.items() if 0 < true.sum() < len(true)},
-        "together": [[name, *counts] for name, counts in zip(names, together, strict=True)],
+        "rates": measure_rates(source, group),
+        "roc": trace_curves(names, group),
+        "together": [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)],
         "mistaken": show_surest(source, group),
         "hits": measure_hits(source, group),
         "published": PUBLISHED,
     }
 
 
+def measure_rates(source: Source, group: Group) -> list[list[Any]]:
+    """Return a row for each finding with a threshold: sensitivity and specificity of what reaches it."""
+    thresholds = read_thresholds(source.cache / "dr" / THRESHOLDS, source.task)
+    if thresholds is None:
+        return []
+    rows: list[list[Any]] = []
+    for k, name in enumerate(source.task.names):
+        if np.isnan(thresholds[k]):
+            continue
+        scores = group.last[:, k]
+        has_it = group.targets[:, k] == 1
+        has_it_not = group.targets[:, k] == 0
+        is_reached = scores >= thresholds[k]
+        found = bootstrap.estimate_share(int((is_reached & has_it).sum()), int(has_it.sum()))
+        left = bootstrap.estimate_share(int((~is_reached & has_it_not).sum()), int(has_it_not.sum()))
+        rows.append([name, float(thresholds[k]), found, left])
+    return rows
+
+
+def trace_curves(names: Sequence[str], group: Group) -> dict[str, np.ndarray]:
+    """Return the ROC curve of each finding that some images have and some have not."""
+    curves = {}
+    for k, name in enumerate(names):
+        is_known = ~np.isnan(group.targets[:, k])
+        is_true = group.targets[is_known, k] == 1
+        if is_true.any() and not is_true.all():
+            curves[name] = ranking.trace_roc(group.last[is_known, k], is_true)
+    return curves
+
+
 def show_surest(source: Source, group: Group) -> list[dict[str, Any]]:
     """Return the images that are most surely said to have a finding and have it not, each once, with its heat."""
-    wrong = np.where(group.levels == 0, group.last, -1.0)
+    names = source.task.names
+    wrong = np.where(group.targets == 0, group.last, -1.0)
     rows = np.argsort(-wrong.max(axis=1), kind="stable")[:SUREST]
-    rows, names = rows[wrong[rows].max(axis=1) >= 0], source.layout.task.names
-    given = wrong[rows].argmax(axis=1)
+    rows = rows[wrong[rows].max(axis=1) >= 0]
+    outputs = wrong[rows].argmax(axis=1)
     images = [group.images[row] for row in rows]
-    shown = pictures.show_images(source, group.split, images, [("last", given)])
+    shown = pictures.show_images(source, group.split, images, [("last", outputs)])
     surest = []
-    for image, row, output in zip(images, rows, given, strict=True):
-        has = [name for name, true in zip(names, group.levels[row], strict=True) if true == 1]
-        title = f"{image}: {names[output]} {100 * wrong[row, output]:.1f} %; has {', '.join(has) or 'none'}"
+    for image, row, output in zip(images, rows, outputs, strict=True):
+        present = [name for name, target in zip(names, group.targets[row], strict=True) if target == 1]
+        score = f"{names[output]} {100 * wrong[row, output]:.1f} %"
         captions = dict(zip(("as the net is given it", names[output]), shown.get(image, []), strict=False))
-        surest.append({"image": image, "title": title, "pictures": captions, "note": ""})
+        surest.append(
+            {
+                "image": image,
+                "title": f"{image}: {score}; has {', '.join(present) or 'none'}",
+                "pictures": captions,
+                "note": "",
+            }
+        )
     return surest
 
 
 def measure_hits(source: Source, group: Group) -> list[list[Any]]:
-    """Return how often the hottest pixel lies in a box of DATA/BBox_List_2017.csv, a row for each finding with some.
+    """Return how often the hottest pixel lies in a box that a person drew, a row for each finding with some.
 
     A row has the finding, how many images have a box, in how many of them it is hit, their share, and the boxes'.
     """
-    boxes, hits, split = findings.read_boxes(source.data), [], "test" if group.split == "test" else "train"
-    rows = read_crops(source.cache, split) if boxes else {}
-    paths = source.layout.list_images(source.data, split).paths
-    for number, name in enumerate(source.layout.task.names):
-        within = {*group.images} & rows.keys()
-        images = [image for image, of in boxes.items() if name in of and image in within][:MOST_BOXES]
-        seen = pictures.look(source, split, images, [("fine", np.full(len(images), number))])
+    boxes = source.dataset.boxes
+    if not boxes:
+        return []
+    part = pictures.find_part(group.split)
+    crops = read_crops(source.cache, part)
+    paths = source.dataset.list_paths(part)
+    rows: list[list[Any]] = []
+    for output, name in enumerate(source.task.names):
+        marked = {image: boxes_of[name] for image, boxes_of in boxes.items() if name in boxes_of}
+        images = [image for image in marked if image in crops and image in set(group.images)][:MOST_BOXES]
+        seen = pictures.see(source, group.split, images, [("fine", np.full(len(images), output))])
         if seen is None or not seen.heats:
             continue
-        found, shares = [], []
-        for image, heat in zip(seen.images, seen.heats[0], strict=True):
+        are_hit = []
+        shares = []
+        for image, heat_map in zip(seen.images, seen.heats[0], strict=True):
             width, height = Photograph(paths[image]).size
-            placed = explain.undo_crop(heat, outline.read_disc(rows[image]), seen.making, (height, width))
+            placed = undo_crop(heat_map, outline.read_disc(crops[image]), seen.making, (height, width))
             y, x = np.unravel_index(int(placed.argmax()), placed.shape)
-            marked = boxes[image][name]
-            found.append(any(left <= x <= left + w and top <= y <= top + h for left, top, w, h in marked))
-            shares.append(min(1.0, sum(w * h for *_, w, h in marked) / (width * height)))
-        hits.append([name, len(found), sum(found), f"{np.mean(found):.2f}", f"{np.mean(shares):.2f}"])
-    return hits
+            are_hit.append(any(left <= x <= left + w and top <= y <= top + h for left, top, w, h in marked[image]))
+            shares.append(min(1.0, sum(w * h for *_, w, h in marked[image]) / (width * height)))
+        rows.append([name, len(are_hit), sum(are_hit), f"{np.mean(are_hit):.2f}", f"{np.mean(shares):.2f}"])
+    return rows

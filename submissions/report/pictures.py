@@ -1,27 +1,27 @@
 """The report's pictures: photographs with their ellipse, squares with the net's heat, as small JPEGs for a page."""
 
-import base64
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
-from dr.squares.source import read_squares
+from dr.squares.source import CachedSquares, read_squares
 from preprocess.cache import manifest
+from preprocess.dataset.dataset import PARTS
 from preprocess.disk.errors import Unusable
 from preprocess.picture import sheet, square
 from preprocess.picture.square import Making
+from submissions.output.pictures import encode_picture
 from submissions.report import evidence
 from submissions.report.evidence import Source
 
 TILE_PX = 200  # longer side of a photograph on the crop sheet
 SQUARE_PX = 256  # side of a patient's pictures
-JPEG_OPTIONS = (*(cv2.IMWRITE_JPEG_QUALITY, 75), *(cv2.IMWRITE_JPEG_OPTIMIZE, 1))
 
-Asked = Sequence[tuple[str, np.ndarray]]  # a layer of dr.nets.heat, and the output of each image to explain by it
+# What is asked of each image: a layer of dr.nets.heat, and the output of each image to explain by it.
+Questions = Sequence[tuple[str, np.ndarray]]
 
 
 class Seen(NamedTuple):
@@ -30,24 +30,8 @@ class Seen(NamedTuple):
     images: list[str]
     making: Making  # how the squares were made
     squares: list[np.ndarray]  # (size_px, size_px, 3) uint8 RGB
-    heats: list[np.ndarray]  # of each that was asked, (n, size_px, size_px) float32, 0-1
+    heats: list[np.ndarray]  # for each question, (n, size_px, size_px) float32, 0-1
     heated: list[list[np.ndarray]]  # the same over the squares
-
-
-def encode_picture(rgb: np.ndarray, side_px: int) -> str:
-    """Return a picture, (h, w, 3) uint8 RGB, scaled to a longer side, as the data URI of a JPEG."""
-    scale = side_px / max(rgb.shape[:2])
-    width, height = (max(1, round(side * scale)) for side in rgb.shape[1::-1])
-    small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return encode(np.ascontiguousarray(small[..., ::-1]), "jpeg", JPEG_OPTIONS)
-
-
-def encode(bgr: np.ndarray, kind: str, options: Sequence[int]) -> str:
-    """Return a picture, (h, w, 3 or 4) uint8 BGR or BGRA, as a data URI."""
-    done, content = cv2.imencode(f".{kind}", bgr, options)
-    if not done:
-        raise RuntimeError("OpenCV cannot encode a picture")
-    return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
 def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str) -> dict[str, Any]:
@@ -61,42 +45,54 @@ def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str) -> dic
     return {"image": image, "confidence": row["confidence"], "uri": uri}
 
 
-def show_images(source: Source, split: str, images: Sequence[str], asked: Asked) -> dict[str, list[str]]:
-    """Return the square of each image, and the same with the heat of each that is asked, as far as they exist."""
-    if not (seen := look(source, split, images, asked)):
+def show_images(source: Source, split: str, images: Sequence[str], questions: Questions) -> dict[str, list[str]]:
+    """Return the square of each image, and the same with the heat of each question, as far as they exist."""
+    seen = see(source, split, images, questions)
+    if seen is None:
         return {}
     drawn = [seen.squares, *seen.heated]
-    return {image: [encode_picture(of[row], SQUARE_PX) for of in drawn] for row, image in enumerate(seen.images)}
+    shown = {}
+    for row, image in enumerate(seen.images):
+        shown[image] = [encode_picture(pictures[row], SQUARE_PX) for pictures in drawn]
+    return shown
 
 
-def look(source: Source, split: str, images: Sequence[str], asked: Asked) -> Seen | None:
+def find_part(split: str) -> str:
+    """Return the part of the cache that a split's squares lie in: the validation fold's are training photographs."""
+    return next(part for part, splits in PARTS.items() if split in splits)
+
+
+def see(source: Source, split: str, images: Sequence[str], questions: Questions) -> Seen | None:
     """Return where the net sees signs of what is asked, in those of the images that have squares; None without any."""
-    folder = "test" if split == "test" else "train"  # the validation fold's are training photographs
-    for stage, output in (("resize", folder), ("normalize", f"{folder}.npz")):
+    part = find_part(split)
+    for stage, output in (("resize", part), ("normalize", f"{part}.npz")):
         if not manifest.has_output(source.cache / stage, output):
             return None
-    cached, position = read_squares(source.cache, folder, source.layout), {image: at for at, image in enumerate(images)}
-    rows = [row for row, (image, path) in enumerate(cached.paths.items()) if image in position and path.is_file()]
+    cached = read_squares(source.cache, part, source.dataset)
+    rows = [row for row, (image, path) in enumerate(cached.paths.items()) if image in set(images) and path.is_file()]
     cached = cached.select(np.array(rows, int))
     squares = [square.read_pixels(path, cached.making.size_px) for path in cached.paths.values()]
-    seen, of = Seen(list(cached.images), cached.making, squares, [], []), evidence.find_net(source.cache)
-    if not squares or of is None or of.making != cached.making:
-        return seen
-    # Torch takes a second and a half: a report on scores alone does not wait for it.
-    import torch
+    seen = Seen(images=list(cached.images), making=cached.making, squares=squares, heats=[], heated=[])
+    if squares:
+        positions = [list(images).index(image) for image in seen.images]
+        add_heat(source, cached, seen, [(layer, outputs[positions]) for layer, outputs in questions])
+    return seen
 
+
+def add_heat(source: Source, cached: CachedSquares, seen: Seen, questions: Questions) -> None:
+    """Add the heat of each question, if there is a net that was trained on such squares."""
+    checkpoint = evidence.find_net(source.cache)
+    if checkpoint is None or checkpoint.making != cached.making:
+        return
+    # Imported late: a report on scores alone does not wait for torch.
+    from dr import look
     from dr.nets import heat
-    from dr.squares import crops, store
     from dr.training.learner import load_net
 
-    net = load_net(of)
-    loaded = store.load(cached, of.mean, of.std, torch.device("cpu"), "memory", Path())
-    margin = (loaded.size_px - net.image_px) // 2
-    middle = slice(margin, margin + net.image_px)  # all that the net sees: there is no heat around it
-    centers, at = crops.cut_centers(loaded, net.image_px), [position[image] for image in seen.images]
-    for layer, outputs in asked:
-        heats = np.zeros(loaded.pixels.shape[:3], np.float32)
-        heats[:, middle, middle] = heat.map_heat(net, centers, outputs[at], layer)
+    net = load_net(checkpoint)
+    loaded = look.load_squares(cached, checkpoint)
+    for layer, outputs in questions:
+        heats = look.map_whole_squares(net, loaded, look.Asked(layer, outputs))
         seen.heats.append(heats)
-        seen.heated.append([heat.blend_heat(*both) for both in zip(squares, heats, strict=True)])
-    return seen
+        blended = [heat.blend_heat(pixels, heat_map) for pixels, heat_map in zip(seen.squares, heats, strict=True)]
+        seen.heated.append(blended)

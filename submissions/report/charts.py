@@ -11,8 +11,7 @@ import numpy as np
 
 from dr.metrics.bootstrap import StepGain
 from dr.metrics.calibration import Reliability
-from dr.tasks.task import HEADLINES
-from preprocess.dataset.dataset import TARGETS, Task
+from dr.tasks.task import Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +53,7 @@ def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, StepGain]], ta
     for height, step in enumerate(steps):
         box = {"facecolor": PAGE, "edgecolor": "none", "pad": 1}  # over the lines of the grid
         axes.text(0, height - 0.3, step, transform=axes.get_yaxis_transform(), va="center", bbox=box)
-    axes.set(ylim=(len(steps) - 0.4, -0.6), yticks=[], xlabel=f"{HEADLINES[task.kind][1]}, 95 % interval")
+    axes.set(ylim=(len(steps) - 0.4, -0.6), yticks=[], xlabel=f"{task.headline_name}, 95 % interval")
     axes.spines["left"].set_visible(False)
     _add_legend(axes)
 
@@ -65,13 +64,12 @@ def draw_history(figure: Figure, histories: Mapping[str, Sequence[Mapping[str, A
 
     figure.set_figheight(4.4)
     losses, kappas = figure.subplots(2, 1, sharex=True)
-    headline, label_of_it = HEADLINES[task.kind]
     for number, (run, figures) in enumerate(histories.items()):
         epochs = [row["epoch"] for row in figures]
         for axes, column, dashes, label in (
             (losses, "train_log_loss", (2, 1.5), "training"),
             (losses, "valid_log_loss", (), "validation"),
-            (kappas, f"valid_{headline}", (), "validation"),
+            (kappas, f"valid_{task.headline}", (), "validation"),
         ):
             values, marker = [row[column] for row in figures], "" if epochs[1:] else "o"
             axes.plot(epochs, values, f"C{number}", dashes=dashes, marker=marker, label=f"{label} {run}".rstrip())
@@ -79,7 +77,7 @@ def draw_history(figure: Figure, histories: Mapping[str, Sequence[Mapping[str, A
     losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     losses.yaxis.set_major_formatter("{x:g}")
     losses.yaxis.set_minor_locator(NullLocator())
-    kappas.set(ylabel=label_of_it, xlabel="epoch")
+    kappas.set(ylabel=task.headline_name, xlabel="epoch")
     kappas.xaxis.get_major_locator().set_params(integer=True)
     _add_legend(losses)
 
@@ -92,7 +90,7 @@ def draw_reliability(figure: Figure, measured: Mapping[str, Reliability], task: 
     for number, (name, bins) in enumerate(measured.items()):
         axes.vlines(bins.predicted, bins.low, bins.high, color=f"C{number}", linewidth=2, alpha=0.4)
         axes.plot(bins.predicted, bins.observed, f"oC{number}-", markersize=4, label=name, clip_on=False)
-    word = TARGETS[task.kind]
+    word = task.target
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"score of a {word}", ylabel=f"share that had the {word}", aspect="equal")
     _add_legend(axes)
 
@@ -103,9 +101,10 @@ def draw_levels(figure: Figure, shares: Mapping[str, np.ndarray], task: Task) ->
     for position, (whose, share) in enumerate(shares.items()):
         levels = np.arange(len(share)) + width * (position - (len(shares) - 1) / 2)
         axes.bar(levels, 100 * share, 0.9 * width, color=f"C{position}", label=whose)
-    axes.set(xlabel=TARGETS[task.kind], ylabel="% of the images")
-    if task.kind != "levels":
-        axes.set_xticks(range(len(task.names)), task.names, rotation=90 if task.kind == "findings" else 0)
+    axes.set(xlabel=task.target, ylabel="% of the images")
+    if not task.has_eyes:
+        rotation = 90 if task.has_thresholds else 0  # findings are too many to stand side by side
+        axes.set_xticks(range(len(task.names)), task.names, rotation=rotation)
     axes.grid(visible=False, axis="x")
     _add_legend(axes)
 

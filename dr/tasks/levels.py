@@ -1,0 +1,113 @@
+"""Levels: grades of one disease in their order, of the two eyes of a patient."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from dr.metrics import agreement, calibration
+from dr.metrics.bootstrap import StepGain, measure_step_gains
+from dr.tasks.task import Task, share_exclusive, weigh_exclusive
+from preprocess.disk.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from dr.training.settings import Settings
+
+
+class Levels(Task):
+    """Which of k ordered levels does an eye have? Scores are the probabilities of each; the decision is the level
+    nearest to the mean one.
+    """
+
+    kind: ClassVar[str] = "levels"
+    target: ClassVar[str] = "level"
+    headline: ClassVar[str] = "qwk"
+    headline_name: ClassVar[str] = "QWK"
+    has_eyes: ClassVar[bool] = True
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a score table: p0, p1, ..."""
+        return [f"p{level}" for level in range(len(self.names))]
+
+    @property
+    def titles(self) -> list[str]:
+        """The levels with their numbers: 0 no retinopathy, ..."""
+        return [f"{level} {name}" for level, name in enumerate(self.names)]
+
+    def name_output(self, output: int) -> str:
+        """Return a level in words."""
+        return f"level {output}"
+
+    def name_decision(self, output: int) -> str:
+        """Return a level in words, as the one that is decided on."""
+        return f"nearest to the mean {output}"
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Return the level nearest to the mean one."""
+        return agreement.round_levels(scores)
+
+    def check_settings(self, options: argparse.Namespace) -> None:
+        """Accept all settings."""
+
+    def weigh_targets(self, targets: np.ndarray, how: str, most: float | None = None) -> np.ndarray:
+        """Return a weight per level, see `weigh_exclusive`."""
+        refuse_positives(self, how)
+        return weigh_exclusive(targets, len(self.names), how, most)
+
+    def find_prior(self, targets: np.ndarray) -> np.ndarray:
+        """Return the share of each level."""
+        return share_exclusive(targets, len(self.names))
+
+    def measure_loss(
+        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, settings: Settings
+    ) -> torch.Tensor:
+        """Return the log loss, perhaps smoothed, and the squared error of the expected level, weighed."""
+        from dr.tasks import losses
+
+        return losses.measure_level_loss(logits, targets, weights, settings)
+
+    def measure_log_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean log loss."""
+        from dr.tasks import losses
+
+        return losses.measure_exclusive_log_loss(logits, targets)
+
+    def describe_targets(self, targets: np.ndarray, valid: Sequence[str]) -> str:
+        """Return the levels as text; the names of levels, and who is held out, no table of Kaggle's tells."""
+        if not valid:
+            return json.dumps(targets.tolist())
+        return super().describe_targets(targets, valid)
+
+    def measure(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        """Return log loss and quadratic weighted kappa of the likeliest levels."""
+        likeliest = scores.argmax(axis=1)
+        return {
+            "log_loss": calibration.measure_log_loss(scores, targets),
+            "qwk": agreement.quadratic_weighted_kappa(targets, likeliest, len(self.names)),
+        }
+
+    def measure_steps(
+        self,
+        patients: Sequence[str],
+        targets: np.ndarray,
+        scores: Mapping[str, np.ndarray],
+        decisions: Mapping[str, np.ndarray],
+    ) -> dict[str, StepGain]:
+        """Return the quadratic weighted kappa of each step's levels."""
+        return measure_step_gains(patients, targets, decisions, agreement.kappa_of_counts)
+
+    def explain_absence(self) -> None:
+        """Return None: all stages have a part."""
+
+
+def refuse_positives(task: Task, how: str) -> None:
+    """Raise InputError for weights that are for findings alone."""
+    if how == "positives":
+        raise InputError(f"--class-weights positives: an image has one of the {task.kind}; balanced weighs them")
