@@ -25,6 +25,14 @@ FOLDERS: dict[str, str | None] = {
 }
 
 BESIDE = (  # four stages in one; what is no stage
-    *("preprocess", "preprocess.audit", "preprocess.split", "dr.explain", "dr.export", "kappa.score"),
+    *(
+        "preprocess",
+        "preprocess.describe",
+        "preprocess.audit",
+        "preprocess.split",
+        "dr.explain",
+        "dr.export",
+        "kappa.score",
+    ),
     *("submissions.grade", "submissions.serve"),
 )

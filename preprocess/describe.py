@@ -1,0 +1,94 @@
+"""Say what a data folder holds, as every stage reads it: DATA -> counts and five rows, and perhaps samples.csv.
+
+The table has a row per image: image, path, split, patient, side, what is true of it, and all else that its source says.
+A folder that holds such a samples.csv is read by it, so that it can be finished by hand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preprocess.command import cli, process
+from preprocess.dataset import readers, sample_table
+from preprocess.dataset.dataset import COLUMNS, SPLITS, DataSet
+from preprocess.disk import files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_ROWS = 5  # shown of the table
+
+
+def describe(dataset: DataSet) -> list[str]:
+    """Return lines for people: what is asked, how much there is of each split, what is not read, and some rows."""
+    question = dataset.question
+    lines = [f"{question.kind}: {', '.join(question.names)}"]
+    lines += dataset.notes
+    if not len(dataset.samples):
+        return [*lines, "no image"]
+    for split in SPLITS:
+        rows = dataset.samples[dataset.samples["split"] == split]
+        if len(rows):
+            lines.append(f"{split}: {describe_split(dataset, rows)}")
+    lines += describe_unread(dataset)
+    shown = dataset.samples[[*COLUMNS, *question.columns]].head(N_ROWS)
+    return [*lines, *shown.to_string(index=False).splitlines()]
+
+
+def describe_split(dataset: DataSet, rows: pd.DataFrame) -> str:
+    """Return how many images, photographs, patients, sides and targets the rows of a split have."""
+    n_photographs = int(rows["path"].notna().sum())
+    parts = [f"{len(rows):,} images of {rows['patient'].nunique():,} patients"]
+    if n_photographs < len(rows):
+        parts.append(f"{len(rows) - n_photographs:,} without a photograph")
+    n_sides = Counter(side for side in rows["side"] if side)
+    if n_sides:
+        parts.append(", ".join(f"{n_sides[side]:,} {side}" for side in ("left", "right")))
+    parts.append(count_targets(dataset, rows))
+    n_unknown = int(rows[dataset.question.columns].isna().all(axis=1).sum())
+    if n_unknown:
+        parts.append(f"{n_unknown:,} unknown")
+    return "; ".join(parts)
+
+
+def count_targets(dataset: DataSet, rows: pd.DataFrame) -> str:
+    """Return how many rows have each level or class, or each finding."""
+    question = dataset.question
+    if question.has_many_targets:
+        counts = {name: int((rows[name] == 1).sum()) for name in question.names}
+    else:
+        (column,) = question.columns
+        keys = range(len(question.names)) if column == "level" else question.names
+        counts = {f"{column} {key}": int((rows[column] == key).sum()) for key in keys}
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def describe_unread(dataset: DataSet) -> list[str]:
+    """Return a line for each reason why files beside the photographs are not read."""
+    files_by_reason: dict[str, list[str]] = {}
+    for unread in dataset.unread.values():
+        for name, reason in unread.items():
+            files_by_reason.setdefault(reason, []).append(name)
+    return [f"{len(names):,} files not read ({names[0]}): {reason}" for reason, names in files_by_reason.items()]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = cli.make_bare_parser("preprocess.describe", __doc__, "--data data --out samples.csv")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table of samples to this file")
+    options = parser.parse_args(argv)
+    dataset = readers.read_dataset(options.data)
+    stream = files.summary_stream(options.out)
+    print(f"{options.data}:", file=stream)
+    for line in describe(dataset):
+        print(f"  {line}", file=stream)
+    if options.out:
+        sample_table.write_table(options.out, dataset)
+        print(f"preprocess.describe: {len(dataset.samples):,} rows -> {options.out}", file=stream)
+
+
+if __name__ == "__main__":
+    process.run(main)
