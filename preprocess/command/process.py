@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,14 @@ EXIT_INPUT = 2  # the input must be mended
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
 MESSAGE = "interrupted; the same command goes on where it stopped"
 FOLLOW_S = 0.5  # how often a process looks whether the one that started it is still there
+
+
+class OptionsChecked(SystemExit):
+    """The end of a command with `--check-options`: all its options can be used, and these they are."""
+
+    def __init__(self, options: Namespace):
+        super().__init__(0)
+        self.options = options
 
 
 def run(main: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preprocess.command.pipeline import FOLDERS
+from preprocess.command.process import OptionsChecked
 from preprocess.dataset import find
 from preprocess.dataset.dataset import SPLITS
 from preprocess.disk.errors import InputError, suggest
@@ -26,14 +27,6 @@ class Recipe(NamedTuple):
 
     path: Path
     sections: dict[str, dict[str, Any]]
-
-
-class OptionsChecked(SystemExit):
-    """What `--check-options` ends in: all options can be used, and these they are."""
-
-    def __init__(self, options: argparse.Namespace):
-        super().__init__(0)
-        self.options = options
 
 
 def list_names() -> list[str]:
