@@ -1,4 +1,4 @@
-"""The planned command lines of run_all.sh -> one line on the first mistake in them, before the first stage begins."""
+"""The planned command lines of run_all.sh -> one line on the first mistake, before the first stage."""
 
 import shlex
 import sys
@@ -25,13 +25,16 @@ def begin() -> None:
 def check_options(commands: Sequence[Command]) -> None:
     """Raise InputError for options that a stage would refuse or that contradict another stage's.
 
-    Every stage's module parses its own options and stops there: a mistake ends the run now, not after hours.
+    Every stage's module parses its own options and stops there: a mistake ends the run now, not after
+    hours.
     """
     options: dict[str, Namespace] = {}
     for command in commands:
-        spec = find_spec(command.stage)
-        is_package = spec is not None and spec.submodule_search_locations is not None
-        module = import_module(f"{command.stage}.__main__" if is_package else command.stage)
+        name = command.stage
+        spec = find_spec(name)
+        if spec is not None and spec.submodule_search_locations:  # a package
+            name += ".__main__"
+        module = import_module(name)
         try:
             module.main([*command.options, "--check-options"])
         except OptionsChecked as checked:

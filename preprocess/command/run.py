@@ -1,4 +1,4 @@
-"""The options of run_all.sh -> its plan: the command lines of all stages, as assignments that bash evaluates."""
+"""The options of run_all.sh -> its plan: the command lines of all stages, as assignments for bash."""
 
 import argparse
 import os
@@ -85,7 +85,10 @@ def begin() -> None:
 
 
 def plan_run(argv: Sequence[str]) -> Plan:
-    """Return what run_all.sh is to do. Raises InputError for options that mean nothing or contradict each other."""
+    """Return what run_all.sh is to do.
+
+    Raises InputError for options that are unknown or contradict each other.
+    """
     options = parse(argv)
     requirements = [str(ROOT / "requirements.txt")]
     if options.python is not None:
@@ -113,7 +116,10 @@ def plan_run(argv: Sequence[str]) -> Plan:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the options of the script; `words` are the stages' own. Raises InputError for one that is unknown."""
+    """Return the options of the script; `words` are the stages' own.
+
+    Raises InputError for an option that is unknown or has no value.
+    """
     parser = _make_parser()
     try:
         options, unknown = parser.parse_known_args(argv)
@@ -149,13 +155,29 @@ def _make_parser() -> argparse.ArgumentParser:
     def add(name: str, metavar: str, text: str) -> None:
         parser.add_argument(name, metavar=metavar, type=_take_value, help=text)
 
-    add("--data", "DIR", "the data folder (default: data/demo, which is drawn first): as above, or with a folder per "
-        "class, {train,val,test}/CLASS/, or with a table of findings and images*/; with --recipe oct-demo or "
-        "chest-demo it is drawn first, if it does not exist")  # fmt: skip
-    add("--cache", "DIR", "where the stages keep what they make (default: cache, or cache/demo for the demo)")
+    add(
+        "--data",
+        "DIR",
+        "the data folder (default: data/demo, which is drawn first): as above, or with a folder per "
+        "class, {train,val,test}/CLASS/, or with a table of findings and images*/; with --recipe "
+        "oct-demo or chest-demo it is drawn first, if it does not exist",
+    )
+    add(
+        "--cache",
+        "DIR",
+        "where the stages keep what they make (default: cache, or cache/demo for the demo)",
+    )
     add("--name", "NAME", "the submission's name (default: submission, or demo for the demo)")
-    add("--recipe", "NAME", "where all options without a value get it from, or FILE.toml (default: article, or demo)")
-    add("--jobs", "N", "processes for the stages that read or draw photographs (default: one per core)")
+    add(
+        "--recipe",
+        "NAME",
+        "where all options without a value get it from, or FILE.toml (default: article, or demo)",
+    )
+    add(
+        "--jobs",
+        "N",
+        "processes for the stages that read or draw photographs (default: one per core)",
+    )
     parser.add_argument(
         "--allow-rejected",
         action="store_true",
@@ -164,9 +186,18 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--size-px", "N", "side of the cropped squares in pixels")
     add("--epochs", "N", "epochs of training")
     add("--views", "N", "views per eye that are averaged in prediction")
-    add("--folds", "N", "train a net per fold of N and average them; the blend and all figures are of all training "
-        "patients then, each by the net that did not see them (kept in CACHE/folds-N, beside the one net)")  # fmt: skip
-    add("--device", "NAME", "where the net trains and predicts: cuda, mps or cpu (default: the first of them at hand)")
+    add(
+        "--folds",
+        "N",
+        "train a net per fold of N and average them; the blend and all figures are of all training "
+        "patients then, each by the net that did not see them (kept in CACHE/folds-N, beside the one "
+        "net)",
+    )
+    add(
+        "--device",
+        "NAME",
+        "where the net trains and predicts: cuda, mps or cpu (default: the first of them at hand)",
+    )
     parser.add_argument(
         "--python",
         metavar="FILE",
@@ -184,7 +215,11 @@ def _take_value(text: str) -> str:
 
 
 def _is_drawn(options: argparse.Namespace) -> bool:
-    """Return whether the run draws its data: where nothing lies yet, or where an earlier run was stopped drawing."""
+    """Return whether the run draws its data first.
+
+    It does for the demos, where there is no data folder yet, or one that was drawn before: perhaps
+    not to its end.
+    """
     if options.data is None:
         return True
     if options.recipe is None or not options.recipe.endswith("demo"):
