@@ -5,7 +5,7 @@ plan_run() { # OPTION...: sets runs, folds_cache, commands and python; a mistype
   local -a requirements
   trap 'end_interrupted $?' INT
   export PYTHONUNBUFFERED=1
-  python=$(find_python "${PIPELINE_PYTHON:-}" "$active/bin/python" "$root/.venv/bin/python") # reading options needs no more
+  python=$(find_python "${PIPELINE_PYTHON:-}" "${active:+$active/bin/python}" "$root/.venv/bin/python") # any will do to read options
   plan=$("$python" -P -m preprocess.command.run "$@")
   if [[ $plan != requirements=* ]]; then # the answer to --help
     echo "$plan"
