@@ -165,7 +165,7 @@ def test_the_installed_command_draws_preprocesses_and_keeps_below_the_working_di
 
 def test_the_installed_stages_find_recipes_template_and_folder(installed, tmp_path):
     code = (
-        "from preprocess.recipes import recipe; from submissions import serve, target\n"
+        "from preprocess.command import recipe; from submissions import serve; from submissions.output import target\n"
         "import submissions.report.__main__ as report\n"
         "print(*recipe.list_names(), serve.TEMPLATE.exists() and serve.REQUIREMENTS.exists())\n"
         "print(target.FOLDER, report.TEMPLATE.exists(), report.TEMPLATE)"
