@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from preprocess.command import pipeline
-from preprocess.command.installed import check_options
+from preprocess.command.check import check_options
+from preprocess.command.run import DEFAULT_RUN, Command
 from preprocess.dataset.listing import SUFFIXES
 from preprocess.disk.errors import InputError
 from tests.benchmarks import crash
@@ -52,21 +53,25 @@ def test_options_take_their_values_after_a_sign_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("lines", "message"),
     [
-        ("== dr.train --fold 9 --folds 3", "--fold 9: of 3 folds the last is 2"),
-        ("== preprocess --size-px 90 == dr.train --crop-px 96 == dr.predict", "squares are only 90 px"),
-        ("== preprocess == dr.train --features file --freeze-epochs 60 --flips none == dr.predict", "crops of whole"),
-        ("== preprocess == dr.train --epochs 3 == dr.predict --epochs-averaged 2,4", "training ends after epoch 3"),
-        ("== preprocess == dr.train --run x == dr.predict", "the stages behind use the net without a name"),
-        ("== submissions.report --labels none.csv", "none.csv: no such file"),
-        ("== submissions.score --labels none.csv", "none.csv: no such file"),
-        ("== submissions.write --out .", ".: a folder; give the name of a file to write"),
+        ("dr.train --fold 9 --folds 3", "--fold 9: of 3 folds the last is 2"),
+        ("preprocess --size-px 90 | dr.train --crop-px 96 | dr.predict", "squares are only 90 px"),
+        ("preprocess | dr.train --features file --freeze-epochs 60 --flips none | dr.predict", "crops of whole"),
+        ("preprocess | dr.train --epochs 3 | dr.predict --epochs-averaged 2,4", "training ends after epoch 3"),
+        ("preprocess | dr.train --run x | dr.predict", "the stages behind use the net without a name"),
+        ("submissions.report --labels none.csv", "none.csv: no such file"),
+        ("submissions.score --labels none.csv", "none.csv: no such file"),
+        ("submissions.write --out .", ".: a folder; give the name of a file to write"),
     ],
-)  # fmt: skip
-def test_what_would_end_a_late_stage_ends_the_run_before_the_first(words, message):
+)
+def test_what_would_end_a_late_stage_ends_the_run_before_the_first(lines, message):
+    commands = []
+    for line in lines.split("|"):
+        stage, *options = line.split()
+        commands.append(Command(stage, DEFAULT_RUN, options))
     with pytest.raises(InputError, match=message):
-        check_options(words.split())
+        check_options(commands)
 
 
 def test_a_device_reaches_training_and_prediction(tmp_path):
@@ -160,7 +165,7 @@ def test_the_installed_command_draws_preprocesses_and_keeps_below_the_working_di
 
 def test_the_installed_stages_find_recipes_template_and_folder(installed, tmp_path):
     code = (
-        "from preprocess.recipes import recipe; from submissions import serve, target\n"
+        "from preprocess.command import recipe; from submissions import serve; from submissions.output import target\n"
         "import submissions.report.__main__ as report\n"
         "print(*recipe.list_names(), serve.TEMPLATE.exists() and serve.REQUIREMENTS.exists())\n"
         "print(target.FOLDER, report.TEMPLATE.exists(), report.TEMPLATE)"

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from preprocess.cache.stage import read_times
+from preprocess.command.run import plan_run
 from preprocess.synthetic import __main__ as synthetic
 from tests.tiny import ROOT, run_stages
 
@@ -44,6 +45,7 @@ def call(*arguments):
         (["--recipe", "artcle"], "--recipe artcle: no such recipe (near: article)"),
         (["dr.train", "--epoch", "1"], "unrecognized arguments: --epoch"),
         (["submissions.report", "--lables", "x"], "unrecognized arguments: --lables"),
+        (["dr.train", "--help"], "dr.train --help: a run shows no stage's help"),
     ],
 )
 def test_a_mistyped_option_of_whatever_stage_ends_the_run_before_the_first(tmp_path, arguments, message):
@@ -52,6 +54,47 @@ def test_a_mistyped_option_of_whatever_stage_ends_the_run_before_the_first(tmp_p
     assert message in shown.stderr
     assert shown.stderr.count("\n") == 1 or "unrecognized" in message  # argparse tells the usage, too
     assert not (tmp_path / "cache").exists()
+
+
+def test_bash_reads_the_plan_as_it_was_made_whatever_the_paths_hold():
+    data, cache = "a\nb \"c\" $d `e` 'f'\udcff*", "--c \\ d\t;"
+    plan = plan_run([f"--data={data}", f"--cache={cache}", "--folds=2", "dr.train", "--seed", "'1 \n"])
+    code = (
+        'eval "$0"; printf "%s\\0" "$folds_cache"; for one in "${commands[@]}"; do eval "printf \'%s\\0\' $one"; done'
+    )
+    shown = subprocess.run(["bash", "-euc", code, os.fsencode(plan.quote())], capture_output=True, check=True).stdout
+    expected = [plan.folds_cache]
+    for command in plan.commands:
+        expected += [command.stage, command.run, *command.options]
+    assert os.fsdecode(shown).split("\0")[:-1] == expected
+    assert plan.folds_cache == f"{cache}/folds-2"
+
+
+def test_a_net_per_fold_is_trained_and_scored_and_all_that_follows_goes_on_with_their_mean():
+    plan = plan_run("--data d --cache c --folds 2 --jobs 3 --device cpu dr.predict --views 4".split())
+    assert (plan.runs, plan.folds_cache) == (["fold-0", "fold-1"], "c/folds-2")
+    lines = [command.quote() for command in plan.commands]
+    assert lines[:6] == [
+        "preprocess default --data d --cache c --recipe article --jobs 3",
+        "dr.train fold-0 --data d --cache c/folds-2 --recipe article --device cpu --run fold-0 --folds 2 --fold 0",
+        "dr.train fold-1 --data d --cache c/folds-2 --recipe article --device cpu --run fold-1 --folds 2 --fold 1",
+        "dr.predict fold-0 --data d --cache c/folds-2 --recipe article --device cpu --run fold-0 --views 4",
+        "dr.predict fold-1 --data d --cache c/folds-2 --recipe article --device cpu --run fold-1 --views 4",
+        "dr.predict mean --data d --cache c/folds-2 --recipe article --device cpu --average fold-0 fold-1 --views 4",
+    ]
+    assert "submissions.write default --data d --cache c/folds-2 --recipe article --name submission-folds" in lines
+
+
+def test_data_is_drawn_for_the_demo_and_where_a_demos_recipe_finds_none_or_drew_before(tmp_path):
+    def is_drawn(*options):
+        return plan_run(options).commands[0].stage == "preprocess.synthetic"
+
+    assert is_drawn()
+    assert is_drawn("--data", str(tmp_path / "new"), "--recipe", "oct-demo")
+    assert not is_drawn("--data", str(tmp_path), "--recipe", "oct-demo")
+    assert not is_drawn("--data", str(tmp_path / "new"))
+    (tmp_path / "synthetic").mkdir()
+    assert is_drawn("--data", str(tmp_path), "--recipe", "oct-demo")
 
 
 @pytest.fixture(scope="module")

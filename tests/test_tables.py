@@ -18,6 +18,7 @@ from preprocess.cache.rejected import read_rejected
 from preprocess.dataset.dataset import Listing
 from preprocess.dataset.kaggle import RETINA, TASK
 from preprocess.disk.errors import InputError
+from preprocess.disk.tables import sort_images
 from preprocess.picture.outline import ELLIPSE
 from submissions import write
 
@@ -139,6 +140,11 @@ def test_any_bytes_in_a_table_give_rows_or_one_line(tmp_path_factory, name, new,
         assert str(error).isprintable()
     else:
         assert name != "scores" or np.allclose(table.sum(axis=1), 1, atol=1e-5)
+
+
+def test_ids_are_sorted_by_their_numbers_and_a_digit_that_is_no_number_is_a_letter():
+    images = ["10_left", "2_left", "x", "2²", "2_right", "²"]
+    assert sort_images(images) == ["2_left", "2_right", "2²", "10_left", "x", "²"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,6 +5,7 @@ import importlib
 import os
 import shlex
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,12 +50,22 @@ def make_settings(**changes) -> settings.Settings:
     return dataclasses.replace(settings.parse(parser, [])[1], **changes)
 
 
-NOTE = '#!/bin/bash\nif [[ $2 == -m ]]; then printf "%q " "${@:3}" >>"$0.told"; echo >>"$0.told"; fi\n'
+# In place of an interpreter: it notes what it was to run, but for the plan, which the real one makes.
+NOTE = f"""\
+#!/bin/bash
+if [[ $2 == -m ]]; then
+  case $3 in
+    preprocess.command.run) exec {shlex.quote(sys.executable)} "$@" ;;
+    preprocess.command.check) ;;
+    *) printf "%q " "${{@:3}}" >>"$0.told"; echo >>"$0.told" ;;
+  esac
+fi
+"""
 
 
 def run_stages(folder: Path, *options: object) -> None:
     """Run in this process, which has torch already, the stages that run_all.sh starts with some options, in order."""
-    python = folder / "python"  # in place of the real one: it notes what it was to run
+    python = folder / "python"
     python.write_text(NOTE)
     python.chmod(0o755)
     command, environment = [ROOT / "run_all.sh", *map(str, options)], os.environ | {"PIPELINE_PYTHON": str(python)}

@@ -1,12 +1,11 @@
 """Which nets `--net` knows: nine-conv, and those of timm that give feature maps. timm, and torch, are imported late."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocess.command import process
-from preprocess.disk.errors import InputError
+from preprocess.disk.errors import InputError, suggest_near
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,8 +37,8 @@ def find_config(name: str) -> Any:
     (timm,) = process.import_libraries(REQUIREMENTS, "timm")
     plain, _, tag = name.partition(".")
     if not timm.is_model(plain):
-        near = difflib.get_close_matches(plain, [NINE_CONV, *timm.list_models()], n=3)
-        raise InputError(f"--net {name}: no such net" + f" (near: {', '.join(near)})" * bool(near))
+        near = suggest_near(plain, [NINE_CONV, *timm.list_models()], most=3)
+        raise InputError(f"--net {name}: no such net{near}")
     named = [known.partition(".")[2] for known in timm.list_pretrained(f"{plain}.*")]
     if tag and tag not in named:
         raise InputError(f"--net {name}: timm has no such weights ({', '.join(named)})")

@@ -1,4 +1,4 @@
-"""A journal of the finished images of a stage: a line each, so that a killed run loses only the images in flight."""
+"""A journal of a stage's finished images, a line each: a killed run loses only the images in flight."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,11 @@ class Record(NamedTuple):
 
 
 class Journal:
-    """The finished images of one split of a stage: `FOLDER/SPLIT.jsonl`, the parameters, then a line per image.
+    """The finished images of one split of a stage: `FOLDER/SPLIT.jsonl`.
 
-    Lines are appended as images finish, in any order; one torn by a kill or damaged by the disk is dropped, so that its
-    image is due again. `finish` sorts them, so that the bytes do not tell how often the run was interrupted.
+    The file holds the parameters, then a line per image. Lines are appended as images finish, in any
+    order; one torn by a kill or damaged by the disk is dropped, so that its image is due again.
+    `finish` sorts them, so that the bytes do not depend on how often the run was interrupted.
     """
 
     def __init__(self, folder: Path, split: str, parameters: Mapping[str, Any]):
@@ -32,26 +33,46 @@ class Journal:
         self.records: dict[str, Record] = {}
         self.change: str | None = None
         self.found: dict[str, Any] = {}  # the parameters of the file that was there
-        self._written: list[str] | None = None  # the images of the file's lines; None if not all lines are sound
-        *lines, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
+        # The images of the file's lines; None if the file is absent, of other parameters, or damaged.
+        self._written: list[str] | None = None
+        if self.path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        *lines, torn = self.path.read_bytes().split(b"\n")
         if not lines:
             return
-        header, *contents = map(_decode_line, lines)
-        self.found = header if isinstance(header, dict) else {}
+        header = _decode_line(lines[0])
+        if isinstance(header, dict):
+            self.found = header
         self.change = manifest.describe_change(self.found, self.parameters)
-        if self.change is None:
-            sound = [line for line in contents if _is_record(line)]
-            self.records = {line[0]: Record(*line[1:]) for line in sound}
-            self._written = None if torn or len(sound) < len(contents) else [line[0] for line in sound]
+        if self.change is not None:
+            return
+        written = []
+        for line in lines[1:]:
+            content = _decode_line(line)
+            if _is_record(content):
+                image, key, row = content
+                self.records[image] = Record(key, row)
+                written.append(image)
+        is_whole = not torn and len(written) == len(lines) - 1
+        if is_whole:
+            self._written = written
 
     def find_made(self, keys: Mapping[str, list]) -> dict[str, Row]:
         """Return the rows of the images whose record was made from their key, in the keys' order."""
-        found = ((image, key, self.records.get(image)) for image, key in keys.items())
-        return {image: record.row for image, key, record in found if record and record.key == key}
+        rows = {}
+        for image, key in keys.items():
+            record = self.records.get(image)
+            if record and record.key == key:
+                rows[image] = record.row
+        return rows
 
     def append(self, image: str, key: list, row: Row) -> None:
         """Record one image's key and row, on disk before it returns."""
-        written = self._write() if self._written is None else self._written
+        written = self._written
+        if written is None:
+            written = self._write()
         self.records[image] = Record(json.loads(json.dumps(key)), row)
         with files.naming(self.path), open(self.path, "ab") as handle:
             handle.write(_encode_line([image, key, row]))
@@ -77,12 +98,20 @@ class Journal:
     @property
     def rows(self) -> dict[str, Row]:
         """The rows of the images that were not rejected."""
-        return {image: record.row for image, record in self.records.items() if "reason" not in record.row}
+        rows = {}
+        for image, record in self.records.items():
+            if "reason" not in record.row:
+                rows[image] = record.row
+        return rows
 
     @property
     def reasons(self) -> dict[str, str]:
         """The rejected images and why."""
-        return {image: record.row["reason"] for image, record in self.records.items() if "reason" in record.row}
+        reasons = {}
+        for image, record in self.records.items():
+            if "reason" in record.row:
+                reasons[image] = record.row["reason"]
+        return reasons
 
     @property
     def digest(self) -> str:
@@ -92,10 +121,16 @@ class Journal:
 
 
 def read_rows(folder: Path, split: str, made_by: str) -> dict[str, Row]:
-    """Return the rows of an image stage's split. Raises InputError if it is not finished or not what was written."""
+    """Return the rows of an image stage's split.
+
+    Raises InputError if the split is not finished or the file is not what was written.
+    """
     digest = manifest.read_output(folder, split, made_by)
     written = manifest.read_manifest(folder)
-    journal = Journal(folder, split, written["parameters"] if written else {})
+    parameters = {}
+    if written is not None:
+        parameters = written["parameters"]
+    journal = Journal(folder, split, parameters)
     if journal.digest != digest:
         raise InputError(f"{journal.path}: not what was written; run python -m {made_by} again")
     return journal.rows
@@ -113,6 +148,8 @@ def _decode_line(line: bytes) -> Any:
 
 
 def _is_record(line: Any) -> bool:
-    """Tell whether a line of a journal is [image, key, row]."""
-    kinds = (str, list, dict)
-    return isinstance(line, list) and len(line) == len(kinds) and all(map(isinstance, line, kinds))
+    """Return whether a line of a journal is [image, key, row]."""
+    if not isinstance(line, list) or len(line) != 3:
+        return False
+    image, key, row = line
+    return isinstance(image, str) and isinstance(key, list) and isinstance(row, dict)

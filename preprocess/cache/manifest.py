@@ -1,4 +1,7 @@
-"""Is what lies in a folder made from what is there? `manifest.json`: parameters, digests of inputs and outputs."""
+"""`manifest.json` beside what a stage made: its parameters, and digests of its inputs and outputs.
+
+It shows whether the outputs are those that a new run would make.
+"""
 
 import contextlib
 import json
@@ -19,27 +22,46 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads((folder / "manifest.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
-    parts = ("parameters", "inputs", "outputs")
-    is_whole = isinstance(manifest, dict) and all(isinstance(manifest.get(part), dict) for part in parts)
-    return manifest if is_whole else None
+    if not isinstance(manifest, dict):
+        return None
+    for part in ("parameters", "inputs", "outputs"):
+        if not isinstance(manifest.get(part), dict):
+            return None
+    return manifest
 
 
 def write_manifest(
-    folder: Path, stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, str], outputs: Mapping[str, str]
+    folder: Path,
+    stage: str,
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
 ) -> None:
-    """Write `folder/manifest.json`, a stage's last act: inputs and outputs map a name to the digest of its content."""
+    """Write `folder/manifest.json`, the last act of a stage.
+
+    `inputs` and `outputs` map a name to the digest of its content.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_partials(folder)
     versions = {}
     for name in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    content = {"stage": stage, "parameters": parameters, "inputs": inputs, "outputs": outputs, "versions": versions}
+    content = {
+        "stage": stage,
+        "parameters": parameters,
+        "inputs": inputs,
+        "outputs": outputs,
+        "versions": versions,
+    }
     files.write_json(folder / "manifest.json", content)
 
 
 def read_output(folder: Path, name: str, made_by: str) -> str:
-    """Return the digest of one output of the stage in `folder`. Raises InputError, naming the stage, without it."""
+    """Return the digest of an output of the stage in `folder`.
+
+    Raises InputError, naming the stage, if there is none.
+    """
     return _read_part(folder, "outputs", name, made_by)
 
 
@@ -56,24 +78,34 @@ def _read_part(folder: Path, part: str, name: str, made_by: str) -> Any:
 
 
 def has_output(folder: Path, name: str) -> bool:
-    """Tell whether the stage in `folder` has finished the output `name`."""
+    """Return whether the stage in `folder` has finished the output `name`."""
     manifest = read_manifest(folder)
     return manifest is not None and name in manifest["outputs"]
 
 
 def kept_outputs(folder: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Return the outputs that the stage in `folder` made with these parameters: one split's run keeps the other's."""
+    """Return the outputs that the stage in `folder` made with these parameters.
+
+    A run over one split keeps those of the other.
+    """
     manifest = read_manifest(folder)
-    return manifest["outputs"] if manifest and not describe_change(manifest["parameters"], parameters) else {}
+    if manifest is None or describe_change(manifest["parameters"], parameters):
+        return {}
+    return manifest["outputs"]
 
 
 def find_change(folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str | None:
-    """Return why the files in `folder` must be made (again), or None if they are what a new run would make."""
+    """Return why the files in `folder` must be made (again).
+
+    None if they are what a new run would make.
+    """
     manifest = read_manifest(folder)
     if manifest is None:
         return "not made yet"
-    change = describe_change(manifest["parameters"], parameters) or describe_change(manifest["inputs"], inputs)
-    if change:
+    change = describe_change(manifest["parameters"], parameters)
+    if change is None:
+        change = describe_change(manifest["inputs"], inputs)
+    if change is not None:
         return change
     for name, digest in manifest["outputs"].items():
         path = folder / name
@@ -85,25 +117,38 @@ def find_change(folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str
 
 
 def renew(
-    folder: Path, name: str, parameters: Mapping[str, Any], inputs: Mapping[str, str],
-    outputs: Iterable[str], make: Callable[[], str],
-) -> str:  # fmt: skip
-    """Make the outputs of a stage in the cache, if they are not up to date; return one line on what was done."""
+    folder: Path,
+    name: str,
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    outputs: Iterable[str],
+    make: Callable[[], str],
+) -> str:
+    """Make the outputs of a stage if they are not up to date; return one line on what was done."""
     change = find_change(folder, parameters, inputs)
     if change is None:
         return "cached"
     summary = make()
-    write_manifest(folder, name, parameters, inputs, {out: files.hash_file(folder / out) for out in outputs})
+    digests = {output: files.hash_file(folder / output) for output in outputs}
+    write_manifest(folder, name, parameters, inputs=inputs, outputs=digests)
     return f"{summary} ({change})"
 
 
 def describe_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """Name the keys that differ, with short values; None if none does."""
+    """Return the keys that differ, with values that a person can read; None if none differs."""
     new = json.loads(json.dumps(new))  # as it would come back from a file: tuples are lists
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    told = []
-    for key in changed:
-        values = old.get(key), new.get(key)
-        is_digest = any(isinstance(value, str) and len(value) == 64 for value in values)
-        told.append(f"{key} changed" if is_digest else f"{key} changed from {values[0]} to {values[1]}")
-    return ", ".join(told) or None
+    changes = []
+    for key in sorted({*old, *new}):
+        before = old.get(key)
+        after = new.get(key)
+        if before == after:
+            continue
+        if _is_digest(before) or _is_digest(after):
+            changes.append(f"{key} changed")
+        else:
+            changes.append(f"{key} changed from {before} to {after}")
+    return ", ".join(changes) or None
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64

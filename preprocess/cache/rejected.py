@@ -1,4 +1,4 @@
-"""The images that cannot be used, and why: CACHE/rejected.csv, a row of image, stage, reason, split for each."""
+"""The images that cannot be used: CACHE/rejected.csv, a row of image, stage, reason, split each."""
 
 import sys
 from collections.abc import Collection, Mapping
@@ -21,10 +21,15 @@ class Rejected(NamedTuple):
 
 
 def record_rejected(cache: Path, stage: str, split: str, reasons: Mapping[str, str]) -> None:
-    """Put a stage's rejected images of one split into `CACHE/rejected.csv`, in place of those before; missing last."""
-    path, before = cache / "rejected.csv", read_rejected(cache)
+    """Put a stage's rejected images of one split into `CACHE/rejected.csv`, missing files last.
+
+    They replace the rows that the stage has written for this split before.
+    """
+    path = cache / "rejected.csv"
+    before = read_rejected(cache)
     rows = [row for row in before if (row.stage, row.split) != (stage, split)]
-    rows += [Rejected(image, stage, reason, split) for image, reason in reasons.items()]
+    for image, reason in reasons.items():
+        rows.append(Rejected(image=image, stage=stage, reason=reason, split=split))
     rows.sort(key=lambda row: (row.reason == MISSING, row.split, row.stage, row.image))
     if not path.exists() or rows != before:
         tables.write_rows(path, Rejected._fields, rows)
@@ -45,25 +50,38 @@ def read_rejected(cache: Path) -> list[Rejected]:
 
 
 def read_reasons(cache: Path, split: str) -> dict[str, str]:
-    """Return the rejected images of a split and why."""
-    return {row.image: row.reason for row in read_rejected(cache) if row.split == split}
+    """Return the rejected images of a split, and why each was rejected."""
+    reasons = {}
+    for row in read_rejected(cache):
+        if row.split == split:
+            reasons[row.image] = row.reason
+    return reasons
 
 
 def check_rejected(cache: Path, reasons: Mapping[str, str], allow_rejected: bool) -> None:
     """Raise InputError if images were rejected and the user did not allow it."""
-    missing = [image for image, reason in reasons.items() if reason == MISSING]
-    damaged = [image for image, reason in reasons.items() if reason != MISSING]
+    if not reasons:
+        return
+    missing = []
+    damaged = []
+    for image, reason in reasons.items():
+        if reason == MISSING:
+            missing.append(image)
+        else:
+            damaged.append(image)
     parts = []
     if damaged:
-        parts.append(f"{_count(damaged, 'photograph')} rejected ({damaged[0]}: {reasons[damaged[0]]})")
+        reason = reasons[damaged[0]]
+        parts.append(f"{_count(damaged, 'photograph')} rejected ({damaged[0]}: {reason})")
     if missing:
         parts.append(f"{_count(missing, 'file')} missing ({missing[0]})")
-    told = f"{', '.join(parts)}; see {cache / 'rejected.csv'}"
-    if parts and not allow_rejected:
-        raise InputError(f"{told}; mend the files, or go on without them with --allow-rejected")
-    if parts:
-        print(told, file=sys.stderr)
+    message = f"{', '.join(parts)}; see {cache / 'rejected.csv'}"
+    if not allow_rejected:
+        raise InputError(f"{message}; mend the files, or go on without them with --allow-rejected")
+    print(message, file=sys.stderr)
 
 
 def _count(images: Collection[str], noun: str) -> str:
-    return f"{len(images):,d} {noun}{'s are' if len(images) > 1 else ' is'}"
+    if len(images) == 1:
+        return f"1 {noun} is"
+    return f"{len(images):,d} {noun}s are"

@@ -9,24 +9,46 @@ from pathlib import Path
 from preprocess.command.pipeline import FOLDERS
 from preprocess.disk import files
 
+ROW = re.compile(r"(?P<stage>[^,]+),(?P<elapsed_s>\d+(\.\d+)?)")
+
 
 @contextlib.contextmanager
 def working(cache: Path, name: str, folders: Sequence[Path] = ()) -> Iterator[None]:
-    """Hold the cache while the stage `name` works, and keep the time it took if it has made something.
+    """Hold the cache while the stage `name` works, and keep the time it took if it made something.
 
     Its manifests are in `folders`, if not in the one that FOLDERS names.
     """
-    manifests = [folder / "manifest.json" for folder in folders or [cache / str(FOLDERS[name])]]
+    folders = folders or [cache / str(FOLDERS[name])]
     with files.locked(cache):
-        before, started = [path.exists() and path.read_bytes() for path in manifests], time.monotonic()
+        before = _read_manifests(folders)
+        started = time.monotonic()
         yield
-        if [path.exists() and path.read_bytes() for path in manifests] != before:
+        if _read_manifests(folders) != before:
+            elapsed_s = time.monotonic() - started
             with open(cache / "times.csv", "a", encoding="utf-8") as table:
-                table.write(f"{name},{time.monotonic() - started:.1f}\n")
+                table.write(f"{name},{elapsed_s:.1f}\n")
+
+
+def _read_manifests(folders: Sequence[Path]) -> list[bytes]:
+    """Return the bytes of each folder's manifest; none where there is no such file."""
+    contents = []
+    for folder in folders:
+        path = folder / "manifest.json"
+        contents.append(path.read_bytes() if path.exists() else b"")
+    return contents
 
 
 def read_times(cache: Path) -> dict[str, float]:
-    """Return the seconds that each stage took when it last had work to do; a torn row is left out."""
+    """Return the seconds that each stage took when it last had work to do.
+
+    A row torn by a kill is left out.
+    """
     path = cache / "times.csv"
-    rows = path.read_text(errors="replace") if path.exists() else ""
-    return {name: float(elapsed_s) for name, elapsed_s in re.findall(r"^([^,]+),(\d+(?:\.\d+)?)$", rows, re.MULTILINE)}
+    if not path.exists():
+        return {}
+    times = {}
+    for line in path.read_text(errors="replace").splitlines():
+        row = ROW.fullmatch(line)
+        if row:
+            times[row["stage"]] = float(row["elapsed_s"])
+    return times

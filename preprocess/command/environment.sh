@@ -1,54 +1,52 @@
-# For run_all.sh, which sources it: its help, how a stage is started, and an interpreter that has the requirements.
+# For run_all.sh, which sources it: the plan of a run, how a stage is started, and an interpreter that has the requirements.
 
-usage() {
-  cat <<END
-usage: $self   the demo: drawn photographs, submissions/demo.csv and .html
-       $self --data DIR [OPTIONS] [STAGE STAGE-OPTIONS]...
-
-From a folder in Kaggle's layout (train/*.jpeg, test/*.jpeg, trainLabels.csv, perhaps sampleSubmission.csv) to
-submissions/NAME.csv, and NAME.html, a report on it. Photographs are JPEG or PNG, named .jpeg, .jpg or .png. Every stage
-keeps what it makes in the cache: a second run does only what is new or changed.
-
-  --data DIR          the data folder (default: data/demo, which is drawn first): as above, or with a folder per class,
-                      {train,val,test}/CLASS/, or with a table of findings and images*/; with --recipe oct-demo or
-                      chest-demo it is drawn first, if it does not exist
-  --cache DIR         where the stages keep what they make (default: cache, or cache/demo for the demo)
-  --name NAME         the submission's name (default: submission, or demo for the demo)
-  --recipe NAME       where all options without a value get it from, or FILE.toml (default: article, or demo)
-  --jobs N            processes for the stages that read or draw photographs (default: one per core)
-  --allow-rejected    go on although some photographs cannot be used: see CACHE/rejected.csv
-  --size-px N         side of the cropped squares in pixels
-  --epochs N          epochs of training
-  --views N           views per eye that are averaged in prediction
-  --folds N           train a net per fold of N and average them; the blend and all figures are of all training
-                      patients then, each by the net that did not see them (kept in CACHE/folds-N, beside the one net)
-  --device NAME       where the net trains and predicts: cuda, mps or cpu (default: the first of them at hand)
-  --python [FILE...]  only set up, with the requirements in FILE too, and print the Python interpreter's path
-
-A stage's name begins options for that stage alone; \`python -m STAGE --help\` lists them:
-  $self --data data --jobs 8 dr.train --folds 8 --seed 1 blend.train --method linear kappa.assign --method exact
-
-It is software for a competition and for research, not a medical device.
-END
-}
-
-stage() { # STAGE OPTION...: with the command line's options for this stage behind the others
-  local current="" word
-  local -a own=()
-  for word in ${words[@]+"${words[@]}"}; do
-    if is_stage "$word"; then current=$word; elif [[ $current == "$1" ]]; then own+=("$word"); fi
-  done
-  if [[ $is_plan ]]; then
-    planned+=(== "$@" ${own[@]+"${own[@]}"})
-    return
+plan_run() { # OPTION...: sets runs, folds_cache, commands and python; a mistyped option ends the run now, not after hours
+  local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}} plan
+  local -a requirements
+  trap 'end_interrupted $?' INT
+  export PYTHONUNBUFFERED=1
+  python=$(find_python "${PIPELINE_PYTHON:-}" "${active:+$active/bin/python}" "$root/.venv/bin/python") # any will do to read options
+  plan=$("$python" -P -m preprocess.command.run "$@")
+  if [[ $plan != requirements=* ]]; then # the answer to --help
+    echo "$plan"
+    exit
   fi
-  printf '\n== %s\n' "$1"
-  END_WITH_SCRIPT=yes "$python" -P -m "$@" ${own[@]+"${own[@]}"}
+  eval "$plan" # requirements, runs, folds_cache, commands
+  python=$(set_up "${requirements[@]}")
+  if [[ ${#commands[@]} == 0 ]]; then # the answer to --python
+    echo "$python"
+    exit
+  fi
+  "$python" -P -m preprocess.command.check "${commands[@]}"
 }
 
-is_stage() { # WORD: it names a module
-  local path="$root/${1//.//}"
-  [[ $1 != *[!a-z_.]* && (-f $path.py || -f $path/__main__.py) ]]
+stage() { # STAGE [RUN]: starts it with its planned options; does nothing if it has no part in this run
+  local command
+  for command in "${commands[@]}"; do
+    if [[ $command == "$1 ${2:-default} "* ]]; then
+      eval "set -- $command" # the stage, the run, the stage's options
+      printf '\n== %s\n' "$1"
+      END_WITH_SCRIPT=yes "$python" -P -m "$1" "${@:3}"
+      return
+    fi
+  done
+}
+
+share_squares() { # with --folds: the later stages find the squares in the folds' cache too
+  local part
+  if [[ $folds_cache ]]; then
+    mkdir -p "$folds_cache"
+    for part in crop resize normalize standardize rejected.csv; do
+      ln -sfn "../$part" "$folds_cache/$part"
+    done
+  fi
+}
+
+end_interrupted() { # STATUS: of the command that Ctrl-C has ended; 130 if it has said so itself
+  if (($1 != 130)); then
+    echo "error: interrupted; the same command goes on where it stopped" >&2
+  fi
+  exit 130
 }
 
 fail() { # MESSAGE
@@ -96,18 +94,13 @@ for path in paths:
 END
 }
 
-find_python() { # the first Python that is new enough
+find_python() { # PYTHON...: prints the first that is new enough, of these and then of those on the path
   local candidate
-  for candidate in python3 python3.13 python3.12 python3.11 python; do
+  for candidate in "$@" python3 python3.13 python3.12 python3.11 python; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"
       return
     fi
   done
   fail "no Python 3.11 or newer found"
-}
-
-check_options() { # == STAGE OPTION... == STAGE OPTION...: so that a mistyped option ends the run now, not after hours
-  "$python" -P -c 'import sys; from preprocess.command import installed, process
-process.run(lambda: installed.check_options(sys.argv[1:]))' "$@"
 }

@@ -1,4 +1,4 @@
-"""A map over images, on the processes of this machine or on a Dask cluster, and the options that say which."""
+"""A map over images, on the processes of this machine or on a Dask cluster; the options for it."""
 
 import argparse
 import os
@@ -14,7 +14,8 @@ from preprocess.disk.errors import InputError
 
 CLUSTER_TIMEOUT_S = 20  # a scheduler that does not answer by then is not there
 CLUSTER_RETRIES = 3  # how often a task moves on when the worker it runs on dies
-# The options that joblib's helper process starts with: it tidies up after a killed run, and need not tell.
+# An option for the process that joblib starts beside the workers: it tidies up after a killed run,
+# and its warnings about that are of no use to people.
 IGNORE_TRACKER = "ignore:resource_tracker:UserWarning"
 
 Workers = int | str  # a number of processes here, or the address of a Dask scheduler
@@ -24,20 +25,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--jobs` and `--dask`, which wins."""
     parser.add_argument("--jobs", type=whole(1), default=os.cpu_count(), help="processes to work with")
     parser.add_argument(
-        "--dask", metavar="ADDRESS", help="work on the Dask cluster of this scheduler (tcp://host:port) instead"
+        "--dask",
+        metavar="ADDRESS",
+        help="work on the Dask cluster of this scheduler (tcp://host:port) instead",
     )
 
 
 def map_parallel(
     work: Callable[..., Any], tasks: Mapping[str, tuple], workers: Workers, title: str
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (image, work(*arguments)) as they finish, and show how far it is; tasks map images to arguments.
+    """Yield (image, work(*arguments)) as they finish, and show the progress.
 
-    `work` is a module-level function. One process works in this one; a cluster's workers must see the same files.
+    `tasks` maps images to arguments; `work` is a function at the top of a module. With one process,
+    the work is done in this one; the workers of a cluster must see the same files.
     """
     if not tasks:
         return
-    results = _map_cluster(work, tasks, workers) if isinstance(workers, str) else _map_processes(work, tasks, workers)
+    if isinstance(workers, str):
+        results = _map_cluster(work, tasks, address=workers)
+    else:
+        results = _map_processes(work, tasks, jobs=workers)
     with progress.tracking(len(tasks), title) as bar:
         for result in results:
             yield result
@@ -61,9 +68,12 @@ def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: i
     )
     resource_tracker.ensure_running()  # now, since it would let SIGINT through again
     joblib_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # and so do the workers, from their first moment
+    call = delayed(_call)
+    calls = (call(work, image, arguments) for image, arguments in tasks.items())
+    # The workers inherit this from their first moment on: Ctrl-C is for this process alone.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return parallel(delayed(_call)(work, image, arguments) for image, arguments in tasks.items())
+        return parallel(calls)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -79,7 +89,12 @@ def _map_cluster(work: Callable[..., Any], tasks: Mapping[str, tuple], address: 
         raise InputError(f"no Dask scheduler answers at {address} ({error})") from None
     with client:
         futures = client.map(
-            _call, [work] * len(tasks), list(tasks), list(tasks.values()), pure=False, retries=CLUSTER_RETRIES
+            _call,
+            [work] * len(tasks),
+            list(tasks),
+            list(tasks.values()),
+            pure=False,
+            retries=CLUSTER_RETRIES,
         )
         for future, result in as_completed(futures, loop=client.loop, with_results=True):
             yield result

@@ -1,13 +1,14 @@
-"""The pipeline: its version, its notice, its stages in order with their folders, and the commands beside them."""
+"""The pipeline: its version, its notice, its stages in order, and the commands beside them."""
 
 from pathlib import Path
 
-NOTICE = "For competition and research: not a medical device, no diagnosis."  # beside all that grades an eye
+# Printed beside every grade of an eye.
+NOTICE = "For competition and research: not a medical device, no diagnosis."
 VERSION = "0.2.0"  # the only place: pyproject.toml reads it
 ROOT = Path(__file__).parents[2]
 IS_INSTALLED = not (ROOT / "run_all.sh").exists()  # by pip; else ROOT is a clone
 
-# Below the cache; None: not in the cache.
+# The stages, and their folders below the cache; None: not in the cache.
 FOLDERS: dict[str, str | None] = {
     "preprocess.synthetic": None,
     "preprocess.crop": "crop",
@@ -24,15 +25,14 @@ FOLDERS: dict[str, str | None] = {
     "submissions.report": "report",
 }
 
-BESIDE = (  # four stages in one; what is no stage
-    *(
-        "preprocess",
-        "preprocess.describe",
-        "preprocess.audit",
-        "preprocess.split",
-        "dr.explain",
-        "dr.export",
-        "kappa.score",
-    ),
-    *("submissions.grade", "submissions.serve"),
+BESIDE = (
+    "preprocess",  # its four stages in one
+    "preprocess.describe",
+    "preprocess.audit",
+    "preprocess.split",
+    "dr.explain",
+    "dr.export",
+    "kappa.score",
+    "submissions.grade",
+    "submissions.serve",
 )

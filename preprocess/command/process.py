@@ -1,4 +1,4 @@
-"""How a command runs and ends: one line and a status for what is wrong, and never longer than its script."""
+"""How a command runs and ends: a fault is one line and a status, and no stage outlives its script."""
 
 import importlib
 import os
@@ -7,26 +7,37 @@ import sys
 import threading
 import time
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from preprocess.disk.errors import InputError
 
-EXIT_INPUT = 2  # the input must be mended
+EXIT_INPUT = 2  # the user must correct the input
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
 MESSAGE = "interrupted; the same command goes on where it stopped"
-FOLLOW_S = 0.5  # how often a process looks whether the one that started it is still there
+FOLLOW_S = 0.5  # between two looks whether the parent process is still there
+
+
+class OptionsChecked(SystemExit):
+    """The end of a command with `--check-options`: all `options` can be used."""
+
+    def __init__(self, options: Namespace):
+        super().__init__(0)
+        self.options = options
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; end with one line and status 2 on bad input or an unusable disk, 130 on Ctrl-C.
+    """Run a stage's `main`; end with one line and status 2 on bad input or an unusable disk.
 
-    On Ctrl-C what it has begun is unwound. Where run_all.sh has started it, it ends with the script.
+    On Ctrl-C the stage unwinds what it has begun and ends with status 130. Where run_all.sh has
+    started it, it ends with the script.
     """
     if os.environ.pop("END_WITH_SCRIPT", ""):  # for this process, not for those that it starts
         end_with(os.getppid())
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job does not hear Ctrl-C
+    # A background job does not hear Ctrl-C, and has another handler.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _begin_unwinding)
     try:
         main()
@@ -39,7 +50,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Have this process end as soon as `parent`, which started it, is gone, even killed."""
+    """End this process as soon as `parent`, which started it, is gone, even if it was killed."""
 
     def follow() -> None:
         while os.getppid() == parent:
@@ -63,9 +74,13 @@ def fail(message: str, status: int) -> None:
 
 
 def import_libraries(requirements: Path, *names: str) -> list[ModuleType]:
-    """Return what one command alone needs. Raises InputError, with the line that installs it, if it is not there."""
+    """Return libraries that one command alone needs.
+
+    Raises InputError, with the command that installs them, if one cannot be imported.
+    """
     try:
         return [importlib.import_module(name) for name in names]
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:  # the last three: made for another torch
+    # The last three: a library that was built for another torch.
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{reason}: {sys.executable} -m pip install -r {requirements}") from None

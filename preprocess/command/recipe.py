@@ -1,6 +1,7 @@
-"""Recipes: TOML files with a section per stage, whose values stand in for the defaults of its options.
+"""Recipes: TOML files with a section per stage, whose values are the defaults of its options.
 
-A recipe starts from another one, `based_on = "NAME"`, in the end from article.toml, which has every default.
+A recipe starts from another one, `based_on = "NAME"`, and in the end from article.toml, which has
+every default.
 """
 
 import argparse
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preprocess.command.pipeline import FOLDERS
+from preprocess.command.process import OptionsChecked
 from preprocess.disk.errors import InputError, suggest
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 BASE = "article"
-MOST_BASES = 10  # of which a recipe may stand on the next: more is a circle
-PLACES = {"help", "recipe", "check_options", "run", "name"}  # no settings, like all options whose value is a path
+MOST_BASES = 10  # a longer chain of recipes is a circle
+# Options that are no settings, as those whose value is a path.
+PLACES = {"help", "recipe", "check_options", "run", "name"}
 
 
 class Recipe(NamedTuple):
@@ -26,14 +29,6 @@ class Recipe(NamedTuple):
     sections: dict[str, dict[str, Any]]
 
 
-class OptionsChecked(SystemExit):
-    """What `--check-options` ends in: all options can be used, and these they are."""
-
-    def __init__(self, options: argparse.Namespace):
-        super().__init__(0)
-        self.options = options
-
-
 def list_names() -> list[str]:
     """Return the names of the recipes that come with the pipeline."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
@@ -41,21 +36,33 @@ def list_names() -> list[str]:
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Add `--recipe` and `--check-options`."""
-    parser.add_argument("--check-options", action="store_true", help="only tell whether the options can be used")
     parser.add_argument(
-        "--recipe", default=BASE, metavar="NAME|FILE.toml",
-        help=f"where the defaults of the options come from: {', '.join(list_names())}, or a file of your own",
-    )  # fmt: skip
+        "--check-options",
+        action="store_true",
+        help="only tell whether the options can be used",
+    )
+    names = ", ".join(list_names())
+    parser.add_argument(
+        "--recipe",
+        default=BASE,
+        metavar="NAME|FILE.toml",
+        help=f"where the defaults of the options come from: {names}, or a file of your own",
+    )
 
 
 def read_chain(name: str, named_by: str = "--recipe", beside: Path = Path(), n_above: int = 0) -> list[Recipe]:
-    """Return the recipe of a name or file and those it is based on, article first. Raises InputError for no recipe."""
+    """Return the recipe of a name or file and those it is based on, article first.
+
+    `named_by` and the folder `beside` are those of the recipe above. Raises InputError for what is
+    no recipe.
+    """
     if name.endswith(".toml"):
         path = beside / name
     elif name in list_names():
         path = FOLDER / f"{name}.toml"
     else:
-        raise InputError(f"{named_by} {name}: no such recipe{suggest(name, list_names())}; or give a file, NAME.toml")
+        near = suggest(name, list_names())
+        raise InputError(f"{named_by} {name}: no such recipe{near}; or give a file, NAME.toml")
     if n_above > MOST_BASES:
         raise InputError(f"{path}: based_on runs in a circle")
     try:
@@ -67,22 +74,28 @@ def read_chain(name: str, named_by: str = "--recipe", beside: Path = Path(), n_a
     base = content.pop("based_on", BASE)
     if not isinstance(base, str):
         raise InputError(f"{path}: based_on is {base!r}, not the name of a recipe")
-    read = Recipe(path, _list_sections(path, content))
+    recipe = Recipe(path=path, sections=_list_sections(path, content))
     if path == FOLDER / f"{BASE}.toml":
-        return [read]
-    return [*read_chain(base, f"{path}: based_on", path.parent, n_above + 1), read]
+        return [recipe]
+    chain = read_chain(base, f"{path}: based_on", beside=path.parent, n_above=n_above + 1)
+    return [*chain, recipe]
 
 
 def _list_sections(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the sections of a recipe by stage. Raises InputError for one that is of no stage."""
-    sections = {}
+    """Return the sections of a recipe by stage: TOML nests `[dr.train]` in `dr`.
+
+    Raises InputError for a section of no stage.
+    """
+    sections: dict[str, Any] = {}
     for package, stages in content.items():
-        inner = stages if isinstance(stages, dict) else {}
-        named = {f"{package}.{stage}": values for stage, values in inner.items()} or {package: stages}
-        for section, values in named.items():
-            if section not in FOLDERS or not isinstance(values, dict):
-                raise InputError(f"{path}: [{section}] is no stage{suggest(section, FOLDERS)}")
-            sections[section] = values
+        if isinstance(stages, dict) and stages:
+            for stage, values in stages.items():
+                sections[f"{package}.{stage}"] = values
+        else:
+            sections[package] = stages
+    for section, values in sections.items():
+        if section not in FOLDERS or not isinstance(values, dict):
+            raise InputError(f"{path}: [{section}] is no stage{suggest(section, FOLDERS)}")
     return sections
 
 
@@ -95,31 +108,43 @@ def parse(
 ) -> argparse.Namespace:
     """Return a stage's options: the command line's, else the recipe's, else those of article.toml.
 
-    The recipe's sections of `stages` count here; `renamed` maps its "STAGE.option" to how `parser` calls it, where they
-    differ. `check` is called with the options, and raises InputError if they contradict each other.
+    The recipe's sections of `stages` count here; `renamed` maps its "STAGE.option" to the option's
+    name in `parser`, where they differ. `check` is called with the options, and raises InputError if
+    they contradict each other.
 
-    Raises InputError, naming file and key, for what the parser would not take; OptionsChecked after `--check-options`.
+    Raises InputError, naming file and key, for what the parser would not take; OptionsChecked after
+    `--check-options`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--recipe", default=BASE)
-    actions = {act.dest: act for act in parser._actions if act.type is not Path and act.dest not in PLACES}
-    for recipe in read_chain(early.parse_known_args(argv)[0].recipe):
+    chosen, _ = early.parse_known_args(argv)
+    for recipe in read_chain(chosen.recipe):
         for stage in stages:
-            for key, value in recipe.sections.get(stage, {}).items():
-                name = (renamed or {}).get(f"{stage}.{key}", key)
-                if name not in actions:
-                    raise InputError(f"{recipe.path}: [{stage}] {key}: no such option{suggest(key, actions)}")
-                try:
-                    parser.set_defaults(**{name: take(actions[name], value)})
-                except (argparse.ArgumentTypeError, ValueError) as error:
-                    raise InputError(f"{recipe.path}: [{stage}] {key}: {error}") from None
+            _set_defaults(parser, recipe, stage, renamed or {})
     options = parser.parse_args(argv)
     _check_paths(options)
     check(options)
     if options.check_options:
         raise OptionsChecked(options)
     return options
+
+
+def _set_defaults(parser: argparse.ArgumentParser, recipe: Recipe, stage: str, renamed: Mapping[str, str]) -> None:
+    """Make the values of a recipe's section the parser's defaults."""
+    actions = {}
+    for action in parser._actions:
+        if action.type is not Path and action.dest not in PLACES:
+            actions[action.dest] = action
+    for key, value in recipe.sections.get(stage, {}).items():
+        named = f"{recipe.path}: [{stage}] {key}"
+        name = renamed.get(f"{stage}.{key}", key)
+        if name not in actions:
+            raise InputError(f"{named}: no such option{suggest(key, actions)}")
+        try:
+            parser.set_defaults(**{name: take(actions[name], value)})
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            raise InputError(f"{named}: {error}") from None
 
 
 def _check_paths(options: argparse.Namespace) -> None:
@@ -132,22 +157,28 @@ def _check_paths(options: argparse.Namespace) -> None:
 
 
 def take(action: argparse.Action, value: Any) -> Any:
-    """Return a TOML value as an option's. Raises ValueError or ArgumentTypeError for one that does not fit."""
+    """Return a TOML value as an option's.
 
-    def take_one(item: Any) -> Any:
-        if isinstance(item, bool | list | dict):
-            raise ValueError(f"{item!r} is neither a number nor a word")
-        taken = action.type(str(item)) if callable(action.type) else str(item)
-        if action.choices is not None and taken not in action.choices:
-            raise ValueError(f"{item!r} is none of {', '.join(map(str, action.choices))}")
-        return taken
-
+    Raises ValueError or ArgumentTypeError for a value that does not fit.
+    """
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither true nor false")
         return value
     if action.nargs is None:
-        return take_one(value)
+        return _take_one(action, value)
+    wanted = "values" if action.nargs == "+" else f"{action.nargs} values"
     if not isinstance(value, list) or not value or action.nargs not in ("+", len(value)):
-        raise ValueError(f"{value!r} is no list of {'' if action.nargs == '+' else f'{action.nargs} '}values")
-    return [take_one(item) for item in value]
+        raise ValueError(f"{value!r} is no list of {wanted}")
+    return [_take_one(action, item) for item in value]
+
+
+def _take_one(action: argparse.Action, value: Any) -> Any:
+    if isinstance(value, bool | list | dict):
+        raise ValueError(f"{value!r} is neither a number nor a word")
+    taken: Any = str(value)
+    if callable(action.type):
+        taken = action.type(taken)
+    if action.choices is not None and taken not in action.choices:
+        raise ValueError(f"{value!r} is none of {', '.join(map(str, action.choices))}")
+    return taken

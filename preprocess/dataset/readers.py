@@ -13,11 +13,16 @@ def open_dataset(options: argparse.Namespace) -> DataSet:
     Raises InputError for what the reader cannot use, and if a file that the command is to write belongs to the data.
     """
     dataset = read_dataset(options.data)
+    check_outputs(options, dataset)
+    return dataset
+
+
+def check_outputs(options: argparse.Namespace, dataset: DataSet) -> None:
+    """Raise InputError if a file that a command is to write, --out or --sheet, belongs to the data."""
     for name in ("out", "sheet"):
         path = getattr(options, name, None)
         if path:
             dataset.check_out(path)
-    return dataset
 
 
 def read_dataset(folder: Path) -> DataSet:

@@ -1,4 +1,4 @@
-"""What goes wrong by what the user gave: one line that names file, row, what is wrong, and what to do."""
+"""Errors in what the user gave: one line that names the file, the row, the fault and what to do."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -7,24 +7,34 @@ SHOWN_CHARACTERS = 100  # of a file's content in a message: a hostile table may 
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is the one line that the user reads."""
+    """An input cannot be used; the message is the one line that the user reads."""
 
 
 class Unusable(ValueError):
-    """A file that no square can be made of; the message is the reason, for people, without the file's name."""
+    """No square can be made of a file; the message is the reason, for people, without its name."""
 
 
 def shorten(text: str) -> str:
     """Return a text from a file as a message may show it: one line, printable, not too long."""
-    shown = text if text.isprintable() else ascii(text)[1:-1]
-    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}…"
+    if not text.isprintable():
+        text = ascii(text)[1:-1]
+    if len(text) > SHOWN_CHARACTERS:
+        return f"{text[:SHOWN_CHARACTERS]}…"
+    return text
 
 
 def suggest(word: str, words: Iterable[str]) -> str:
-    """Return a remark on a word that is none of some: the one it is near to, else all of them."""
+    """Return a remark on an unknown word: the known one that it is near to, else all of them."""
     words = sorted(words)
-    near = difflib.get_close_matches(word, words, n=1)
-    return f" (near: {near[0]})" if near else f" ({', '.join(words)})"
+    return suggest_near(word, words, most=1) or f" ({', '.join(words)})"
+
+
+def suggest_near(word: str, words: Iterable[str], most: int) -> str:
+    """Return a remark on an unknown word: at most so many known ones that it is near to, or ""."""
+    near = difflib.get_close_matches(word, words, n=most)
+    if not near:
+        return ""
+    return f" (near: {', '.join(near)})"
 
 
 def check_refused(reasons: Mapping[str, str], n_done: int) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from preprocess.disk.errors import InputError
 
@@ -21,18 +21,20 @@ PARTIAL = ".partial-"  # prefix of every temporary file: a name no image id may 
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path with `path`'s suffix; put it in `path`'s place if the block succeeds.
 
-    A link stays, and what it leads to is replaced; a pipe, a device or the standard output stays and gets the content.
-    Raises InputError if `path` is a folder.
+    A link stays, and its target is replaced; a pipe, a device or the standard output stays and gets
+    the content. Raises InputError if `path` is a folder.
     """
     if path.is_dir():
         raise InputError(f"{path}: a folder; give the name of a file to write")
     if is_stdout(path) or (path.exists() and not path.is_file()):
         with tempfile.TemporaryDirectory() as folder, naming(path):
-            yield Path(folder, path.name)
-            with open(os.dup(sys.stdout.fileno()) if is_stdout(path) else path, "wb") as stream:
-                stream.write(Path(folder, path.name).read_bytes())
+            partial = Path(folder, path.name)
+            yield partial
+            with _open_stream(path) as stream:
+                stream.write(partial.read_bytes())
         return
-    path = path.resolve() if path.is_symlink() else path
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f"{PARTIAL}{os.getpid()}-{hash_text(path.name)[:12]}{path.suffix}"
     try:
@@ -43,8 +45,15 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def _open_stream(path: Path) -> BinaryIO:
+    """Open a pipe, a device or the standard output for writing."""
+    if is_stdout(path):
+        return open(os.dup(sys.stdout.fileno()), "wb")
+    return open(path, "wb")
+
+
 def is_stdout(path: Path) -> bool:
-    """Tell whether a path is where this process prints: /dev/stdout, or the file that it leads to."""
+    """Return whether a path is where this process prints: /dev/stdout, or the file behind it."""
     try:
         return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
     except (OSError, ValueError):  # no such path, or nothing that has a number
@@ -52,14 +61,18 @@ def is_stdout(path: Path) -> bool:
 
 
 def summary_stream(out: Path | None) -> TextIO:
-    """Return where to print of what is written to `out`: not among it."""
-    return sys.stderr if out and is_stdout(out) else sys.stdout
+    """Return the stream for status messages: stderr if `out` is stdout, else stdout."""
+    if out and is_stdout(out):
+        return sys.stderr
+    return sys.stdout
 
 
 def check_out(out: Path | None, *sources: Path | None) -> None:
-    """Raise InputError if a file that is to be written is one of those that are read."""
-    for source in filter(None, sources):
-        if out and out.exists() and source.exists() and out.samefile(source):
+    """Raise InputError if the file to write is one of those that are read."""
+    if out is None or not out.exists():
+        return
+    for source in sources:
+        if source is not None and source.exists() and out.samefile(source):
             raise InputError(f"{out}: it is read, too, and would be lost; give another --out")
 
 
@@ -69,15 +82,21 @@ def show_path(path: Path) -> str:
 
 
 def check_regular(path: Path) -> None:
-    """Raise InputError for what may never end or never begin: a named pipe, a device. A shell's <(…) is welcome."""
-    leads_to = Path(os.path.realpath(path))  # of <(…) a name that is no path
-    if leads_to.exists() and not leads_to.is_file():
+    """Raise InputError for a named pipe or a device, which may never begin or never end.
+
+    A shell's <(…) is welcome.
+    """
+    target = Path(os.path.realpath(path))  # for <(…) a name that is no path
+    if target.exists() and not target.is_file():
         raise InputError(f"{path}: not a regular file")
 
 
 @contextlib.contextmanager
 def naming(path: Path, partial: Path | None = None) -> Iterator[None]:
-    """Have an OSError of the block name `path` if it names no file (a full disk) or the temporary one."""
+    """Have an OSError of the block name `path` if it names no file or the temporary one.
+
+    An error of a full disk names none.
+    """
     try:
         yield
     except OSError as error:
@@ -94,11 +113,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, keys sorted, whole or not at all."""
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    text = json.dumps(content, indent=2, sort_keys=True)
+    write_bytes(path, f"{text}\n".encode())
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a killed run left half-written below `folder`. Call it only with the cache locked."""
+    """Remove what a killed run left half-written below `folder`. The cache must be locked."""
     for path in folder.rglob(f"{PARTIAL}*"):
         path.unlink()
 
@@ -119,7 +139,7 @@ def hash_file(path: Path) -> str:
 
 
 def describe_source(path: Path) -> list[Any]:
-    """Return what tells one version of a file from another without reading it: size in bytes and time in ns."""
+    """Return the size in bytes and the time in ns of a file, to tell its versions apart unread."""
     try:
         status = path.stat()
     except OSError as error:
@@ -129,13 +149,17 @@ def describe_source(path: Path) -> list[Any]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process, as long as it lives. Raises InputError, naming it, if another one does."""
+    """Hold a folder for this process, as long as it lives.
+
+    Raises InputError if another process holds it, and names that process.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(handle.fileno(), 300, 0).decode(errors="replace").strip() or "it has just begun"
+            content = os.pread(handle.fileno(), 300, 0)
+            holder = content.decode(errors="replace").strip() or "it has just begun"
             raise InputError(
                 f"{folder}: another run is using this cache ({holder}); wait for it or give another --cache"
             ) from None
