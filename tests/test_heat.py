@@ -93,9 +93,9 @@ def test_heat_lies_on_the_pixel_it_comes_from(block, px):
             nn.init.zeros_(layer.bias)
     image = torch.zeros(1, 3, IMAGE_PX, IMAGE_PX)
     image[:, :, px, px] = 1
-    seen = net.eval().body.look(image, block)
-    (light,) = heat.scale_heat(seen.maps.detach().sum(dim=1).numpy())  # what Grad-CAM's mean weights make of it
-    placed = heat.place_heat(light, seen.stride, IMAGE_PX).astype(float)
+    activations = net.eval().body.record_activations(image, block)
+    (light,) = heat.scale_heat(activations.maps.detach().sum(dim=1).numpy())  # what Grad-CAM's mean weights make of it
+    placed = heat.upsample_heat(light, activations.stride, IMAGE_PX).astype(float)
     for axis in (0, 1):
         middle = np.average(np.arange(IMAGE_PX), weights=placed.sum(axis=axis))
-        assert middle == pytest.approx(px, abs=seen.stride / 8)
+        assert middle == pytest.approx(px, abs=activations.stride / 8)

@@ -52,10 +52,10 @@ def test_any_hierarchical_net_gives_maps_averaged_over_their_places(name):
     assert maps.shape == (2, net.body.n_features, net.body.maps_px, net.body.maps_px)
     torch.testing.assert_close(net(images), net.head.outputs(maps.mean(dim=(2, 3))))
     for layer, least_px in (("last", 2), ("fine", 8)):
-        seen = net.body.look(images, layer)
-        assert seen.maps.shape[2] == seen.maps.shape[3] >= least_px == 64 // seen.stride
-        torch.testing.assert_close(seen.features, maps)
-    assert not torch.is_grad_enabled() or seen.maps.requires_grad
+        activations = net.body.record_activations(images, layer)
+        assert activations.maps.shape[2] == activations.maps.shape[3] >= least_px == 64 // activations.stride
+        torch.testing.assert_close(activations.features, maps)
+    assert not torch.is_grad_enabled() or activations.maps.requires_grad
 
 
 @pytest.mark.parametrize("name", [NET, "test_efficientnet", "test_convnext"])
