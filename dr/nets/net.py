@@ -83,7 +83,7 @@ def split_parameters(net: nn.Module) -> tuple[list[torch.Tensor], list[torch.Ten
     """Return the weights of convolutions and linear layers, which L2 holds down, and all other parameters."""
     weights = [layer.weight for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     weight_ids = {id(weight) for weight in weights}
-    others = [parameter for parameter in net.parameters() if id(parameter) not in weight_ids]
+    others: list[torch.Tensor] = [parameter for parameter in net.parameters() if id(parameter) not in weight_ids]
     return weights, others
 
 
