@@ -35,10 +35,10 @@ def order_pairs(positions: np.ndarray, eyes: np.ndarray, batch_size: int, seed: 
     shuffled = positions[np.argsort(ranks[numbers], kind="stable")]
     batches = split_by_group(shuffled, eyes, batch_size)
     least = max(2, batch_size // 2)
-    full = [batch for batch in batches if len(batch) >= least]
-    if not full:
+    kept = [batch for batch in batches if len(batch) >= least]
+    if not kept:
         return batches
-    return full
+    return kept
 
 
 def split_by_group(positions: np.ndarray, eyes: np.ndarray, batch_size: int) -> list[np.ndarray]:
