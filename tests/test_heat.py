@@ -1,4 +1,4 @@
-"""Grad-CAM: what an independent slow version gives, where places lie, and what nothing is said of."""
+"""Grad-CAM: agreement with an independent slow version, the places of heat, and a paired head."""
 
 import copy
 
@@ -37,36 +37,44 @@ def explain_slowly(net, image, level, block, is_local):
     """Grad-CAM by hooks on a net in the article's order, convolution, BatchNorm, ReLU, max-pool; channel by channel."""
     kept = {}
 
-    def keep(_layer, _given, maps):
+    def keep(_layer, _inputs, maps):
         maps.retain_grad()
         kept["maps"] = maps
 
     layers = []
-    for number, (own, (_, is_pooled)) in enumerate(zip(net.body.blocks, CONVOLUTIONS, strict=True)):
+    for number, (_, is_pooled) in enumerate(CONVOLUTIONS):
+        convolution, norm, *_ = net.body.blocks[number]
         rectify = nn.ReLU()
         if number == block:
             rectify.register_forward_hook(keep)
-        layers += [own[0], own[1], rectify] + ([nn.MaxPool2d(3, stride=2, padding=1)] if is_pooled else [])
+        layers += [convolution, norm, rectify]
+        if is_pooled:
+            layers.append(nn.MaxPool2d(3, stride=2, padding=1))
     ordered = nn.Sequential(*layers, nn.Flatten(), net.head.hidden, net.head.outputs)
     ordered(image[None])[0, level].backward()
-    maps, gradient = kept["maps"][0].detach().numpy(), kept["maps"].grad[0].numpy()
-    total = sum(own * (steep if is_local else steep.mean()) for own, steep in zip(maps, gradient, strict=True))
+    maps = kept["maps"][0].detach().numpy()
+    gradients = kept["maps"].grad[0].numpy()
+    total = np.zeros(maps.shape[1:])
+    for channel, gradient in zip(maps, gradients, strict=True):
+        total += channel * (gradient if is_local else gradient.mean())
     total = np.maximum(total, 0)
     return total / total.max() if total.any() else total
 
 
 @pytest.mark.parametrize(
-    ("layer", "block", "is_local"), [("last", LAST, False), ("fine", 5, True), *((n, n, True) for n in (0, 5, 8))]
+    ("layer", "block", "is_local"),
+    [("last", LAST, False), ("fine", 5, True), (0, 0, True), (5, 5, True), (8, 8, True)],
 )
 def test_agrees_with_hooks_on_the_articles_order(net, layer, block, is_local, monkeypatch):
     """In float64: in float32 rounding turns a ReLU on or off here and there, and its gradient with it."""
     monkeypatch.setattr(heat, "BATCH_SIZE", 2)
     net = copy.deepcopy(net).double().train()
-    images, levels = draw_images(3).double(), np.array([0, 4, 2])
+    images = draw_images(3).double()
+    levels = np.array([0, 4, 2])
     maps, *_ = heat.compute_heat(net, images, levels, layer)
     assert not net.training
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in net.head.outputs.parameters())
-    slow = [explain_slowly(net, *each, block, is_local) for each in zip(images, levels, strict=True)]
+    slow = [explain_slowly(net, images[row], levels[row], block, is_local) for row in range(3)]
     np.testing.assert_allclose(maps, slow, rtol=0, atol=1e-9)
     assert maps.any()
 
@@ -76,16 +84,19 @@ def test_net_for_both_eyes_takes_each_image_for_its_own_fellow(net):
     initialize_weights(paired, seed=1)
     nn.init.normal_(paired.head.joint[-1].weight, generator=torch.Generator().manual_seed(0))
     paired.load_state_dict(net.state_dict(), strict=False)
-    image, levels = draw_images(1).double(), np.array([3, 3])
-    own, *_ = heat.compute_heat(paired.double(), image, levels[:1], 5)
-    assert np.abs(own - heat.compute_heat(copy.deepcopy(net).double(), image, levels[:1], 5)[0]).max() > 0.01
-    twice, *_ = heat.compute_heat(paired, image.repeat(2, 1, 1, 1), levels, 5)
-    np.testing.assert_allclose(twice, own.repeat(2, axis=0), rtol=0, atol=1e-9)
+    paired = paired.double()
+    image = draw_images(1).double()
+    level = np.array([3])
+    single, *_ = heat.compute_heat(copy.deepcopy(net).double(), image, level, 5)
+    alone, *_ = heat.compute_heat(paired, image, level, 5)
+    assert np.abs(alone - single).max() > 0.01
+    twice, *_ = heat.compute_heat(paired, image.repeat(2, 1, 1, 1), level.repeat(2), 5)
+    np.testing.assert_allclose(twice, alone.repeat(2, axis=0), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("block", "px"), [(2, 10), (5, 20), (7, 32)])
 def test_heat_lies_on_the_pixel_it_comes_from(block, px):
-    """In a net that only adds up; the pixel lies where a place of the map does: half a place off were half a stride."""
+    """In a net that only adds up; the pixel lies on a location of the map: half a location off is half a stride."""
     net = make_net("nine-conv", IMAGE_PX, 5, 0.0, is_paired=False)
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -93,9 +104,9 @@ def test_heat_lies_on_the_pixel_it_comes_from(block, px):
             nn.init.zeros_(layer.bias)
     image = torch.zeros(1, 3, IMAGE_PX, IMAGE_PX)
     image[:, :, px, px] = 1
-    seen = net.eval().body.look(image, block)
-    (light,) = heat.scale_heat(seen.maps.detach().sum(dim=1).numpy())  # what Grad-CAM's mean weights make of it
-    placed = heat.place_heat(light, seen.stride, IMAGE_PX).astype(float)
+    activations = net.eval().body.record_activations(image, block)
+    (light,) = heat.scale_heat(activations.maps.detach().sum(dim=1).numpy())  # what Grad-CAM's mean weights make of it
+    placed = heat.upsample_heat(light, activations.stride, IMAGE_PX).astype(float)
     for axis in (0, 1):
         middle = np.average(np.arange(IMAGE_PX), weights=placed.sum(axis=axis))
-        assert middle == pytest.approx(px, abs=seen.stride / 8)
+        assert middle == pytest.approx(px, abs=activations.stride / 8)

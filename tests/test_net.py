@@ -1,5 +1,7 @@
 """The net: the article's numbers, and what dropout, L2 and prediction leave alone."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -15,18 +17,23 @@ def make(image_px=32, seed=1, dropout=0.5, is_paired=False):
     return net
 
 
+def count_parameters(net):
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
 @pytest.fixture
 def net():
     return make()
 
 
 def test_layers_at_448_are_the_articles_with_925013_parameters_and_pairs_add_the_joint_ones():
-    joint = 2 * 96 * 96 + 96 + 96 * 5 + 5  # own and fellow features -> 96 -> 5
-    net, shapes = make(448).eval(), []
-    counts = [sum(part.numel() for part in made.parameters()) for made in (net, make(448, is_paired=True))]
-    assert counts == [925_013, 925_013 + joint]
+    joint = 2 * 96 * 96 + 96 + 96 * 5 + 5  # features of both eyes -> 96 -> 5
+    net = make(448).eval()
+    assert count_parameters(net) == 925_013
+    assert count_parameters(make(448, is_paired=True)) == 925_013 + joint
+    shapes = []
     for layer in [*net.body.blocks, *net.head.hidden, net.head.outputs]:
-        layer.register_forward_hook(lambda _layer, _given, made: shapes.append(tuple(made.shape[1:])))
+        layer.register_forward_hook(lambda _layer, _inputs, output: shapes.append(tuple(output.shape[1:])))
     with torch.inference_mode():
         net(torch.zeros(1, 3, 448, 448))
     convolutions = [(16, 448, 448), (16, 224, 224), (32, 224, 224), (32, 112, 112), (64, 112, 112), (64, 56, 56)]
@@ -35,21 +42,24 @@ def test_layers_at_448_are_the_articles_with_925013_parameters_and_pairs_add_the
     assert [make(image_px).body.maps_px for image_px in (448, 224, 112, 33, 32)] == [7, 4, 2, 1, 1]
 
 
-def test_squeezed_maps_go_to_the_outputs_from_every_place_and_have_no_scale():
+def test_squeezed_maps_go_to_the_outputs_from_every_location_and_have_no_scale():
     """2048 maps of 8x8: 2048 * 64 weights, 64 shifts, and 64 * 64 features for each of four outputs and its bias."""
     head = Head(2048, 64, n_squeezed=64, n_hidden=0, n_outputs=4, dropout=0.5, is_paired=False).eval()
     learned = [part.numel() for part in head.parameters() if part.requires_grad]
     assert sorted(learned) == sorted([2048 * 64, 64, 4 * 64 * 64, 4])
-    maps, norm = torch.randn(2, 2048, 8, 8), head.squeeze[1]
+    maps = torch.randn(2, 2048, 8, 8)
+    convolution, norm, _ = head.squeeze
     torch.nn.init.normal_(norm.bias)
-    squeezed = torch.einsum("nchw,kc->nkhw", maps, head.squeeze[0].weight[:, :, 0, 0]) / (1 + norm.eps) ** 0.5
+    squeezed = torch.einsum("nchw,kc->nkhw", maps, convolution.weight[:, :, 0, 0]) / (1 + norm.eps) ** 0.5
     features = (squeezed + norm.bias[:, None, None]).clamp(min=0).flatten(1)
     torch.testing.assert_close(head(maps), head.outputs(features), rtol=1e-4, atol=1e-4)
 
 
 def test_l2_spares_biases_and_batch_norm(net):
     weights, others = split_parameters(net)
-    assert [len(weights), {part.ndim for part in weights}, {part.ndim for part in others}] == [11, {2, 4}, {1}]
+    assert len(weights) == 11
+    assert {part.ndim for part in weights} == {2, 4}
+    assert {part.ndim for part in others} == {1}
     assert len(others) == 9 * 3 + 2  # a bias per layer, scale and shift per BatchNorm of a convolution
 
 
@@ -58,16 +68,18 @@ def test_initial_weights_are_spread_as_torch_spreads_them_and_depend_on_the_seed
     assert torch.equal(first, same)
     assert not torch.equal(first, changed)
     torch.manual_seed(0)
-    ours, torchs = make(224, seed=0), make_net("nine-conv", 224, 5, 0.5, False)
-    for own, other in zip(split_parameters(ours)[0], split_parameters(torchs)[0], strict=True):
-        bound = own[0].numel() ** -0.5
-        assert own.abs().max().item() <= bound
-        assert own.std().item() == pytest.approx(bound / 3**0.5, rel=0.12)  # 5 standard deviations of 432 draws
-        assert other.std().item() == pytest.approx(bound / 3**0.5, rel=0.12)
+    our_weights, _ = split_parameters(make(224, seed=0))
+    torch_weights, _ = split_parameters(make_net("nine-conv", 224, 5, 0.5, False))
+    for ours, torchs in zip(our_weights, torch_weights, strict=True):
+        bound = ours[0].numel() ** -0.5
+        assert ours.abs().max().item() <= bound
+        assert ours.std().item() == pytest.approx(bound / 3**0.5, rel=0.12)  # 5 standard deviations of 432 draws
+        assert torchs.std().item() == pytest.approx(bound / 3**0.5, rel=0.12)
 
 
 def test_prediction_neither_drops_nor_learns(net):
-    images, before = torch.randn(4, 3, 32, 32), {name: value.clone() for name, value in net.eval().state_dict().items()}
+    images = torch.randn(4, 3, 32, 32)
+    before = copy.deepcopy(net.eval().state_dict())
     assert torch.equal(net(images), net(images))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     alone = torch.cat([net(image[None]) for image in images])
@@ -75,7 +87,8 @@ def test_prediction_neither_drops_nor_learns(net):
 
 
 def test_dropout_is_a_function_of_the_keys():
-    dropout, features = KeyedDropout(0.5), torch.ones(64, 500)
+    dropout = KeyedDropout(0.5)
+    features = torch.ones(64, 500)
     keys = draws.make_keys(0, draws.DROPOUT, 1, torch.arange(64))
     dropped = dropout(features, keys)
     order = torch.randperm(64)
@@ -96,7 +109,8 @@ def test_hash_is_splitmix64s():
 
 
 def test_fellow_eye_counts_once_trained_and_neither_other_patients_nor_the_order_do(net):
-    images, eyes = torch.randn(7, 3, 32, 32), torch.tensor([0, 1, 2, 3, 5, 6, 6])  # one alone, one with two pictures
+    images = torch.randn(7, 3, 32, 32)
+    eyes = torch.tensor([0, 1, 2, 3, 5, 6, 6])  # one alone, one with two pictures
     paired = make(is_paired=True).eval()
     assert torch.equal(paired(images, eyes=eyes), net.eval()(images))
     torch.nn.init.normal_(paired.head.joint[-1].weight, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Nets of timm: their maps and places, what they begin with, and training with one; none is ever downloaded."""
+"""Nets of timm: their maps and locations, their initial weights, and training with one; none is ever downloaded."""
 
 import subprocess
 import sys
@@ -38,7 +38,10 @@ def foreign(tmp_path):
 
 
 def save(path, tensors):
-    (safetensors.save_file if path.suffix == ".safetensors" else torch.save)(tensors, path)
+    if path.suffix == ".safetensors":
+        safetensors.save_file(tensors, path)
+    else:
+        torch.save(tensors, path)
     return path
 
 
@@ -46,41 +49,47 @@ def save(path, tensors):
 
 
 @pytest.mark.parametrize("name", [NET, "test_efficientnet", "test_convnext", "swin_tiny_patch4_window7_224"])
-def test_any_hierarchical_net_gives_maps_averaged_over_their_places(name):
-    net, images = make(name), torch.randn(2, 3, 64, 64)
+def test_any_hierarchical_net_gives_maps_averaged_over_their_locations(name):
+    net = make(name)
+    images = torch.randn(2, 3, 64, 64)
     maps = net.body(images)
     assert maps.shape == (2, net.body.n_features, net.body.maps_px, net.body.maps_px)
     torch.testing.assert_close(net(images), net.head.outputs(maps.mean(dim=(2, 3))))
     for layer, least_px in (("last", 2), ("fine", 8)):
-        seen = net.body.look(images, layer)
-        assert seen.maps.shape[2] == seen.maps.shape[3] >= least_px == 64 // seen.stride
-        torch.testing.assert_close(seen.features, maps)
-    assert not torch.is_grad_enabled() or seen.maps.requires_grad
+        activations = net.body.record_activations(images, layer)
+        assert activations.maps.shape[2] == activations.maps.shape[3] >= least_px == 64 // activations.stride
+        torch.testing.assert_close(activations.features, maps)
+    assert not torch.is_grad_enabled() or activations.maps.requires_grad
 
 
 @pytest.mark.parametrize("name", [NET, "test_efficientnet", "test_convnext"])
 @pytest.mark.parametrize("layer", ["last", "fine"])
-def test_places_lie_in_the_middle_of_what_they_see(name, layer):
-    """Against where the gradient of a place in the middle has its centre, over some noise."""
-    net = make(name, image_px := 256)
-    for norm in (part for part in net.modules() if isinstance(part, nn.BatchNorm2d)):
-        nn.init.ones_(norm.weight)  # some begin at 0, and with it all but the shortcuts
-    grid, kept = net.body.grids[layer], []
-    net.body.model.get_submodule(grid.module).register_forward_hook(lambda _m, _g, made: kept.append(made))
+def test_locations_lie_in_the_middle_of_their_receptive_fields(name, layer):
+    """Against the centre of the gradient of a location in the middle, over some noise."""
+    image_px = 256
+    net = make(name, image_px)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # some begin at 0, and with it all but the shortcuts
+    grid = net.body.grids[layer]
+    outputs = []
+    module = net.body.model.get_submodule(grid.module)
+    module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     images = torch.randn(4, 3, image_px, image_px, generator=torch.Generator().manual_seed(0), requires_grad=True)
     last = net.body(images)
-    maps = kept[0] if grid.module else last
-    at = maps.shape[-1] // 2
-    (gradient,) = torch.autograd.grad((maps[:, :, at, at] ** 2).sum(), images)
+    maps = outputs[0] if grid.module else last
+    index = maps.shape[-1] // 2
+    (gradient,) = torch.autograd.grad((maps[:, :, index, index] ** 2).sum(), images)
     weight = (gradient**2).sum(dim=(0, 1))
-    place = grid.stride * at + grid.offset
+    expected = grid.stride * index + grid.offset
     for axis in (0, 1):
         middle = np.average(np.arange(image_px), weights=weight.sum(dim=axis))
-        assert middle == pytest.approx(place, abs=grid.stride / 3)
+        assert middle == pytest.approx(expected, abs=grid.stride / 3)
 
 
 def test_grad_cam_of_the_last_maps_is_the_outputs_weights_times_the_maps():
-    net, images = make(), torch.randn(2, 3, 64, 64)
+    net = make()
+    images = torch.randn(2, 3, 64, 64)
     maps, stride, _ = heat.compute_heat(net, images, np.array([1, 3]), "last")
     expected = torch.einsum("nchw,nc->nhw", net.body(images), net.head.outputs.weight[[1, 3]]).relu().detach().numpy()
     assert stride == 32
@@ -102,13 +111,16 @@ def test_a_body_keeps_nothing_of_its_classifier():
 
 
 def test_batch_norm_of_several_processes_keeps_what_timms_layer_does(monkeypatch):
-    net, images = make_net("test_efficientnet", 64, 5, 0.0, False, n_squeezed=8).eval(), torch.randn(4, 3, 64, 64)
-    expected, learned = net(images), [part.requires_grad for part in net.parameters()]
+    net = make_net("test_efficientnet", 64, 5, 0.0, False, n_squeezed=8).eval()
+    images = torch.randn(4, 3, 64, 64)
+    expected = net(images)
+    is_learned = [parameter.requires_grad for parameter in net.parameters()]
     monkeypatch.setattr("dr.machine.workers.count", lambda: 2)
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda net, **_: net)
     torch.testing.assert_close(connect(net, torch.device("cpu"), False).eval()(images), expected)
     assert not [layer for layer in net.modules() if type(layer).__name__ == "BatchNormAct2d"]
-    assert [part.requires_grad for part in net.parameters()] == learned and not all(learned)
+    assert [parameter.requires_grad for parameter in net.parameters()] == is_learned
+    assert not all(is_learned)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -119,8 +131,8 @@ def test_weights_of_timm_and_torchvision_are_taken_with_the_mean_and_std_of_thei
     net = make()
     channels = weights.begin(net, save(tmp_path / name, foreign))
     assert channels == ([127.5] * 3, [127.5] * 3)  # test_resnet's configuration
-    assert all(torch.equal(value, foreign[own]) for own, value in net.body.model.state_dict().items())
-    wrapped = {f"module.{own}": value for own, value in foreign.items() if "num_batches" not in own}
+    assert all(torch.equal(value, foreign[key]) for key, value in net.body.model.state_dict().items())
+    wrapped = {f"module.{key}": value for key, value in foreign.items() if "num_batches" not in key}
     again = make(seed=1)
     weights.begin(again, save(tmp_path / "w.pth", {"state_dict": wrapped, "epoch": 3}))
     assert torch.equal(again.body.model.conv1[0].weight, foreign["conv1.0.weight"])
@@ -130,17 +142,19 @@ def test_torchvisions_names_are_timms():
     torchvision = pytest.importorskip("torchvision")
     for name, options in (("resnet18", {}), ("vgg11", {}), ("inception_v3", {"init_weights": False})):
         with torch.device("meta"):
-            theirs = getattr(torchvision.models, name)(weights=None, **options).state_dict()
-            own = catalog.create(name, None, 0.0).state_dict()
-        heads = {*weights.HEADS, "pre_logits"}
-        shapes = [
-            {key: value.shape for key, value in of.items() if key.split(".")[0] not in heads} for of in (theirs, own)
-        ]
-        assert shapes[0] == shapes[1]
+            torchvisions = getattr(torchvision.models, name)(weights=None, **options)
+            timms = catalog.create(name, None, 0.0)
+        assert list_body_shapes(torchvisions) == list_body_shapes(timms)
+
+
+def list_body_shapes(model):
+    heads = {*weights.HEADS, "pre_logits"}
+    tensors = model.state_dict()
+    return {name: tensor.shape for name, tensor in tensors.items() if name.split(".")[0] not in heads}
 
 
 def damage(path, foreign):
-    """Files that are no weights of a test_resnet, with what is said of them."""
+    """Files that are no weights of a test_resnet, each with its message."""
     narrow = foreign | {"conv1.0.weight": torch.zeros(8, 3, 3, 3)}
     lacking = {name: value for name, value in foreign.items() if name != "conv1.0.weight"}
     yield save(path / "narrow.pth", narrow), r"of another shape: conv1.0.weight"
@@ -156,16 +170,17 @@ def damage(path, foreign):
 
 
 def test_what_does_not_fit_is_refused_with_the_tensors_and_no_code_runs(tmp_path, foreign):
-    for path, told in damage(tmp_path, foreign):
-        with pytest.raises(InputError, match=told) as caught:
+    for path, message in damage(tmp_path, foreign):
+        with pytest.raises(InputError, match=message) as caught:
             weights.begin(make(), path)
         assert str(path) in str(caught.value) and str(caught.value).isprintable()
     assert not RAN
 
 
 def test_a_hub_out_of_reach_is_one_line_that_names_the_file(monkeypatch):
-    def fail(*_, **more):
-        raise FileNotFoundError("no way there") if more.get("pretrained") else AssertionError
+    def fail(*_, **options):
+        assert options["pretrained"]
+        raise FileNotFoundError("no way there")
 
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(InputError, match=r"huggingface.co/timm/test_resnet.r160_in1k/.*safetensors and give --weights"):
@@ -188,8 +203,8 @@ REFUSED = {
 
 
 def test_unfit_nets_and_options_are_refused_in_a_line(run):
-    for options, told in REFUSED.items():
-        with pytest.raises(InputError, match=told):
+    for options, message in REFUSED.items():
+        with pytest.raises(InputError, match=message):
             run("--epochs", 1, *options.split())
 
 
@@ -210,7 +225,7 @@ def test_without_timm_the_line_has_the_command_and_nine_conv_needs_none():
 
 
 def test_training_begins_with_weights_and_both_eyes_with_a_single_net(run, cache, tmp_path, foreign):
-    """What comes of such a net: tests/test_road.py."""
+    """tests/test_road.py follows such a net to its scores."""
     path = save(tmp_path / "w.safetensors", foreign)
     run("--epochs", 2, *SMALL, "--weights", path, "--freeze-epochs", 1)
     single = cache / "dr" / "epochs" / "0002.pt"
@@ -227,8 +242,8 @@ def test_training_begins_with_weights_and_both_eyes_with_a_single_net(run, cache
 def test_a_head_of_another_size_is_left_out(run, cache, tmp_path):
     run("--epochs", 1, *SMALL)
     kept = cache / "dr" / "epochs" / "0001.pt"
-    told = run("--epochs", 1, *SMALL, "--run", "wide", "--hidden", 7, "--weights", kept, "--learning-rate", 0)
-    assert "its head is another, and left out" in told
+    printed = run("--epochs", 1, *SMALL, "--run", "wide", "--hidden", 7, "--weights", kept, "--learning-rate", 0)
+    assert "its head is another, and left out" in printed
     wide = checkpoint.read(cache / "dr/runs/wide/epochs/0001.pt")
     assert wide.net["head.hidden.0.weight"].shape[0] == 7
     name = "body.model.conv1.0.weight"
@@ -237,10 +252,10 @@ def test_a_head_of_another_size_is_left_out(run, cache, tmp_path):
 
 def test_training_that_was_cut_off_goes_on_to_the_same_bytes(run, cache):
     """Blocks left out by chance, AdamW, an average of the weights, a frozen epoch and both eyes, all at once."""
-    options = [f"--net={NET}", *"--optimizer adamw --drop-path 0.5 --ema 0.5 --freeze-epochs 1 --pairs".split()]
+    options = f"--net={NET} --optimizer adamw --drop-path 0.5 --ema 0.5 --freeze-epochs 1 --pairs".split()
     run("--epochs", 3, *options)
-    whole, epochs = digest_files(cache / "dr"), cache / "dr" / "epochs"
-    (epochs / "0003.pt").write_bytes(b"half")
+    whole = digest_files(cache / "dr")
+    (cache / "dr" / "epochs" / "0003.pt").write_bytes(b"half")
     torch.manual_seed(99)
     assert "goes on after epoch 2" in run("--epochs", 3, *options)
     assert digest_files(cache / "dr") == whole

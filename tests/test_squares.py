@@ -1,4 +1,4 @@
-"""Squares: crops, flips and lookup tables, the same however they are made; whole batches; where the pixels lie."""
+"""Squares: crops, flips and lookup tables, the same on host and device; whole batches; the stored pixels."""
 
 import contextlib
 
@@ -17,7 +17,9 @@ from preprocess.disk.errors import InputError
 from preprocess.picture.square import Making, keep_values
 from tests import tiny
 
-SIZE_PX, CROP_PX, N = 12, 8, 9
+SIZE_PX = 12
+CROP_PX = 8
+N = 9
 MARGIN_PX = SIZE_PX - CROP_PX
 ALL = np.arange(N)
 UNCHANGED = (0, 1, 0, 1, 1, 0)  # angle, zoom, shift, brightness, gain, offset
@@ -25,7 +27,8 @@ TURNED = {"rotation_deg": 180, "zoom": (0.8, 1.3), "shift": 0.1}
 
 
 LUTS = np.random.default_rng(1).integers(0, 256, (N, 3, 256), dtype=np.uint8)
-MEAN, STD = [120.0, 90, 60], [50.0, 40, 30]
+MEAN = [120.0, 90, 60]
+STD = [50.0, 40, 30]
 
 
 @pytest.fixture
@@ -43,10 +46,13 @@ def test_crop_flip_table_and_colours_agree_with_plain_indexing(squares, jitter):
     np.testing.assert_allclose(squares.tables, (LUTS.transpose(0, 2, 1) - MEAN) / STD, rtol=1e-6, atol=1e-6)
     batch = crops.cut_batch(squares, ALL, cuts, CROP_PX).numpy()
     for position in range(N):
-        top, left = cuts.top[position], cuts.left[position]
+        top = cuts.top[position]
+        left = cuts.left[position]
         square = squares.pixels[position][top : top + CROP_PX, left : left + CROP_PX]
-        square = square[::-1] if cuts.is_flipped_vertically[position] else square
-        square = square[:, ::-1] if cuts.is_flipped_horizontally[position] else square
+        if cuts.is_flipped_vertically[position]:
+            square = square[::-1]
+        if cuts.is_flipped_horizontally[position]:
+            square = square[:, ::-1]
         square = np.rint(np.minimum(square * cuts.brightness[position], 255)).astype(int)
         table = squares.tables[position] * cuts.gain[position] + cuts.offset[position]
         for channel in range(3):
@@ -65,27 +71,34 @@ def ramps():
 def test_device_cuts_as_the_host_does(squares, ramps, changes):
     """The same bytes; turned or shifted, within a grey level: interpolation rounds."""
     is_turned = "shift" in changes
-    for given in (ramps,) if is_turned else (squares, ramps):
-        crop_px = given.size_px * 5 // 8
-        cuts = crops.draw_crops(len(given), given.size_px - crop_px, 3, 2, **changes)
-        ways = given, Squares(given.eyes, torch.from_numpy(given.pixels), given.tables)
-        host, device = (crops.cut_batch(way, np.array([5, 0, 5, 3]), cuts, crop_px) for way in ways)
-        assert (host - device).abs().max() <= is_turned
+    positions = np.array([5, 0, 5, 3])
+    for on_host in (ramps,) if is_turned else (squares, ramps):
+        crop_px = on_host.size_px * 5 // 8
+        cuts = crops.draw_crops(len(on_host), on_host.size_px - crop_px, 3, 2, **changes)
+        on_device = Squares(on_host.eyes, torch.from_numpy(on_host.pixels), on_host.tables)
+        host = crops.cut_batch(on_host, positions, cuts, crop_px)
+        device = crops.cut_batch(on_device, positions, cuts, crop_px)
+        assert (host - device).abs().max() <= (1 if is_turned else 0)
         assert (host - device).abs().mean() < 0.05
         assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in (host, device))
 
 
 def test_turned_crop_shows_what_lies_at_the_turned_places(ramps):
-    """On ramps a pixel tells the place that it came from."""
+    """On ramps a pixel's value is the place that it came from."""
     cuts = crops.draw_crops(6, 24, seed=0, epoch=1, rotation_deg=20, zoom=(0.9, 1.2), shift=0.1)
     batch = crops.cut_batch(ramps, np.arange(6), cuts, 40).numpy()
     offset = np.arange(40) - 19.5
     for row in range(6):
         dy, dx = np.meshgrid(offset, offset, indexing="ij")
-        dy = -dy if cuts.is_flipped_vertically[row] else dy
-        dx = -dx if cuts.is_flipped_horizontally[row] else dx
-        dx, dy = (part - 40 * share for part, share in zip((dx, dy), cuts.shift[row], strict=True))
-        cosine, sine = np.cos(cuts.angle[row]), np.sin(cuts.angle[row])
+        if cuts.is_flipped_vertically[row]:
+            dy = -dy
+        if cuts.is_flipped_horizontally[row]:
+            dx = -dx
+        shift_right, shift_down = cuts.shift[row]
+        dx = dx - 40 * shift_right
+        dy = dy - 40 * shift_down
+        cosine = np.cos(cuts.angle[row])
+        sine = np.sin(cuts.angle[row])
         x = cuts.left[row] + 19.5 + (cosine * dx - sine * dy) / cuts.zoom[row]
         y = cuts.top[row] + 19.5 + (sine * dx + cosine * dy) / cuts.zoom[row]
         is_inside = (x > 0) & (x < 63) & (y > 0) & (y < 63)
@@ -96,16 +109,17 @@ def test_turned_crop_shows_what_lies_at_the_turned_places(ramps):
 
 def test_sample_depends_neither_on_its_batch_nor_on_the_thread_that_cuts_ahead(squares):
     cuts = crops.draw_crops(N, MARGIN_PX, seed=0, epoch=1)
-    whole, order = crops.cut_batch(squares, ALL, cuts, CROP_PX), np.random.default_rng(0).permutation(N)
-    chosen = np.split(order, [2, 3, 7])
-    parts = [crops.cut_batch(squares, part, cuts, CROP_PX) for part in chosen]
-    ahead = list(batches.iterate_batches(squares, chosen, cuts, CROP_PX, torch.device("cpu")))
-    assert np.array_equal(torch.cat([torch.as_tensor(positions) for positions, _ in ahead]), order)
-    for made in (parts, [images for _, images in ahead]):
-        assert torch.equal(torch.cat(made), whole[order])
+    whole = crops.cut_batch(squares, ALL, cuts, CROP_PX)
+    order = np.random.default_rng(0).permutation(N)
+    parts = np.split(order, [2, 3, 7])
+    separate = [crops.cut_batch(squares, part, cuts, CROP_PX) for part in parts]
+    assert torch.equal(torch.cat(separate), whole[order])
+    iterated = list(batches.iterate_batches(squares, parts, cuts, CROP_PX, torch.device("cpu")))
+    assert np.array_equal(np.concatenate([positions for positions, _ in iterated]), order)
+    assert torch.equal(torch.cat([images for _, images in iterated]), whole[order])
 
 
-SPREAD = {  # what is drawn -> as a share of its bounds, -1 to 1
+SPREAD = {  # drawn values -> the same as a share of their bounds, -1 to 1
     "angle": lambda values: values / (np.pi / 2),
     "zoom": lambda values: np.log(values) / np.log(1.25),
     "shift": lambda values: values / 0.1,
@@ -116,16 +130,20 @@ SPREAD = {  # what is drawn -> as a share of its bounds, -1 to 1
 
 
 @pytest.mark.parametrize("name", ["places", "top", "left", "flips", *SPREAD])
-def test_what_is_drawn_is_uniform_within_its_bounds_and_independent(name):
-    """512 - 448 + 1 = 65 places each way: chi-squared over all 4,225; flips are fair coins beside them and each other.
+def test_draws_are_uniform_within_their_bounds_and_independent(name):
+    """512 - 448 + 1 = 65 places each way: chi-squared over all 4,225; flips are fair coins, independent of all else.
 
-    What is no whole number is drawn from -1 to 1, of its bounds or of their logarithms, for each channel its own.
+    Real numbers are drawn from -1 to 1, scaled to their bounds or the logarithms of these, separately per channel.
     """
     options = {"rotation_deg": 90, "zoom": (0.8, 1.25), "shift": 0.1, "brightness": (0.5, 0.9), "jitter": 0.3}
     drawn = crops.draw_crops(200_000, 64, seed=0, epoch=1, **options)
     flips = 2 * drawn.is_flipped_vertically + drawn.is_flipped_horizontally
-    counted = {"places": (drawn.top * 65 + drawn.left, 65**2), "flips": (drawn.top * 4 + flips, 4 * 65)}
-    counted |= {"top": (drawn.top, 65), "left": (drawn.left, 65)}
+    counted = {
+        "places": (drawn.top * 65 + drawn.left, 65**2),
+        "top": (drawn.top, 65),
+        "left": (drawn.left, 65),
+        "flips": (drawn.top * 4 + flips, 4 * 65),
+    }
     if name in counted:
         values, n_values = counted[name]
         counts = np.bincount(values, minlength=n_values)
@@ -134,7 +152,9 @@ def test_what_is_drawn_is_uniform_within_its_bounds_and_independent(name):
     else:
         values = SPREAD[name](getattr(drawn, name))[:50_000]
         assert stats.kstest(np.ravel(values), stats.uniform(-1, 2).cdf).pvalue > 0.001
-        assert values.ndim == 1 or np.abs(np.corrcoef(values.T)[np.triu_indices(values.shape[1], 1)]).max() < 0.02
+        if values.ndim == 2:
+            correlations = np.corrcoef(values.T)[np.triu_indices(values.shape[1], 1)]
+            assert np.abs(correlations).max() < 0.02
 
 
 def test_draws_depend_on_seed_epoch_and_stream_but_not_on_how_many_positions_there_are():
@@ -150,14 +170,19 @@ def test_draws_depend_on_seed_epoch_and_stream_but_not_on_how_many_positions_the
 
 def test_no_margin_leaves_one_place_the_centre_is_in_the_middle_and_nothing_is_changed_unasked():
     """Nor does it matter to the places what else is drawn."""
-    centre, changed = crops.center_crops(50, 64), TURNED | {"brightness": (0.5, 2), "jitter": 0.3}
     assert not crops.draw_crops(50, 0, seed=0, epoch=1).top.any()
-    plain, other = (crops.draw_crops(50, 64, seed=0, epoch=1, **options) for options in ({}, changed))
-    for given, values in ((centre[:4], (32, 32, 0, 0)), (centre[4:], UNCHANGED), (plain[4:], UNCHANGED)):
-        assert all((part == value).all() for part, value in zip(given, values, strict=True))
+    centre = crops.center_crops(50, 64)
+    plain = crops.draw_crops(50, 64, seed=0, epoch=1)
+    for fields, values in ((centre[:4], (32, 32, 0, 0)), (centre[4:], UNCHANGED), (plain[4:], UNCHANGED)):
+        assert all((field == value).all() for field, value in zip(fields, values, strict=True))
+    other = crops.draw_crops(50, 64, seed=0, epoch=1, brightness=(0.5, 2), jitter=0.3, **TURNED)
     assert all(np.array_equal(one, two) for one, two in zip(plain[:4], other[:4], strict=True))
-    across, never = (crops.draw_crops(50, 64, seed=0, epoch=1, flips=flips) for flips in ("horizontal", "none"))
-    assert not across[2].any() and np.array_equal(across[3], plain[3]) and not np.any(never[2:4])
+    across = crops.draw_crops(50, 64, seed=0, epoch=1, flips="horizontal")
+    assert not across.is_flipped_vertically.any()
+    assert np.array_equal(across.is_flipped_horizontally, plain.is_flipped_horizontally)
+    never = crops.draw_crops(50, 64, seed=0, epoch=1, flips="none")
+    assert not never.is_flipped_vertically.any()
+    assert not never.is_flipped_horizontally.any()
 
 
 def test_epoch_takes_every_position_once_in_whole_batches():
@@ -174,7 +199,8 @@ def test_paired_batches_hold_whole_patients(batch_size):
     """40 patients of 1 to 4 pictures; some are held out."""
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(40), rng.integers(1, 5, 40))
-    eyes, positions = 2 * patients + rng.integers(0, 2, len(patients)), np.flatnonzero(patients % 7)
+    eyes = 2 * patients + rng.integers(0, 2, len(patients))
+    positions = np.flatnonzero(patients % 7)
     chosen, later = (batches.order_pairs(positions, eyes, batch_size, seed=0, epoch=epoch) for epoch in (1, 2))
     taken = np.concatenate(chosen)
     assert len(np.unique(taken)) == len(taken) > 0.9 * len(positions)
@@ -187,7 +213,7 @@ def test_paired_batches_hold_whole_patients(batch_size):
 
 @pytest.fixture
 def cached(tmp_path):
-    """Five squares as PNG, and what is in them: (5, 12, 12, 3) RGB."""
+    """Five squares as PNG, and their pixels: (5, 12, 12, 3) RGB."""
     pixels = np.random.default_rng(1).integers(0, 256, (5, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
     paths = {f"{patient}_left": tmp_path / f"{patient}_left.png" for patient in range(5)}
     for path, square in zip(paths.values(), pixels, strict=True):
@@ -203,9 +229,11 @@ def load(cached, storage, tmp_path):
 
 def test_file_is_used_again_until_its_squares_change(cached, tmp_path):
     squares, expected = cached
-    times, all_five = [], range(5)
-    for digest, rows in zip(("one", "one", *["other"] * 3), (*[all_five] * 3, [0, 1], [1, 3]), strict=True):
-        chosen = squares._replace(digests={"resize": digest}).select(np.array(rows))  # the last: two folds of a cache
+    every = [0, 1, 2, 3, 4]
+    two_folds = [("other", [0, 1]), ("other", [1, 3])]  # of a cache
+    times = []
+    for digest, rows in [("one", every), ("one", every), ("other", every), *two_folds]:
+        chosen = squares._replace(digests={"resize": digest}).select(np.array(rows))
         np.testing.assert_array_equal(load(chosen, "file", tmp_path).pixels, expected[rows])
         times.append((tmp_path / "pixels" / "train.npy").stat().st_mtime_ns)
     assert times[0] == times[1] != times[2]
@@ -226,35 +254,38 @@ def test_grey_squares_are_kept_once_and_cut_as_three_equal_channels(cached, tmp_
         cuts = crops.draw_crops(5, MARGIN_PX, 0, 1, **options)
         expected = crops.cut_batch(whole, np.arange(5), cuts, CROP_PX)
         for kept in (loaded.pixels, torch.from_numpy(np.array(loaded.pixels))):
-            torch.testing.assert_close(
-                crops.cut_batch(Squares(loaded.eyes, kept, whole.tables), np.arange(5), cuts, CROP_PX), expected,
-                rtol=0, atol=1e-6 if not options else 3 * 3 / 50,  # a pixel is rounded otherwise on the device
-            )  # fmt: skip
+            batch = crops.cut_batch(Squares(loaded.eyes, kept, whole.tables), np.arange(5), cuts, CROP_PX)
+            tolerance = 3 * 3 / 50 if options else 1e-6  # a turned pixel is rounded differently on the device
+            torch.testing.assert_close(batch, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("fault", [None, b"no picture", (SIZE_PX, SIZE_PX + 1), (SIZE_PX + 1, SIZE_PX + 1)], ids=str)
 def test_bad_square_is_named(cached, tmp_path, fault):
     path = cached[0].paths["3_left"]
     path.unlink()
-    if fault:
-        path.write_bytes(fault if isinstance(fault, bytes) else cv2.imencode(".png", np.zeros(fault))[1])
+    if isinstance(fault, bytes):
+        path.write_bytes(fault)
+    elif fault:
+        cv2.imwrite(str(path), np.zeros(fault))
     with pytest.raises(InputError, match="3_left.png"):
         load(cached[0], "memory", tmp_path)
 
 
 def test_label_without_image_image_without_label_and_eyes_found_anew_are_named(tmp_path):
-    data, cache = tmp_path / "data", tmp_path / "cache"
-    places, labels = tiny.draw_squares(data, cache), data / "trainLabels.csv"
+    data = tmp_path / "data"
+    cache = tmp_path / "cache"
+    folders = tiny.draw_squares(data, cache)
+    labels = data / "trainLabels.csv"
     text = labels.read_text()
-    for wrong, named in ((text.replace("3_left,3\n", ""), "3_left"), (text + "99_left,0\n", "99_left")):
-        labels.write_text(wrong)
-        with pytest.raises(InputError, match=named):
+    for wrong_text, image in ((text.replace("3_left,3\n", ""), "3_left"), (text + "99_left,0\n", "99_left")):
+        labels.write_text(wrong_text)
+        with pytest.raises(InputError, match=image):
             source.read_training_set(data, cache)
     labels.write_text(text)
     assert len(source.read_training_set(data, cache).targets) == 24
     cv2.imwrite(str(data / "train" / "3_left.png"), np.zeros((SIZE_PX, 3 * SIZE_PX, 3), np.uint8))
-    for method in ("box", "whole"):  # all eyes are found otherwise, or one is; and the squares were cut before
-        with contextlib.suppress(InputError):  # which tells that the black one is rejected
-            crop.main([*places, f"--method={method}", "--jobs=1"])
+    for method in ("box", "whole"):  # all eyes are found differently, or one is, after the squares were cut
+        with contextlib.suppress(InputError):  # the black one is rejected
+            crop.main([*folders, f"--method={method}", "--jobs=1"])
         with pytest.raises(InputError, match="crop train changed.*run python -m preprocess.resize again"):
             source.read_training_set(data, cache)

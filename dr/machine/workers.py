@@ -1,5 +1,7 @@
-"""Processes that train one net together, as torchrun starts them: one per device, the first of them writes the files.
-Alone, without torchrun, everything here does nothing, and torch is not imported.
+"""Processes that train one net together, as torchrun starts them: one per device.
+
+The first process writes the files. Without torchrun there is one process: nothing here does anything
+then, and torch is not imported.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from preprocess.disk.errors import InputError, shorten
 if TYPE_CHECKING:
     import torch
 
-JOIN_S = 120  # the processes of a launcher start together; one that waits longer for the others waits in vain
+JOIN_S = 120  # a launcher's processes start together; one that waits longer waits in vain
 
 
 def let_waiting_threads_sleep() -> None:
-    """Have OpenMP's threads sleep while they wait, unless the environment says otherwise: spinning, they steal the time
-    of the very threads they wait for. Training at 448 px, images/s on 2 Zen 5 cores, torch 2.13, three runs each:
-    sleeping 30.7 to 31.6, spinning 32.9 and 33.6 alone, but 7.8 beside another process.
+    """Have OpenMP's threads sleep while they wait, unless the environment sets another policy.
+
+    Spinning threads take the time of the very threads they wait for. Training at 448 px, images/s on
+    2 Zen 5 cores, torch 2.13, three runs each: sleeping 30.7 to 31.6, spinning 32.9 and 33.6 alone,
+    but 7.8 beside another process.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -32,12 +36,12 @@ def count() -> int:
 
 
 def rank() -> int:
-    """Return which of them this is, from 0 on."""
+    """Return the number of this process among all, from 0 on."""
     return _read_number("RANK", 0)
 
 
 def local_rank() -> int:
-    """Return which of this machine's processes, and so of its GPUs, this is."""
+    """Return the number of this process, and of its GPU, on this machine, from 0 on."""
     return _read_number("LOCAL_RANK", 0)
 
 
@@ -50,8 +54,10 @@ def _read_number(name: str, default: int) -> int:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[None]:
-    """Join the others, NCCL between GPUs and Gloo else, to train on the device of this name. Raises InputError if the
-    environment does not say who and where they are, or they do not come within JOIN_S.
+    """Connect the processes for training on the named device: by NCCL between GPUs, else by Gloo.
+
+    Raises InputError if the environment lacks their numbers or their address, or if they do not meet
+    within JOIN_S.
     """
     if count() == 1:
         yield
@@ -64,14 +70,16 @@ def joined(device: str) -> Iterator[None]:
     is_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if is_gpu:
         torch.cuda.set_device(local_rank())
-    try:  # the limit is for meeting alone: later one process may well work while the others wait
-        store, own, all_of_them = next(distributed.rendezvous("env://", timeout=timedelta(seconds=JOIN_S)))
+    limit = timedelta(seconds=JOIN_S)  # for meeting alone: later one may work while the others wait
+    try:
+        store, own_rank, n_processes = next(distributed.rendezvous("env://", timeout=limit))
     except ValueError as error:  # a variable of the environment is not set
         raise InputError(f"WORLD_SIZE is {count()}, but {str(error).rpartition(': ')[2]}; torchrun sets it") from None
     except RuntimeError as error:
         shown = shorten(" ".join(str(error).split()))
         raise InputError(f"{count()} processes (WORLD_SIZE) did not meet within {JOIN_S} s: {shown}") from None
-    distributed.init_process_group("nccl" if is_gpu else "gloo", store=store, rank=own, world_size=all_of_them)
+    backend = "nccl" if is_gpu else "gloo"
+    distributed.init_process_group(backend, store=store, rank=own_rank, world_size=n_processes)
     try:
         yield
     finally:
@@ -79,19 +87,21 @@ def joined(device: str) -> Iterator[None]:
 
 
 def share(find: Callable[[], Any]) -> Any:
-    """Return, in all processes, what the first one finds."""
+    """Return in all processes the result of the first one, which alone calls `find`."""
     if count() == 1:
         return find()
     from torch import distributed
 
-    values = [find() if rank() == 0 else None]
+    values = [None]
+    if rank() == 0:
+        values[0] = find()
     distributed.broadcast_object_list(values, src=0)
     return values[0]
 
 
 @contextlib.contextmanager
 def first_goes_ahead() -> Iterator[None]:
-    """Run the block in the first process, then in the others, which find what it left."""
+    """Run the block in the first process, then in the others, which read the files of the first."""
     if rank() > 0:
         _meet()
     yield
@@ -118,8 +128,9 @@ def average(values: torch.Tensor) -> torch.Tensor:
 
 
 def take_share(batch: Any) -> Any:
-    """Return this process's part of a batch. Raises InputError for unequal parts: the mean of the gradients would not
-    be the batch's.
+    """Return this process's part of a batch.
+
+    Raises InputError for unequal parts: the mean of the gradients would not be the batch's.
     """
     if len(batch) % count():
         raise InputError(f"a batch of {len(batch)} images cannot be divided evenly among {count()} processes")

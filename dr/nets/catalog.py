@@ -1,4 +1,7 @@
-"""Which nets `--net` knows: nine-conv, and those of timm that give feature maps. timm, and torch, are imported late."""
+"""The nets that `--net` knows: nine-conv, and those of timm that give feature maps.
+
+timm and torch are imported late.
+"""
 
 import re
 from pathlib import Path
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NINE_CONV = "nine-conv"
-NAME = re.compile(r"[\w-]+(\.\w+)?", re.ASCII)  # of a net, and of one of timm's sets of weights for it
+NAME = re.compile(r"[\w-]+(\.\w+)?", re.ASCII)  # a net's, perhaps with one of timm's sets of weights for it
 HUB = "https://huggingface.co/{}/resolve/main/model.safetensors"
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 
@@ -33,28 +36,35 @@ def check(name: str, drop_path: float) -> None:
 
 
 def find_config(name: str) -> Any:
-    """Return timm's record of a net: its weights, their mean and std, its sizes. Raises InputError if it is unknown."""
+    """Return timm's record of a net: its weights, their mean and std, its sizes.
+
+    Raises InputError if it is unknown.
+    """
     (timm,) = process.import_libraries(REQUIREMENTS, "timm")
     plain, _, tag = name.partition(".")
     if not timm.is_model(plain):
         near = suggest_near(plain, [NINE_CONV, *timm.list_models()], most=3)
         raise InputError(f"--net {name}: no such net{near}")
-    named = [known.partition(".")[2] for known in timm.list_pretrained(f"{plain}.*")]
-    if tag and tag not in named:
-        raise InputError(f"--net {name}: timm has no such weights ({', '.join(named)})")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{plain}.*")]
+    if tag and tag not in tags:
+        raise InputError(f"--net {name}: timm has no such weights ({', '.join(tags)})")
     return timm.get_pretrained_cfg(name)
 
 
-def create(name: str, image_px: int | None, drop_path: float, **more: Any) -> "nn.Module":
-    """Return a net of timm for images of `image_px`, or of its own size. Raises InputError if it cannot be made."""
-    config = find_config(name)
-    import timm  # which is there, as find_config found
+def create(name: str, image_px: int | None, drop_path: float, **options: Any) -> "nn.Module":
+    """Return a net of timm for images of `image_px`, or of its own size; the options are timm's.
 
-    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    Raises InputError if it cannot be made.
+    """
+    config = find_config(name)
+    import timm  # is installed: find_config has imported it
+
+    if drop_path:
+        options["drop_path_rate"] = drop_path
     if config.fixed_input_size and image_px:
         options["img_size"] = image_px
     try:
-        return timm.create_model(name, num_classes=0, **options, **more)
+        return timm.create_model(name, num_classes=0, **options)
     except TypeError as error:  # an unexpected keyword
         if "drop_path_rate" in str(error):
             raise InputError(f"--drop-path: {name} has no paths to drop") from None
@@ -62,17 +72,22 @@ def create(name: str, image_px: int | None, drop_path: float, **more: Any) -> "n
 
 
 def find_source(name: str) -> str:
-    """Return where timm has a net's weights from, a name or an address. Raises InputError if there are none."""
+    """Return the address of timm's weights for a net. Raises InputError if there are none."""
     if name == NINE_CONV:
         raise InputError(f"--weights imagenet: there are none for {NINE_CONV}")
     config = find_config(name)
-    if not (config.hf_hub_id or config.url):
-        raise InputError(f"--weights imagenet: timm has none for {name}")
-    return HUB.format(config.hf_hub_id) if config.hf_hub_id else config.url
+    if config.hf_hub_id:
+        return HUB.format(config.hf_hub_id)
+    if config.url:
+        return config.url
+    raise InputError(f"--weights imagenet: timm has none for {name}")
 
 
 def download(name: str, image_px: int) -> "nn.Module":
-    """Return a net with timm's own weights. Raises InputError, naming the file to fetch, if the hub is out of reach."""
+    """Return a net with timm's own weights.
+
+    Raises InputError, naming the file to fetch, if the hub is out of reach.
+    """
     source = find_source(name)
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -1,4 +1,4 @@
-"""A net: any body and our head. Makes it, draws its weights, freezes its body."""
+"""A net is any body and our head: makes it, draws its weights, freezes its body."""
 
 import torch
 from torch import nn
@@ -16,7 +16,9 @@ class Net(nn.Module):
 
     def __init__(self, body: NineConv | Pretrained, head: Head, image_px: int):
         super().__init__()
-        self.body, self.head, self.image_px = body, head, image_px
+        self.body = body
+        self.head = head
+        self.image_px = image_px
 
     def forward(
         self, images: torch.Tensor, keys: torch.Tensor | None = None, eyes: torch.Tensor | None = None
@@ -31,20 +33,24 @@ def make_net(
 ) -> Net:  # fmt: skip
     """Return a net whose weights are still to be drawn or loaded; those of a body from timm are drawn by the seed.
 
-    Without a number of hidden units nine-conv has the article's, and other nets have no hidden layer; of these the head
-    takes the mean over all places, unless it squeezes the maps. Raises ValueError for images too small for nine-conv,
-    InputError for what timm cannot make.
+    If `n_hidden` is None, nine-conv has the article's hidden units, and other nets have no hidden
+    layer. The head of other nets averages the maps over all locations, unless it squeezes them.
+    Raises ValueError for images too small for nine-conv, InputError for a net that timm cannot make.
     """
     body: NineConv | Pretrained
     if name == NINE_CONV:
-        body, own_hidden, is_averaged = NineConv(image_px), HIDDEN, False
+        body = NineConv(image_px)
+        default_hidden = HIDDEN
+        is_averaged = False
     else:
-        body, own_hidden, is_averaged = Pretrained(name, image_px, drop_path, seed), 0, n_squeezed == 0
+        body = Pretrained(name, image_px, drop_path, seed)
+        default_hidden = 0
+        is_averaged = n_squeezed == 0
     head = Head(
         n_maps=body.n_features,
-        n_places=body.maps_px**2,
+        n_locations=body.maps_px**2,
         n_squeezed=n_squeezed,
-        n_hidden=own_hidden if n_hidden is None else n_hidden,
+        n_hidden=default_hidden if n_hidden is None else n_hidden,
         n_outputs=n_outputs,
         dropout=dropout,
         is_paired=is_paired,
@@ -54,17 +60,18 @@ def make_net(
 
 
 def initialize_weights(net: Net, seed: int) -> None:
-    """Draw the weights anew, but for a body from timm: uniform within 1 / sqrt(fan-in) of 0, torch's own range.
+    """Draw the weights anew, except a timm body's: uniform within 1 / sqrt(fan-in) of 0, as in torch.
 
-    BatchNorm takes their scale out, so that smaller ones learn faster at the same rate. Biases are 0, and so is the
-    last layer of a paired head's correction.
+    BatchNorm takes their scale out, so that smaller ones learn faster at the same rate. Biases are 0,
+    and so is the last layer of a paired head's correction.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn_here = net if isinstance(net.body, NineConv) else net.head
-    for layer in drawn_here.modules():
+    drawn_part = net if isinstance(net.body, NineConv) else net.head
+    for layer in drawn_part.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            drawn = torch.rand(layer.weight.shape, generator=generator) * 2 - 1
-            layer.weight.data.copy_(drawn / layer.weight[0].numel() ** 0.5)
+            uniform = torch.rand(layer.weight.shape, generator=generator) * 2 - 1
+            fan_in = layer.weight[0].numel()
+            layer.weight.data.copy_(uniform / fan_in**0.5)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     if net.head.joint is not None:
@@ -75,8 +82,9 @@ def initialize_weights(net: Net, seed: int) -> None:
 def split_parameters(net: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Return the weights of convolutions and linear layers, which L2 holds down, and all other parameters."""
     weights = [layer.weight for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    chosen = {id(weight) for weight in weights}
-    return weights, [parameter for parameter in net.parameters() if id(parameter) not in chosen]
+    weight_ids = {id(weight) for weight in weights}
+    others: list[torch.Tensor] = [parameter for parameter in net.parameters() if id(parameter) not in weight_ids]
+    return weights, others
 
 
 def set_training(net: Net, is_frozen: bool) -> None:
