@@ -22,6 +22,7 @@ from preprocess.disk import files
 from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import outline, photograph, square
 from preprocess.picture.disc import Disc
+from preprocess.picture.encode import encode_image
 
 LAYERS = ("fine", "last")  # those of dr.nets.heat, which needs torch
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 92)
@@ -129,10 +130,8 @@ def explain(options: argparse.Namespace) -> None:
 
 def write_jpeg(target: Path, rgb: np.ndarray) -> None:
     """Write a picture, (h, w, 3) uint8 RGB."""
-    done, jpeg = cv2.imencode(".jpeg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), JPEG_OPTIONS)
-    if not done:
-        raise RuntimeError(f"{target}: OpenCV cannot encode it")
-    files.write_bytes(target, jpeg.tobytes())
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    files.write_bytes(target, encode_image(bgr, ".jpeg", JPEG_OPTIONS))
 
 
 def describe_thought(task: Task, scores: np.ndarray, target: int, is_backed: bool, unlikeness: float | None) -> str:

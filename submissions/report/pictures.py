@@ -13,6 +13,7 @@ from dr.squares.source import read_squares
 from preprocess.cache import manifest
 from preprocess.disk.errors import Unusable
 from preprocess.picture import sheet, square
+from preprocess.picture.encode import encode_image
 from preprocess.picture.square import Making
 from submissions.report import evidence
 from submissions.report.evidence import Source
@@ -44,10 +45,8 @@ def encode_picture(rgb: np.ndarray, side_px: int) -> str:
 
 def encode(bgr: np.ndarray, kind: str, options: Sequence[int]) -> str:
     """Return a picture, (h, w, 3 or 4) uint8 BGR or BGRA, as a data URI."""
-    done, content = cv2.imencode(f".{kind}", bgr, options)
-    if not done:
-        raise RuntimeError("OpenCV cannot encode a picture")
-    return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
+    content = encode_image(bgr, f".{kind}", options)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str) -> dict[str, Any]:
