@@ -39,7 +39,7 @@ class Camera(NamedTuple):
 
 # Sizes and radii as measured on photographs of the competition; colours are guesses that spread as the real ones do.
 # fmt: off
-CAMERAS = (
+CAMERAS = (  # width, height, radius, center_y, notch, notch_is_round, edge, flat_bottom, color, jpeg_quality
     Camera(4752, 3168, 0.321, 0.515, 44, True, 0.006, None, (1.0, 1.0, 1.0), 90),
     Camera(3888, 2592, 0.413, 0.5, None, False, 0.025, None, (0.92, 1.08, 1.3), 88),
     Camera(2560, 1920, 0.456, 0.499, -42, True, 0.006, None, (1.05, 0.95, 0.7), 92),

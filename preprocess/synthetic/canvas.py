@@ -70,9 +70,9 @@ def diffuse(ink: np.ndarray, sigma: float, frame: Frame) -> np.ndarray:
     small = cv2.resize(ink, (frame.width, frame.height), interpolation=cv2.INTER_AREA)
     layer = small * np.float32(1 / 255)
     sigma_px = sigma * frame.radius
-    if sigma_px > 0.3:
-        layer = cv2.GaussianBlur(layer, (0, 0), sigma_px)
-    return layer
+    if sigma_px <= 0.3:
+        return layer
+    return cv2.GaussianBlur(layer, (0, 0), sigma_px)
 
 
 def blend(planes: np.ndarray, cover: np.ndarray, color: Sequence[float] | np.ndarray) -> None:
