@@ -120,7 +120,7 @@ def draw(xray: Xray, seed: int, width_px: int | None = None) -> tuple[np.ndarray
     heart = draw_heart(rng, chest, is_large="Cardiomegaly" in shown, spine=spine, x=x, y=y)
     air = np.maximum(lungs[0].mask, lungs[1].mask) * (1 - heart)
     vessels = draw_vessels(rng, lungs, spine, n)
-    added = np.zeros((n, n))  # what findings stop of the rays
+    added = np.zeros((n, n))  # the share of the rays that findings stop
     if "Pneumothorax" in shown:
         collapsed, edge = collapse(rng, lungs[rng.integers(2)])
         vessels = vessels * (1 - collapsed)
@@ -137,13 +137,17 @@ def draw(xray: Xray, seed: int, width_px: int | None = None) -> tuple[np.ndarray
     boxes: list[list] = []
     if "Nodule" in shown:
         for _ in range(rng.integers(1, 4)):
-            added += draw_spot(rng, air, x, y, name="Nodule", boxes=boxes)
+            density, box = draw_spot(rng, "Nodule", air=air, x=x, y=y)
+            added += density
+            boxes.append(box)
     if "Mass" in shown:
-        added += draw_spot(rng, air, x, y, name="Mass", boxes=boxes)
+        density, box = draw_spot(rng, "Mass", air=air, x=x, y=y)
+        added += density
+        boxes.append(box)
     bones = draw_bones(rng, chest, spine, x=x, y=y)
     belly = 0.10 * np.clip((y - chest.base + 0.05) / 0.1, 0, 1)
-    density = TISSUE + belly + bones - LUNG * air + 0.07 * vessels * air + added
-    rays = AIR + place_body(chest, spine, x=x, y=y) * density
+    stopped = TISSUE + belly + bones - LUNG * air + 0.07 * vessels * air + added
+    rays = AIR + place_body(chest, spine, x=x, y=y) * stopped
     picture, boxes = develop(rng, rays, boxes)
     return picture, (), {"boxes": boxes}
 
@@ -163,10 +167,7 @@ def sample_chest(rng: Generator) -> Chest:
 
 def draw_heart(rng: Generator, chest: Chest, is_large: bool, spine: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return where the heart is, (h, w), 0-1: a tilted ellipse on the diaphragm."""
-    if is_large:
-        share = rng.uniform(*LARGE)
-    else:
-        share = chest.heart * rng.uniform(0.97, 1.03)
+    share = rng.uniform(*LARGE) if is_large else chest.heart * rng.uniform(0.97, 1.03)
     semi_axis_x = share * chest.width
     semi_axis_y = rng.uniform(0.12, 0.15)
     across = (x - spine - 0.3 * semi_axis_x) / semi_axis_x
@@ -176,7 +177,7 @@ def draw_heart(rng: Generator, chest: Chest, is_large: bool, spine: float, x: np
 
 
 def draw_infiltration(rng: Generator, air: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return what a patchy cloud in the air of the lungs stops of the rays, (h, w)."""
+    """Return the share of the rays, (h, w), that a patchy cloud in the air of the lungs stops."""
     center_x, center_y = find_place(rng, air, 0.05)
     radius = rng.uniform(0.06, 0.11)
     cloud = np.exp(-((x - center_x) ** 2 + (y - center_y) ** 2) / 2 / radius**2)
@@ -184,10 +185,11 @@ def draw_infiltration(rng: Generator, air: np.ndarray, x: np.ndarray, y: np.ndar
     return rng.uniform(0.18, 0.3) * cloud * patches * air
 
 
-def draw_spot(
-    rng: Generator, air: np.ndarray, x: np.ndarray, y: np.ndarray, name: str, boxes: list[list]
-) -> np.ndarray:
-    """Return what a round nodule or a lobed mass in the lungs stops of the rays, (h, w), and add its box to `boxes`."""
+def draw_spot(rng: Generator, name: str, air: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, list]:
+    """Return the share of the rays, (h, w), that a round nodule or a lobed mass in the lungs stops, and its box.
+
+    The box is [name, left, top, width, height] in parts of the picture's side.
+    """
     radii = MASS if name == "Mass" else NODULE
     radius = rng.uniform(*radii)
     center_x, center_y = find_place(rng, air, 0.04)
@@ -195,9 +197,9 @@ def draw_spot(
     edge = np.full(air.shape, radius)
     if name == "Mass":
         edge = radius * (1 + 0.12 * np.cos(3 * np.arctan2(y - center_y, x - center_x) + phase))
-    density = rng.uniform(0.14, 0.24)
-    boxes.append([name, center_x - radius, center_y - radius, 2 * radius, 2 * radius])
-    return density * soften(np.hypot(x - center_x, y - center_y) < edge, EDGE_PARTS)
+    strength = rng.uniform(0.14, 0.24)
+    density = strength * soften(np.hypot(x - center_x, y - center_y) < edge, EDGE_PARTS)
+    return density, [name, center_x - radius, center_y - radius, 2 * radius, 2 * radius]
 
 
 def place_lung(chest: Chest, side: int, spine: float, x: np.ndarray, y: np.ndarray) -> Lung:
