@@ -21,6 +21,7 @@ from preprocess.command import cli, pipeline, process, progress
 from preprocess.disk import files
 from preprocess.disk.errors import InputError, Unusable, check_refused
 from preprocess.picture import photograph
+from preprocess.picture.encode import encode_image
 from preprocess.picture.square import make_square
 
 LAYERS = ("fine", "last")  # those of dr.nets.heat, which needs torch
@@ -98,10 +99,8 @@ def explain(options: argparse.Namespace) -> None:
 
 def write_jpeg(target: Path, rgb: np.ndarray) -> None:
     """Write a picture, (h, w, 3) uint8 RGB."""
-    done, jpeg = cv2.imencode(".jpeg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), JPEG_OPTIONS)
-    if not done:
-        raise RuntimeError(f"{target}: OpenCV cannot encode it")
-    files.write_bytes(target, jpeg.tobytes())
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    files.write_bytes(target, encode_image(bgr, ".jpeg", JPEG_OPTIONS))
 
 
 def describe_scores(task: Task, scores: np.ndarray, output: int, has_heat: bool, distance: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Reads one photograph, a JPEG or PNG file, into an RGB array, no larger than it needs to be; writes nothing."""
+"""Read one photograph, a JPEG or PNG file, into an RGB array no larger than needed; write nothing."""
 
 import contextlib
 import functools
@@ -18,16 +18,16 @@ from preprocess.disk.errors import Unusable
 
 # Four times the largest camera of the competition (16 megapixels). A damaged or hostile header may claim anything up to
 # 65535 x 65535; within these limits no file takes more than 500 MB of memory, however small it is. A progressive JPEG
-# takes 6 bytes a pixel; what cannot be decoded at reduced scale, PNG and CMYK, 14 to 18.
+# takes 6 bytes a pixel; PNG and CMYK, which cannot be decoded at reduced scale, take 14 to 18.
 MAX_PIXELS = 70_000_000
 MAX_WHOLE_PIXELS = 24_000_000
-MAX_BYTES = 256_000_000  # no photograph under MAX_PIXELS is this large; whatever is, is not read into memory
+MAX_BYTES = 256_000_000  # no photograph under MAX_PIXELS is this large; a larger file is not read into memory
 REDUCTIONS = (8, 4, 2, 1)  # the scales 1/k that a JPEG can be decoded at for less than the price of the whole
 SIGNATURES = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG"}
-# libjpeg's word for bytes left over before the end marker: every pixel was decoded, so the photograph is whole.
+# libjpeg's warning of bytes left over before the end marker: every pixel was decoded, so the photograph is whole.
 HARMLESS_WARNING = "extraneous bytes before marker 0xd9"
-# How a viewer turns the picture for each value of EXIF's Orientation (CIPA DC-008, tag 0x0112): steps down and across,
-# and from 5 on, then, its diagonal to the other side.
+# How a viewer turns the picture for each value of EXIF's Orientation (CIPA DC-008, tag 0x0112): steps down and across;
+# from SIDEWAYS on, the result is also transposed.
 ORIENTATION_TAG = 0x0112
 TURNS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
 SIDEWAYS = 5
@@ -38,25 +38,32 @@ BROKEN = (OSError, SyntaxError, ValueError, struct.error, IndexError, EOFError) 
 
 
 class Photograph:
-    """One file, opened when it is asked for pixels and decoded again only if they are wanted at another scale."""
+    """One file, opened when its pixels are needed and decoded again only if they are needed at another scale."""
 
     def __init__(self, path: Path):
         self.path = path
-        self._wanted = 0  # the reduction that was asked for last
+        self._wanted = 0  # the reduction of the last request; PNG and CMYK are decoded whole nevertheless
         self._decoded: tuple[np.ndarray, int] | None = None
 
     @functools.cached_property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels as a viewer shows the file. Raises Unusable for whatever has no sound header."""
+        """(width, height) in pixels as a viewer shows the file. Raises Unusable if its header is damaged."""
         with _open(self.path) as header:
             width, height = header.size
-            return (width, height) if _orientation(header) < SIDEWAYS else (height, width)
+            if _read_orientation(header) >= SIDEWAYS:
+                return height, width
+            return width, height
 
     def decode(self, short_side_px: int) -> tuple[np.ndarray, int]:
         """See `decode`."""
         wanted = choose_reduction(self.size, short_side_px)
-        if self._decoded is None or (wanted != self._wanted and self._decoded[1] == self._wanted):  # PNG stays whole
-            self._decoded, self._wanted = decode(self.path, short_side_px), wanted
+        if self._decoded is not None:
+            _, reduction = self._decoded
+            is_always_whole = reduction != self._wanted  # PNG and CMYK
+            if wanted == self._wanted or is_always_whole:
+                return self._decoded
+        self._decoded = decode(self.path, short_side_px)
+        self._wanted = wanted
         return self._decoded
 
 
@@ -68,8 +75,9 @@ def decode(path: Path | str, short_side_px: int) -> tuple[np.ndarray, int]:
     never reduced. Raises Unusable, with the reason, unless every pixel could be decoded.
     """
     path = Path(path)
+    reduction = 1
     with _open(path) as header:
-        orientation, reduction = _orientation(header), 1
+        orientation = _read_orientation(header)
         if header.format == "PNG":
             _check_png(path)
             rgb = _load_pixels(header)
@@ -81,12 +89,22 @@ def decode(path: Path | str, short_side_px: int) -> tuple[np.ndarray, int]:
             rgb = _decode_jpeg(path, header.size, reduction)
     down, across = TURNS[orientation]
     turned = rgb[::down, ::across]
-    return np.ascontiguousarray(turned if orientation < SIDEWAYS else turned.transpose(1, 0, 2)), reduction
+    if orientation >= SIDEWAYS:
+        turned = turned.transpose(1, 0, 2)
+    return np.ascontiguousarray(turned), reduction
 
 
 def choose_reduction(size: tuple[int, int], short_side_px: int) -> int:
     """Return the coarsest of REDUCTIONS that leaves the shorter side of a JPEG of `size` at least `short_side_px`."""
-    return next(k for k in REDUCTIONS if k == 1 or -(-min(size) // k) >= short_side_px)
+    for reduction in REDUCTIONS:
+        if _reduce(min(size), reduction) >= short_side_px:
+            return reduction
+    return 1
+
+
+def _reduce(side: int, reduction: int) -> int:
+    """Return how many pixels a side has at 1/reduction: a last, smaller one counts."""
+    return -(-side // reduction)
 
 
 def _open(path: Path) -> Image.Image:
@@ -94,25 +112,33 @@ def _open(path: Path) -> Image.Image:
     start = _read_start(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow's own, laxer size limit; ours comes just below
+            warnings.simplefilter("ignore")  # Pillow's own, laxer size limit; ours is checked below
             header = Image.open(path, formats=("JPEG", "PNG"))
     except Image.DecompressionBombError as error:
         raise Unusable(f"absurdly large: more than {MAX_PIXELS // 10**6} megapixels") from error
     except BROKEN as error:
-        kinds = [kind for signature, kind in SIGNATURES.items() if start.startswith(signature)]
-        reason = f"{kinds[0]} with a truncated or corrupt header" if kinds else "neither a JPEG nor a PNG image"
-        raise Unusable(reason) from error
+        for signature, kind in SIGNATURES.items():
+            if start.startswith(signature):
+                raise Unusable(f"{kind} with a truncated or corrupt header") from error
+        raise Unusable("neither a JPEG nor a PNG image") from error
     n_pixels = header.width * header.height
-    is_whole = header.format == "PNG" or header.mode == "CMYK"  # decoded by Pillow, as libjpeg has no RGB for CMYK
-    if n_pixels > MAX_PIXELS or (n_pixels > MAX_WHOLE_PIXELS and is_whole):
+    size = f"{header.width} x {header.height} pixels"
+    if n_pixels > MAX_PIXELS:
         header.close()
-        hint = "" if n_pixels > MAX_PIXELS else "; as a JPEG in RGB it could be read"
-        raise Unusable(f"absurdly large: {header.width} x {header.height} pixels{hint}")
+        raise Unusable(f"absurdly large: {size}")
+    is_whole = header.format == "PNG" or header.mode == "CMYK"  # decoded by Pillow, as libjpeg has no RGB for CMYK
+    if is_whole and n_pixels > MAX_WHOLE_PIXELS:
+        header.close()
+        raise Unusable(f"absurdly large: {size}; as a JPEG in RGB it could be read")
     return header
 
 
 def _read_start(path: Path) -> bytes:
-    """Return a file's first bytes; refuse, before opening, what has none or would block: a FIFO, a device, a folder."""
+    """Return a file's first bytes.
+
+    Raises Unusable if it is missing, empty or too large, or no regular file: a FIFO, whose opening would block, a
+    device, a folder.
+    """
     start = b""
     try:
         status = path.stat()
@@ -122,7 +148,8 @@ def _read_start(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise Unusable(MISSING) from error
     except (OSError, ValueError) as error:
-        raise Unusable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise Unusable(f"cannot be opened: {reason}") from error
     if stat.S_ISDIR(status.st_mode):
         raise Unusable("a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
@@ -134,8 +161,8 @@ def _read_start(path: Path) -> bytes:
     return start
 
 
-def _orientation(header: Image.Image) -> int:
-    """Return EXIF's orientation 1 to 8; 1, as viewers do, where it is missing or makes no sense."""
+def _read_orientation(header: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8; 1, as viewers do, if it is missing or makes no sense."""
     try:
         orientation = header.getexif().get(ORIENTATION_TAG, 1)
     except (SyntaxError, struct.error, ValueError, KeyError, OSError):
@@ -144,62 +171,83 @@ def _orientation(header: Image.Image) -> int:
 
 
 def _decode_jpeg(path: Path, size: tuple[int, int], reduction: int, colors: str = "RGB") -> np.ndarray:
-    """Decode a JPEG of `size` (width, height) at 1/reduction, (h, w, c) uint8, or say what is wrong with it."""
-    width, height = (-(-side // reduction) for side in size)
-    read = functools.partial(simplejpeg.decode_jpeg, path.read_bytes(), colors, min_width=width, min_height=height)
+    """Decode a JPEG of `size` (width, height) at 1/reduction, (h, w, c) uint8. Raises Unusable if it is damaged."""
+    width, height = size
+    content = path.read_bytes()
+    options = {
+        "min_width": _reduce(width, reduction),
+        "min_height": _reduce(height, reduction),
+        "min_factor": 1,
+    }
     try:
-        return read(min_factor=1)
+        return simplejpeg.decode_jpeg(content, colors, **options)
     except ValueError as error:
         message = str(error)
         if HARMLESS_WARNING not in message:
-            is_truncated = "remature end of JPEG file" in message
-            raise Unusable("truncated JPEG" if is_truncated else f"corrupt JPEG ({message})") from error
-    return read(min_factor=1, strict=False)
+            if "remature end of JPEG file" in message:
+                raise Unusable("truncated JPEG") from error
+            raise Unusable(f"corrupt JPEG ({message})") from error
+    return simplejpeg.decode_jpeg(content, colors, strict=False, **options)
 
 
 def _check_png(path: Path) -> None:
-    """Compare the checksums of a PNG file and count its pixels, which Pillow does not when it loads them."""
+    """Compare the checksums of a PNG file and count its pixels, which Pillow does not do when it loads them."""
     with _open(path) as header, _naming_damage("PNG"):
         header.verify()
     content = path.read_bytes()
     if content[12:16] != b"IHDR":  # Pillow takes chunks in any order
         raise Unusable("PNG with a corrupt header")
-    width, height, bits, color, _, _, is_interlaced = struct.unpack(">IIBBBBB", content[16:29])
-    wanted = 0  # bytes of the pixels before compression: in each row a filter byte and the pixels
-    for left, top, step_x, step_y in ADAM7 if is_interlaced else [(0, 0, 1, 1)]:
-        columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
-        if columns > 0 and rows > 0:
-            wanted += rows * (1 + -(-columns * bits * PNG_CHANNELS[color] // 8))
-    unpacker, found, start = zlib.decompressobj(), 0, 8
-    while start + 12 <= len(content) and found < wanted:
+    n_expected = _count_png_bytes(content)
+    n_decompressed = 0
+    unpacker = zlib.decompressobj()
+    start = 8  # of a chunk: its length, its kind, its content, a checksum
+    while start + 12 <= len(content) and n_decompressed < n_expected:
         length, kind = struct.unpack(">I4s", content[start : start + 8])
         if kind == b"IDAT":
+            chunk = content[start + 8 : start + 8 + length]
             try:
-                found += len(unpacker.decompress(content[start + 8 : start + 8 + length], wanted))  # at most: no bomb
+                n_decompressed += len(unpacker.decompress(chunk, n_expected))  # at most: the file may be a bomb
             except zlib.error as error:
                 raise Unusable(f"corrupt PNG ({error})") from error
         start += 12 + length
-    if found < wanted:
-        raise Unusable(f"truncated PNG ({100 * found // wanted} % of the pixels are there)")
+    if n_decompressed < n_expected:
+        percentage = 100 * n_decompressed // n_expected
+        raise Unusable(f"truncated PNG ({percentage} % of the pixels are there)")
+
+
+def _count_png_bytes(content: bytes) -> int:
+    """Return how many bytes the pixels of a PNG file have before compression: a filter byte in each row, the pixels."""
+    width, height, bits, color, _, _, is_interlaced = struct.unpack(">IIBBBBB", content[16:29])
+    passes = ADAM7 if is_interlaced else [(0, 0, 1, 1)]
+    n_bytes = 0
+    for left, top, step_x, step_y in passes:
+        n_columns = -(-(width - left) // step_x)
+        n_rows = -(-(height - top) // step_y)
+        if n_columns > 0 and n_rows > 0:
+            row_bits = n_columns * bits * PNG_CHANNELS[color]
+            n_bytes += n_rows * (1 + -(-row_bits // 8))
+    return n_bytes
 
 
 @contextlib.contextmanager
 def _naming_damage(kind: str) -> Iterator[None]:
-    """Have what Pillow raises for a damaged file of a kind be Unusable."""
+    """Turn errors that Pillow raises for a damaged file of a kind into Unusable."""
     try:
         yield
     except BROKEN as error:
-        raise Unusable(f"{'truncated' if 'runcated' in str(error) else 'corrupt'} {kind} ({error})") from error
+        damage = "truncated" if "runcated" in str(error) else "corrupt"
+        raise Unusable(f"{damage} {kind} ({error})") from error
 
 
 def _load_pixels(header: Image.Image) -> np.ndarray:
-    """Load with Pillow what simplejpeg does not: PNG of any kind, and CMYK JPEG; transparency lies on black."""
+    """Load with Pillow what simplejpeg does not: PNG of any kind, and CMYK JPEG; transparent pixels lie on black."""
     with _naming_damage(str(header.format)):
         header.load()
     if header.mode.startswith("I"):  # 16-bit grey
         grey = (np.asarray(header).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if header.has_transparency_data:
-        shown = header.convert("RGBA")
-        header = Image.alpha_composite(Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
+        transparent = header.convert("RGBA")
+        black = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
+        header = Image.alpha_composite(black, transparent)
     return np.asarray(header.convert("RGB"))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from preprocess.cache import manifest
@@ -20,32 +19,51 @@ from preprocess.command import cli, parallel, process, recipe
 from preprocess.dataset import findings, listing
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
+from preprocess.picture.encode import encode_image
 
+# A function that draws a picture, given its plan, the seed and the width in pixels; it returns the pixels, grey or BGR,
+# OpenCV's options to store them, and the row of truth.
 Draw = Callable[[Any, int, int | None], tuple[np.ndarray, Sequence[int], Row]]
 
-OWN_FOLDER = "synthetic"  # in the data folder: which pictures were drawn here
+OWN_FOLDER = "synthetic"  # in the data folder: the journals of the pictures drawn here
 FOLDERS = ("train", "test", "images")  # of pictures
 TABLES = (
-    *("trainLabels.csv", "testLabels.csv", "sampleSubmission.csv", "discs.csv", "lesions.csv"),
-    *(*findings.TABLES, *findings.LISTS.values()),
+    "trainLabels.csv",
+    "testLabels.csv",
+    "sampleSubmission.csv",
+    "discs.csv",
+    "lesions.csv",
+    *findings.TABLES,
+    *findings.LISTS.values(),
 )
 
 
 def check_parameters(data: Path, parameters: Mapping[str, Any]) -> None:
-    """Raise InputError if a folder was drawn with other parameters; what older code drew with these is drawn again."""
+    """Raise InputError if a folder was drawn with other parameters.
+
+    Pictures that other code drew with the same parameters are no fault: they are drawn again.
+    """
     for path in sorted((data / OWN_FOLDER).glob("*.jsonl")):
-        found = {name: value for name, value in Journal(path.parent, path.stem, {}).found.items() if name in parameters}
-        if change := manifest.describe_change(found, {name: parameters[name] for name in found}):
+        header = Journal(path.parent, path.stem, {}).found
+        drawn_with = {name: header[name] for name in header if name in parameters}
+        change = manifest.describe_change(drawn_with, {name: parameters[name] for name in drawn_with})
+        if change:
             raise InputError(f"{data}: drawn with other parameters: {change}; give another --data, or remove it")
 
 
 def check_foreign(data: Path, planned: Iterable[Path]) -> None:
-    """Raise InputError if a folder holds what was not drawn here, rather than overwrite it or mix with it."""
-    is_own = (data / OWN_FOLDER).is_dir()
-    foreign = [] if is_own else [data / name for name in (*TABLES, "val", "images") if (data / name).exists()]
-    there = [path for name in FOLDERS for path in sorted((data / name).rglob("*"))]
-    own = set(planned) if is_own else set()
-    foreign += [path for path in there if listing.is_photograph(path.name) and path not in own]
+    """Raise InputError if a folder holds files that were not drawn here: they are neither overwritten nor mixed in."""
+    is_drawn_here = (data / OWN_FOLDER).is_dir()
+    allowed = set(planned) if is_drawn_here else set()
+    foreign = []
+    if not is_drawn_here:
+        for name in (*TABLES, "val", "images"):
+            if (data / name).exists():
+                foreign.append(data / name)
+    for name in FOLDERS:
+        for path in sorted((data / name).rglob("*")):
+            if listing.is_photograph(path.name) and path not in allowed:
+                foreign.append(path)
     if foreign:
         raise InputError(
             f"{data}: holds {foreign[0].relative_to(data)} and {len(foreign) - 1} more files that this command would "
@@ -54,54 +72,74 @@ def check_foreign(data: Path, planned: Iterable[Path]) -> None:
 
 
 def write_picture(draw: Draw, path: Path, picture: Any, seed: int, width_px: int | None) -> Row:
-    """Draw one picture into a file; return what the tables tell of it."""
-    pixels, storing, row = draw(picture, seed, width_px)
-    files.write_bytes(path, cv2.imencode(path.suffix, pixels, storing)[1].tobytes())
+    """Draw one picture into a file; return its row of truth."""
+    pixels, options, row = draw(picture, seed, width_px)
+    files.write_bytes(path, encode_image(pixels, path.suffix, options))
     return row
 
 
 def draw_split(
     folder: Path, journal: Journal, draw: Draw, planned: Mapping[Path, Sequence], jobs: int
 ) -> dict[str, Row]:
-    """Draw the pictures of one split that are not there yet; return image -> row."""
+    """Draw the pictures of one split, given as path -> plan, that are not there yet; return image -> row."""
     for parent in {path.parent for path in planned} or {folder}:
         parent.mkdir(exist_ok=True, parents=True)
         files.remove_partials(parent)
-    path_of = {path.stem: path for path in planned}
+    paths = {path.stem: path for path in planned}
 
-    def describe(image: str) -> list:
-        return [*planned[path_of[image]], *files.describe_source(path_of[image])]
+    def make_key(image: str) -> list:
+        path = paths[image]
+        return [*planned[path], *files.describe_source(path)]
 
-    made = journal.find_made({image: describe(image) for image in path_of})
-    how = journal.parameters["seed"], journal.parameters["width_px"]
-    due = {image: (draw, path, planned[path], *how) for image, path in path_of.items() if image not in made}
+    finished = journal.find_made({image: make_key(image) for image in paths})
+    seed = journal.parameters["seed"]
+    width_px = journal.parameters["width_px"]
+    due = {}
+    for image, path in paths.items():
+        if image not in finished:
+            due[image] = (draw, path, planned[path], seed, width_px)
     for image, row in parallel.map_parallel(write_picture, due, jobs, f"draw {folder.name}"):
-        journal.append(image, describe(image), row)
-    journal.finish(list(path_of))
+        journal.append(image, make_key(image), row)
+    journal.finish(list(paths))
     return journal.rows
 
 
 def draw_folder(data: Path, n_patients: Mapping[str, int], parameters: dict[str, Any], jobs: int) -> None:
-    """Draw a whole data folder; what is there already, drawn with the same parameters, stays."""
+    """Draw a whole data folder; pictures that are there already, drawn with the same parameters, stay."""
     from preprocess.synthetic import eyes, scans, xrays
 
-    kind, seed, levels = (parameters[name] for name in ("kind", "seed", "levels"))
-    drawer: Any = {"retina": eyes, "oct": scans, "chest": xrays}[kind]
-    patients = iter(drawer.plan(sum(n_patients.values()), seed, *[levels] * (kind == "retina")))
-    planned = {}
+    kind = parameters["kind"]
+    n_in_all = sum(n_patients.values())
+    module: Any
+    patients: list[Any]
+    if kind == "retina":
+        module = eyes
+        patients = eyes.plan(n_in_all, parameters["seed"], parameters["levels"])
+    elif kind == "oct":
+        module = scans
+        patients = scans.plan(n_in_all, parameters["seed"])
+    else:
+        module = xrays
+        patients = xrays.plan(n_in_all, parameters["seed"])
+    planned: dict[str, dict[Path, Any]] = {}
+    first = 0  # patient of the split
     for split, n in n_patients.items():
-        pictures = itertools.chain.from_iterable(itertools.islice(patients, n))
-        planned[split] = {data / drawer.FILE.format(split=split, **of._asdict()): of for of in pictures}
+        planned[split] = {}
+        pictures: list[Any] = list(itertools.chain.from_iterable(patients[first : first + n]))
+        for picture in pictures:
+            file = module.FILE.format(split=split, **picture._asdict())
+            planned[split][data / file] = picture
+        first += n
     check_parameters(data, parameters)
-    check_foreign(data, itertools.chain(*planned.values()))
+    check_foreign(data, itertools.chain.from_iterable(planned.values()))
     code = {path.name: files.hash_file(path) for path in sorted(Path(eyes.__file__).parent.glob("*.py"))}
     rows: dict[str, Row] = {}
     with files.locked(data / OWN_FOLDER):
-        for split, paths in planned.items():
+        for split, plans in planned.items():
             journal = Journal(data / OWN_FOLDER, split, parameters | code)
-            rows |= draw_split(data / split, journal, drawer.draw, paths, jobs)
-        if kind != "oct":  # whose folders tell the classes
-            drawer.write_tables(data, {split: list(paths.values()) for split, paths in planned.items()}, rows)
+            rows |= draw_split(data / split, journal, module.draw, plans, jobs=jobs)
+        if kind != "oct":  # the folders of scans are named by their classes
+            module.write_tables(data, {split: list(plans.values()) for split, plans in planned.items()}, rows)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,8 +13,10 @@ from preprocess.synthetic import camera, retina
 
 SIDES = ("left", "right")
 FILE = "{split}/{image}.jpeg"  # where a photograph lies in its folder
-FIRST_PATIENT, PATIENT_GAP = 10, 3  # patient numbers rise by 1 to 3, as Kaggle's have gaps
-TRAITS_STREAM, LEVELS_STREAM = 2, 3  # every patient has four generators, (seed, patient, 0 left | 1 right | 2 | 3)
+FIRST_PATIENT = 10
+PATIENT_GAP = 3  # patient numbers rise by 1 to 3, as Kaggle's have gaps
+TRAITS_STREAM = 2  # every patient has four generators, (seed, patient, stream): 0 left, 1 right, 2 and 3
+LEVELS_STREAM = 3
 DRAWN_WIDTH_PX = 1500  # a wider photograph is drawn at a half or a third and enlarged: focus was no better than that
 PUBLIC_SHARE = 0.2  # of the test set was scored on the public leaderboard
 
@@ -31,7 +33,7 @@ LEVEL_PAIRS = np.array(
 
 
 class Eye(NamedTuple):
-    """A photograph that is to be drawn."""
+    """A photograph to draw."""
 
     image: str
     patient: int
@@ -41,25 +43,31 @@ class Eye(NamedTuple):
 
 
 class DrawnEye(NamedTuple):
-    """A photograph (h, w, 3) uint8 RGB; its disc (center_x, center_y, radius) and lesions (kind, x, y, radius), px."""
+    """A drawn photograph and the truth about it, in its pixels."""
 
-    photograph: np.ndarray
-    disc: tuple
-    lesions: pd.DataFrame
+    photograph: np.ndarray  # (h, w, 3) uint8 RGB
+    disc: tuple[float, float, float]  # center_x, center_y, radius
+    lesions: pd.DataFrame  # kind, x, y, radius
     jpeg_quality: int
 
 
 def plan(n_patients: int, seed: int, levels: str) -> list[list[Eye]]:
     """Return both eyes of each patient; `levels` is "real" or "balanced"."""
-    pairs = balance_pairs(LEVEL_PAIRS) if levels == "balanced" else LEVEL_PAIRS / LEVEL_PAIRS.sum()
+    pairs = LEVEL_PAIRS / LEVEL_PAIRS.sum()
+    if levels == "balanced":
+        pairs = balance_pairs(LEVEL_PAIRS)
     gaps = np.random.default_rng(seed).integers(1, PATIENT_GAP + 1, n_patients)
+    numbers = np.cumsum(np.r_[FIRST_PATIENT, gaps])[:n_patients].tolist()
     patients = []
-    for patient in np.cumsum(np.r_[FIRST_PATIENT, gaps])[:n_patients].tolist():
+    for patient in numbers:
         rng = np.random.default_rng([seed, patient, LEVELS_STREAM])
-        pair = divmod(int(rng.choice(pairs.size, p=pairs.ravel())), len(pairs))
+        chosen = int(rng.choice(pairs.size, p=pairs.ravel()))
+        pair = divmod(chosen, len(pairs))  # levels of left and right eye
         usage = "Public" if rng.random() < PUBLIC_SHARE else "Private"
-        eyes = zip(SIDES, pair, strict=True)
-        patients.append([Eye(f"{patient}_{side}", patient, side, level, usage) for side, level in eyes])
+        eyes = []
+        for side, level in zip(SIDES, pair, strict=True):
+            eyes.append(Eye(image=f"{patient}_{side}", patient=patient, side=side, level=level, usage=usage))
+        patients.append(eyes)
     return patients
 
 
@@ -68,30 +76,38 @@ def balance_pairs(pairs: np.ndarray) -> np.ndarray:
 
     Iterative proportional fitting of three margins: left level, right level, and how far the two are apart.
     """
-    apart = np.abs(np.subtract.outer(np.arange(len(pairs)), np.arange(len(pairs))))
+    levels = np.arange(len(pairs))
+    apart = np.abs(np.subtract.outer(levels, levels))
     shares = np.bincount(apart.ravel(), pairs.ravel()) / pairs.sum()
     fitted = pairs / pairs.sum()
     for _ in range(500):
-        fitted = fitted * (shares / np.bincount(apart.ravel(), fitted.ravel()))[apart]
+        fitted_shares = np.bincount(apart.ravel(), fitted.ravel())
+        fitted = fitted * (shares / fitted_shares)[apart]
         fitted = fitted / fitted.sum(axis=0) / len(pairs)
         fitted = fitted / fitted.sum(axis=1, keepdims=True) / len(pairs)
     return fitted
 
 
 def draw(eye: Eye, seed: int, width_px: int | None) -> tuple[np.ndarray, Sequence[int], dict]:
-    """Return a photograph (h, w, 3) uint8 BGR, how cv2 stores it, and size, disc and lesions in its pixels."""
-    rgb, disc, lesions, quality = draw_eye(seed, eye.patient, eye.side, eye.level, width_px)
-    row = {"size": rgb.shape[1::-1], "disc": [round(value, 2) for value in disc]}
-    return rgb[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality), row | {"lesions": lesions.round(2).to_numpy().tolist()}
+    """Return a photograph (h, w, 3) uint8 BGR, OpenCV's options to store it, and its size, disc and lesions, px."""
+    drawn = draw_eye(seed, eye.patient, eye.side, eye.level, width_px)
+    row = {
+        "size": drawn.photograph.shape[1::-1],
+        "disc": [round(value, 2) for value in drawn.disc],
+        "lesions": drawn.lesions.round(2).to_numpy().tolist(),
+    }
+    return drawn.photograph[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, drawn.jpeg_quality), row
 
 
 def draw_eye(seed: int, patient: int, side: str, level: int, width_px: int | None = None) -> DrawnEye:
-    """Draw one photograph, a function of its arguments alone; its width is by default the patient's camera's own."""
+    """Draw one photograph, a function of its arguments alone; its width is by default that of the patient's camera."""
     shared = np.random.default_rng([seed, patient, TRAITS_STREAM])
     traits = retina.sample_retina(shared)
     model = camera.CAMERAS[shared.integers(len(camera.CAMERAS))]
-    model = camera.scale_camera(model, width_px or model.width)
-    shrunk = camera.scale_camera(model, model.width // -(-model.width // DRAWN_WIDTH_PX))
+    if width_px is not None:
+        model = camera.scale_camera(model, width_px)
+    reduction = -(-model.width // DRAWN_WIDTH_PX)
+    shrunk = camera.scale_camera(model, model.width // reduction)
 
     rng = np.random.default_rng([seed, patient, SIDES.index(side)])
     frame = camera.frame_photograph(rng, shrunk, mirrored=side == "right")
@@ -99,17 +115,29 @@ def draw_eye(seed: int, patient: int, side: str, level: int, width_px: int | Non
     image = camera.expose(rng, reflectance, shrunk, frame)
     photograph = camera.develop(rng, image, model.width, model.height)
     scale = model.width / shrunk.width
-    center = [(value + 0.5) * scale - 0.5 for value in (frame.center_x, frame.center_y)]  # pixels' centres are whole
+    # Pixels' centres have whole coordinates, but the pictures' edges are what coincides.
+    center_x = (frame.center_x + 0.5) * scale - 0.5
+    center_y = (frame.center_y + 0.5) * scale - 0.5
     lesions[["x", "y"]] = (lesions[["x", "y"]] + 0.5) * scale - 0.5
     lesions["radius"] *= scale
-    return DrawnEye(photograph, (*center, frame.radius * scale), lesions, model.jpeg_quality)
+    return DrawnEye(
+        photograph=photograph,
+        disc=(center_x, center_y, frame.radius * scale),
+        lesions=lesions,
+        jpeg_quality=model.jpeg_quality,
+    )
 
 
 def write_tables(data: Path, planned: Mapping[str, Sequence[Eye]], rows: Mapping[str, dict]) -> None:
     """Write labels, the sample submission and the truth: discs and lesions."""
-    train, test = (pd.DataFrame(planned[split], columns=Eye._fields) for split in ("train", "test"))
-    discs = [(image, *row["size"], *row["disc"]) for image, row in rows.items()]
-    lesions = [(image, *lesion) for image, row in rows.items() for lesion in row["lesions"]]
+    train = pd.DataFrame(planned["train"], columns=Eye._fields)
+    test = pd.DataFrame(planned["test"], columns=Eye._fields)
+    discs = []
+    lesions = []
+    for image, row in rows.items():
+        discs.append((image, *row["size"], *row["disc"]))
+        for lesion in row["lesions"]:
+            lesions.append((image, *lesion))
     tables = {
         "trainLabels.csv": train[["image", "level"]],
         "testLabels.csv": test[["image", "level", "usage"]].rename(columns={"usage": "Usage"}),
@@ -118,4 +146,5 @@ def write_tables(data: Path, planned: Mapping[str, Sequence[Eye]], rows: Mapping
         "lesions.csv": pd.DataFrame(lesions, columns=["image", "kind", "x", "y", "radius"]),
     }
     for name, table in tables.items():
-        files.write_bytes(data / name, table.to_csv(index=False, lineterminator="\n").encode())
+        text = table.to_csv(index=False, lineterminator="\n")
+        files.write_bytes(data / name, text.encode())

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from preprocess.picture.encode import encode_image
+
 JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 75, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
 
 
@@ -19,7 +21,5 @@ def encode_picture(rgb: np.ndarray, side_px: int) -> str:
 
 def encode(bgr: np.ndarray, kind: str, options: Sequence[int]) -> str:
     """Return a picture, (h, w, 3 or 4) uint8 BGR or BGRA, as a data URI."""
-    done, content = cv2.imencode(f".{kind}", bgr, options)
-    if not done:
-        raise RuntimeError("OpenCV cannot encode a picture")
-    return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
+    content = encode_image(bgr, f".{kind}", options)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
