@@ -16,7 +16,7 @@ from dr.nets.net import Net
 from dr.squares import store
 from dr.tasks.task import decide_alone
 from dr.training import distribution, views
-from dr.training.runs import Voter
+from dr.training.runs import Member
 from preprocess.command import progress
 from preprocess.command.progress import Bar
 from preprocess.dataset.dataset import Owner, Task
@@ -53,7 +53,7 @@ class Grade(NamedTuple):
 class Panel(NamedTuple):
     """Those who grade."""
 
-    voters: Sequence[Voter]
+    members: Sequence[Member]
     nets: Sequence[Net]  # theirs, on a device
     blend: Blend | None
     thresholds: np.ndarray | None  # (k,), from which score on a finding is believed
@@ -61,15 +61,15 @@ class Panel(NamedTuple):
     @property
     def task(self) -> Task:
         """What they are asked, all the same."""
-        return self.voters[0].checkpoint.task
+        return self.members[0].checkpoint.task
 
 
-def seat(voters: Sequence[Voter], blend_from: Path | None, thresholds: np.ndarray | None, device_name: str) -> Panel:
+def seat(members: Sequence[Member], blend_from: Path | None, thresholds: np.ndarray | None, device_name: str) -> Panel:
     """Put the nets on a device, and read the blend from its file, if there is one."""
     on = device.choose_device(device_name)
     device.prepare(on)
-    nets = [views.put_net(voter.checkpoint, on) for voter in voters]
-    return Panel(voters, nets, load_blend(blend_from) if blend_from else None, thresholds)
+    nets = [views.put_net(member.checkpoint, on) for member in members]
+    return Panel(members, nets, load_blend(blend_from) if blend_from else None, thresholds)
 
 
 def grade_eyes(panel: Panel, owners: Mapping[Path, Owner], is_strict: bool) -> tuple[list[Grade], dict[str, str]]:
@@ -78,18 +78,18 @@ def grade_eyes(panel: Panel, owners: Mapping[Path, Owner], is_strict: bool) -> t
     All photographs of a patient come one after the other, so that each eye meets its fellow. Strictly, what is unlike
     anything the nets learned from is refused.
     """
-    makings = dict.fromkeys(voter.checkpoint.making for voter in panel.voters)
+    makings = dict.fromkeys(member.checkpoint.making for member in panel.members)
     is_found = outline.SHAPES[next(iter(makings)).crop] == "ellipse"
     grades: list[Grade] = []
     reasons: dict[str, str] = {}
-    with progress.tracking(len(owners) * sum(voter.n_views for voter in panel.voters), "grading") as bar:
+    with progress.tracking(len(owners) * sum(member.n_views for member in panel.members), "grading") as bar:
         for part in split_patients(owners):
             squares: list[dict[Making, Square]] = []
             eyes: list[Eye] = []
             for path, owner in part.items():
                 try:
                     made = {making: square.make_square(path, making) for making in makings}
-                    unlikeness = measure_unlikeness(panel.voters, made)
+                    unlikeness = measure_unlikeness(panel.members, made)
                     explain.check_like(unlikeness, is_strict)
                 except Unusable as reason:
                     reasons[explain.show(path)] = str(reason)
@@ -114,9 +114,9 @@ def split_patients(owners: Mapping[Path, Owner]) -> Iterator[dict[Path, Owner]]:
         yield part
 
 
-def measure_unlikeness(voters: Sequence[Voter], squares: Mapping[Making, Square]) -> float | None:
+def measure_unlikeness(members: Sequence[Member], squares: Mapping[Making, Square]) -> float | None:
     """Return how far a photograph's squares lie from what the nets learned from, the mean of those that know."""
-    far = [(share, distribution.measure(of, squares[of.making])) for of, share, *_ in voters]
+    far = [(share, distribution.measure(of, squares[of.making])) for of, share, *_ in members]
     known = [(share, of) for share, of in far if of is not None]
     return sum(share * of for share, of in known) / sum(share for share, _ in known) if known else None
 
@@ -124,7 +124,7 @@ def measure_unlikeness(voters: Sequence[Voter], squares: Mapping[Making, Square]
 def score_eyes(panel: Panel, eyes: Sequence[Eye], squares: Sequence[Mapping[Making, Square]], bar: Bar) -> np.ndarray:
     """Return the scores of eyes by their squares, (n, k): the nets' mean, each by its share."""
     scores = np.zeros(())
-    for net, (of, share, n_views, _) in zip(panel.nets, panel.voters, strict=True):
+    for net, (of, share, n_views, _) in zip(panel.nets, panel.members, strict=True):
         wanted = [made[of.making] for made in squares]
         gathered = store.gather([eye.owner for eye in eyes], wanted, of.mean, of.std)
         scores = scores + share * views.score_views(net, of, gathered, n_views, len(eyes), bar).mean(axis=0)

@@ -23,7 +23,7 @@ from dr.explain import check_refused, show
 from dr.machine import workers
 from dr.scores import THRESHOLDS, read_thresholds
 from dr.training import runs, settings
-from dr.training.runs import Voter
+from dr.training.runs import Member
 from preprocess.command import cli, pipeline, process
 from preprocess.dataset import kaggle, listing
 from preprocess.dataset.dataset import Owner, Task
@@ -204,8 +204,8 @@ def grade(options: argparse.Namespace, folder: Path) -> None:
     paths, addresses, gone = fetch(options.photographs, folder)
     if not (paths or options.left or options.right):
         raise InputError("no photographs: give some, all of them before --checkpoint")
-    voters, blend, thresholds = read_voices(options)
-    task, misnamed = voters[0].checkpoint.task, dict[str, str]()
+    members, blend, thresholds = read_voices(options)
+    task, misnamed = members[0].checkpoint.task, dict[str, str]()
     if task.kind == "levels":
         owners, misnamed = list_photographs(paths, options.left, options.right, options.patient)
     elif options.left or options.right or options.patient or options.blend:
@@ -217,7 +217,7 @@ def grade(options: argparse.Namespace, folder: Path) -> None:
     from submissions import ensemble
 
     grades, unusable = ensemble.grade_eyes(
-        ensemble.seat(voters, blend, thresholds, options.device), owners, options.strict
+        ensemble.seat(members, blend, thresholds, options.device), owners, options.strict
     )
     refused = misnamed | {addresses.get(name, name): reason for name, reason in unusable.items()} | gone
     if options.json:
@@ -225,7 +225,7 @@ def grade(options: argparse.Namespace, folder: Path) -> None:
         content = {
             "notice": pipeline.NOTICE,
             "version": pipeline.VERSION,
-            "nets": [runs.describe_voter(voter) for voter in voters],
+            "nets": [runs.describe_member(member) for member in members],
             "blend": files.hash_file(blend) if blend else None,
             "eyes" if task.kind == "levels" else "images": [
                 entry | {"photograph": addresses.get(entry["photograph"], entry["photograph"])} for entry in told
@@ -257,22 +257,22 @@ def add_voice_options(parser: argparse.ArgumentParser) -> None:
     settings.add_device_option(parser)
 
 
-def read_voices(options: argparse.Namespace) -> tuple[list[Voter], Path | None, np.ndarray | None]:
+def read_voices(options: argparse.Namespace) -> tuple[list[Member], Path | None, np.ndarray | None]:
     """Return the nets that the options name, the file of the blend, and the thresholds of findings, as far as known,
     for `ensemble.seat`.
 
     Raises InputError if they are not there, or do not know what is to be refused.
     """
-    voters = runs.read_voters(options.cache, None, options.checkpoint, options.views)
-    if options.strict and not any(voter.checkpoint.likeness for voter in voters):
+    members = runs.read_members(options.cache, None, options.checkpoint, options.views)
+    if options.strict and not any(member.checkpoint.likeness for member in members):
         raise InputError(f"--strict: {explain.UNKNOWN}")
-    task, blend, thresholds = voters[0].checkpoint.task, options.blend, None
+    task, blend, thresholds = members[0].checkpoint.task, options.blend, None
     if not options.checkpoint:
         if task.kind == "levels":
             blend = blend or options.cache / "blend" / "train" / "model.pt"
         elif task.kind == "findings":
             thresholds = read_thresholds(options.cache / "dr" / THRESHOLDS, task)
-    return voters, blend, thresholds
+    return members, blend, thresholds
 
 
 def main(argv: Sequence[str] | None = None) -> None:

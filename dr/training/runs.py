@@ -43,7 +43,7 @@ class Start(NamedTuple):
     history: list[dict[str, Any]]
 
 
-class Voter(NamedTuple):
+class Member(NamedTuple):
     """One of several nets whose scores are averaged: its part of the mean, the views of it, its file's digest."""
 
     checkpoint: Checkpoint
@@ -92,7 +92,7 @@ def read_checkpoint(trained: Trained, epoch: int) -> Checkpoint:
     return checkpoint.read(path)
 
 
-def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Voter]:
+def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Member]:
     """Return the nets whose scores `dr.predict` averaged last for a run; their shares sum to `share`."""
     folder = folder_of(cache, run)
     if (kept := manifest.read_manifest(folder)) is None:
@@ -100,34 +100,34 @@ def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Vote
     of = kept["parameters"]
     if names := of.get("average"):
         home = find_cache(folder)
-        return [voter for name in names for voter in read_averaged(home, name, share / len(names))]
+        return [member for name in names for member in read_averaged(home, name, share / len(names))]
     trained, epochs = read_trained(cache, run), of["epochs"]
     if gone := [epoch for epoch in epochs if epoch not in trained.checkpoints]:
         raise InputError(f"{folder}: epoch {gone[0]} is gone since it was averaged; run python -m dr.predict again")
     equal = share / len(epochs), of["views"]
-    return [Voter(read_checkpoint(trained, epoch), *equal, trained.checkpoints[epoch]) for epoch in epochs]
+    return [Member(read_checkpoint(trained, epoch), *equal, trained.checkpoints[epoch]) for epoch in epochs]
 
 
-def read_voters(cache: Path, run: str | None, paths: Sequence[Path] | None, n_views: int | None) -> list[Voter]:
+def read_members(cache: Path, run: str | None, paths: Sequence[Path] | None, n_views: int | None) -> list[Member]:
     """Return the nets of the checkpoints that are named, which count alike, or those that `dr.predict` averaged last.
     Raises InputError if one is not there, or they have different tasks.
     """
     if paths:
         views = recipe.read_chain(recipe.BASE)[0].sections["dr.predict"]["views"]
-        voters = [Voter(checkpoint.read(path), 1 / len(paths), views, files.hash_file(path)) for path in paths]
+        members = [Member(checkpoint.read(path), 1 / len(paths), views, files.hash_file(path)) for path in paths]
     else:
-        voters = read_averaged(cache, run)
-    if len({voter.checkpoint.task for voter in voters}) > 1:
+        members = read_averaged(cache, run)
+    if len({member.checkpoint.task for member in members}) > 1:
         raise InputError("the nets answer different questions; their scores have no mean")
-    return [voter._replace(n_views=n_views or voter.n_views) for voter in voters]
+    return [member._replace(n_views=n_views or member.n_views) for member in members]
 
 
-def describe_voter(voter: Voter) -> dict[str, Any]:
+def describe_member(member: Member) -> dict[str, Any]:
     """Return which net counts for how much, and what it was trained on and for."""
-    of = voter.checkpoint
+    of = member.checkpoint
     return {
-        "checkpoint": voter.digest, "net": of.settings.net, "epoch": of.epoch, "share": voter.share,
-        "views": voter.n_views, "n_images": of.n_images, "task": of.task._asdict(), "making": of.making._asdict(),
+        "checkpoint": member.digest, "net": of.settings.net, "epoch": of.epoch, "share": member.share,
+        "views": member.n_views, "n_images": of.n_images, "task": of.task._asdict(), "making": of.making._asdict(),
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from dr.squares.source import CachedSquares
 from dr.squares.store import Maps, Squares
 from dr.training import learner, runs
 from dr.training.checkpoint import Checkpoint
-from dr.training.runs import Trained, Voter
+from dr.training.runs import Member, Trained
 from preprocess.command import progress
 from preprocess.command.progress import Bar
 
@@ -89,18 +89,18 @@ def score(
 class Averaged(nn.Module):
     """Squares -> the scores that `dr.predict` and `submissions.grade` give them, the mean of nets and views."""
 
-    def __init__(self, voters: Sequence[Voter]):
+    def __init__(self, members: Sequence[Member]):
         """Take the nets of the checkpoints, whose squares are of one size."""
         super().__init__()
-        nets = [learner.load_net(voter.checkpoint) for voter in voters]
+        nets = [learner.load_net(member.checkpoint) for member in members]
         self.nets = nn.ModuleList(nets)
-        self.kind = voters[0].checkpoint.task.kind
+        self.kind = members[0].checkpoint.task.kind
         self.views: list[tuple[float, int, list[tuple[int, ...]]]] = []  # share of each view, side, where they are cut
-        for number, (voter, net) in enumerate(zip(voters, nets, strict=True)):
-            of, side = voter.checkpoint, net.image_px
+        for number, (member, net) in enumerate(zip(members, nets, strict=True)):
+            of, side = member.checkpoint, net.image_px
             fixed = 1, of.making.size_px - side, of.settings.seed, of.settings.flips
-            cuts = [tuple(int(field[0]) for field in cut_view(view, *fixed)[:4]) for view in range(voter.n_views)]
-            self.views.append((voter.share / voter.n_views, side, cuts))
+            cuts = [tuple(int(field[0]) for field in cut_view(view, *fixed)[:4]) for view in range(member.n_views)]
+            self.views.append((member.share / member.n_views, side, cuts))
             self.register_buffer(f"channels_{number}", torch.tensor([of.mean, of.std]))
 
     def forward(self, squares: torch.Tensor, eyes: torch.Tensor | None = None) -> torch.Tensor:

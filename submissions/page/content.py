@@ -124,7 +124,7 @@ def look(of: Panel, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     The longer side is SHOWN_PX. What speaks for an output has heat, see `dr.nets.heat`, as `dr.explain` draws it.
     """
-    trained, net = of.voters[-1].checkpoint, of.nets[-1]
+    trained, net = of.members[-1].checkpoint, of.nets[-1]
     making, outputs = trained.making, np.arange(len(trained.task.names))
     made, (width, height) = square.make_square(path, making), Photograph(path).size
     row, scale = {"width": width, "height": height, **vars(made.disc)}, SHOWN_PX / max(width, height)
