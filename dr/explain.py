@@ -68,12 +68,12 @@ def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
     if options.checkpoint:
         of = checkpoint.read(options.checkpoint)
     else:
-        trained = runs.read_trained(options.cache, options.run)
+        trained = runs.read_trained(runs.folder_of(options.cache, options.run))
         of = runs.read_checkpoint(trained, max(trained.checkpoints))
     last = len(of.task.names) - 1
     if options.level is not None and options.level > last:
         raise InputError(f"--level {options.level}: the net's last {TARGETS[of.task.kind]} is {last}")
-    if options.strict and not of.likeness:
+    if options.strict and not of.distribution:
         raise InputError(f"--strict: {UNKNOWN}")
     return of
 
@@ -104,7 +104,7 @@ def explain(options: argparse.Namespace) -> None:
     for path, target in targets.items():
         try:
             made = square.make_square(path, of.making)
-            unlikeness = distribution.measure(of, made)
+            unlikeness = distribution.measure_distance(of, made)
             check_like(unlikeness, options.strict)
         except Unusable as error:
             reasons[show(path)] = str(error)
@@ -121,7 +121,7 @@ def explain(options: argparse.Namespace) -> None:
         write_jpeg(target, heat.blend_heat(rgb, placed))
         said = describe_thought(of.task, scores, explained, seen.any(), unlikeness)
         print(f"{show(path)}: {said} -> {show(target)}", flush=True)
-    if not of.likeness:
+    if not of.distribution:
         print(UNKNOWN)
     print(pipeline.NOTICE)
     check_refused(reasons, len(targets) - len(reasons))

@@ -116,7 +116,7 @@ def split_patients(owners: Mapping[Path, Owner]) -> Iterator[dict[Path, Owner]]:
 
 def measure_unlikeness(members: Sequence[Member], squares: Mapping[Making, Square]) -> float | None:
     """Return how far a photograph's squares lie from what the nets learned from, the mean of those that know."""
-    far = [(share, distribution.measure(of, squares[of.making])) for of, share, *_ in members]
+    far = [(share, distribution.measure_distance(of, squares[of.making])) for of, share, *_ in members]
     known = [(share, of) for share, of in far if of is not None]
     return sum(share * of for share, of in known) / sum(share for share, _ in known) if known else None
 
