@@ -40,7 +40,8 @@ N_CHECKED = 3  # squares that both are given
 
 def export(options: argparse.Namespace) -> None:
     """Write the file that is asked for, what tells how its squares are made, and the card."""
-    members = runs.read_members(options.cache, options.run, options.checkpoint, options.views)
+    run = runs.folder_of(options.cache, options.run)
+    members = runs.read_members(run, options.checkpoint, options.views)
     of = members[0].checkpoint
     if any((member.checkpoint.task, member.checkpoint.making) != (of.task, of.making) for member in members):
         raise InputError("the nets want different squares, or answer different questions; name one by --run")

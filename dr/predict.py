@@ -48,7 +48,7 @@ class Split(NamedTuple):
 def predict(options: argparse.Namespace) -> None:
     """Bring the score tables of a run up to date."""
     folder, layout = runs.folder_of(options.cache, options.run), find.find_layout(options.data)
-    trained = runs.read_trained(options.cache, options.run)
+    trained = runs.read_trained(folder)
     epochs = choose_epochs(options.epochs_averaged, trained, layout.task)
     splits = [split for split in (find_valid(options, layout, trained), find_test(options, layout)) if split]
     if not splits:

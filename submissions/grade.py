@@ -263,8 +263,8 @@ def read_voices(options: argparse.Namespace) -> tuple[list[Member], Path | None,
 
     Raises InputError if they are not there, or do not know what is to be refused.
     """
-    members = runs.read_members(options.cache, None, options.checkpoint, options.views)
-    if options.strict and not any(member.checkpoint.likeness for member in members):
+    members = runs.read_members(options.cache / "dr", options.checkpoint, options.views)
+    if options.strict and not any(member.checkpoint.distribution for member in members):
         raise InputError(f"--strict: {explain.UNKNOWN}")
     task, blend, thresholds = members[0].checkpoint.task, options.blend, None
     if not options.checkpoint:

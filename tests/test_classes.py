@@ -106,7 +106,7 @@ def test_one_image_is_named_with_all_probabilities(run, drawn_scans, tmp_path, c
     assert image["class"] in capsys.readouterr().out
     explain.main([str(scan), f"--cache={run[1]}", f"--out={tmp_path}", "--device=cpu"])
     assert f"{scan}: {image['class']} (" in capsys.readouterr().out
-    nets = seat(read_members(run[1], None, None, None), None, None, "cpu")
+    nets = seat(read_members(run[1] / "dr", None, None), None, None, "cpu")
     told = content.answer(nets, False, {"images": [(scan.name, io.BytesIO(scan.read_bytes()))]})
     ((card,), (row,)) = told["cards"], told["rows"]
     assert card["verdict"] == row["class"] == image["class"] and len(card["heats"]) == len(NAMES)

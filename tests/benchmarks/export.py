@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--views", type=cli.whole(1), default=1)
     parser.add_argument("--batch-size", type=cli.whole(1), default=16)
     options = parser.parse_args()
-    members = runs.read_members(options.cache, None, None, options.views)
+    members = runs.read_members(options.cache / "dr", None, options.views)
     mean, side = Averaged(members).eval().to(memory_format=torch.channels_last), members[0].checkpoint.making.size_px
     squares = np.random.default_rng(0).integers(0, 256, (N_SCORED, side, side, 3), dtype=np.uint8)
 
