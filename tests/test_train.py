@@ -118,7 +118,7 @@ def test_inputs_are_as_asked(run, epochs):
 
 
 def test_in_frozen_epochs_only_the_head_learns(run, epochs):
-    """The body of a net in training goes, too; its BatchNorm keeps its statistics, though their update follows training."""
+    """So does the body of a net in training; its BatchNorm keeps its statistics, though an update follows training."""
     run("--epochs", 2, "--freeze-epochs", 1, "--rotation-deg", 10)
     first, second = (checkpoint.read(epochs / f"000{epoch}.pt") for epoch in (1, 2))
     start = learner.make_learner(first.settings, TASK, np.arange(5), CPU).net.state_dict()
@@ -299,7 +299,7 @@ def test_two_processes_train_the_same_net_as_one(run, places, cache):
 
     The gradients agree to 1e-14 in float64. In float32 large steps let rounding grow: ReLUs flip.
     """
-    options = "--epochs 2 --learning-rate 0.001 --freeze-epochs 1 --jitter 0.1".split()  # so that BatchNorm's matter
+    options = "--epochs 2 --learning-rate 0.001 --freeze-epochs 1 --jitter 0.1".split()  # so that statistics change
     run(*options)
     (cache / "dr").rename(cache / "alone")
     launcher = "-m torch.distributed.run --standalone --nproc_per_node=2 -m dr.train".split()

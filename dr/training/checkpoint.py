@@ -66,8 +66,7 @@ def write(path: Path, checkpoint: Checkpoint) -> str:
 def read(path: Path) -> Checkpoint:
     """Return a checkpoint, see `load`. Raises InputError if it is missing, truncated, or no checkpoint of dr.train."""
     content = load(path, "dr.train")
-    names = [field.name for field in dataclasses.fields(Checkpoint)]
-    keys = {KEYS.get(name, name) for name in names}
+    keys = {KEYS.get(field.name, field.name) for field in dataclasses.fields(Checkpoint)}
     if not isinstance(content, dict) or content.keys() != keys or not isinstance(content["settings"], dict):
         raise InputError(f"{path}: not a checkpoint of this version of dr.train; train again")
     settings = content["settings"]
@@ -88,7 +87,9 @@ def read(path: Path) -> Checkpoint:
 
 def _build(content: dict[str, Any]) -> Checkpoint:
     """Return the checkpoint that a file's content describes, its values unchecked."""
-    fields = {field.name: content[KEYS.get(field.name, field.name)] for field in dataclasses.fields(Checkpoint)}
+    fields = dict(content)
+    for name, key in KEYS.items():
+        fields[name] = fields.pop(key)
     task = Task(**content["task"])
     fields["settings"] = Settings(**content["settings"])
     fields["task"] = task._replace(names=tuple(task.names))

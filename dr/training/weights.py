@@ -70,8 +70,11 @@ def read(path: Path) -> dict[str, Any]:
 def _load_own(net: Net, given: Mapping[str, torch.Tensor], title: str) -> None:
     """Load a checkpoint's weights; of its head all or nothing, the correction by the fellow eye aside."""
     head = {name: value for name, value in net.state_dict().items() if name.startswith("head.")}
-    needed = [name for name in head if not name.startswith("head.joint.")]
-    has_head = all(name in given and given[name].shape == head[name].shape for name in needed)
+    has_head = True
+    for name, value in head.items():
+        is_correction = name.startswith("head.joint.")
+        if not is_correction and (name not in given or given[name].shape != value.shape):
+            has_head = False
     if not has_head:
         print(f"dr.train: {title}: its head is another, and left out")
     loaded = dict(head)
@@ -99,11 +102,10 @@ def load(module: nn.Module, given: Mapping[str, Any], title: str) -> None:
     for name, value in given.items():
         if not isinstance(value, torch.Tensor):
             raise InputError(f"{title}: {shorten(str(name))} is no tensor, so these are not weights")
-    shared = [name for name in expected if name in given]
     lacking = [name for name in expected if name not in given and not name.endswith("num_batches_tracked")]
     faults = {
         "lacking": lacking,
-        "of another shape": [name for name in shared if given[name].shape != expected[name].shape],
+        "of another shape": [name for name in expected if name in given and given[name].shape != expected[name].shape],
         "unknown": [name for name in given if name not in expected],
     }
     for fault, names in faults.items():
