@@ -36,12 +36,12 @@ def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
     if options.checkpoint:
         checkpoint = checkpoints.read(options.checkpoint)
     else:
-        trained = runs.read_trained(options.cache, options.run)
+        trained = runs.read_trained(runs.folder_of(options.cache, options.run))
         checkpoint = runs.read_checkpoint(trained, max(trained.checkpoints))
     last = len(checkpoint.task.names) - 1
     if options.level is not None and options.level > last:
         raise InputError(f"--level {options.level}: the net's last {checkpoint.task.target} is {last}")
-    if options.strict and not checkpoint.likeness:
+    if options.strict and not checkpoint.distribution:
         raise InputError(f"--strict: {out_of_distribution.UNKNOWN}")
     return checkpoint
 
@@ -74,7 +74,7 @@ def explain(options: argparse.Namespace) -> None:
         shown = files.show_path(path)
         try:
             square = make_square(path, checkpoint.making)
-            distance = distribution.measure(checkpoint, square)
+            distance = distribution.measure_distance(checkpoint, square)
             out_of_distribution.check_inside(distance, options.strict)
         except Unusable as error:
             reasons[shown] = str(error)
@@ -91,7 +91,7 @@ def explain(options: argparse.Namespace) -> None:
         write_jpeg(target, heat.blend_heat(rgb, seen.placed[0]))
         text = describe_scores(task, scores, output, has_heat=bool(seen.maps.any()), distance=distance)
         print(f"{shown}: {text} -> {files.show_path(target)}", flush=True)
-    if not checkpoint.likeness:
+    if not checkpoint.distribution:
         print(out_of_distribution.UNKNOWN)
     print(pipeline.NOTICE)
     check_refused(reasons, len(targets) - len(reasons))

@@ -20,7 +20,7 @@ from dr.metrics.bootstrap import Estimate
 from dr.scores import match_targets, read_scores
 from dr.tasks.task import Task
 from dr.training import runs, settings
-from dr.training.runs import Voter
+from dr.training.runs import Member
 from preprocess.command import cli, pipeline, process
 from preprocess.dataset import readers
 from preprocess.disk import files
@@ -39,27 +39,28 @@ N_CHECKED = 3  # squares that both are given
 
 def export(options: argparse.Namespace) -> None:
     """Write the file that is asked for, what tells how its squares are made, and the card."""
-    voters = runs.read_voters(options.cache, options.run, options.checkpoint, options.views)
-    of = voters[0].checkpoint
-    if any((voter.checkpoint.task, voter.checkpoint.making) != (of.task, of.making) for voter in voters):
+    run = runs.folder_of(options.cache, options.run)
+    members = runs.read_members(run, options.checkpoint, options.views)
+    of = members[0].checkpoint
+    if any((member.checkpoint.task, member.checkpoint.making) != (of.task, of.making) for member in members):
         raise InputError("the nets want different squares, or answer different questions; name one by --run")
-    described, told = describe(voters), ""
+    described, told = describe(members), ""
     card = write_card(described, *measure_held_out(options, of.task))
     if options.out.suffix == ".onnx":
-        told = f", scores off by {write_onnx(voters, described, options.out, options.half):.1g} at most"
+        told = f", scores off by {write_onnx(members, described, options.out, options.half):.1g} at most"
     else:
-        write_weights(voters, described, options.out, options.half)
+        write_weights(members, described, options.out, options.half)
     files.write_json(options.out.with_suffix(".json"), described)
     files.write_bytes(options.out.with_suffix(".md"), card.encode())
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB{told}; .json and .md beside it\n{pipeline.NOTICE}")
 
 
-def describe(voters: Sequence[Voter]) -> dict[str, Any]:
+def describe(members: Sequence[Member]) -> dict[str, Any]:
     """Return what a program that feeds the net must know, as plain numbers and names."""
-    of = voters[0].checkpoint
+    of = members[0].checkpoint
     side = of.making.size_px
     eyes = {"name": "eyes", "dtype": "int64", "shape": ["n"], "holds": "2 * patient + side, 0 or 1"}
-    is_paired = any(voter.checkpoint.settings.pairs for voter in voters)
+    is_paired = any(member.checkpoint.settings.pairs for member in members)
     return ({"eyes": eyes} if is_paired else {}) | {
         "notice": pipeline.NOTICE,
         "version": pipeline.VERSION,
@@ -69,11 +70,11 @@ def describe(voters: Sequence[Voter]) -> dict[str, Any]:
                   "squares as preprocess.picture.square.make_square makes them, their lookup tables applied"},
         "output": {"name": "scores", "dtype": "float32", "shape": ["n", len(of.task.names)],
                    "columns": of.task.columns},
-        "nets": [runs.describe_voter(voter) for voter in voters],
+        "nets": [runs.describe_member(member) for member in members],
     }  # fmt: skip
 
 
-def write_onnx(voters: Sequence[Voter], described: dict[str, Any], out: Path, is_half: bool) -> float:
+def write_onnx(members: Sequence[Member], described: dict[str, Any], out: Path, is_half: bool) -> float:
     """Write the mean of the nets and views; return by how much its scores differ from theirs in float32. Raises
     InputError if that is too much.
     """
@@ -82,7 +83,7 @@ def write_onnx(voters: Sequence[Voter], described: dict[str, Any], out: Path, is
 
     from dr.training.views import Averaged
 
-    mean, side = Averaged(voters).eval(), voters[0].checkpoint.making.size_px
+    mean, side = Averaged(members).eval(), members[0].checkpoint.making.size_px
     pixels = np.random.default_rng(0).integers(0, 256, (N_CHECKED, side, side, 3), dtype=np.uint8)
     given = {"squares": torch.from_numpy(pixels)}
     if "eyes" in described:
@@ -140,14 +141,14 @@ def check_half(numbers: np.ndarray, name: str) -> np.ndarray:
     return halved
 
 
-def write_weights(voters: Sequence[Voter], described: dict[str, Any], out: Path, is_half: bool) -> None:
+def write_weights(members: Sequence[Member], described: dict[str, Any], out: Path, is_half: bool) -> None:
     """Write the weights of one net, with its `mean` and `std`, as `dr.train --weights` takes them."""
     (safetensors,) = process.import_libraries(REQUIREMENTS, "safetensors.torch")
-    if len(voters) > 1:
-        raise InputError(f"{out}: holds the weights of one net, not of {len(voters)}; name one by --checkpoint")
+    if len(members) > 1:
+        raise InputError(f"{out}: holds the weights of one net, not of {len(members)}; name one by --checkpoint")
     import torch
 
-    of = voters[0].checkpoint
+    of = members[0].checkpoint
     weights = {name: value.contiguous() for name, value in of.net.items()}
     if is_half:
         kept = {name: value for name, value in weights.items() if value.is_floating_point()}

@@ -55,7 +55,7 @@ class Split(NamedTuple):
 def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
     """Bring the score tables of a run up to date."""
     folder = runs.folder_of(options.cache, options.run)
-    trained = runs.read_trained(options.cache, options.run)
+    trained = runs.read_trained(folder)
     epochs = choose_epochs(options.epochs_averaged, trained, task)
     splits = [split for split in (find_valid(options, dataset, task, trained), find_test(options, dataset)) if split]
     if not splits:

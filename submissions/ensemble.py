@@ -16,7 +16,7 @@ from dr.nets.net import Net
 from dr.squares import store
 from dr.tasks.task import Task
 from dr.training import distribution, views
-from dr.training.runs import Voter
+from dr.training.runs import Member
 from preprocess.command import progress
 from preprocess.command.progress import Bar
 from preprocess.dataset.dataset import Subject
@@ -61,7 +61,7 @@ class Refusals(NamedTuple):
 class Ensemble(NamedTuple):
     """Nets whose scores are averaged, and what their scores are turned into."""
 
-    members: Sequence[Voter]
+    members: Sequence[Member]
     nets: Sequence[Net]  # theirs, on a device
     blend: Blend | None
     thresholds: np.ndarray | None  # (k,), the score from which a finding counts as present
@@ -73,7 +73,7 @@ class Ensemble(NamedTuple):
 
 
 def load(
-    members: Sequence[Voter], blend_from: Path | None, thresholds: np.ndarray | None, device_name: str
+    members: Sequence[Member], blend_from: Path | None, thresholds: np.ndarray | None, device_name: str
 ) -> Ensemble:
     """Put the nets on a device, and read the blend from its file, if there is one."""
     on = device.choose_device(device_name)
@@ -133,12 +133,12 @@ def prepare(ensemble: Ensemble, path: Path, subject: Subject, is_strict: bool) -
     return Eye(path, subject, disc, distance), squares
 
 
-def measure_distance(members: Sequence[Voter], squares: Mapping[Making, Square]) -> float | None:
+def measure_distance(members: Sequence[Member], squares: Mapping[Making, Square]) -> float | None:
     """Return how far a photograph's squares lie from what the nets learned from, the mean of those that know."""
     total = 0.0
     total_share = 0.0
     for member in members:
-        distance = distribution.measure(member.checkpoint, squares[member.checkpoint.making])
+        distance = distribution.measure_distance(member.checkpoint, squares[member.checkpoint.making])
         if distance is not None:
             total += member.share * distance
             total_share += member.share

@@ -22,7 +22,7 @@ from dr.machine import workers
 from dr.scores import THRESHOLDS, read_thresholds
 from dr.tasks.task import Task
 from dr.training import runs, settings
-from dr.training.runs import Voter
+from dr.training.runs import Member
 from preprocess.command import cli, pipeline, process
 from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk import files
@@ -42,7 +42,7 @@ DECIMALS = 6  # of what --json prints
 class Source(NamedTuple):
     """The nets that grade, the file of the blend, and the thresholds of findings, as far as they are known."""
 
-    members: list[Voter]
+    members: list[Member]
     blend: Path | None
     thresholds: np.ndarray | None
 
@@ -199,7 +199,7 @@ def print_json(grades: Sequence[Grade], refused: dict[str, str], source: Source,
     content = {
         "notice": pipeline.NOTICE,
         "version": pipeline.VERSION,
-        "nets": [runs.describe_voter(member) for member in source.members],
+        "nets": [runs.describe_member(member) for member in source.members],
         "blend": files.hash_file(source.blend) if source.blend else None,
         "eyes" if task.has_eyes else "images": entries,
         "refused": [{"photograph": path, "reason": reason} for path, reason in refused.items()],
@@ -241,8 +241,8 @@ def read_source(options: argparse.Namespace) -> Source:
 
     Raises InputError if it is not there, or does not know what is to be refused.
     """
-    members = runs.read_voters(options.cache, None, options.checkpoint, options.views)
-    if options.strict and not any(member.checkpoint.likeness for member in members):
+    members = runs.read_members(options.cache / "dr", options.checkpoint, options.views)
+    if options.strict and not any(member.checkpoint.distribution for member in members):
         raise InputError(f"--strict: {out_of_distribution.UNKNOWN}")
     task = members[0].checkpoint.task
     blend = options.blend

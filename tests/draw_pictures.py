@@ -57,7 +57,7 @@ def write_picture(out, pictures):
 def main():
     parser = cli.make_bare_parser("tests.draw_pictures", __doc__.splitlines()[0], "--cache cache/demo")
     parser.add_argument("--cache", type=Path, default=Path("cache/demo"), help="where the demo has trained its net")
-    trained = runs.read_trained(parser.parse_args().cache, None)
+    trained = runs.read_trained(parser.parse_args().cache / "dr")
     write_picture(TARGET, draw_stages(runs.read_checkpoint(trained, max(trained.checkpoints))))
     print(f"{TARGET}: a drawn eye; {pipeline.NOTICE[0].lower()}{pipeline.NOTICE[1:]}")
 

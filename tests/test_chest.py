@@ -18,7 +18,7 @@ import blend.train
 from dr import explain, predict, train
 from dr.tasks.task import find_prior, measure, weigh_targets
 from dr.training import checkpoint, passes
-from dr.training.runs import read_voters
+from dr.training.runs import read_members
 from kappa import assign
 from preprocess import __main__ as preprocess
 from preprocess.dataset.dataset import Task
@@ -85,7 +85,7 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
     assert "not a medical device" in told["notice"] and len(told["images"]) == len(images)
     for image in told["images"]:
         assert image["findings"] == [name for name in NAMES if image["scores"][name] >= thresholds[name]]
-    nets = seat(read_voters(cache, None, None, None), None, None, "cpu")
+    nets = seat(read_members(cache / "dr", None, None), None, None, "cpu")
 
     def drop(names, believed):
         files = [(Path(name).name, io.BytesIO(Path(name).read_bytes())) for name in names]

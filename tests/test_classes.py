@@ -10,7 +10,7 @@ import pytest
 import blend.predict
 import blend.train
 from dr import explain, predict, train
-from dr.training.runs import read_voters
+from dr.training.runs import read_members
 from kappa import assign
 from preprocess import __main__ as preprocess
 from preprocess import audit
@@ -106,7 +106,7 @@ def test_one_image_is_named_with_all_probabilities(run, drawn_scans, tmp_path, c
     assert image["class"] in capsys.readouterr().out
     explain.main([str(scan), f"--cache={run[1]}", f"--out={tmp_path}", "--device=cpu"])
     assert f"{scan}: {image['class']} (" in capsys.readouterr().out
-    nets = seat(read_voters(run[1], None, None, None), None, None, "cpu")
+    nets = seat(read_members(run[1] / "dr", None, None), None, None, "cpu")
     told = content.answer(nets, False, {"images": [(scan.name, io.BytesIO(scan.read_bytes()))]})
     ((card,), (row,)) = told["cards"], told["rows"]
     assert card["verdict"] == row["class"] == image["class"] and len(card["heats"]) == len(NAMES)

@@ -1,4 +1,4 @@
-"""Is a photograph like those a net learned from? The distance, where it is kept, what grade and explain say of it."""
+"""Is a photograph out of distribution? The distance, where it is kept, what grade and explain say of it."""
 
 import dataclasses
 import json
@@ -29,14 +29,16 @@ def vary(pixels, rng):
     return (chosen + rng.uniform(0, 12, chosen.shape)).astype(np.uint8)
 
 
-def learn(of, pixels):
+def summarize(of, pixels):
     """Return a checkpoint that knows what squares of these pixels look like, and how far each lies from them."""
     luts = square.keep_values(len(pixels))
     made = [Square(own, lut, Disc(0.0, 0.0, 1.0, 1.0, 1.0)) for own, lut in zip(pixels, luts, strict=True)]
     squares = store.gather([Owner(str(row)) for row in range(len(made))], made, of.mean, of.std)
-    known = distribution.learn(squares, np.arange(0, len(made), 2), np.arange(1, len(made), 2), of.settings.crop_px)
-    told = dataclasses.replace(of, likeness=known)
-    return told, np.array([distribution.measure(told, own) for own in made], float)
+    learned = np.arange(0, len(made), 2)
+    held_out = np.arange(1, len(made), 2)
+    known = distribution.summarize_training_squares(squares, learned, held_out, of.settings.crop_px)
+    told = dataclasses.replace(of, distribution=known)
+    return told, np.array([distribution.measure_distance(told, own) for own in made], float)
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def knowing(trained, drawn_folder, tmp_path):
     paths = kaggle.list_folder(drawn_folder / "train").paths | kaggle.list_folder(drawn_folder / "test").paths
     eyes = [square.make_square(path, of.making) for path in paths.values()]
     pixels = np.stack([cv2.LUT(eye.pixels, eye.lut.T[None]) for eye in eyes])
-    told, _ = learn(of, np.concatenate([vary(pixels, np.random.default_rng(0)), pixels, pixels]))
+    told, _ = summarize(of, np.concatenate([vary(pixels, np.random.default_rng(0)), pixels, pixels]))
     checkpoint.write(tmp_path / "knowing.pt", told)
     return tmp_path / "knowing.pt"
 
@@ -75,21 +77,21 @@ def lamp(tmp_path):
 def test_new_squares_of_the_kind_are_alike_and_others_are_not(trained):
     rng = np.random.default_rng(0)
     noise = vary(rng.integers(0, 120, (5, 48, 48, 3)), rng)
-    told, far = learn(trained, noise)
+    told, far = summarize(trained, noise)
     assert far[1::2].max() == pytest.approx(1, abs=1e-4)  # 99 of 100 of those held out, so all of 30
     assert np.median(far) < 0.9
     for other in (
         np.tile(np.arange(48, dtype=np.uint8)[:, None, None] * 5, (1, 48, 3)),
         np.zeros((48, 48, 3), np.uint8),
     ):
-        assert distribution.measure(told, Square(other, square.keep_values(1)[0], Disc(0, 0, 1, 1, 1))) > 2
+        assert distribution.measure_distance(told, Square(other, square.keep_values(1)[0], Disc(0, 0, 1, 1, 1))) > 2
 
 
 def test_few_squares_tell_nothing_and_equal_ones_do_not_divide_by_zero(trained):
     same = np.full((N, 48, 48, 3), 100, np.uint8)
-    told, far = learn(trained, same[: 2 * distribution.LEAST_IMAGES - 1])
-    assert told.likeness == {} and np.isnan(far).all()
-    assert (learn(trained, same)[1] <= 1).all()
+    told, far = summarize(trained, same[: 2 * distribution.LEAST_IMAGES - 1])
+    assert told.distribution == {} and np.isnan(far).all()
+    assert (summarize(trained, same)[1] <= 1).all()
 
 
 def test_training_keeps_it_and_a_rerun_the_same(tmp_path, monkeypatch):
@@ -101,7 +103,7 @@ def test_training_keeps_it_and_a_rerun_the_same(tmp_path, monkeypatch):
     once, again = (tmp_path / "cache" / "dr" / "runs" / name / "epochs" / "0002.pt" for name in ("once", "again"))
     assert once.read_bytes() == again.read_bytes()
     of = checkpoint.read(once)
-    assert of.n_images == 18 and of.likeness.keys() == {"known", "scale"}
+    assert of.n_images == 18 and of.distribution.keys() == {"known", "scale"}
 
 
 def test_nets_of_few_images_do_not_know_and_senseless_ones_are_refused(trained, knowing, eye, tmp_path, capsys):
@@ -171,3 +173,11 @@ def test_explain_explains_the_level_that_grade_gives(trained, eye, tmp_path, cap
     assert f"{eye}: level 2 (10% by this net), for which" in capsys.readouterr().out
     explain.main([*given, f"--out={tmp_path}", "--level=0"])
     assert f"{eye}: level 0 (40% by this net), nearest to the mean 2 (10%)" in capsys.readouterr().out
+
+
+def test_the_file_of_a_checkpoint_keeps_its_old_key(knowing):
+    """Checkpoints from before the field had another name are read and graded."""
+    content = torch.load(knowing, weights_only=True)
+    assert list(content)[-3:] == ["n_images", "likeness", "raw"]
+    read = checkpoint.read(knowing).distribution
+    assert all(torch.equal(content["likeness"][name], value) for name, value in read.items())

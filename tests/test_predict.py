@@ -112,7 +112,7 @@ def test_paired_scores_do_not_depend_on_the_batch(places, copied, folder):
 
 def test_eyes_meet_though_another_patients_name_lies_between_theirs(trained):
     """a_left, a_b_left, a_right: in their order."""
-    of = runs.read_checkpoint(runs.read_trained(trained / "cache", None), 3)
+    of = runs.read_checkpoint(runs.read_trained(trained / "cache" / "dr"), 3)
     net, n = views.put_net(of, torch.device("cpu")), 5
     pixels = np.random.default_rng(0).integers(0, 256, (n, 37, 37, 3), dtype=np.uint8)
     tables, seen = store.compose_tables(keep_values(n), of.mean, of.std), []
@@ -178,7 +178,7 @@ def test_scores_are_the_mean_over_views_and_epochs(places, copied, folder, capsy
 
 
 def test_the_best_epoch_is_chosen_by_either_figure_and_one_that_is_not_kept_is_refused(trained):
-    finished = runs.read_trained(trained / "cache", None)
+    finished = runs.read_trained(trained / "cache" / "dr")
     history = pd.read_csv(finished.folder / "history.csv", index_col="epoch")
     chosen = [predict.choose_epochs(text, finished, TASK) for text in ("best:log_loss", "best")]
     assert chosen == [[history["valid_log_loss"].idxmin()], [history["valid_qwk"].idxmax()]]

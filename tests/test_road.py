@@ -77,7 +77,7 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
     np.testing.assert_allclose([graded[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
     monkeypatch.setattr(content, "SHOWN_PX", 64)
-    seats = ensemble.seat(runs.read_voters(cache, None, None, None), None, None, "cpu")
+    seats = ensemble.seat(runs.read_members(cache / "dr", None, None), None, None, "cpu")
     files = [(f"{image}{path.suffix}", io.BytesIO(path.read_bytes())) for image, path in photographs.items()]
     rows = content.answer(seats, False, {"folder": files})["rows"]
     shown = {Path(row["photograph"]).stem: [row[column] for column in scores] for row in rows}

@@ -246,8 +246,8 @@ def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_
             np.testing.assert_array_equal(whole.loc[own.index], own)
     mean = np.mean([read(part, "scores_test") for part in parts], axis=0)
     np.testing.assert_allclose(read(nets / "runs" / "mean", "scores_test"), mean, atol=1e-8)
-    voters = runs.read_averaged(tmp_path / "copy" / "cache", "mean")
-    assert [voter.checkpoint.settings.fold for voter in voters] == [0, 1, 2, 3]
+    members = runs.read_averaged(nets / "runs" / "mean")
+    assert [member.checkpoint.settings.fold for member in members] == [0, 1, 2, 3]
     predict.main([*at, "--views", "1"])
     with pytest.raises(InputError, match="mean: holds the mean of several nets"):
         train.main([*at, *TRAIN_OPTIONS, "--run", "mean", "--epochs", "1"])
@@ -266,9 +266,9 @@ def test_a_mean_of_means_in_other_caches_and_of_other_squares_is_that_of_their_n
     predict.main([*small, "--run", "both", "--average", "default", "copy/cache/dr/runs/mean", "copy/cache"])
     shutil.move("copy", "moved")  # the ways between them stay
     small, cache = (tmp_path / "moved" / name for name in ("small", "cache"))
-    voters = runs.read_averaged(small, "both")
-    assert [voter.share for voter in voters] == pytest.approx([1 / 3, 1 / 6, 1 / 6, 1 / 3])
-    assert [voter.checkpoint.making.size_px for voter in voters] == [48, SIZE_PX, SIZE_PX, SIZE_PX]
+    members = runs.read_averaged(small / "dr" / "runs" / "both")
+    assert [member.share for member in members] == pytest.approx([1 / 3, 1 / 6, 1 / 6, 1 / 3])
+    assert [member.checkpoint.making.size_px for member in members] == [48, SIZE_PX, SIZE_PX, SIZE_PX]
     parts = small / "dr", cache / "dr" / "runs" / "mean", cache / "dr"
     mean = np.mean([read(part, "scores_test") for part in parts], axis=0)
     np.testing.assert_allclose(read(small / "dr" / "runs" / "both", "scores_test"), mean, atol=1e-8)

@@ -82,7 +82,7 @@ def test_plateau_is_torchs(patience):
         ([1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3], None),
     ],
 )
-def test_phases_end_by_patience_or_by_number_and_the_best_head_is_thawed(losses, due):
+def test_phases_end_by_patience_or_by_number_and_the_best_head_is_unfrozen(losses, due):
     settings = make_settings(epochs=7, freeze_epochs=3, patience=2, least_gain=0.06)
     found = schedule.find_next(settings, record(*losses))
     assert (found and found[:3]) == due
@@ -104,7 +104,7 @@ def test_best_epoch_is_of_the_highest_figure_and_of_equals_the_lowest_loss():
 
 
 def test_resuming_at_every_epoch_of_both_phases_ends_in_the_same_bytes(run, cache):
-    """The rate is so high that the head gets worse at once: its first epoch is thawed, and the plateau falls."""
+    """The rate is so high that the head gets worse at once: its first epoch is unfrozen, and the plateau falls."""
     options = (
         "--epochs 7 --freeze-epochs 4 --patience 2 --schedule plateau --plateau-epochs 1 --plateau-factor 0.9".split()
     )

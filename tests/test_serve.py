@@ -34,7 +34,7 @@ KINDS = ("HTML", "bomb", "cut at 50 %", "black", "progressive, 500 scans")
 def seated(finished_cache):
     """The nets and the blend of the finished run."""
     return ensemble.seat(
-        runs.read_voters(finished_cache, None, None, None), finished_cache / "blend/train/model.pt", None, "cpu"
+        runs.read_members(finished_cache / "dr", None, None), finished_cache / "blend/train/model.pt", None, "cpu"
     )
 
 

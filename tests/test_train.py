@@ -118,7 +118,7 @@ def test_inputs_are_as_asked(run, epochs):
 
 
 def test_in_frozen_epochs_only_the_head_learns(run, epochs):
-    """The body of a net in training goes, too; its BatchNorm keeps its statistics, though settling follows training."""
+    """So does the body of a net in training; its BatchNorm keeps its statistics, though an update follows training."""
     run("--epochs", 2, "--freeze-epochs", 1, "--rotation-deg", 10)
     first, second = (checkpoint.read(epochs / f"000{epoch}.pt") for epoch in (1, 2))
     start = learner.make_learner(first.settings, TASK, np.arange(5), CPU).net.state_dict()
@@ -222,13 +222,13 @@ def test_a_batch_in_parts_makes_the_same_step_where_no_statistics_are_of_the_bat
     torch.testing.assert_close(steps[1], steps[0], rtol=1e-5, atol=1e-6)
 
 
-def test_batch_norm_settles_on_what_it_meets_in_prediction():
+def test_batch_norm_has_the_statistics_that_it_meets_in_prediction():
     """Images unturned and no feature dropped: against means summed up by hand."""
     made = make_learner(batch_size=4, dropout=0.5, rotation_deg=90.0, jitter=0.3)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)
     squares = Squares(2 * np.arange(8), pixels, store.compose_tables(keep_values(8), [128.0] * 3, [64.0] * 3))
     before = {name: value.clone() for name, value in made.net.state_dict().items()}
-    passes.settle_batch_norm(made, squares, np.arange(8), Epoch(2, False, 1, 2, 2, 0.1))
+    passes.update_batch_norm(made, squares, np.arange(8), Epoch(2, False, 1, 2, 2, 0.1))
     after, name = made.net.state_dict(), "body.blocks.0.1.running_mean"
     changed = {name for name in before if not torch.equal(before[name], after[name]) and "num_batches" not in name}
     assert changed == {name for name in before if "running" in name}
@@ -299,7 +299,7 @@ def test_two_processes_train_the_same_net_as_one(run, places, cache):
 
     The gradients agree to 1e-14 in float64. In float32 large steps let rounding grow: ReLUs flip.
     """
-    options = "--epochs 2 --learning-rate 0.001 --freeze-epochs 1 --jitter 0.1".split()  # so that statistics settle
+    options = "--epochs 2 --learning-rate 0.001 --freeze-epochs 1 --jitter 0.1".split()  # so that statistics change
     run(*options)
     (cache / "dr").rename(cache / "alone")
     launcher = "-m torch.distributed.run --standalone --nproc_per_node=2 -m dr.train".split()

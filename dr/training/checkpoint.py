@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import torch
 
 MOST_SIZE_PX = 4096  # what preprocess.resize allows; the net's size hangs on it
-# What torch.load raises, depending on where a file is torn or what else it is.
-UNREADABLE = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, OSError, ValueError),
-    *(LookupError, AttributeError, TypeError, ArithmeticError, AssertionError, MemoryError),
-)
+UNREADABLE = (  # what torch.load raises, depending on where a file is torn or what else it is
+    pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, OSError, ValueError,
+    LookupError, AttributeError, TypeError, ArithmeticError, AssertionError, MemoryError,
+)  # fmt: skip
+KEYS = {"distribution": "likeness"}  # field of a checkpoint -> its key in the file, where it has another name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Checkpoint:
     optimizer: dict[str, dict[str, torch.Tensor]]  # parameter -> what the optimizer keeps of it
     scaler: dict[str, float]  # of float16's gradients, see Learner
     n_images: int  # how many it learned from
-    likeness: dict[str, torch.Tensor]  # what they look like, see dr.training.distribution; {} of too few
+    distribution: dict[str, torch.Tensor]  # summary of them, see dr.training.distribution; {} of too few
     raw: dict[str, torch.Tensor] | None  # the weights that training goes on with, if `net` is their average
 
 
@@ -55,40 +55,50 @@ def write(path: Path, checkpoint: Checkpoint) -> str:
     """Write a checkpoint, whole or not at all, and return its digest. The same tensors give the same bytes."""
     import torch
 
-    task, making = checkpoint.task.describe(), checkpoint.making._asdict()
-    plain = {"settings": dataclasses.asdict(checkpoint.settings), "task": task, "making": making}
+    content = {KEYS.get(name, name): value for name, value in vars(checkpoint).items()}
+    content["settings"] = dataclasses.asdict(checkpoint.settings)
+    content["task"] = checkpoint.task.describe()
+    content["making"] = checkpoint.making._asdict()
     buffer = io.BytesIO()  # given a path, torch writes its name into the file
-    torch.save(vars(checkpoint) | plain, buffer)
+    torch.save(content, buffer)
     files.write_bytes(path, buffer.getvalue())
     return files.hash_file(path)
 
 
 def read(path: Path) -> Checkpoint:
     """Return a checkpoint, see `load`. Raises InputError if it is missing, truncated, or no checkpoint of dr.train."""
-    content, parts = load(path, "dr.train"), {field.name for field in dataclasses.fields(Checkpoint)}
-    if not isinstance(content, dict) or content.keys() != parts or not isinstance(content["settings"], dict):
+    content = load(path, "dr.train")
+    keys = {KEYS.get(field.name, field.name) for field in dataclasses.fields(Checkpoint)}
+    if not isinstance(content, dict) or content.keys() != keys or not isinstance(content["settings"], dict):
         raise InputError(f"{path}: not a checkpoint of this version of dr.train; train again")
-    kept, known = content["settings"], {field.name: None for field in dataclasses.fields(Settings)}
-    differing = [name for name in {**kept, **known} if name not in kept or name not in known]
+    settings = content["settings"]
+    known = {field.name: None for field in dataclasses.fields(Settings)}
+    differing = [name for name in {**settings, **known} if name not in settings or name not in known]
     if differing:
         differs = f"which differs in {shorten(str(differing[0]))}"
         raise InputError(f"{path}: made by another version of dr.train, {differs}; train again here")
     try:
-        question = Question(**content["task"])
-        is_sound = question.kind in TASKS and isinstance(question.names, list | tuple) and are_possible(kept)
-        if is_sound:
-            typed = {
-                "settings": Settings(**kept),
-                "task": make_task(question),
-                "making": Making(**content["making"]),
-            }
-            made = Checkpoint(**content | typed)
-            is_sound = _makes_sense(made)
+        checkpoint = _build(content)
+        is_sound = are_possible(settings) and _makes_sense(checkpoint)
     except (TypeError, AttributeError):  # a part is of another type altogether
         is_sound = False
     if not is_sound:
         raise InputError(f"{path}: a checkpoint of dr.train whose content makes no sense; train again")
-    return made
+    return checkpoint
+
+
+def _build(content: dict[str, Any]) -> Checkpoint:
+    """Return the checkpoint that a file's content describes, its values unchecked."""
+    fields = dict(content)
+    for name, key in KEYS.items():
+        fields[name] = fields.pop(key)
+    question = Question(**content["task"])
+    if question.kind not in TASKS or not isinstance(question.names, list | tuple):
+        raise TypeError(f"no task: {question}")
+    fields["settings"] = Settings(**content["settings"])
+    fields["task"] = make_task(question)
+    fields["making"] = Making(**content["making"])
+    return Checkpoint(**fields)
 
 
 def load(path: Path, made_by: str) -> Any:
@@ -106,30 +116,45 @@ def load(path: Path, made_by: str) -> Any:
         raise InputError(f"{path}: not a checkpoint of {made_by}, or a damaged one; make it again") from None
 
 
-def _makes_sense(of: Checkpoint) -> bool:
+def _makes_sense(checkpoint: Checkpoint) -> bool:
     """Tell whether the parts of a checkpoint have possible values, those that decide how a net is built above all."""
+    return (
+        _are_counts(checkpoint.epoch, checkpoint.n_images)
+        and _is_possible_making(checkpoint.making, checkpoint.settings.crop_px)
+        and _are_names(checkpoint.task.names)
+        and _are_numbers(checkpoint.mean, 3)
+        and _are_numbers(checkpoint.std, 3)
+        and min(checkpoint.std) > 0
+        and _are_numbers(checkpoint.prior, len(checkpoint.task.names))
+        and _are_tensors(checkpoint.net)
+        and _are_tensors(checkpoint.raw or {})
+        and all(_are_tensors(state) for state in checkpoint.optimizer.values())
+        and all(isinstance(value, int | float) for value in checkpoint.scaler.values())
+        and (not checkpoint.distribution or _is_distribution(**checkpoint.distribution))
+    )
+
+
+def _are_counts(*values: object) -> bool:
+    return all(type(value) is int for value in values)  # no bool
+
+
+def _is_possible_making(making: Making, crop_px: int | None) -> bool:
+    """Tell whether crops of `crop_px`, which a checkpoint has decided, can be cut from squares made in this way."""
+    if crop_px is None or not _are_counts(crop_px, making.size_px):
+        return False
+    if making.crop not in outline.METHODS or making.normalize not in NORMALIZATIONS:
+        return False
+    return crop_px <= making.size_px <= MOST_SIZE_PX
+
+
+def _are_names(names: tuple[Any, ...]) -> bool:
+    return len(names) > 0 and all(isinstance(name, str) for name in names)
+
+
+def _are_tensors(values: dict[str, Any]) -> bool:
     import torch
 
-    tensors = [*of.net.values(), *(of.raw or {}).values()]
-    for state in of.optimizer.values():
-        tensors += state.values()
-    crop_px, size_px, names = of.settings.crop_px, of.making.size_px, of.task.names
-    counts_are_whole = all(type(count) is int for count in (of.epoch, of.n_images, crop_px, size_px))  # no bool
-    return (
-        counts_are_whole
-        and (crop_px or 0) <= size_px <= MOST_SIZE_PX
-        and of.making.crop in outline.METHODS
-        and of.making.normalize in NORMALIZATIONS
-        and len(names) > 0
-        and all(isinstance(name, str) for name in names)
-        and _are_numbers(of.mean, 3)
-        and _are_numbers(of.std, 3)
-        and min(of.std) > 0
-        and _are_numbers(of.prior, len(names))
-        and all(isinstance(part, torch.Tensor) for part in tensors)
-        and all(isinstance(value, int | float) for value in of.scaler.values())
-        and (not of.likeness or _is_likeness(**of.likeness))
-    )
+    return all(isinstance(value, torch.Tensor) for value in values.values())
 
 
 def _are_numbers(values: object, n: int) -> bool:
@@ -139,7 +164,9 @@ def _are_numbers(values: object, n: int) -> bool:
     return all(isinstance(value, float) and math.isfinite(value) for value in values)
 
 
-def _is_likeness(known: torch.Tensor, scale: torch.Tensor) -> bool:
-    """Tell whether they are some descriptions and the scale of their parts, finite numbers."""
-    fits = known.ndim == 2 and scale.shape == known.shape[1:]
-    return fits and bool(known.isfinite().all() and scale.isfinite().all() and (scale > 0).all())
+def _is_distribution(known: torch.Tensor, scale: torch.Tensor) -> bool:
+    """Tell whether they are the features of some squares and the scale of each feature, finite numbers."""
+    if known.ndim != 2 or scale.shape != known.shape[1:]:
+        return False
+    are_finite = known.isfinite().all() and scale.isfinite().all()
+    return bool(are_finite and (scale > 0).all())

@@ -1,26 +1,118 @@
-"""The epochs of a run: train, settle, check on the images held out, keep a checkpoint of each."""
+"""The epochs of a run: train, update BatchNorm's statistics, check on the images held out, keep a checkpoint."""
 
 import argparse
-import functools
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dr.machine import device, workers
 from dr.squares import crops, store
-from dr.squares.source import TrainingSet
+from dr.squares.source import CachedSquares, TrainingSet
 from dr.squares.store import Maps, Squares
 from dr.tasks.task import Task
 from dr.training import checkpoint, distribution, features, learner, passes, runs, schedule, views
 from dr.training.checkpoint import Checkpoint
 from dr.training.learner import Learner
 from dr.training.runs import Start
+from dr.training.schedule import Epoch
 from dr.training.settings import Settings
+from dr.training.weights import Channels
 from preprocess import standardize
 from preprocess.command import progress
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
+from preprocess.picture.square import Making
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What is the same in all epochs of a run."""
+
+    options: argparse.Namespace
+    folder: Path  # of the checkpoints and figures
+    task: Task
+    making: Making
+    images: Squares | Maps  # of all images, or in their place the body's maps, see `--features`
+    targets: np.ndarray  # (n,) int64, of findings (n, k) float64
+    learned: np.ndarray  # rows
+    held_out: np.ndarray  # the other rows
+    mean: list[float]  # these and the next ones are a checkpoint's
+    std: list[float]
+    prior: list[float]
+    distribution: dict[str, torch.Tensor]
+
+    def train_epoch(self, learning: Learner, due: Epoch) -> dict[str, Any]:
+        """Train the epoch that is due and keep it; return its figures, in all processes."""
+        trained = passes.train_epoch(learning, self.images, self.targets, self.learned, due)
+        passes.update_batch_norm(learning, self.images, self.learned, due)
+        figures = {"epoch": due.number} | trained
+        return workers.share(lambda: self.keep_epoch(learning, figures))
+
+    def keep_epoch(self, learning: Learner, figures: dict[str, Any]) -> dict[str, Any]:
+        """Check and keep an epoch; its figures, written last and returned, make it count as done.
+
+        Raises InputError if the last step led astray.
+        """
+        task = self.task
+        epoch = figures["epoch"]
+        rate = learning.optimizer.param_groups[0]["lr"]
+        scores = self._score_held_out(learning, epoch)
+        if not np.isfinite(scores).all():
+            raise InputError(
+                f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are "
+                "not finite; try a lower --learning-rate"
+            )
+        measured = task.measure(scores, self.targets[self.held_out])
+        valid = {f"valid_{name}": value for name, value in measured.items()}
+        digest = checkpoint.write(self.folder / f"{epoch:04}.pt", self._make_checkpoint(learning, epoch))
+        figures = figures | valid | {"learning_rate": rate, "checkpoint": digest}
+        files.write_json(self.folder / f"{epoch:04}.json", figures)
+        key = task.headline
+        name = task.headline_name
+        runs.keep_best(self.folder, key, self.options.keep)
+
+        message = f"epoch {epoch}: learning rate {rate:.4g}"
+        message += f", log loss train {figures['train_log_loss']:.4f} valid {valid['valid_log_loss']:.4f}"
+        message += f", {name} valid {valid[f'valid_{key}']:.4f}"
+        if "skipped_steps" in figures:
+            message += f", {figures['skipped_steps']} steps skipped: beyond float16's range"
+        print(message, flush=True)
+        return figures
+
+    def _score_held_out(self, learning: Learner, epoch: int) -> np.ndarray:
+        """Return the scores of the middle of the squares held out, (n_held_out, k)."""
+        margin_px = self.images.size_px - learning.net.image_px
+        with progress.tracking(len(self.held_out), f"epoch {epoch}, held out") as bar:
+            return views.score(
+                learning.kept,
+                self.images,
+                self.held_out,
+                cuts=crops.center_crops(len(self.images), margin_px),
+                precision=learning.settings.precision,
+                batch_size=learning.settings.batch_size,
+                bar=bar,
+                task=self.task,
+            )
+
+    def _make_checkpoint(self, learning: Learner, epoch: int) -> Checkpoint:
+        return Checkpoint(
+            epoch=epoch,
+            settings=learning.settings,
+            task=self.task,
+            making=self.making,
+            mean=self.mean,
+            std=self.std,
+            prior=self.prior,
+            net=learning.kept.state_dict(),
+            optimizer=learner.collect_optimizer(learning),
+            scaler=learning.scaler.state_dict(),
+            n_images=len(self.learned),
+            distribution=self.distribution,
+            raw=learning.net.state_dict() if learning.averaged else None,
+        )
 
 
 def train_epochs(
@@ -29,83 +121,70 @@ def train_epochs(
     """Train the epochs after the start, a checkpoint each in `folder`, until all are done or patience is at its end."""
     on = device.choose_device(options.device)
     device.prepare(on)
-    cached, targets = training_set.squares, training_set.targets
+    cached = training_set.squares
+    targets = training_set.targets
     is_held_out = training_set.find_held_out(wanted.folds, wanted.fold)
-    learned, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    learned = np.flatnonzero(~is_held_out)
+    held_out = np.flatnonzero(is_held_out)
     resolved = learner.resolve(wanted, cached.making.size_px, on, options.features == "file")
     learning = learner.make_learner(resolved, task, targets[learned], on)
-    history, due = start.history, schedule.find_next(wanted, start.history)
-    n_held = due.goes_on_from if due else 0
-    if n_held:
-        kept = checkpoint.read(start.folder / f"{n_held:04}.pt")
-        learning, mean, std = learner.restore(learning, kept), kept.mean, kept.std
+    history = start.history
+    due = schedule.find_next(wanted, history)
+    last = due.goes_on_from if due else 0  # the epoch that the learner holds
+    if last:
+        kept = checkpoint.read(start.folder / f"{last:04}.pt")
+        learning = learner.restore(learning, kept)
+        mean = kept.mean
+        std = kept.std
     else:
-        with workers.first_goes_ahead():
-            begun = learner.begin(learning, options.weights)
-        own = standardize.read_channels(options.cache, [cached.images[row] for row in learned])
-        mean, std = begun or (part.tolist() for part in own)
-        if wanted.inputs == "0-1":
-            mean, std = [0.0] * 3, [255.0] * 3
+        mean, std = _begin(learning, options, cached, learned)
     with workers.first_goes_ahead():
-        squares = store.load(cached, mean, std, on, options.storage, options.cache / "dr" / "pixels" / "train.npy")
+        pixels_file = options.cache / "dr" / "pixels" / "train.npy"
+        squares = store.load(cached, mean, std, device=on, storage=options.storage, file=pixels_file)
     if workers.rank() == 0:
         print(f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}")
         # Nothing but the training itself can fail from here on.
         runs.begin(folder, start, vars(wanted), training_set.digests)
-    record = functools.partial(
-        Checkpoint, settings=learning.settings, task=task, making=cached.making, mean=mean, std=std,
-        prior=task.find_prior(targets[learned]).tolist(), n_images=len(learned),
-        likeness=distribution.learn(squares, learned, held_out, learning.net.image_px),
-    )  # fmt: skip
-    given: Squares | Maps = squares
+    summary = distribution.summarize_training_squares(squares, learned, held_out, learning.net.image_px)
+    images: Squares | Maps = squares
     if options.features == "file":
         with workers.first_goes_ahead():
-            given = features.load(learning, squares, options.cache, training_set.digests, mean, std)
+            images = features.load(learning, squares, options.cache, training_set.digests, mean, std)
+    run = Run(
+        options=options,
+        folder=folder,
+        task=task,
+        making=cached.making,
+        images=images,
+        targets=targets,
+        learned=learned,
+        held_out=held_out,
+        mean=mean,
+        std=std,
+        prior=task.find_prior(targets[learned]).tolist(),
+        distribution=summary,
+    )
     while due:
-        if due.goes_on_from != n_held:
+        if due.goes_on_from != last:
             learning = learner.restore(learning, checkpoint.read(folder / f"{due.goes_on_from:04}.pt"))
             if workers.rank() == 0:
                 print(f"dr.train: goes on from epoch {due.goes_on_from}, the best, and all of the net learns")
-        figures = {"epoch": due.number} | passes.train_epoch(learning, given, targets, learned, due)
-        passes.settle_batch_norm(learning, given, learned, due)
-        what = options, learning, given, targets, held_out, folder, record, figures
-        n_held, history = due.number, [*history, workers.share(functools.partial(_keep_epoch, *what))]
-        last, due = due, schedule.find_next(wanted, history)
-        if not due and last.place < last.n_places and workers.rank() == 0:
+        history = [*history, run.train_epoch(learning, due)]
+        last = due.number
+        is_planned_last = due.place >= due.n_places
+        due = schedule.find_next(wanted, history)
+        if not due and not is_planned_last and workers.rank() == 0:
             print(f"dr.train: no better validation log loss in {wanted.patience} epochs; stops")
 
 
-def _keep_epoch(
-    options: argparse.Namespace, learning: Learner, squares: Squares | Maps, targets: np.ndarray, held_out: np.ndarray,
-    folder: Path, record: functools.partial[Checkpoint], figures: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Check and keep an epoch; its figures, written last and returned, make it count as done.
+def _begin(learning: Learner, options: argparse.Namespace, cached: CachedSquares, learned: np.ndarray) -> Channels:
+    """Give an untrained net the weights that it begins with; return the mean and deviation, 0-255, of its images.
 
-    Checked are the scores of the middle of the squares held out. Raises InputError if the last step led astray.
+    They are what the weights are used to, or else those of the squares learned from.
     """
-    settings, epoch, rate = learning.settings, figures["epoch"], learning.optimizer.param_groups[0]["lr"]
-    task, cuts = record.keywords["task"], crops.center_crops(len(squares), squares.size_px - learning.net.image_px)
-    with progress.tracking(len(held_out), f"epoch {epoch}, held out") as bar:
-        scores = views.score(learning.kept, squares, held_out, cuts, settings.precision, settings.batch_size, bar,
-                              task)  # fmt: skip
-    if not np.isfinite(scores).all():
-        raise InputError(
-            f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are not "
-            "finite; try a lower --learning-rate"
-        )
-    made = record(
-        epoch, net=learning.kept.state_dict(), raw=learning.net.state_dict() if learning.averaged else None,
-        optimizer=learner.collect_optimizer(learning), scaler=learning.scaler.state_dict(),
-    )  # fmt: skip
-    valid = {f"valid_{name}": value for name, value in task.measure(scores, targets[held_out]).items()}
-    digest = checkpoint.write(folder / f"{epoch:04}.pt", made)
-    figures = figures | valid | {"learning_rate": rate, "checkpoint": digest}
-    files.write_json(folder / f"{epoch:04}.json", figures)
-    key, name = task.headline, task.headline_name
-    runs.keep_best(folder, key, options.keep)
-    told = f"log loss train {figures['train_log_loss']:.4f} valid {valid['valid_log_loss']:.4f}"
-    told += f", {name} valid {valid[f'valid_{key}']:.4f}"
-    if "skipped_steps" in figures:
-        told += f", {figures['skipped_steps']} steps skipped: beyond float16's range"
-    print(f"epoch {epoch}: learning rate {rate:.4g}, {told}", flush=True)
-    return figures
+    with workers.first_goes_ahead():
+        channels = learner.begin(learning, options.weights)
+    mean, std = standardize.read_channels(options.cache, [cached.images[row] for row in learned])
+    if options.inputs == "0-1":
+        return [0.0] * 3, [255.0] * 3
+    return channels or (mean.tolist(), std.tolist())

@@ -39,12 +39,15 @@ class Learner(NamedTuple):
 
     @property
     def kept(self) -> Net:
-        """The net that is settled, checked and kept."""
+        """The net whose BatchNorm statistics are updated after an epoch, and which is checked and kept."""
         return self.averaged or self.net
 
 
 def resolve(wanted: Settings, size_px: int, on: torch.device, is_seen_once: bool) -> Settings:
-    """Return the settings with crop and precision decided. Raises InputError for what cannot be."""
+    """Return the settings with crop and precision decided for squares of `size_px` and a device.
+
+    Raises InputError for settings that cannot be.
+    """
     if wanted.pairs and workers.count() > 1:
         raise InputError("--pairs trains in one process: a patient's eyes have to meet in it")
     crop_px = wanted.crop_px or round(CROP_SHARE * size_px)
@@ -57,30 +60,47 @@ def resolve(wanted: Settings, size_px: int, on: torch.device, is_seen_once: bool
 
 def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.device) -> Learner:
     """Return an untrained net and its optimizer; `targets` are those of the images learned from."""
-    made = _make_net(resolved, task)
-    net.initialize_weights(made, resolved.seed)
-    made = made.to(on, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs do not know it
-    forward = batch_norm.connect(made, on, is_ever_frozen=resolved.freeze_epochs > 0)
-    optimizer = _make_optimizer(made, resolved)
-    weighed = task.weigh_targets(targets, resolved.class_weights, resolved.most_weight)
-    counts_for = torch.tensor(weighed, dtype=torch.float32, device=on)
-    averaged = copy.deepcopy(made) if resolved.ema else None
-    return Learner(made, forward, optimizer, _make_scaler(resolved, on), resolved, counts_for, on, task, averaged)
+    untrained = _make_net(resolved, task)
+    net.initialize_weights(untrained, resolved.seed)
+    untrained = untrained.to(on, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # unknown to torch's stubs
+    forward = batch_norm.connect(untrained, on, is_ever_frozen=resolved.freeze_epochs > 0)
+    target_weights = task.weigh_targets(targets, resolved.class_weights, resolved.most_weight)
+    return Learner(
+        net=untrained,
+        forward=forward,
+        optimizer=_make_optimizer(untrained, resolved),
+        scaler=_make_scaler(resolved, on),
+        settings=resolved,
+        weights=torch.tensor(target_weights, dtype=torch.float32, device=on),
+        device=on,
+        task=task,
+        averaged=copy.deepcopy(untrained) if resolved.ema else None,
+    )
 
 
 def _make_net(settings: Settings, task: Task) -> Net:
-    crop_px = settings.crop_px or 0  # decided: it is a checkpoint's, or resolved
-    of_head = len(task.names), settings.dropout, settings.pairs, settings.hidden, settings.squeeze
-    return net.make_net(settings.net, crop_px, *of_head, settings.drop_path, settings.seed)
+    return net.make_net(
+        settings.net,
+        image_px=settings.crop_px or 0,  # decided: it is a checkpoint's, or resolved
+        n_outputs=len(task.names),
+        dropout=settings.dropout,
+        is_paired=settings.pairs,
+        n_hidden=settings.hidden,
+        n_squeezed=settings.squeeze,
+        drop_path=settings.drop_path,
+        seed=settings.seed,
+    )
 
 
-def _make_optimizer(made: Net, settings: Settings) -> torch.optim.Optimizer:
+def _make_optimizer(untrained: Net, settings: Settings) -> torch.optim.Optimizer:
     """Return the optimizer; `factor` is what the learning rate of a group of its parameters is multiplied by."""
     groups: list[dict[str, Any]] = []
-    for part, factor in ((made.head, 1.0), (made.body, settings.body_rate)):
-        for parameters, decay in zip(net.split_parameters(part), (settings.weight_decay, 0.0), strict=True):
-            groups.append({"params": parameters, "weight_decay": decay, "factor": factor})
-    rate, momentum = settings.learning_rate, settings.momentum
+    for part, factor in ((untrained.head, 1.0), (untrained.body, settings.body_rate)):
+        decayed, others = net.split_parameters(part)
+        groups.append({"params": decayed, "weight_decay": settings.weight_decay, "factor": factor})
+        groups.append({"params": others, "weight_decay": 0.0, "factor": factor})
+    rate = settings.learning_rate
+    momentum = settings.momentum
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=(momentum, ADAM_BETA))
     return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=settings.nesterov)
@@ -95,38 +115,40 @@ def begin(learner: Learner, source: str | Path) -> weights.Channels | None:
 
 
 def average(learner: Learner, n_steps: int) -> None:
-    """Let the average of the weights follow them after a step, the `n_steps`-th.
+    """Update the average of the weights, if there is one, after a step, the `n_steps`-th.
 
     In the first steps it keeps less of itself, or it would long hold the weights that training began with (as
     TensorFlow's ExponentialMovingAverage does).
     """
-    if learner.averaged:
-        share = min(learner.settings.ema, n_steps / (9 + n_steps))
-        with torch.no_grad():
-            for kept, new in zip(learner.averaged.parameters(), learner.net.parameters(), strict=True):
-                kept.lerp_(new, 1 - share)
+    if learner.averaged is None:
+        return
+    share = min(learner.settings.ema, n_steps / (9 + n_steps))
+    with torch.no_grad():
+        for kept, new in zip(learner.averaged.parameters(), learner.net.parameters(), strict=True):
+            kept.lerp_(new, 1 - share)
 
 
-def load_net(of: Checkpoint) -> Net:
+def load_net(checkpoint: Checkpoint) -> Net:
     """Return the net of a checkpoint, on the CPU. Raises InputError if the weights are another net's."""
-    made = _make_net(of.settings, of.task)
-    weights.load(made, of.net, "the checkpoint")
-    return made
+    loaded = _make_net(checkpoint.settings, checkpoint.task)
+    weights.load(loaded, checkpoint.net, "the checkpoint")
+    return loaded
 
 
-def restore(learner: Learner, kept: Checkpoint) -> Learner:
+def restore(learner: Learner, checkpoint: Checkpoint) -> Learner:
     """Return the learner as it was when the checkpoint was written."""
-    weights.load(learner.net, kept.raw or kept.net, f"epoch {kept.epoch}")
+    title = f"epoch {checkpoint.epoch}"
+    weights.load(learner.net, checkpoint.raw or checkpoint.net, title)
     if learner.averaged:
-        weights.load(learner.averaged, kept.net, f"epoch {kept.epoch}")
+        weights.load(learner.averaged, checkpoint.net, title)
     for name, parameter in learner.net.named_parameters():
-        for key, value in kept.optimizer.get(name, {}).items():
-            state = learner.optimizer.state[parameter]
-            state[key] = value if key == "step" else value.to(parameter)  # AdamW counts on the processor
+        for key, value in checkpoint.optimizer.get(name, {}).items():
+            is_counted_on_host = key == "step"  # of AdamW
+            learner.optimizer.state[parameter][key] = value if is_counted_on_host else value.to(parameter)
     # The precision is the checkpoint's: this machine might choose another.
-    settings = dataclasses.replace(learner.settings, precision=kept.settings.precision)
+    settings = dataclasses.replace(learner.settings, precision=checkpoint.settings.precision)
     scaler = _make_scaler(settings, learner.device)
-    scaler.load_state_dict(kept.scaler)
+    scaler.load_state_dict(checkpoint.scaler)
     return learner._replace(settings=settings, scaler=scaler)
 
 
@@ -135,8 +157,11 @@ def _make_scaler(settings: Settings, on: torch.device) -> torch.amp.GradScaler:
 
 
 def collect_optimizer(learner: Learner) -> dict[str, dict[str, torch.Tensor]]:
-    """Return what the optimizer keeps of each parameter, by its name."""
-    state, parameters = learner.optimizer.state, learner.net.named_parameters()
-    kept = {name: state[parameter] for name, parameter in parameters if parameter in state}
-    # One object per word: a file would show which of them came from a checkpoint.
-    return {name: {sys.intern(key): value for key, value in parts.items()} for name, parts in kept.items()}
+    """Return the optimizer's state of each parameter that has one: the parameter's name -> the state's -> value."""
+    collected = {}
+    for name, parameter in learner.net.named_parameters():
+        if parameter in learner.optimizer.state:
+            state = learner.optimizer.state[parameter]
+            # One object per word: a file would show which of them came from a checkpoint.
+            collected[name] = {sys.intern(key): value for key, value in state.items()}
+    return collected

@@ -26,14 +26,12 @@ COLUMNS = ("epoch", "learning_rate", "train_log_loss", "valid_log_loss")
 
 
 class Trained(NamedTuple):
-    """A finished run of `dr.train`, as its manifest tells: the folder of the checkpoints, the settings asked for, name
-    -> digest of what it learned from, and epoch -> digest of the checkpoints that are kept.
-    """
+    """A finished run of `dr.train`, as its manifest describes it."""
 
-    folder: Path
-    parameters: dict[str, Any]
-    inputs: dict[str, str]
-    checkpoints: dict[int, str]
+    folder: Path  # of the checkpoints
+    parameters: dict[str, Any]  # the settings asked for
+    inputs: dict[str, str]  # name -> digest, of what it learned from
+    checkpoints: dict[int, str]  # epoch -> digest, of those that are kept
 
 
 class Start(NamedTuple):
@@ -43,45 +41,56 @@ class Start(NamedTuple):
     history: list[dict[str, Any]]
 
 
-class Voter(NamedTuple):
-    """One of several nets whose scores are averaged: its part of the mean, the views of it, its file's digest."""
+class Member(NamedTuple):
+    """One of the nets of an ensemble, whose scores are averaged."""
 
     checkpoint: Checkpoint
-    share: float
+    share: float  # its part of the mean
     n_views: int
-    digest: str
+    digest: str  # of the checkpoint's file
 
 
-def folder_of(cache: Path, run: str | None) -> Path:
-    """Return the folder of a run's files: CACHE/dr, CACHE/dr/runs/NAME for a named one, or another cache's, to which a
-    way from CACHE leads, which has a slash.
+def folder_of(cache: Path, name: str | None) -> Path:
+    """Return the folder of a run: CACHE/dr, CACHE/dr/runs/NAME for a named one.
+
+    A name with a slash is a path from CACHE to the folder of a run, of another cache perhaps.
     """
-    if run and "/" in run:
-        return cache / run
-    return cache / "dr" / "runs" / run if run else cache / "dr"
+    if not name:
+        return cache / "dr"
+    if "/" in name:
+        return cache / name
+    return cache / "dr" / "runs" / name
 
 
-def find_cache(folder: Path) -> Path:
+def _find_cache(run: Path) -> Path:
     """Return the cache that a run's folder lies in."""
-    return folder.parents[2] if folder.parent.name == "runs" else folder.parent
+    return run.parents[2] if run.parent.name == "runs" else run.parent
 
 
 def read_mean(run: Path) -> list[str]:
     """Return the names of the runs whose mean `dr.predict` left in a run's folder; none if they are its own scores."""
-    kept = manifest.read_manifest(run)
-    return [name or ORDINARY for name in kept["parameters"].get("average", [])] if kept else []
+    predicted = manifest.read_manifest(run)
+    if predicted is None:
+        return []
+    return [name or ORDINARY for name in predicted["parameters"].get("average", [])]
 
 
-def read_trained(cache: Path, run: str | None) -> Trained:
-    """Return what `dr.train` left. Raises InputError if it is not finished."""
-    folder = folder_of(cache, run) / "epochs"
-    kept = manifest.read_manifest(folder)
-    if kept is None or not kept["outputs"]:
-        if names := read_mean(folder.parent):
-            raise InputError(f"{folder.parent}: holds the mean of {', '.join(names)}; name one of them by --run")
+def read_trained(run: Path) -> Trained:
+    """Return what `dr.train` left in a run's folder. Raises InputError if it is not finished."""
+    folder = run / "epochs"
+    trained = manifest.read_manifest(folder)
+    if trained is None or not trained["outputs"]:
+        names = read_mean(run)
+        if names:
+            raise InputError(f"{run}: holds the mean of {', '.join(names)}; name one of them by --run")
         raise InputError(f"{folder}: holds no finished training; run python -m dr.train first")
-    checkpoints = {int(name.removesuffix(".pt")): digest for name, digest in kept["outputs"].items()}
-    return Trained(folder, kept["parameters"], kept["inputs"], checkpoints)
+    checkpoints = {int(name.removesuffix(".pt")): digest for name, digest in trained["outputs"].items()}
+    return Trained(
+        folder=folder,
+        parameters=trained["parameters"],
+        inputs=trained["inputs"],
+        checkpoints=checkpoints,
+    )
 
 
 def read_checkpoint(trained: Trained, epoch: int) -> Checkpoint:
@@ -92,43 +101,75 @@ def read_checkpoint(trained: Trained, epoch: int) -> Checkpoint:
     return checkpoint.read(path)
 
 
-def read_averaged(cache: Path, run: str | None, share: float = 1.0) -> list[Voter]:
-    """Return the nets whose scores `dr.predict` averaged last for a run; their shares sum to `share`."""
-    folder = folder_of(cache, run)
-    if (kept := manifest.read_manifest(folder)) is None:
-        raise InputError(f"{folder}: holds no predictions; run python -m dr.predict first")
-    of = kept["parameters"]
-    if names := of.get("average"):
-        home = find_cache(folder)
-        return [voter for name in names for voter in read_averaged(home, name, share / len(names))]
-    trained, epochs = read_trained(cache, run), of["epochs"]
-    if gone := [epoch for epoch in epochs if epoch not in trained.checkpoints]:
-        raise InputError(f"{folder}: epoch {gone[0]} is gone since it was averaged; run python -m dr.predict again")
-    equal = share / len(epochs), of["views"]
-    return [Voter(read_checkpoint(trained, epoch), *equal, trained.checkpoints[epoch]) for epoch in epochs]
+def read_averaged(run: Path, share: float = 1.0) -> list[Member]:
+    """Return the nets whose scores `dr.predict` averaged last in a run's folder; their shares sum to `share`."""
+    predicted = manifest.read_manifest(run)
+    if predicted is None:
+        raise InputError(f"{run}: holds no predictions; run python -m dr.predict first")
+    parameters = predicted["parameters"]
+    members: list[Member] = []
+    names = parameters.get("average")
+    if names:
+        for name in names:
+            members += read_averaged(folder_of(_find_cache(run), name), share / len(names))
+        return members
+    trained = read_trained(run)
+    epochs = parameters["epochs"]
+    for epoch in epochs:
+        if epoch not in trained.checkpoints:
+            raise InputError(f"{run}: epoch {epoch} is gone since it was averaged; run python -m dr.predict again")
+    for epoch in epochs:
+        member = Member(
+            checkpoint=read_checkpoint(trained, epoch),
+            share=share / len(epochs),
+            n_views=parameters["views"],
+            digest=trained.checkpoints[epoch],
+        )
+        members.append(member)
+    return members
 
 
-def read_voters(cache: Path, run: str | None, paths: Sequence[Path] | None, n_views: int | None) -> list[Voter]:
-    """Return the nets of the checkpoints that are named, which count alike, or those that `dr.predict` averaged last.
-    Raises InputError if one is not there, or they have different tasks.
+def read_members(run: Path, paths: Sequence[Path] | None, n_views: int | None) -> list[Member]:
+    """Return the nets of the checkpoints at `paths`, which count alike, or those that `dr.predict` averaged last in a
+    run's folder. Raises InputError if one is not there, or they have different tasks.
     """
-    if paths:
-        views = recipe.read_chain(recipe.BASE)[0].sections["dr.predict"]["views"]
-        voters = [Voter(checkpoint.read(path), 1 / len(paths), views, files.hash_file(path)) for path in paths]
-    else:
-        voters = read_averaged(cache, run)
-    if len({voter.checkpoint.task for voter in voters}) > 1:
+    members = _read_files(paths) if paths else read_averaged(run)
+    if len({member.checkpoint.task for member in members}) > 1:
         raise InputError("the nets answer different questions; their scores have no mean")
-    return [voter._replace(n_views=n_views or voter.n_views) for voter in voters]
+    if n_views is None:
+        return members
+    return [member._replace(n_views=n_views) for member in members]
 
 
-def describe_voter(voter: Voter) -> dict[str, Any]:
+def _read_files(paths: Sequence[Path]) -> list[Member]:
+    """Return the nets of some checkpoints alone: they count alike, each with as many views as the article has."""
+    article = recipe.read_chain(recipe.BASE)[0]
+    n_views = article.sections["dr.predict"]["views"]
+    members = []
+    for path in paths:
+        member = Member(
+            checkpoint=checkpoint.read(path),
+            share=1 / len(paths),
+            n_views=n_views,
+            digest=files.hash_file(path),
+        )
+        members.append(member)
+    return members
+
+
+def describe_member(member: Member) -> dict[str, Any]:
     """Return which net counts for how much, and what it was trained on and for."""
-    of = voter.checkpoint
+    net = member.checkpoint
     return {
-        "checkpoint": voter.digest, "net": of.settings.net, "epoch": of.epoch, "share": voter.share,
-        "views": voter.n_views, "n_images": of.n_images, "task": of.task.describe(), "making": of.making._asdict(),
-    }  # fmt: skip
+        "checkpoint": member.digest,
+        "net": net.settings.net,
+        "epoch": net.epoch,
+        "share": member.share,
+        "views": member.n_views,
+        "n_images": net.n_images,
+        "task": net.task.describe(),
+        "making": net.making._asdict(),
+    }
 
 
 def identify(settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -138,27 +179,37 @@ def identify(settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
 
 def is_finished(epochs: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
     """Tell whether a folder holds all that training with these settings from these inputs would leave."""
-    kept = manifest.read_manifest(epochs)
-    has_all = kept and max(kept["outputs"], default="") == f"{len(read_figures(epochs)):04}.pt"
-    return bool(
-        has_all and (epochs / "history.csv").exists() and manifest.find_change(epochs, settings, inputs) is None
-    )
+    trained = manifest.read_manifest(epochs)
+    if trained is None or not (epochs / "history.csv").exists():
+        return False
+    newest = max(trained["outputs"], default="")
+    if newest != f"{len(read_figures(epochs)):04}.pt":
+        return False
+    return manifest.find_change(epochs, settings, inputs) is None
 
 
 def begin(pending: Path, start: Start, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
     """Make the folder in which a net is trained hold the epochs that are done, by hard links, and no others."""
-    if start.folder != pending:
+    n_done = len(start.history)
+    if start.folder == pending:
+        for path, epoch in _list_epochs(pending):
+            if epoch > n_done:
+                path.unlink()
+    else:
         shutil.rmtree(pending, ignore_errors=True)  # of an earlier start that came less far
         pending.mkdir(parents=True)
-    for path, epoch in _list_epochs(start.folder):
-        if start.folder == pending and epoch > len(start.history):
-            path.unlink()
-        elif start.folder != pending and epoch <= len(start.history):
-            try:
-                os.link(path, pending / path.name)
-            except OSError:  # a file system that knows none
-                shutil.copy2(path, pending / path.name)
+        for path, epoch in _list_epochs(start.folder):
+            if epoch <= n_done:
+                _link(path, pending / path.name)
     manifest.write_manifest(pending, "dr.train", settings, inputs, outputs={})
+
+
+def _link(path: Path, link: Path) -> None:
+    """Make a hard link to a file, or a copy where the file system has no links."""
+    try:
+        os.link(path, link)
+    except OSError:
+        shutil.copy2(path, link)
 
 
 def _list_epochs(folder: Path) -> list[tuple[Path, int]]:
@@ -171,10 +222,12 @@ def put_in_use(run: Path, new: Path, is_overwriting: bool) -> None:
 
     By renames: after a kill between them both lie where `dr.train` looks for them.
     """
-    epochs, former, old = run / "epochs", run / "former", None
+    epochs = run / "epochs"
+    former = run / "former"
+    old: Path | None = None
     if epochs.exists():
-        kept = manifest.read_manifest(epochs)
-        old = former / (identify(kept["parameters"], kept["inputs"]) if kept else "unknown")
+        trained = manifest.read_manifest(epochs)
+        old = former / (identify(trained["parameters"], trained["inputs"]) if trained else "unknown")
         if old.name == new.name:  # the same net, damaged
             shutil.rmtree(epochs)
         else:
@@ -183,8 +236,9 @@ def put_in_use(run: Path, new: Path, is_overwriting: bool) -> None:
             former.mkdir(exist_ok=True)
             epochs.rename(old)
     new.rename(epochs)
-    for gone in [former / new.name, *([old] if old and is_overwriting else [])]:
-        shutil.rmtree(gone, ignore_errors=True)
+    shutil.rmtree(former / new.name, ignore_errors=True)
+    if old and is_overwriting:
+        shutil.rmtree(old, ignore_errors=True)
     for folder in (former, run / "pending"):
         with contextlib.suppress(OSError):  # not empty, or not there
             folder.rmdir()
@@ -194,8 +248,11 @@ def put_in_use(run: Path, new: Path, is_overwriting: bool) -> None:
 
 def find_pace(epochs: Path) -> float | None:
     """Return the seconds that an epoch of a run took, the median; None if nobody can tell."""
-    written = [path.stat().st_mtime for path in sorted(epochs.glob("[0-9]*.json"))]
-    return float(np.median(np.diff(written))) or None if len(written) > 1 else None
+    written_s = [path.stat().st_mtime for path in sorted(epochs.glob("[0-9]*.json"))]
+    if len(written_s) < 2:
+        return None
+    pace_s = float(np.median(np.diff(written_s)))
+    return pace_s or None  # 0 after a copy that gave all files one time
 
 
 def read_figures(epochs: Path) -> list[dict[str, Any]]:
@@ -219,19 +276,27 @@ def keep_best(epochs: Path, headline: str, n_newest: int) -> list[dict[str, Any]
         if path.suffix == ".pt" and epoch not in kept:
             path.unlink()
     others = sorted(name for name in figures[0] if name.startswith("valid_") and name not in COLUMNS)
-    columns = (*COLUMNS, *others)
-    tables.write_rows(epochs / "history.csv", columns, ([row[column] for column in columns] for row in figures))
+    columns = [*COLUMNS, *others]
+    rows = ([row[column] for column in columns] for row in figures)
+    tables.write_rows(epochs / "history.csv", columns, rows)
     return figures
 
 
 def count_finished(epochs: Path) -> int:
-    """Return the newest epoch whose checkpoint is whole like all that are kept of those before it, 0 if none is."""
-    kept = manifest.read_manifest(epochs)
-    finished, listed = 0, kept["outputs"] if kept else {}
+    """Return the last epoch before the first damaged or missing checkpoint; 0 if there is none.
+
+    A checkpoint that was not to be kept is not missing; its epoch counts if a later one's checkpoint is whole.
+    """
+    trained = manifest.read_manifest(epochs)
+    listed = trained["outputs"] if trained else {}
+    n_finished = 0
     for figures in read_figures(epochs):
         path = epochs / f"{figures['epoch']:04}.pt"
-        if path.exists() and files.hash_file(path) == figures["checkpoint"]:
-            finished = figures["epoch"]
-        elif path.exists() or path.name in listed:
+        if not path.exists():
+            if path.name in listed:
+                break
+        elif files.hash_file(path) == figures["checkpoint"]:
+            n_finished = figures["epoch"]
+        else:
             break
-    return finished
+    return n_finished

@@ -34,8 +34,8 @@ def find_next(settings: Settings, history: History) -> Epoch | None:
     """Return the epoch after those of a history; None if they are all.
 
     In the first phase the head learns, in the second the whole net, from the last epoch of the first; with a patience,
-    which may end either phase, from the best. With a thaw rate the second phase has a schedule of its own, else there
-    is one for both, whose place jumps ahead where the first phase ended early.
+    which may end either phase, from the best. With a rate for the whole net (`--thaw-rate`) the second phase has a
+    schedule of its own, else there is one for both, whose place jumps ahead where the first phase ended early.
     """
     losses = [row["valid_log_loss"] for row in history]
     n_done = len(losses)
@@ -49,52 +49,78 @@ def find_next(settings: Settings, history: History) -> Epoch | None:
         if is_stalled or n_done - n_head == n_whole_planned:
             return None
 
-    is_thawed_now = n_done == n_head > 0
-    goes_on_from = find_best(history) if is_thawed_now and settings.patience else n_done
+    is_unfrozen_now = n_done == n_head > 0
+    goes_on_from = find_best(history) if is_unfrozen_now and settings.patience else n_done
 
-    place, n_places, rate = n_done + 1, settings.epochs, settings.learning_rate
+    place = n_done + 1
+    n_places = settings.epochs
+    rate = settings.learning_rate
     if settings.thaw_rate is None:
         if not is_frozen:
             place += n_head_planned - n_head  # one schedule for both phases skips what the head did not need
     elif is_frozen:
         n_places = n_head_planned
     else:
-        place, n_places, rate = n_done - n_head + 1, n_whole_planned, settings.thaw_rate
+        place = n_done - n_head + 1
+        n_places = n_whole_planned
+        rate = settings.thaw_rate
         losses = losses[n_head:]
     if settings.schedule == "plateau":
         n_falls = len(find_stops(losses, settings.plateau_epochs, settings.least_gain))
-        rate = max(rate * settings.plateau_factor**n_falls, min(rate, settings.least_rate))
-    return Epoch(n_done + 1, is_frozen, goes_on_from, place, n_places, rate)
+        lowest_rate = min(rate, settings.least_rate)
+        rate = max(rate * settings.plateau_factor**n_falls, lowest_rate)
+    return Epoch(
+        number=n_done + 1,
+        is_frozen=is_frozen,
+        goes_on_from=goes_on_from,
+        place=place,
+        n_places=n_places,
+        rate=rate,
+    )
 
 
 def find_rate(settings: Settings, epoch: Epoch, share: float) -> float:
     """Return the learning rate at a `share` (0-1) of an epoch."""
-
-    def fall(progress: float) -> float:  # half a cosine
-        return (1 + math.cos(math.pi * progress)) / 2
-
-    done = epoch.place - 1 + share
+    n_done = epoch.place - 1 + share
     if settings.schedule == "drops":
-        drops = settings.drop_epochs
-        drops = [round(part * epoch.n_places) for part in DROP_SHARES] if drops is None else drops
-        return epoch.rate * DROP_FACTOR ** sum(epoch.place > drop for drop in drops)
+        return epoch.rate * DROP_FACTOR ** _count_drops(settings, epoch)
     if settings.schedule == "cosine":
-        since = done - settings.warm_up_epochs
-        if since < 0:
-            return epoch.rate * (1 + (1 - WARM_UP_FROM) * since / settings.warm_up_epochs)
-        return epoch.rate * fall(since / (epoch.n_places - settings.warm_up_epochs))
+        n_falling = n_done - settings.warm_up_epochs
+        if n_falling < 0:
+            return epoch.rate * (1 + (1 - WARM_UP_FROM) * n_falling / settings.warm_up_epochs)
+        return epoch.rate * _fall(n_falling / (epoch.n_places - settings.warm_up_epochs))
     if settings.schedule == "one-cycle":
-        progress = done / epoch.n_places
+        progress = n_done / epoch.n_places
         if progress < WARM_UP_SHARE:
-            return epoch.rate * (1 - (1 - WARM_UP_FROM) * fall(progress / WARM_UP_SHARE))
-        return epoch.rate * fall((progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
-    return epoch.rate
+            return epoch.rate * (1 - (1 - WARM_UP_FROM) * _fall(progress / WARM_UP_SHARE))
+        return epoch.rate * _fall((progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
+    return epoch.rate  # constant, or a plateau's own
+
+
+def _fall(progress: float) -> float:
+    """Return half a cosine, which falls from 1 to 0 as the progress goes from 0 to 1."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def _count_drops(settings: Settings, epoch: Epoch) -> int:
+    """Return how often the rate has dropped before an epoch."""
+    drops = settings.drop_epochs
+    if drops is None:
+        drops = [round(share * epoch.n_places) for share in DROP_SHARES]
+    return sum(1 for drop in drops if epoch.place > drop)
 
 
 def retrace(settings: Settings, history: History) -> list[tuple[Any, ...] | None]:
     """Return on which net and at which rates settings would have had each epoch of a history done; None: not at all."""
-    due = [find_next(settings, history[:n_done]) for n_done in range(len(history))]
-    return [epoch and (*epoch[:3], *(find_rate(settings, epoch, share) for share in (0, 0.5))) for epoch in due]
+    traced: list[tuple[Any, ...] | None] = []
+    for n_done in range(len(history)):
+        epoch = find_next(settings, history[:n_done])
+        if epoch is None:
+            traced.append(None)
+        else:
+            rates = [find_rate(settings, epoch, share) for share in (0, 0.5)]
+            traced.append((epoch.number, epoch.is_frozen, epoch.goes_on_from, *rates))
+    return traced
 
 
 def find_stops(losses: Sequence[float], patience: int | None, least_gain: float) -> list[int]:
@@ -102,9 +128,15 @@ def find_stops(losses: Sequence[float], patience: int | None, least_gain: float)
 
     The lowest counts as far as it was such a gain itself; after each stop the patience begins anew.
     """
-    lowest, n_waited, stops = math.inf, 0, []
+    lowest = math.inf
+    n_waited = 0
+    stops = []
     for n_done, loss in enumerate(losses, 1):
-        lowest, n_waited = (loss, 0) if loss < lowest - least_gain else (lowest, n_waited + 1)
+        if loss < lowest - least_gain:
+            lowest = loss
+            n_waited = 0
+        else:
+            n_waited += 1
         if n_waited == patience:
             stops.append(n_done)
             n_waited = 0
@@ -112,12 +144,16 @@ def find_stops(losses: Sequence[float], patience: int | None, least_gain: float)
 
 
 def find_best(history: History, figure: str = "log_loss") -> int:
-    """Return the epoch with the lowest validation log loss, or the highest of another figure that is measurable; of
-    equals the log loss decides.
+    """Return the epoch with the lowest validation log loss, or the highest of another figure that is measurable.
+
+    Among equals the one with the lowest log loss is the best, then the first.
     """
     sign = 1 if figure == "log_loss" else -1
-    best = min(history, key=lambda row: (np.nan_to_num(sign * row[f"valid_{figure}"]), row["valid_log_loss"]))
-    return int(best["epoch"])
+
+    def rank(row: Mapping[str, Any]) -> tuple[float, float]:
+        return np.nan_to_num(sign * row[f"valid_{figure}"]), row["valid_log_loss"]
+
+    return int(min(history, key=rank)["epoch"])
 
 
 def find_kept(history: History, headline: str, n_newest: int) -> set[int]:

@@ -133,17 +133,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def are_possible(kept: Mapping[str, Any]) -> bool:
     """Tell whether settings, all of them, have values that their options could have given them."""
-    parser, types = argparse.ArgumentParser(), {field.name: field.type for field in dataclasses.fields(Settings)}
+    parser = argparse.ArgumentParser()
     add_options(parser)
-    given = [(action, kept[action.dest]) for action in parser._actions if action.dest in types]
-    try:
-        return all(
-            recipe.take(action, value) == value
-            for action, value in given
-            if value is not None or type(None) not in typing.get_args(types[action.dest])
-        )
-    except (argparse.ArgumentTypeError, ValueError):
-        return False
+    actions = {action.dest: action for action in parser._actions}
+    for field in dataclasses.fields(Settings):
+        value = kept[field.name]
+        is_optional = type(None) in typing.get_args(field.type)
+        if value is None and is_optional:
+            continue
+        try:
+            taken = recipe.take(actions[field.name], value)
+        except (argparse.ArgumentTypeError, ValueError):
+            return False
+        if taken != value:
+            return False
+    return True
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -235,9 +239,9 @@ def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contra
 
 def _check_features_never_change(of: argparse.Namespace) -> None:
     """Raise InputError for `--features file` where the body learns, or sees an image differently in each epoch."""
-    changing = [f"--{name.replace('_', '-')}" for name, value in UNCHANGED.items() if getattr(of, name) != value]
+    changing = [name for name, value in UNCHANGED.items() if getattr(of, name) != value]
     if of.freeze_epochs < of.epochs:
-        changing.append("--freeze-epochs")
+        changing.append("freeze_epochs")
     if changing:
-        told = "what the body makes of an image differs from epoch to epoch"
-        raise InputError(f"--features file: {told} ({changing[0]})")
+        option = f"--{changing[0].replace('_', '-')}"
+        raise InputError(f"--features file: what the body makes of an image differs from epoch to epoch ({option})")

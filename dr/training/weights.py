@@ -14,13 +14,13 @@ from dr.training import checkpoint
 from preprocess.command import process
 from preprocess.disk.errors import InputError, shorten
 
+Channels = tuple[list[float], list[float]]  # mean and standard deviation of images, 0-255, RGB
+
 HEADS = ("fc", "classifier", "head", "heads", "last_linear", "AuxLogits", "aux1", "aux2")  # of timm and torchvision
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # under which training scripts keep weights
 MADE_BY = "dr.train, timm or torchvision"
 SHOWN_NAMES = 3
-CHANNELS = ("mean", "std")  # of the images that weights are used to, (3,) each, 0-255, RGB
-
-Channels = tuple[list[float], list[float]]
+CHANNELS = {"mean", "std"}  # of the images that dr.export's weights are used to, (3,) each, 0-255, RGB
 
 
 def begin(net: Net, source: str | Path) -> Channels | None:
@@ -32,20 +32,25 @@ def begin(net: Net, source: str | Path) -> Channels | None:
         return None
     if source == "imagenet":
         assert isinstance(net.body, Pretrained)
-        return _take_foreign(net, catalog.download(net.body.name, net.image_px).state_dict(), "--weights imagenet")
+        downloaded = catalog.download(net.body.name, net.image_px)
+        return _load_foreign(net, downloaded.state_dict(), "--weights imagenet")
     path = Path(source)
     content = read(path)
     if "settings" in content:
         kept = checkpoint.read(path)
-        _take_own(net, kept.net, str(path))
+        _load_own(net, kept.net, str(path))
         return kept.mean, kept.std
-    if any(name.startswith("body.") for name in content) and content.keys() >= {*CHANNELS}:  # of dr.export
-        mean, std = (content.pop(name).tolist() for name in CHANNELS)
-        _take_own(net, content, str(path))
+    is_exported = content.keys() >= CHANNELS and any(name.startswith("body.") for name in content)
+    if is_exported:  # by dr.export
+        mean = content.pop("mean").tolist()
+        std = content.pop("std").tolist()
+        _load_own(net, content, str(path))
         return mean, std
     for name in WRAPPERS:
-        content = content[name] if isinstance(content.get(name), dict) else content
-    return _take_foreign(net, {name.removeprefix("module."): value for name, value in content.items()}, str(path))
+        if isinstance(content.get(name), dict):
+            content = content[name]
+    unwrapped = {name.removeprefix("module."): value for name, value in content.items()}
+    return _load_foreign(net, unwrapped, str(path))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -62,45 +67,51 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _take_own(net: Net, given: Mapping[str, torch.Tensor], named: str) -> None:
+def _load_own(net: Net, given: Mapping[str, torch.Tensor], title: str) -> None:
     """Load a checkpoint's weights; of its head all or nothing, the correction by the fellow eye aside."""
-    own = net.state_dict()
-    heads = {name: value for name, value in own.items() if name.startswith("head.")}
-    needed = [name for name in heads if not name.startswith("head.joint.")]
-    is_another = any(name not in given or given[name].shape != own[name].shape for name in needed)
-    if is_another:
-        print(f"dr.train: {named}: its head is another, and left out")
-    taken = {
-        name: value for name, value in given.items()
-        if not name.startswith("head.") or (name in heads and not is_another)
-    }  # fmt: skip
-    load(net, heads | taken, named)
+    head = {name: value for name, value in net.state_dict().items() if name.startswith("head.")}
+    has_head = True
+    for name, value in head.items():
+        is_correction = name.startswith("head.joint.")
+        if not is_correction and (name not in given or given[name].shape != value.shape):
+            has_head = False
+    if not has_head:
+        print(f"dr.train: {title}: its head is another, and left out")
+    loaded = dict(head)
+    for name, value in given.items():
+        is_of_head = name.startswith("head.")
+        if not is_of_head or (has_head and name in head):
+            loaded[name] = value
+    load(net, loaded, title)
 
 
-def _take_foreign(net: Net, given: Mapping[str, Any], named: str) -> Channels | None:
+def _load_foreign(net: Net, given: Mapping[str, Any], title: str) -> Channels | None:
     """Load the weights of a body, but not those of a classifier."""
     if not isinstance(net.body, Pretrained):
-        load(net.body, given, named)
+        load(net.body, given, title)
         return None
-    heads = (*HEADS, *net.body.unused)
-    load(net.body.model, {name: value for name, value in given.items() if name.split(".")[0] not in heads}, named)
-    mean, std = ([255.0 * value for value in getattr(catalog.find_config(net.body.name), name)] for name in CHANNELS)
-    return mean, std
+    heads = {*HEADS, *net.body.unused}
+    load(net.body.model, {name: value for name, value in given.items() if name.split(".")[0] not in heads}, title)
+    config = catalog.find_config(net.body.name)
+    return [255.0 * value for value in config.mean], [255.0 * value for value in config.std]
 
 
-def load(into: nn.Module, given: Mapping[str, Any], named: str) -> None:
+def load(module: nn.Module, given: Mapping[str, Any], title: str) -> None:
     """Put weights into a module. Raises InputError, naming some tensors, for those of another one."""
-    own = into.state_dict()
-    if alien := [name for name, value in given.items() if not isinstance(value, torch.Tensor)]:
-        raise InputError(f"{named}: {shorten(str(alien[0]))} is no tensor, so these are not weights")
+    expected = module.state_dict()
+    for name, value in given.items():
+        if not isinstance(value, torch.Tensor):
+            raise InputError(f"{title}: {shorten(str(name))} is no tensor, so these are not weights")
+    lacking = [name for name in expected if name not in given and not name.endswith("num_batches_tracked")]
     faults = {
-        "lacking": [name for name in own if name not in given and not name.endswith("num_batches_tracked")],
-        "of another shape": [name for name in own if name in given and given[name].shape != own[name].shape],
-        "unknown": [name for name in given if name not in own],
+        "lacking": lacking,
+        "of another shape": [name for name in expected if name in given and given[name].shape != expected[name].shape],
+        "unknown": [name for name in given if name not in expected],
     }
     for fault, names in faults.items():
         if names:
-            more = f" and {len(names) - SHOWN_NAMES} more" * (len(names) > SHOWN_NAMES)
             shown = shorten(", ".join(names[:SHOWN_NAMES]))
-            raise InputError(f"{named}: not weights of this net ({fault}: {shown}{more})")
-    into.load_state_dict({**own, **given})
+            if len(names) > SHOWN_NAMES:
+                shown += f" and {len(names) - SHOWN_NAMES} more"
+            raise InputError(f"{title}: not weights of this net ({fault}: {shown})")
+    module.load_state_dict({**expected, **given})

@@ -98,7 +98,7 @@ def find_net(cache: Path) -> Checkpoint | None:
     written, scored = manifest.read_manifest(folder / "epochs"), manifest.read_manifest(folder)
     if not (written and written["outputs"]):
         return None
-    trained = runs.read_trained(cache, run)
+    trained = runs.read_trained(folder)
     averaged = [epoch for epoch in scored["parameters"]["epochs"] if epoch in trained.checkpoints] if scored else []
     return runs.read_checkpoint(trained, max(averaged or trained.checkpoints))
 

@@ -39,8 +39,8 @@ def main():
     parser.add_argument("--views", type=cli.whole(1), default=1)
     parser.add_argument("--batch-size", type=cli.whole(1), default=16)
     options = parser.parse_args()
-    voters = runs.read_voters(options.cache, None, None, options.views)
-    mean, side = Averaged(voters).eval().to(memory_format=torch.channels_last), voters[0].checkpoint.making.size_px
+    members = runs.read_members(options.cache / "dr", None, options.views)
+    mean, side = Averaged(members).eval().to(memory_format=torch.channels_last), members[0].checkpoint.making.size_px
     squares = np.random.default_rng(0).integers(0, 256, (N_SCORED, side, side, 3), dtype=np.uint8)
 
     @torch.inference_mode()
@@ -48,12 +48,12 @@ def main():
         return mean(torch.from_numpy(some)).numpy()
 
     own, rate = count(score, squares, options.batch_size)
-    print(f"{len(voters)} nets, {options.views} views, {side} px, {torch.get_num_threads()} threads, float32")
+    print(f"{len(members)} nets, {options.views} views, {side} px, {torch.get_num_threads()} threads, float32")
     print(f"{'torch':14}{'':10}  {rate:7.1f} squares/s")
     with tempfile.TemporaryDirectory() as folder:
         for name, is_half in (("onnx", False), ("onnx, float16", True)):
             path = Path(folder) / f"{is_half}.onnx"
-            export.write_onnx(voters, export.describe(voters), path, is_half)
+            export.write_onnx(members, export.describe(members), path, is_half)
             threads = onnxruntime.SessionOptions()
             threads.intra_op_num_threads = torch.get_num_threads()
             session = onnxruntime.InferenceSession(path, threads)

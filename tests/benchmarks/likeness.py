@@ -1,6 +1,6 @@
 """Does a net know what is unlike what it learned from? How many pictures of each kind it doubts, or cannot use at all.
 
-python -m tests.benchmarks.likeness --checkpoint FILE.pt --pictures DIR... [--without DIR] [--most N]
+python -m tests.benchmarks.distribution --checkpoint FILE.pt --pictures DIR... [--without DIR] [--most N]
 
 Prints a line per folder of pictures, and of gradients, shaded discs before black, and noise, which it draws: how many
 are refused as no photograph of an eye, how many of the others are unlike, and how far they lie in the median, 1 being
@@ -57,7 +57,7 @@ def describe_pictures(of: Checkpoint, paths: Iterable[Path]) -> str:
     n_refused, far = 0, []
     for path in paths:
         try:
-            far.append(distribution.measure(of, square.make_square(path, of.making)))
+            far.append(distribution.measure_distance(of, square.make_square(path, of.making)))
         except Unusable:
             n_refused += 1
     n_unlike = sum(map(is_unlike, far))

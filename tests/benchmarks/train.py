@@ -135,7 +135,7 @@ def measure_epoch(way, n, crop_px, batch_size, on):
         started = [time.perf_counter()]
         passes.train_epoch(made, squares, rows % 5, positions, due)
         started.append(time.perf_counter())
-        passes.settle_batch_norm(made, squares, positions, due)
+        passes.update_batch_norm(made, squares, positions, due)
         wait_for(on)
         started.append(time.perf_counter())
         with progress.tracking(n_checked, "checked") as bar:
@@ -143,7 +143,7 @@ def measure_epoch(way, n, crop_px, batch_size, on):
                 made.net, squares, positions[:n_checked], cuts, made.settings.precision, batch_size, bar, "levels"
             )
         seconds = np.diff([*started, time.perf_counter()])
-    counts = n, min(passes.SETTLING_IMAGES, n // 2), n_checked
+    counts = n, min(passes.STATISTICS_IMAGES, n // 2), n_checked
     return [*np.divide(counts, seconds), torch.cuda.max_memory_allocated() / 1e9 if on.type == "cuda" else np.nan]
 
 
