@@ -19,11 +19,11 @@ import pytest
 from dr import explain
 from dr.nets import heat
 from dr.training import runs
-from preprocess.dataset import kaggle
 from preprocess.disk.errors import InputError
 from submissions import ensemble, grade, serve
 from submissions.page import content
 from tests.hostile import CONTENTS
+from tests.tasks import TASK
 from tests.test_report import open_page
 
 testclient = pytest.importorskip("starlette.testclient")
@@ -33,7 +33,7 @@ KINDS = ("HTML", "bomb", "cut at 50 %", "black", "progressive, 500 scans")
 @pytest.fixture(scope="module")
 def seated(finished_cache):
     """The nets and the blend of the finished run."""
-    return ensemble.seat(
+    return ensemble.load(
         runs.read_members(finished_cache / "dr", None, None), finished_cache / "blend/train/model.pt", None, "cpu"
     )
 
@@ -43,7 +43,7 @@ def client(seated, tmp_path, monkeypatch):
     """A browser's stand-in; whatever is left of a request lies in tmp_path / "left"."""
     (tmp_path / "left").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "left"))
-    app = serve.make_app(kaggle.TASK, partial(content.answer, seated, False), [serve.LOOPBACK])
+    app = serve.make_app(TASK, partial(content.answer, seated, False), [serve.LOOPBACK])
     with testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}") as client:
         yield client
     assert not list((tmp_path / "left").iterdir())
@@ -66,7 +66,7 @@ def test_a_pair_has_the_grades_of_the_command_line(finished_cache, seated, pair,
     for card, row, eye in zip(told["cards"], told["rows"], eyes, strict=True):
         of = card["grade"]
         assert (row["side"], row["level"], of.level) == (eye["side"], eye["level"], eye["level"])
-        assert card["verdict"] == f"level {eye['level']}, {kaggle.TASK.names[eye['level']]}"
+        assert card["verdict"] == f"level {eye['level']}, {TASK.names[eye['level']]}"
         assert (of.expected, of.eye.disc.confidence) == pytest.approx(
             (eye["expected_level"], eye["crop"]["confidence"])
         )
