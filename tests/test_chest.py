@@ -25,9 +25,8 @@ from preprocess import __main__ as preprocess
 from preprocess.dataset.findings import BOXES, read_boxes
 from preprocess.dataset.folds import assign_folds
 from preprocess.disk.errors import InputError
-from submissions import grade, score, serve, write
+from submissions import grade, page, score, serve, write
 from submissions.ensemble import load
-from submissions.page import content
 from submissions.report import __main__ as report
 from tests.tiny import make_settings
 
@@ -89,7 +88,7 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
 
     def drop(names, believed):
         files = [(Path(name).name, io.BytesIO(Path(name).read_bytes())) for name in names]
-        return content.answer(nets._replace(thresholds=believed), False, {"images": files})
+        return page.answer(nets._replace(thresholds=believed), False, {"images": files})
 
     rows = drop(images, thresholds[NAMES].to_numpy())["rows"]
     assert [row["finding"].split("; ") for row in rows] == [image["findings"] or [""] for image in told["images"]]

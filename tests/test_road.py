@@ -23,8 +23,7 @@ from preprocess import __main__ as preprocess
 from preprocess.command import recipe
 from preprocess.dataset import readers
 from preprocess.picture import square
-from submissions import ensemble, grade
-from submissions.page import content
+from submissions import ensemble, grade, page
 
 TINY = "--net test_resnet --weights none --features none --epochs 2 --freeze-epochs 1".split()  # for a net of timm
 DRAWN = {"oct": "drawn_scans", "chest": "drawn_chest"}  # by what a recipe's name holds
@@ -78,10 +77,10 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
         graded = {f"{eye['patient']}_{eye['side']}": eye["scores"] for eye in eyes}
     np.testing.assert_allclose([graded[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
-    monkeypatch.setattr(content, "SHOWN_PX", 64)
+    monkeypatch.setattr(page, "SHOWN_PX", 64)
     seats = ensemble.load(runs.read_members(cache / "dr", None, None), None, None, "cpu")
     files = [(f"{image}{path.suffix}", io.BytesIO(path.read_bytes())) for image, path in photographs.items()]
-    rows = content.answer(seats, False, {"folder": files})["rows"]
+    rows = page.answer(seats, False, {"folder": files})["rows"]
     shown = {Path(row["photograph"]).stem: [row[column] for column in scores] for row in rows}
     np.testing.assert_allclose([shown[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
