@@ -202,10 +202,10 @@ def test_a_side_in_capitals_is_the_same_eye(here):
     folder.mkdir(parents=True)
     for name in ("10_LEFT.JPG", "10_Right_b.png"):
         (folder / name).touch()
-    assert list(kaggle.list_images(here / "data", "train").paths) == ["10_left", "10_right_b"]
+    assert list(kaggle.list_folder(here / "data" / "train").paths) == ["10_left", "10_right_b"]
     (folder / "10_left.jpeg").touch()
     with pytest.raises(InputError, match="are both image 10_left"):
-        kaggle.list_images(here / "data", "train")
+        kaggle.list_folder(here / "data" / "train")
     change("scores.csv", lambda table: table.assign(image=table["image"].str.upper()))
     fit()
     decide()
