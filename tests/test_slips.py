@@ -206,6 +206,7 @@ def test_a_side_in_capitals_is_the_same_eye(here):
     (folder / "10_left.jpeg").touch()
     with pytest.raises(InputError, match="are both image 10_left"):
         kaggle.list_folder(here / "data" / "train")
+    (folder / "10_left.jpeg").unlink()
     change("scores.csv", lambda table: table.assign(image=table["image"].str.upper()))
     fit()
     decide()
