@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,3 +144,12 @@ def test_wrong_arguments_and_unfinished_caches_are_one_line(finished_cache, pair
     refuse(r"run python -m blend\.train first", unfinished, pair[0])
     manifest.write_manifest(unfinished / "dr", "dr.predict", {"views": 1, "epochs": [7]}, {}, {})
     refuse(r"epoch 7 is gone .*python -m dr\.predict", unfinished, pair[0])
+
+
+def test_a_patient_whose_names_are_parted_by_anothers_is_graded_whole(monkeypatch):
+    """In the order of image ids a_m_left stands between a_left and a_right."""
+    names = ("a_left", "a_m_left", "a_m_right", "a_right")
+    subjects = {Path(f"{name}.jpeg"): kaggle.find_subject(name) for name in names}
+    monkeypatch.setattr(ensemble, "EYES_AT_ONCE", 1)
+    parts = [[path.stem for path in part] for part in ensemble.split_patients(subjects)]
+    assert parts == [["a_left", "a_right"], ["a_m_left", "a_m_right"]]

@@ -43,6 +43,7 @@ def call(*arguments):
         (["dr.tarin", "--epochs", "1"], "unknown option or stage dr.tarin"),
         (["preprocess.crop", "--method", "box"], "preprocess.crop is no stage of this run"),
         (["--recipe", "artcle"], "--recipe artcle: no such recipe (near: article)"),
+        (["dr.train", "--data", "x"], "--data: belongs to the whole run; give it before"),
         (["dr.train", "--epoch", "1"], "unrecognized arguments: --epoch"),
         (["submissions.report", "--lables", "x"], "unrecognized arguments: --lables"),
         (["dr.train", "--help"], "dr.train --help: a run shows no stage's help"),

@@ -279,6 +279,7 @@ def test_a_mean_of_means_in_other_caches_and_of_other_squares_is_that_of_their_n
     [
         (["--average", "fold-1", "fold-2"], "holds a net of its own.*--run"),
         (["--run", "fold-1", "--average", "fold-1", "fold-2"], "holds a net of its own.*--run"),
+        (["--run", "mean", "--average", "mean", "fold-1"], "would be part of its own mean"),
         (["--run", "mean", "--average", "fold-1", "fold-1"], "fold-1 comes twice"),
         (["--run", "mean", "--average", "fold-1", "fold-9"], "fold-9.*no such file"),
         (["--run", "mean", "--average", "fold-1", "copy/cache/dr/runs/fold-1"], "fold-1 comes twice"),

@@ -14,6 +14,7 @@ from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT
 from preprocess.disk.errors import InputError
 
 SHARED = ("data", "cache", "recipe")
+DEMOS = ("demo", "oct-demo", "chest-demo")  # recipes that draw their data, each into folders of its own
 # The stages in order, and the options of the script that each of them takes.
 STAGES: dict[str, tuple[str, ...]] = {
     "preprocess.synthetic": ("data", "recipe", "jobs"),
@@ -134,6 +135,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             raise InputError(f"--folds {options.folds}: a number from 2 to 99")
         if any(word.partition("=")[0] in FOLD_OPTIONS for word in options.words):
             raise InputError(f"--folds {options.folds} names folds and runs itself")
+    for word in options.words:
+        option = word.partition("=")[0]
+        if option in {"--data", "--cache", "--recipe"}:
+            raise InputError(f"{option}: belongs to the whole run; give it before the first stage's name")
     return options
 
 
@@ -232,10 +237,10 @@ def _fill_in(options: argparse.Namespace) -> None:
     """Give the options without a value their defaults, which without --data are the demo's."""
     if options.data is None:
         home = Path.cwd() if IS_INSTALLED else ROOT
-        options.data = f"{home}/data/demo"
-        cache = f"{home}/cache/demo"
-        name = "demo"
-        recipe = "demo"
+        recipe = options.recipe or "demo"
+        name = recipe if recipe in DEMOS else "demo"
+        options.data = f"{home}/data/{name}"
+        cache = f"{home}/cache/{name}"
     else:
         cache = "cache"
         name = "submission"
