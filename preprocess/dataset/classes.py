@@ -26,7 +26,7 @@ STRAY = "lies in no class's folder"
 
 def is_folder_of_classes(folder: Path) -> bool:
     """Return whether the training images lie in sub-folders of FOLDER/train."""
-    return any(listing.list_files(path) for path in _list_classes(folder / "train"))
+    return any(listing.list_files(path) for path in list_classes(folder / "train"))
 
 
 def read_dataset(folder: Path) -> DataSet:
@@ -39,7 +39,7 @@ def read_dataset(folder: Path) -> DataSet:
     for paths in (learned.paths, tested.paths):  # an image that lies in both parts has a row in each
         for image, path in paths.items():
             rows.append(_make_row(folder, image, path, groups))
-    labels_from = folder / "test" if _list_classes(folder / "test") else folder / LABELS
+    labels_from = folder / "test" if list_classes(folder / "test") else folder / LABELS
     if labels_from.is_file():
         rows = _add_labels(rows, labels_from, question, groups)
     samples = make_table(rows, question)
@@ -72,7 +72,7 @@ def find_subject(groups: Mapping[str, str], image: str) -> Subject:
 def _read_names(folder: Path) -> tuple[str, ...]:
     """Return the classes, the names of the training folders. Raises InputError if they cannot be learned."""
     names = []
-    for path in _list_classes(folder / "train"):
+    for path in list_classes(folder / "train"):
         names.append(path.name)
         if not tables.is_id(path.name) or path.name == "image":
             raise InputError(f"{folder / 'train'}: {shorten(path.name)!r} cannot be a class's name; rename the folder")
@@ -80,7 +80,7 @@ def _read_names(folder: Path) -> tuple[str, ...]:
             raise InputError(f"{path}: a class without images; add some, or remove the folder")
     if len(names) < 2:
         raise InputError(f"{folder / 'train'}: {names[0]} is the only class; there is nothing to tell it from")
-    for path in _list_classes(folder / "val") + _list_classes(folder / "test"):
+    for path in list_classes(folder / "val") + list_classes(folder / "test"):
         if path.name not in names:
             raise InputError(f"{path}: a class that {folder / 'train'} lacks ({', '.join(names)})")
     return tuple(names)
@@ -157,7 +157,7 @@ def _describe(samples: Any) -> list[str]:
     return notes
 
 
-def _list_classes(folder: Path) -> list[Path]:
+def list_classes(folder: Path) -> list[Path]:
     """Return a folder's sub-folders, sorted; none if the folder is not there."""
     return sorted(folder.glob("[!.]*/"))
 
@@ -165,7 +165,7 @@ def _list_classes(folder: Path) -> list[Path]:
 def _list_part(folder: Path, *names: str) -> Listing:
     """Return the photographs in the classes' folders below some folders; a test image may lie in no class's folder."""
     tops = [folder / name for name in names]
-    classes = [path for top in tops for path in _list_classes(top)]
+    classes = [path for top in tops for path in list_classes(top)]
     check = functools.partial(find_subject, {})
     if names == ("test",):
         return listing.list_folders([*tops, *classes], str, check, MISNAMED)

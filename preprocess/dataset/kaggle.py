@@ -62,6 +62,11 @@ def read_labels(path: Path, known_only: bool = False) -> pd.Series:
     return labels.read_labels(path, RETINOPATHY, normalize_id, known_only)
 
 
+def has_photographs(folder: Path) -> bool:
+    """Return whether a folder's train/ or test/ holds photographs of left and right eyes."""
+    return any(list_folder(folder / part).paths for part in LABELS)
+
+
 def list_folder(folder: Path) -> Listing:
     """Return the photographs in a folder. Raises InputError if two files are the same image."""
     return listing.list_folders([folder], normalize_id, find_subject, MISNAMED)
