@@ -55,7 +55,7 @@ def list_eyes(photographs: Sequence[Path], left: Path | None, right: Path | None
 
 def list_folder_of_eyes(folder: Path) -> Listed:
     """Return the photographs in a folder, whose names say whose eyes they show. Raises InputError if there are none."""
-    paths, misnamed = kaggle.list_folder(folder)
+    paths, misnamed, _ = kaggle.list_folder(folder)
     if not paths and not misnamed:
         raise InputError(f"{folder}: holds no photographs ({', '.join(listing.SUFFIXES)})")
     subjects = {path: kaggle.find_subject(image) for image, path in paths.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,10 +89,30 @@ def read_squares(cache: Path, split: str, dataset: DataSet) -> CachedSquares:
     )
 
 
+def _leave_unknown_out(squares: CachedSquares, dataset: DataSet, known: Container[str]) -> CachedSquares:
+    """Return the squares without those of images whose target is not known, and say how many these are."""
+    of_dataset = set(dataset.get_part("train")["image"])
+    rows = []
+    for row, image in enumerate(squares.images):
+        if image in known or image not in of_dataset:  # whom the data set lacks is a mistake, told of by the caller
+            rows.append(row)
+    n_unknown = len(squares.images) - len(rows)
+    if not n_unknown:
+        return squares
+    of_all = f"{n_unknown:,} of {len(squares.images):,} images"
+    print(f"{dataset.folder}: {of_all} have no known {dataset.question.target}: left out")
+    return squares.select(np.array(rows, dtype=int))
+
+
 def read_training_set(dataset: DataSet, task: Task, cache: Path) -> TrainingSet:
-    """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside."""
+    """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside.
+
+    Where a data set may lack targets, the squares without one are left out, and counted on the screen.
+    """
     squares = read_squares(cache, "train", dataset)
     targets = dataset.get_targets("train")
+    if dataset.may_lack_targets:
+        squares = _leave_unknown_out(squares, dataset, targets.index)
     unusable = set(rejected.read_reasons(cache, "train"))
     expected = [image for image in targets.index if image not in unusable or image in squares.paths]
     tables.check_same_images(expected, squares.paths, dataset.target_sources["train"], cache)

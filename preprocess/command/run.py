@@ -13,7 +13,7 @@ from preprocess.command import process
 from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT
 from preprocess.disk.errors import InputError
 
-SHARED = ("data", "cache", "recipe")
+SHARED = ("data", "layout", "cache", "recipe")
 # The stages in order, and the options of the script that each of them takes.
 STAGES: dict[str, tuple[str, ...]] = {
     "preprocess.synthetic": ("data", "recipe", "jobs"),
@@ -161,6 +161,11 @@ def _make_parser() -> argparse.ArgumentParser:
         "the data folder (default: data/demo, which is drawn first): as above, or with a folder per "
         "class, {train,val,test}/CLASS/, or with a table of findings and images*/; with --recipe "
         "oct-demo or chest-demo it is drawn first, if it does not exist",
+    )
+    add(
+        "--layout",
+        "NAME|FILE.toml",
+        "how the data folder lies, if it is not to be found out: a shipped layout, or a file of your own",
     )
     add(
         "--cache",

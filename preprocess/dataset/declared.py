@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.dataset import kaggle, listing
+from preprocess.dataset import kaggle, listing, sample_table
 from preprocess.dataset.dataset import COLUMNS, DataSet, Subject, make_table
 from preprocess.dataset.layouts import targets
 from preprocess.dataset.layouts.declaration import Declaration, Part, simplify_cell
@@ -21,7 +21,6 @@ from preprocess.disk import any_table, dicom, tables
 from preprocess.disk.any_table import AnyTable
 from preprocess.disk.errors import InputError, Unusable, shorten, suggest
 
-SAMPLES = ("sampleSubmission.csv", "sample_submission.csv")
 SIDE_WORDS = {"left": "left", "right": "right", "l": "left", "r": "right", "os": "left", "od": "right"}
 ALONE = "each counts as a patient of its own"
 
@@ -84,7 +83,7 @@ def read_dataset(folder: Path, declaration: Declaration, tree: Tree | None = Non
         normalize_id=lambda text: known_ids.get(spell_id(text), spell_id(text)),
         find_subject=_make_finder(folder, declaration, subjects),
         target_sources=_find_target_sources(tree, sources),
-        sample_submission=find_sample(folder),
+        sample_submission=sample_table.find_sample(folder),
         notes=notes,
         may_lack_targets=True,
     )
@@ -96,14 +95,6 @@ def spell_id(text: str) -> str:
     """
     path = listing.compose(text.strip()).replace("\\", "/").strip("/").removeprefix("./")
     return kaggle.normalize_id(listing.split_suffix(path)[0])
-
-
-def find_sample(folder: Path) -> Path:
-    """Return a folder's sample of a submission, by the first of SAMPLES that is there; or where it would be."""
-    for name in SAMPLES:
-        if (folder / name).exists():
-            return folder / name
-    return folder / SAMPLES[0]
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -132,19 +123,20 @@ def find_table(tree: Tree, declaration: Declaration, name: str, part: Part) -> A
     """
     fault: InputError | None = None
     for wanted in part.tables:
-        found = tree.find(wanted, tree.files) or tree.find(f"{wanted}.gz", tree.files)
-        for path in found:
+        usable = []
+        for path in tree.find(wanted, tree.files) or tree.find(f"{wanted}.gz", tree.files):
             try:
                 table = any_table.read_any_table(tree.folder / path, declaration.format)
                 _check_columns(declaration, name, table)
             except InputError as error:
                 fault = fault or error
                 continue
-            if len(found) > 1:
-                raise InputError(
-                    f"{declaration.path}: [{name}] table: {wanted!r} is {found[0]} or {found[1]}; name it with its folder"
-                )
-            return table
+            usable.append(table)
+        if len(usable) > 1:
+            both = f"{usable[0].path} or {usable[1].path}"
+            raise InputError(f"{declaration.path}: [{name}] table: {wanted!r} is {both}; name it with its folder")
+        if usable:
+            return usable[0]
     if fault:
         raise fault
     if part.tables and not declaration.is_shipped:
@@ -379,7 +371,7 @@ def _merge_repeated(rows: Sequence[Row], question: Question) -> tuple[list[Row],
 
 
 def _are_unknown(*records: Mapping[str, Any]) -> bool:
-    return all(value != value for record in records for value in record.values())
+    return all(isinstance(value, float) and np.isnan(value) for record in records for value in record.values())
 
 
 def _prefix_ids(rows: Sequence[Row]) -> int:

@@ -1,4 +1,4 @@
-"""The photographs that lie in some folders: image id -> path; and what else lies there, since nothing is passed over."""
+"""The photographs that lie in some folders, image id -> path, and what else lies there: nothing is passed over."""
 
 import fnmatch
 import os

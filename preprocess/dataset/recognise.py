@@ -198,11 +198,10 @@ def _draft_tables(tree: Tree, guesses: Sequence[_Guess]) -> str:
     ]
     lines += _draft_target(others)
     lines.append(f"image = {_quote(first.image)}")
-    lines.append(
-        f"patient = {_quote(patient)}"
-        if patient
-        else "# patient = \"COLUMN\", or patient_from = '(REGULAR EXPRESSION)'"
-    )
+    if patient:
+        lines.append(f"patient = {_quote(patient)}")
+    else:
+        lines.append("# patient = \"COLUMN\", or patient_from = '(REGULAR EXPRESSION)' over the path")
     if side:
         lines.append(f"side = {_quote(side)}")
         words = [cell for cell in columns[side] if simplify_cell(cell) not in declared.SIDE_WORDS]
@@ -241,10 +240,10 @@ def _draft_target(columns: dict[str, list[str]]) -> list[str]:
             f"target = {_quote(column)}",
             '# unknown = ["5"], if a number means that an image cannot be graded',
         ]
-    names = ", ".join(map(_quote, cells))
+    words = ", ".join(map(_quote, cells))
     return [
         'kind = "levels"  # classes, if the words have no order',
-        f"names = [{names}]  # put them into their order",
+        f"names = [{words}]  # put them into their order",
         f"target = {_quote(column)}",
         '# values = { WORD = NUMBER }, if several words mean one level; unknown = ["WORD"], if one means none',
     ]
@@ -253,15 +252,17 @@ def _draft_target(columns: dict[str, list[str]]) -> list[str]:
 def _draft_folders(tree: Tree) -> str:
     """Return a draft for photographs that no table names: a folder per target, perhaps in a folder per part."""
     tops = {}
-    for path in ["."] + tree.folders:
+    shallow = [path for path in tree.folders if path.count("/") < 2]
+    for path in [".", *shallow[:MOST_LOOKED_AT]]:
         names = _list_right_below(tree, path)
-        if len(names) > 1 and path.count("/") < 2:
+        if len(names) > 1:
             tops[path] = names
     parts = {_guess_part(path): path for path in reversed(list(tops)) if path != "." and _guess_part(path, "")}
     if not parts:
-        deepest = max(tops, key=lambda path: (len(tops[path]), path != ".")) if tops else "."
-        parts = {"train": deepest}
-    names = ", ".join(_quote(name) for name in tops.get(next(iter(parts.values())), ["normal", "mild"]))
+        widest = max(tops, key=lambda path: len(tops[path]), default=".")
+        parts = {"train": widest}
+    folders = tops.get(next(iter(parts.values())), ["normal", "mild"])
+    names = ", ".join(map(_quote, folders))
     lines = [
         f"# A draft of how {tree.folder.name} lies; finish it, and run python -m preprocess.describe --data again.",
         'kind = "levels"  # classes, if the folders have no order',

@@ -1,4 +1,4 @@
-"""Tables as others write them: CSV, semicolons, tabs, blanks without a header, gzip, BOM, CRLF, or .xlsx -> text cells."""
+"""Tables as others write them, CSV, semicolons, tabs, blanks, gzip, BOM, CRLF or .xlsx -> cells of text."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from preprocess.cache import manifest
 from preprocess.disk.errors import Unusable
 from preprocess.picture import photograph
 
@@ -23,6 +24,12 @@ class Depth(NamedTuple):
             f"values of 16 bits are scaled by the range of {self.bits} bits, 0 to {2**self.bits - 1:,}: the highest of "
             f"{self.n_seen} photographs that were sampled is {self.highest:,}"
         )
+
+
+def read_bits(folder: Path) -> int | None:
+    """Return the range of values of more than 8 bits that a stage, crop or resize, has worked with in its folder."""
+    written = manifest.read_manifest(folder)
+    return written["parameters"].get("bits") if written else None
 
 
 def find_depth(paths: Sequence[Path]) -> Depth | None:

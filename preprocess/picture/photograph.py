@@ -390,7 +390,7 @@ def _load_pixels(header: Image.Image) -> np.ndarray:
         header.load()
     if header.has_transparency_data:
         transparent = header.convert("RGBA")
-        _check_visible(transparent.getextrema()[3][1])
+        _check_visible(float(np.asarray(transparent.getchannel("A")).max()))
         black = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
         header = Image.alpha_composite(black, transparent)
     return np.asarray(header.convert("RGB"))

@@ -146,7 +146,7 @@ def draw(ensemble: Ensemble, path: Path) -> tuple[np.ndarray, np.ndarray]:
     square = make_square(path, checkpoint.making)
     width, height = Photograph(path).size
     row = {"width": width, "height": height, **vars(square.disc)}
-    rgb = sheet.draw_outline(path, row, outline.SHAPES[checkpoint.making.crop], SHOWN_PX)
+    rgb = sheet.draw_outline(path, row, outline.SHAPES[checkpoint.making.crop], SHOWN_PX, checkpoint.making.bits)
     asked = look.Asked("fine", np.arange(len(checkpoint.task.names)))
     scale = SHOWN_PX / max(width, height)
     seen = look.see_photograph(ensemble.nets[-1], checkpoint, square, asked, rgb.shape, scale)

@@ -163,6 +163,14 @@ def _check(declaration: Declaration) -> None:
         raise InputError(f"{path}: joined: is for findings in one column, target, whose names stand in names")
     if declaration.kind == "findings" and not has_table:
         raise InputError(f"{path}: kind: findings need a table; folders hold levels or classes")
+    _check_subjects(declaration)
+    for key, value in declaration.values.items():
+        _check_value(declaration, key, value)
+
+
+def _check_subjects(declaration: Declaration) -> None:
+    """Raise InputError for keys on patients and sides that contradict each other."""
+    path = declaration.path
     for key, side in declaration.sides.items():
         if side not in SIDES:
             raise InputError(f"{path}: sides: {key!r} is {side!r}, not left or right")
@@ -171,8 +179,6 @@ def _check(declaration: Declaration) -> None:
     for one, other in (("patient", "patient_from"), ("side", "side_from")):
         if getattr(declaration, one) and getattr(declaration, other):
             raise InputError(f"{path}: {one} and {other}: one of them tells, not both")
-    for key, value in declaration.values.items():
-        _check_value(declaration, key, value)
 
 
 def _check_value(declaration: Declaration, key: str, value: str) -> None:

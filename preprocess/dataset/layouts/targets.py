@@ -1,4 +1,4 @@
-"""The targets of rows that a declared layout was read by: cells of any words and numbers -> levels, classes, findings."""
+"""The targets of rows that a declared layout was read by: cells of any kind -> levels, classes, findings."""
 
 from __future__ import annotations
 
@@ -183,8 +183,8 @@ def _parse_one(declaration: Declaration, names: Sequence[str], text: str, row: R
             return list(names).index(by_word[simplify_cell(value)])
         last = len(names) - 1
         raise InputError(
-            f"{row.where}: {_call(declaration)} is {shorten(text)!r}, no level from 0 to {last}{suggest(cell, by_word)}; "
-            f"{declaration.path}: values says which number a word is, unknown what is not known"
+            f"{row.where}: {_call(declaration)} is {shorten(text)!r}, no level from 0 to {last}"
+            f"{suggest(cell, by_word)}; {declaration.path}: values says which number a word is, unknown what is unknown"
         )
     if value in names:
         return value
