@@ -251,7 +251,7 @@ def _draft_target(columns: dict[str, list[str]]) -> list[str]:
 
 def _draft_folders(tree: Tree) -> str:
     """Return a draft for photographs that no table names: a folder per target, perhaps in a folder per part."""
-    tops = {}
+    tops: dict[str, list[str]] = {}
     shallow = [path for path in tree.folders if path.count("/") < 2]
     for path in [".", *shallow[:MOST_LOOKED_AT]]:
         names = _list_right_below(tree, path)
