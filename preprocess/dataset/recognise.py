@@ -257,7 +257,11 @@ def _draft_folders(tree: Tree) -> str:
         names = _list_right_below(tree, path)
         if len(names) > 1:
             tops[path] = names
-    parts = {_guess_part(path): path for path in reversed(list(tops)) if path != "." and _guess_part(path, "")}
+    parts: dict[str, str] = {}
+    for path in tops:
+        part = _guess_part(path, "")
+        if part and path != ".":
+            parts.setdefault(part, path)
     if not parts:
         widest = max(tops, key=lambda path: len(tops[path]), default=".")
         parts = {"train": widest}
