@@ -40,6 +40,8 @@ def describe(dataset: DataSet) -> list[str]:
     lines += describe_unread(dataset)
     lines += describe_depth(dataset)
     shown = dataset.samples[[*COLUMNS, *question.columns]].head(N_ROWS)
+    if question.columns == ["level"]:
+        shown = shown.astype({"level": "Int64"})  # 2, not 2.0
     return [*lines, *shown.to_string(index=False).splitlines()]
 
 
@@ -53,9 +55,13 @@ def describe_split(dataset: DataSet, rows: pd.DataFrame) -> str:
     if n_sides:
         parts.append(", ".join(f"{n_sides[side]:,} {side}" for side in ("left", "right")))
     parts.append(count_targets(dataset, rows))
-    n_unknown = int(rows[dataset.question.columns].isna().all(axis=1).sum())
+    is_unknown = rows[dataset.question.columns].isna()
+    n_unknown = int(is_unknown.all(axis=1).sum())
     if n_unknown:
         parts.append(f"{n_unknown:,} unknown")
+    n_cells = int(is_unknown.to_numpy().sum())
+    if dataset.question.has_many_targets and n_cells:
+        parts.append(f"{n_cells:,} of {is_unknown.size:,} findings unknown")
     return "; ".join(parts)
 
 

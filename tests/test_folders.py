@@ -112,7 +112,7 @@ def test_odd_files_are_rejected_and_16_bit_and_cmyk_scans_taken(scans, cache, ca
         [f"--data={scans}", f"--cache={cache}", *"--recipe oct-demo --size-px 32 --jobs 1 --allow-rejected".split()]
     )
     assert read_reasons(cache, "train") == {
-        "page-1-3": "neither a JPEG nor a PNG image",
+        "page-1-3": "neither a JPEG nor a PNG image, nor TIFF, BMP, PPM, PGM, WebP or DICOM",
         "stray.png": "lies in no class's folder",
     }
     assert {"deep-1-1", "print-1-2"} <= set(read_crops(cache, "train"))

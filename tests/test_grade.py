@@ -114,7 +114,7 @@ def test_table_is_aligned_and_says_that_it_is_no_medical_device(finished_cache, 
     confidence, *numbers, level = lines[2].removesuffix(alone).split()[2:]
     assert (len(numbers), len(level)) == (11, 1)
     assert lines[2].index(confidence) + len(confidence) == lines[1].index("crop") + len("crop")
-    assert f"refused: {broken}: neither a JPEG nor a PNG image" in lines
+    assert f"refused: {broken}: neither a JPEG nor a PNG image" in "\n".join(lines)
     assert lines[-1] == pipeline.NOTICE and "not a medical device" in pipeline.NOTICE
 
 

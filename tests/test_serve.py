@@ -110,7 +110,7 @@ def test_a_folder_becomes_a_table_whose_misnamed_and_broken_files_are_named(clie
     status, shown = drop(client, *files, ("folder", "eyes/odd.jpeg", b"x"), ("folder", "eyes/8_left.png", b"x"))
     assert status == 200 and shown.count("<tr>") == 1 + len(files) and 'class="card"' not in shown
     assert "<b>odd.jpeg</b> is refused: the file&#39;s name is not" in shown
-    assert "<b>8_left.png</b> is refused: neither a JPEG nor a PNG image" in shown
+    assert "<b>8_left.png</b> is refused: neither a JPEG nor a PNG image, nor" in shown
     assert 'download="grades.csv" href="data:text/csv;charset=utf-8,photograph%2Cpatient%2Cside%2Clevel' in shown
 
 

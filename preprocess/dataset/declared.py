@@ -39,6 +39,8 @@ class Source:
 
 def read_dataset(folder: Path, declaration: Declaration, tree: Tree | None = None) -> DataSet:
     """Return the data set of a folder by a declared layout. Raises InputError, naming file and key or row."""
+    import pandas as pd
+
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     tree = tree or listing.walk(folder)
@@ -59,7 +61,8 @@ def read_dataset(folder: Path, declaration: Declaration, tree: Tree | None = Non
     rows, n_repeated = _merge_repeated(rows, question)
     prefixed = _prefix_ids(rows)
     subjects, alone = _find_subjects(tree, declaration, rows)
-    samples = make_table([_make_row(tree, declaration, question, row, subjects[row.image]) for row in rows], question)
+    records = [_make_row(tree, declaration, question, row, subjects[row.image]) for row in rows]
+    samples = make_table(pd.DataFrame(records), question)
     notes = [f"read by layout {declaration.title}"]
     if declaration.note:
         notes.append(declaration.note)
@@ -258,7 +261,7 @@ def _list_unlabelled(tree: Tree, name: str, images: str) -> Source:
 
 def _list_folders_of_targets(tree: Tree, declaration: Declaration, name: str, images: str) -> Source:
     """Return the photographs of a part that has a folder per target. To test by, some may lie in none of them."""
-    top = find_top(tree, images)
+    top = find_top(tree, declaration, images)
     prefix = "" if top == "." else f"{top}/"
     rows: list[Row] = []
     source = Source(name, None, top, rows)
@@ -277,14 +280,19 @@ def _list_folders_of_targets(tree: Tree, declaration: Declaration, name: str, im
     return source
 
 
-def find_top(tree: Tree, images: str) -> str:
+def find_top(tree: Tree, declaration: Declaration, images: str) -> str:
     """Return the folder that the targets' folders lie in: often a folder lies in a folder of its own name."""
+    known = {simplify_cell(name) for name in (*declaration.names, *declaration.values)} | declaration.unknown
     top = images
     while True:
         prefix = "" if top == "." else f"{top}/"
         below = [path for path in tree.folders if path.startswith(prefix) and "/" not in path.removeprefix(prefix)]
         here = [path for path in tree.list_below(top) if "/" not in path.removeprefix(prefix)]
         if len(below) != 1 or any(map(listing.is_photograph, here)):
+            return top
+        name = below[0].rpartition("/")[2]
+        is_doubled = name == top.rpartition("/")[2]
+        if simplify_cell(name) in known or not (known or is_doubled):
             return top
         top = below[0]
 
@@ -547,5 +555,5 @@ def _describe_unread(tree: Tree, sources: Sequence[Source], rows: Sequence[Row])
             reasons.append((path, reason))
         if reasons:
             title = tree.folder.name if folder == "." else folder
-            notes.append(f"{title}: {len(reasons):,} files not read: {listing.count_unread(reasons)}")
+            notes.append(f"{title}: {listing.describe_unread(reasons)}")
     return notes

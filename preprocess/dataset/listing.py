@@ -104,22 +104,22 @@ def split_suffix(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def count_unread(reasons: Iterable[tuple[str, str]]) -> str:
-    """Return how many files of each suffix were not read for each reason, of (name, reason)."""
+def describe_unread(reasons: Sequence[tuple[str, str]]) -> str:
+    """Return how many files were not read, by suffix and reason, of (name, reason)."""
     counts: Counter[tuple[str, str]] = Counter()
     for name, reason in reasons:
         suffix = os.path.splitext(name)[1].lower() or "without a suffix"
         counts[show_name(suffix), reason] += 1
     texts = [f"{n:,} {suffix} ({reason})" for (suffix, reason), n in counts.most_common()]
-    return ", ".join(texts)
+    noun = "file" if len(reasons) == 1 else "files"
+    return f"{len(reasons):,} {noun} not read: {', '.join(texts)}"
 
 
 def describe_others(folder: Path, names: Sequence[str]) -> list[str]:
     """Return a note on the files beside photographs that are none, if there are some."""
     if not names:
         return []
-    counts = count_unread((name, NO_PHOTOGRAPH) for name in names)
-    return [f"{folder.name}: {len(names):,} files not read: {counts}"]
+    return [f"{folder.name}: {describe_unread([(name, NO_PHOTOGRAPH) for name in names])}"]
 
 
 def list_files(folder: Path) -> list[Path]:

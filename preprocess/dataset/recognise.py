@@ -72,7 +72,7 @@ def _explain_fit(tree: Tree, declaration: Declaration) -> str:
 
 
 def _explain_folders(tree: Tree, declaration: Declaration, images: str) -> str:
-    top = declared.find_top(tree, images)
+    top = declared.find_top(tree, declaration, images)
     names = _list_right_below(tree, top)
     levels = {declaration.values.get(simplify_cell(name), "") for name in names}
     numbers = sorted(int(level) for level in levels if level.isdecimal())
@@ -254,14 +254,14 @@ def _draft_folders(tree: Tree) -> str:
     tops: dict[str, list[str]] = {}
     shallow = [path for path in tree.folders if path.count("/") < 2]
     for path in [".", *shallow[:MOST_LOOKED_AT]]:
-        names = _list_right_below(tree, path)
-        if len(names) > 1:
-            tops[path] = names
+        below = _list_right_below(tree, path)
+        if len(below) > 1:
+            tops[path] = below
     parts: dict[str, str] = {}
     for path in tops:
-        part = _guess_part(path, "")
-        if part and path != ".":
-            parts.setdefault(part, path)
+        guessed = _guess_part(path, "")
+        if guessed and path != ".":
+            parts.setdefault(guessed, path)
     if not parts:
         widest = max(tops, key=lambda path: len(tops[path]), default=".")
         parts = {"train": widest}
@@ -274,9 +274,9 @@ def _draft_folders(tree: Tree) -> str:
         '# values = { FOLDER = NUMBER }, if several folders mean one level; unknown = ["FOLDER"], if one means none',
         "# patient_from = '(REGULAR EXPRESSION)' over the path; side_from = '_(left|right)'",
     ]
-    for name in ("train", "valid", "test"):
-        if name in parts:
-            lines += ["", f"[{name}]", f"images = {_quote(parts[name])}"]
+    for part in ("train", "valid", "test"):
+        if part in parts:
+            lines += ["", f"[{part}]", f"images = {_quote(parts[part])}"]
     return "\n".join(lines) + "\n"
 
 

@@ -126,12 +126,26 @@ def write_table(path: Path, dataset: DataSet) -> None:
     folder = path.resolve().parent
     samples["path"] = samples["path"].map(functools.partial(_relate, folder))
     tables.write_csv(path, samples.to_csv(index=False, lineterminator="\n", float_format="%g"))
-    beside = path.with_name(QUESTION)
+    _write_question(path, dataset.question, samples)
+
+
+def _write_question(path: Path, question: Question, samples: pd.DataFrame) -> None:
+    """Write the kind and the names beside a table of samples, where its columns alone would tell others.
+
+    A file beside another table than NAME stays if it is there.
+    """
+    beside = path.with_suffix(".toml")
     texts = samples.astype(object).where(samples.notna(), "").astype(str)
-    if path.name != NAME or _find_question(path, texts) == dataset.question:
+    try:
+        is_told = _find_question(path, texts) == question
+    except InputError:  # the columns tell nothing
+        is_told = False
+    if is_told and path.name == NAME:
+        beside.unlink(missing_ok=True)
+    if is_told or files.is_stdout(path) or (beside.exists() and path.name != NAME):
         return
-    names = ",\n".join(f"    {json.dumps(name, ensure_ascii=False)}" for name in dataset.question.names)
-    text = f'# What {path.name} asks.\nkind = "{dataset.question.kind}"\nnames = [\n{names},\n]\n'
+    lines = [f"    {json.dumps(name, ensure_ascii=False)}," for name in question.names]
+    text = "\n".join([f"# What {path.name} asks.", f'kind = "{question.kind}"', "names = [", *lines, "]", ""])
     files.write_bytes(beside, text.encode())
 
 

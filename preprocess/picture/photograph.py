@@ -39,7 +39,7 @@ SIGNATURES = {
     b"RIFF": "WebP",
 }
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "PPM", "WEBP")  # that Pillow opens
-NO_PICTURE = "no picture that is read here: JPEG, PNG, TIFF, BMP, PPM, PGM, WebP or DICOM"
+NO_PICTURE = "neither a JPEG nor a PNG image, nor TIFF, BMP, PPM, PGM, WebP or DICOM"
 BITS_PER_SAMPLE_TAG = 258  # of TIFF, its bits in each channel (TIFF 6.0, section 8)
 PNG_DEPTH_AT = 24  # the byte of a PNG file that says how many bits a channel has
 MOST_BITS = 16
