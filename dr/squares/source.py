@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,9 +49,17 @@ class TrainingSet(NamedTuple):
     targets: np.ndarray  # (n,) int64, of findings (n, k) float64
     digests: dict[str, str]  # of the squares and of the labels
     set_apart: frozenset[str] = frozenset()  # the images that the data set itself holds out
+    sources: Sequence[str] | None = None  # of a joined data set, the set that each is of
 
-    def find_held_out(self, n_folds: int, fold: int) -> np.ndarray:
-        """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0."""
+    def find_held_out(self, n_folds: int | str, fold: int) -> np.ndarray:
+        """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0.
+
+        By source a fold is a whole source, whatever is set apart.
+        """
+        if isinstance(n_folds, str):
+            if self.sources is None:
+                raise InputError("--folds source: the data set has no column source; preprocess.join writes one")
+            return folds.find_source_fold(self.sources, fold)
         groups = np.array([subject.patient for subject in self.squares.subjects])
         if not self.set_apart:
             return folds.assign_folds(groups.tolist(), self.targets, n_folds, FOLD_SEED) == fold
@@ -122,4 +130,8 @@ def read_training_set(dataset: DataSet, task: Task, cache: Path) -> TrainingSet:
     set_apart = frozenset(dataset.list_images("valid"))
     text = task.describe_targets(learned, tables.sort_images(set_apart))
     digests = squares.digests | {"labels": files.hash_text(text)}
-    return TrainingSet(squares, learned, digests, set_apart)
+    sources = None
+    if folds.BY_SOURCE in dataset.samples:
+        source_of = dict(zip(dataset.samples["image"], dataset.samples[folds.BY_SOURCE], strict=True))
+        sources = [str(source_of[image]) for image in squares.images]
+    return TrainingSet(squares, learned, digests, set_apart, sources)
