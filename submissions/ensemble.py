@@ -112,7 +112,7 @@ def grade_eyes(ensemble: Ensemble, subjects: Mapping[Path, Subject], is_strict: 
 def split_patients(subjects: Mapping[Path, Subject]) -> Iterator[dict[Path, Subject]]:
     """Yield the photographs in parts of about EYES_AT_ONCE that divide no patient."""
     part: dict[Path, Subject] = {}
-    for _, items_of_patient in groupby(subjects.items(), key=lambda item: item[1].patient):
+    for _, items_of_patient in groupby(subjects.items(), key=lambda item: item[1].patient or item[0]):
         if len(part) >= EYES_AT_ONCE:
             yield part
             part = {}

@@ -96,10 +96,12 @@ def test_folder_is_graded_patient_by_patient(finished_cache, photographs, tmp_pa
     monkeypatch.setattr(ensemble, "EYES_AT_ONCE", 1)
     owners = {path: kaggle.find_subject(image) for image, path in photographs.items()}
     assert [list(part) for part in ensemble.split_patients(owners)] == [list(owners)[:2], list(owners)[2:]]
-    (tmp_path / "whose.jpeg").write_text("a misnamed file is refused, and all others are graded")
-    with pytest.raises(InputError, match="whose.jpeg: the file's name is not PATIENT_left or PATIENT_right"):
+    (tmp_path / "whose.jpeg").write_text("a broken file is refused, and all others are graded")
+    with pytest.raises(InputError, match="whose.jpeg: neither a JPEG"):
         run(capsys, tmp_path, "--cache", finished_cache)
-    parts = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"{tmp_path}: 1 file not read: 1 .txt (no photograph)\n")
+    parts = json.loads(shown.out)
     np.testing.assert_allclose(scores_of(parts, "blended"), scores_of(whole, "blended"), atol=2e-6)
 
 
@@ -133,9 +135,9 @@ def test_wrong_arguments_and_unfinished_caches_are_one_line(finished_cache, pair
     for suffix in ("jpeg", "png"):
         shutil.copy(pair[0], tmp_path / "twice" / f"1_left.{suffix}")
     refuse("given twice", finished_cache, pair[0], pair[0])
-    refuse("3 photographs", finished_cache, *pair, pair[0])
-    refuse("a folder is graded alone", finished_cache, tmp_path, pair[0])
-    refuse("holds no photographs", finished_cache, tmp_path)
+    refuse("given twice", finished_cache, *pair, pair[0])
+    (tmp_path / "empty").mkdir()
+    refuse("holds no photographs", finished_cache, tmp_path / "empty")
     refuse("both image 1_left", finished_cache, tmp_path / "twice")
     refuse(r"run python -m dr\.predict first", cache, pair[0])
     unfinished = shutil.copytree(finished_cache, tmp_path / "unfinished")

@@ -118,6 +118,35 @@ def read_question(path: Path) -> Question | None:
     return Question(kind, tuple(names))
 
 
+def read_photographs(path: Path, is_flat: bool = False) -> dict[Path, Subject]:
+    """Return the photographs that a table of samples names, with their subjects: it needs no targets for that.
+
+    If they lie flat, each is the file of its name beside the table, whatever path the table has. Raises InputError,
+    naming the row, for what cannot be used.
+    """
+    header = tables.read_csv(path)[0]
+    columns = [name for name in header if name in COLUMNS]
+    table = tables.read_table(path, columns, normalize_id)
+    beside = {}
+    if is_flat:
+        for file in path.parent.iterdir():
+            beside[listing.split_suffix(listing.compose(file.name))[0]] = file
+        table = table.drop(columns="path", errors="ignore")
+    paths = _find_paths(path.parent, table)
+    subjects = {}
+    for row, fields in enumerate(table.to_dict("records"), 2):
+        image = fields["image"]
+        side = fields.get("side", "").strip().lower()
+        if side not in SIDES:
+            raise InputError(f"{path}, row {row}: side is {shorten(side)!r}, not left, right or empty")
+        photograph = Path(str(paths[image]))
+        if is_flat:
+            name = image.rpartition("/")[2]
+            photograph = beside.get(name, path.parent / photograph.name)
+        subjects[photograph] = Subject(fields.get("patient", "").strip(), side)
+    return subjects
+
+
 def write_table(path: Path, dataset: DataSet) -> None:
     """Write a data set's samples as a samples.csv; photographs below its folder are named relative to it."""
     samples = dataset.samples.copy()

@@ -51,7 +51,7 @@ def order_of(image: str) -> tuple:
             key.append((False, int(part), part))
         elif part:
             key.append((True, 0, part))
-    return (*key, image)
+    return tuple(key), image
 
 
 def sort_images(images: Iterable[str]) -> list[str]:
