@@ -106,7 +106,7 @@ def find_draft(folder: Path, layout: str | None) -> str:
     """Return the text of a data.toml to finish: that of the layout that is named or fits, or else a guess."""
     if layout:
         return layouts.find(layout).path.read_text(encoding="utf-8")
-    fits = readers.find_fits(folder)
+    fits = recognise.find_fits(listing.walk(folder))
     if len(fits) == 1:
         return fits[0].declaration.path.read_text(encoding="utf-8")
     return recognise.draft(listing.walk(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ def find_table(tree: Tree, declaration: Declaration, name: str, part: Part) -> A
     fault: InputError | None = None
     for wanted in part.tables:
         usable = []
-        for path in tree.find(wanted, tree.files) or tree.find(f"{wanted}.gz", tree.files):
+        for path in tree.find_files(wanted) or tree.find_files(f"{wanted}.gz"):
             try:
                 table = any_table.read_any_table(tree.folder / path, declaration.format)
                 _check_columns(declaration, name, table)
@@ -153,7 +154,7 @@ def find_table(tree: Tree, declaration: Declaration, name: str, part: Part) -> A
 def find_images(tree: Tree, declaration: Declaration, name: str, part: Part) -> str | None:
     """Return the folder of a part's photographs, relative to the data; None if a shipped layout's is not there."""
     for wanted in part.images:
-        found = tree.find(wanted, tree.folders)
+        found = tree.find_folders(wanted)
         if len(found) > 1:
             raise InputError(
                 f"{declaration.path}: [{name}] images: {wanted!r} is {found[0]} or {found[1]}; name it with its folder"
@@ -251,7 +252,7 @@ def _read_rows(tree: Tree, declaration: Declaration, name: str, table: AnyTable,
 def _list_unlabelled(tree: Tree, name: str, images: str) -> Source:
     """Return the photographs below a folder, of which no table tells anything."""
     rows = []
-    paths = [path for path in tree.list_below(images) if listing.is_photograph_at(tree.folder / path)]
+    paths = [path for path in tree.list_below(images) if tree.is_photograph(path)]
     for path in paths:
         image = spell_id(path.rpartition("/")[2])
         rows.append(Row(image, name, str(tree.folder / path), path, path, {}))
@@ -266,7 +267,7 @@ def _list_folders_of_targets(tree: Tree, declaration: Declaration, name: str, im
     rows: list[Row] = []
     source = Source(name, None, top, rows)
     for path in tree.list_below(top):
-        if not listing.is_photograph_at(tree.folder / path):
+        if not tree.is_photograph(path):
             continue
         folder, slash, _ = path.removeprefix(prefix).partition("/")
         image = spell_id(path.rpartition("/")[2])
@@ -318,7 +319,7 @@ class Photographs:
         self.tree = tree
         self.by_name: dict[str, list[str]] = {}
         for path in tree.list_below(images):
-            if listing.is_photograph_at(tree.folder / path):
+            if tree.is_photograph(path):
                 name = spell_id(path.rpartition("/")[2])
                 self.by_name.setdefault(name, []).append(path)
 
@@ -416,7 +417,7 @@ def _find_subjects(tree: Tree, declaration: Declaration, rows: Sequence[Row]) ->
             match = declaration.patient_from.search(told)
             patient = match[1] if match and match[1] else ""
         side = _find_side(declaration, row, told)
-        if reads_tags and row.path and _is_dicom(tree.folder / row.path):
+        if reads_tags and row.path and _is_dicom(tree, row.path):
             try:
                 shown = dicom.read_shown(tree.folder / row.path)
             except Unusable:  # the stage that reads its pixels says why
@@ -430,10 +431,10 @@ def _find_subjects(tree: Tree, declaration: Declaration, rows: Sequence[Row]) ->
     return subjects, alone
 
 
-def _is_dicom(path: Path) -> bool:
+def _is_dicom(tree: Tree, path: str) -> bool:
     """Return whether a photograph is a DICOM file; those with another picture's suffix are not opened for that."""
-    suffix = listing.split_suffix(path.name)[1]
-    return suffix in ("", ".dcm", ".dicom") and dicom.has_mark(path)
+    suffix = listing.split_suffix(path)[1]
+    return suffix in ("", ".dcm", ".dicom") and dicom.has_mark(tree.folder / path)
 
 
 def _choose_side_columns(declaration: Declaration, rows: Sequence[Row]) -> None:
@@ -480,9 +481,9 @@ def _make_row(tree: Tree, declaration: Declaration, question: Question, row: Row
     record |= row.values
     record |= {"image": row.image, "split": row.part, "patient": subject.patient, "side": subject.side}
     if row.path is not None:
-        record["path"] = str(tree.folder / row.path)
+        record["path"] = os.path.join(tree.folder, row.path)
     elif row.expected:
-        record["path"] = str(tree.folder / row.expected)
+        record["path"] = os.path.join(tree.folder, row.expected)
     return record
 
 
@@ -549,7 +550,7 @@ def _describe_unread(tree: Tree, sources: Sequence[Source], rows: Sequence[Row])
                 continue
             read.add(path)  # told of once, though folders may lie in each other
             reason = listing.NO_PHOTOGRAPH
-            if listing.is_photograph_at(tree.folder / path):
+            if tree.is_photograph(path):
                 has_table = any(source.table for source in sources if source.images == folder)
                 reason = "no row of the table names it" if has_table else "lies in no folder of a target"
             reasons.append((path, reason))

@@ -1,11 +1,13 @@
 """The photographs that lie in some folders, image id -> path, and what else lies there: nothing is passed over."""
 
 import fnmatch
+import functools
 import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,38 +33,69 @@ class Listing(NamedTuple):
     others: Sequence[str] = ()  # the names of the files beside them that are no photographs
 
 
-class Tree(NamedTuple):
+@dataclass(frozen=True)
+class Tree:
     """All that lies in a folder and below it but for what is hidden, as paths relative to it with slashes, sorted."""
 
     folder: Path
     files: list[str]
     folders: list[str]
 
-    def find(self, name: str, among: Sequence[str]) -> list[str]:
-        """Return the paths that a name means, a path, perhaps with * and ?: in the folder, or else below, the nearest.
+    @functools.cached_property
+    def _files_by_name(self) -> dict[str, list[str]]:
+        return _index_names(self.files)
 
-        More than one path is returned if they lie equally deep. "." is the folder itself.
-        """
+    @functools.cached_property
+    def _folders_by_name(self) -> dict[str, list[str]]:
+        return _index_names(self.folders)
+
+    def find_files(self, name: str) -> list[str]:
+        """Return the files that a name means, see `_find_nearest`."""
+        return _find_nearest(name, self._files_by_name)
+
+    def find_folders(self, name: str) -> list[str]:
+        """Return the folders that a name means, see `_find_nearest`. "." is the folder itself."""
         if name == ".":
             return ["."]
-        wanted = name.strip("/").split("/")
-        found: list[str] = []
-        for path in among:
-            parts = path.split("/")
-            tail = parts[-len(wanted) :]
-            if len(tail) == len(wanted) and all(map(fnmatch.fnmatchcase, tail, wanted)):
-                if found and len(parts) > found[0].count("/") + 1:
-                    continue
-                if found and len(parts) < found[0].count("/") + 1:
-                    found = []
-                found.append(path)
-        return found
+        return _find_nearest(name, self._folders_by_name)
+
+    def is_photograph(self, path: str) -> bool:
+        """Return whether a file counts as a photograph, see `is_photograph_at`."""
+        return is_photograph(path.rpartition("/")[2]) or is_photograph_at(self.folder / path)
 
     def list_below(self, folder: str) -> list[str]:
         """Return the files below one of the folders."""
         if folder == ".":
             return self.files
         return [path for path in self.files if path.startswith(f"{folder}/")]
+
+
+def _index_names(paths: Sequence[str]) -> dict[str, list[str]]:
+    """Return paths by their last part."""
+    by_name: dict[str, list[str]] = {}
+    for path in paths:
+        by_name.setdefault(path.rpartition("/")[2], []).append(path)
+    return by_name
+
+
+def _find_nearest(name: str, by_name: dict[str, list[str]]) -> list[str]:
+    """Return the paths that end as a name does, which may be a path and have * and ? in it: those least deep.
+
+    More than one path is returned if they lie equally deep.
+    """
+    wanted = name.strip("/").split("/")
+    last = wanted[-1]
+    candidates = by_name.get(last, [])
+    if set(last) & set("*?["):
+        candidates = [path for match in fnmatch.filter(by_name, last) for path in by_name[match]]
+    found = []
+    for path in candidates:
+        parts = path.split("/")
+        tail = parts[-len(wanted) :]
+        if len(tail) == len(wanted) and all(map(fnmatch.fnmatchcase, tail, wanted)):
+            found.append(path)
+    depth = min((path.count("/") for path in found), default=0)
+    return sorted(path for path in found if path.count("/") == depth)
 
 
 def walk(folder: Path) -> Tree:

@@ -1,14 +1,12 @@
 """Which reader a data folder wants."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from preprocess.dataset import classes, declared, findings, kaggle, listing, recognise, sample_table
 from preprocess.dataset.dataset import DataSet
 from preprocess.dataset.layouts import declaration as layouts
-from preprocess.dataset.recognise import Fit
 from preprocess.disk.errors import InputError
 
 
@@ -48,24 +46,18 @@ def read_dataset(folder: Path, layout: str | None = None) -> DataSet:
         return kaggle.read_dataset(folder)
     if findings.find_table(folder):
         return findings.read_dataset(folder)
-    fits = find_fits(folder)
+    tree = listing.walk(folder)  # of a folder that is not there nothing
+    fits = recognise.find_fits(tree)
     if len(fits) > 1:
         names = " or ".join(fit.name for fit in fits)
         raise InputError(f"{folder}: fits {recognise.describe_fits(fits)}; say which by --layout {names}")
     if fits:
-        dataset = declared.read_dataset(folder, fits[0].declaration)
+        dataset = declared.read_dataset(folder, fits[0].declaration, tree)
         note = f"recognised as layout {fits[0].name}: {fits[0].reason}"
         return replace(dataset, notes=[note, *dataset.notes[1:]])
     if classes.is_folder_of_classes(folder) and not (folder / kaggle.LABELS["train"]).exists():
         return classes.read_dataset(folder)
     return kaggle.read_dataset(folder)
-
-
-def find_fits(folder: Path) -> Sequence[Fit]:
-    """Return the shipped layouts that a folder has; a folder that is not there has none."""
-    if not folder.is_dir():
-        return []
-    return recognise.find_fits(listing.walk(folder))
 
 
 def _is_stray(folder: Path) -> bool:

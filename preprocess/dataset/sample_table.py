@@ -185,11 +185,18 @@ def normalize_id(image: str) -> str:
     return stem if tables.EXTENSION.fullmatch(suffix) else image.strip()
 
 
+@functools.lru_cache(maxsize=1024)
+def _resolve(folder: str) -> Path:
+    """Return a folder's path without links; the photographs of a folder ask for it one after the other."""
+    return Path(folder).resolve()
+
+
 def _relate(beside: Path, text: object) -> object:
     """Return a path relative to a folder that it lies below, else absolute; what is no path stays."""
     if not isinstance(text, str):
         return text
-    path = Path(text).resolve()
+    top, name = os.path.split(text)
+    path = _resolve(top) / name
     return str(path.relative_to(beside)) if path.is_relative_to(beside) else str(path)
 
 
