@@ -121,7 +121,7 @@ def test_public_and_private_part_are_told_apart_and_ignored_images_do_not_count(
     assert [len(groups[title]) for title in groups][:3] == [12, 6, 6]
     lines, labels = (data / "testLabels.csv").read_text().splitlines(), tmp_path / "solution.csv"
     labels.write_text("\n".join([lines[0], lines[1].replace("Public", "Ignored"), *lines[2:6]]) + "\n")
-    whole, public, *_ = evidence.read_groups(evidence.find_source(data, cache, labels))
+    whole, public, *_ = evidence.read_groups(evidence.Source(kaggle.read_dataset(data), TASK, cache, labels))
     assert (whole.images, public.images) == (["7_right", "8_left", "8_right", "9_left"], ["7_right", "9_left"])
 
 
