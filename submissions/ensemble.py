@@ -124,7 +124,8 @@ def group_by_patient(subjects: Mapping[Path, Subject]) -> dict[str, dict[Path, S
     """Return the photographs of each patient, in whatever order they come: names may part a patient's."""
     patients: dict[str, dict[Path, Subject]] = {}
     for path, subject in subjects.items():
-        patients.setdefault(subject.patient, {})[path] = subject
+        patient = subject.patient or str(path)  # unknown: each photograph by itself
+        patients.setdefault(patient, {})[path] = subject
     return patients
 
 

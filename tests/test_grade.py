@@ -97,10 +97,12 @@ def test_folder_is_graded_patient_by_patient(finished_cache, photographs, tmp_pa
     monkeypatch.setattr(ensemble, "EYES_AT_ONCE", 1)
     owners = {path: kaggle.find_subject(image) for image, path in photographs.items()}
     assert [list(part) for part in ensemble.split_patients(owners)] == [list(owners)[:2], list(owners)[2:]]
-    (tmp_path / "whose.jpeg").write_text("a misnamed file is refused, and all others are graded")
-    with pytest.raises(InputError, match="whose.jpeg: the file's name is not PATIENT_left or PATIENT_right"):
+    (tmp_path / "whose.jpeg").write_text("a broken file is refused, and all others are graded")
+    with pytest.raises(InputError, match="whose.jpeg: neither a JPEG"):
         run(capsys, tmp_path, "--cache", finished_cache)
-    parts = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"{tmp_path}: 1 file not read: 1 .txt (no photograph)\n")
+    parts = json.loads(shown.out)
     np.testing.assert_allclose(scores_of(parts, "blended"), scores_of(whole, "blended"), atol=2e-6)
 
 
@@ -115,7 +117,7 @@ def test_table_is_aligned_and_says_that_it_is_no_medical_device(finished_cache, 
     confidence, *numbers, level = lines[2].removesuffix(alone).split()[2:]
     assert (len(numbers), len(level)) == (11, 1)
     assert lines[2].index(confidence) + len(confidence) == lines[1].index("crop") + len("crop")
-    assert f"refused: {broken}: neither a JPEG nor a PNG image" in lines
+    assert f"refused: {broken}: neither a JPEG nor a PNG image" in "\n".join(lines)
     assert lines[-1] == pipeline.NOTICE and "not a medical device" in pipeline.NOTICE
 
 
@@ -134,9 +136,9 @@ def test_wrong_arguments_and_unfinished_caches_are_one_line(finished_cache, pair
     for suffix in ("jpeg", "png"):
         shutil.copy(pair[0], tmp_path / "twice" / f"1_left.{suffix}")
     refuse("given twice", finished_cache, pair[0], pair[0])
-    refuse("3 photographs", finished_cache, *pair, pair[0])
-    refuse("a folder is graded alone", finished_cache, tmp_path, pair[0])
-    refuse("holds no photographs", finished_cache, tmp_path)
+    refuse("given twice", finished_cache, *pair, pair[0])
+    (tmp_path / "empty").mkdir()
+    refuse("holds no photographs", finished_cache, tmp_path / "empty")
     refuse("both image 1_left", finished_cache, tmp_path / "twice")
     refuse(r"run python -m dr\.predict first", cache, pair[0])
     unfinished = shutil.copytree(finished_cache, tmp_path / "unfinished")

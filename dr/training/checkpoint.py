@@ -18,7 +18,7 @@ from dr.training.settings import Settings, are_possible
 from preprocess.dataset.question import Question
 from preprocess.disk import files
 from preprocess.disk.errors import InputError, shorten
-from preprocess.picture import outline
+from preprocess.picture import outline, photograph
 from preprocess.picture.square import NORMALIZATIONS, Making
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def write(path: Path, checkpoint: Checkpoint) -> str:
     content = {KEYS.get(name, name): value for name, value in vars(checkpoint).items()}
     content["settings"] = dataclasses.asdict(checkpoint.settings)
     content["task"] = checkpoint.task.describe()
-    content["making"] = checkpoint.making._asdict()
+    content["making"] = checkpoint.making.describe()
     buffer = io.BytesIO()  # given a path, torch writes its name into the file
     torch.save(content, buffer)
     files.write_bytes(path, buffer.getvalue())
@@ -143,6 +143,8 @@ def _is_possible_making(making: Making, crop_px: int | None) -> bool:
     if crop_px is None or not _are_counts(crop_px, making.size_px):
         return False
     if making.crop not in outline.METHODS or making.normalize not in NORMALIZATIONS:
+        return False
+    if making.bits is not None and (not _are_counts(making.bits) or not 8 <= making.bits <= photograph.MOST_BITS):
         return False
     return crop_px <= making.size_px <= MOST_SIZE_PX
 

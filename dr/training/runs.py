@@ -168,7 +168,7 @@ def describe_member(member: Member) -> dict[str, Any]:
         "views": member.n_views,
         "n_images": net.n_images,
         "task": net.task.describe(),
-        "making": net.making._asdict(),
+        "making": net.making.describe(),
     }
 
 

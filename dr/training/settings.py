@@ -11,6 +11,7 @@ from typing import Any
 from dr.nets import catalog
 from preprocess.command import recipe
 from preprocess.command.cli import number, whole
+from preprocess.dataset import folds
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
@@ -26,6 +27,13 @@ def parse_net(text: str) -> str:
     if not catalog.NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a net")
     return text
+
+
+def parse_folds(text: str) -> int | str:
+    """Return a number of folds, or the word for a fold of each source."""
+    if text == folds.BY_SOURCE:
+        return text
+    return whole(2)(text)
 
 
 def _option(kind: Callable[[str], Any], text: str, **more: Any) -> Any:
@@ -113,7 +121,8 @@ class Settings:
     jitter: float = _option(number(0, 1), "each channel of a training image is stretched by up to this share, or "
                             "compressed by it, and shifted by up to as many standard deviations")
     pairs: bool = _switch("one net for both eyes of a patient: each eye's features correct the other's scores")
-    folds: int = _option(whole(2), "parts that the patients are divided into")
+    folds: int | str = _option(parse_folds, "parts that the patients are divided into; source: one of each source of "
+                               "a joined set, see preprocess.join", metavar="N|source")
     fold: int = _option(whole(0), "the part that is held out for validation")
     seed: int = _option(whole(0), "of weights, order, crops, flips and dropout")
     precision: str = _option(str, "of the convolutions; auto: bfloat16 where it is fast, else float16 where it is",
@@ -218,7 +227,7 @@ def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contra
         n_scheduled = of.epochs if of.thaw_rate is None else min(of.freeze_epochs, n_thawed)
         if of.schedule != "cosine" or of.warm_up_epochs >= n_scheduled:
             raise InputError(f"--warm-up-epochs: of --schedule cosine, and fewer than its {n_scheduled} epochs")
-    if of.fold >= of.folds:
+    if of.folds != folds.BY_SOURCE and of.fold >= of.folds:
         raise InputError(f"--fold {of.fold}: of {of.folds} folds the last is {of.folds - 1}")
     if of.nesterov and of.momentum == 0:
         raise InputError("--nesterov needs a --momentum above 0")

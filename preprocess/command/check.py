@@ -49,7 +49,7 @@ def check_options(commands: Sequence[Command]) -> None:
 
 def _check_data(options: dict[str, Namespace], modules: dict[str, ModuleType]) -> None:
     """Raise InputError for data that cannot be read, and options that contradict what the data set asks."""
-    dataset = readers.read_dataset(options["preprocess"].data)
+    dataset = readers.read_dataset(options["preprocess"].data, options["preprocess"].layout)
     for stage, options_of_stage in options.items():
         readers.check_outputs(options_of_stage, dataset)
         check = getattr(modules[stage], "check", None)  # of the stages that have something to check

@@ -1,6 +1,7 @@
 """The options of run_all.sh -> its plan: the command lines of all stages, as assignments for bash."""
 
 import argparse
+import csv
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ from preprocess.command import process
 from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT
 from preprocess.disk.errors import InputError
 
-SHARED = ("data", "cache", "recipe")
+SHARED = ("data", "layout", "cache", "recipe")
 DEMOS = ("demo", "oct-demo", "chest-demo")  # recipes that draw their data, each into folders of its own
 # The stages in order, and the options of the script that each of them takes.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -31,6 +32,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 BEFORE_FOLDS = ("preprocess.synthetic", "preprocess")  # these work in CACHE, all others in CACHE/folds-N
 DEFAULT_RUN = "default"
 MEAN_RUN = "mean"  # of the runs of all folds
+BY_SOURCE = "source"  # of --folds: a fold per source of a joined data set, and the column that names it
 FOLD_OPTIONS = {"--run", "--folds", "--fold"}  # which --folds gives to the stages by itself
 
 PROGRAM = "dr-pipeline run" if IS_INSTALLED else "./run_all.sh"
@@ -104,7 +106,7 @@ def plan_run(argv: Sequence[str]) -> Plan:
     runs = [DEFAULT_RUN]
     if options.folds:
         folds_cache = f"{options.cache}/folds-{options.folds}"
-        runs = [f"fold-{fold}" for fold in range(int(options.folds))]
+        runs = [f"fold-{fold}" for fold in _list_folds(options)]
     commands = []
     for stage in stages:
         cache = options.cache
@@ -131,13 +133,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if options.words and options.words[0] not in {*FOLDERS, *BESIDE}:
         _refuse(options.words[0])
     if options.folds is not None:
-        if not re.fullmatch("[2-9]|[1-9][0-9]", options.folds):
-            raise InputError(f"--folds {options.folds}: a number from 2 to 99")
+        if not re.fullmatch(f"{BY_SOURCE}|[2-9]|[1-9][0-9]", options.folds):
+            raise InputError(f"--folds {options.folds}: a number from 2 to 99, or {BY_SOURCE}")
         if any(word.partition("=")[0] in FOLD_OPTIONS for word in options.words):
             raise InputError(f"--folds {options.folds} names folds and runs itself")
     for word in options.words:
         option = word.partition("=")[0]
-        if option in {"--data", "--cache", "--recipe"}:
+        if option in {"--data", "--layout", "--cache", "--recipe"}:
             raise InputError(f"{option}: belongs to the whole run; give it before the first stage's name")
     return options
 
@@ -168,6 +170,11 @@ def _make_parser() -> argparse.ArgumentParser:
         "oct-demo or chest-demo it is drawn first, if it does not exist",
     )
     add(
+        "--layout",
+        "NAME|FILE.toml",
+        "how the data folder lies, if it is not to be found out: a shipped layout, or a file of your own",
+    )
+    add(
         "--cache",
         "DIR",
         "where the stages keep what they make (default: cache, or cache/demo for the demo)",
@@ -193,10 +200,10 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--views", "N", "views per eye that are averaged in prediction")
     add(
         "--folds",
-        "N",
-        "train a net per fold of N and average them; the blend and all figures are of all training "
-        "patients then, each by the net that did not see them (kept in CACHE/folds-N, beside the one "
-        "net)",
+        "N|source",
+        "train a net per fold of N, or per source of a joined set, which is left out, and average "
+        "them; the blend and all figures are of all training patients then, each by the net that did "
+        "not see them (kept in CACHE/folds-N, beside the one net)",
     )
     add(
         "--device",
@@ -280,6 +287,26 @@ def _list_options(stage: str, values: dict[str, str | bool | None]) -> list[str]
         elif isinstance(value, str):
             words += [option, value]
     return words
+
+
+def _list_folds(options: argparse.Namespace) -> list[str]:
+    """Return the names of the folds: numbers, or the sources in a joined data set's samples.csv, in their order."""
+    if options.folds != BY_SOURCE:
+        return [str(fold) for fold in range(int(options.folds))]
+    path = Path(options.data) / "samples.csv"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            sources = {row.get(BY_SOURCE) for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        raise InputError(f"--folds {BY_SOURCE}: no {path}; python -m preprocess.join writes one") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV table ({error})") from None
+    names = sorted(source for source in sources if source)
+    if len(names) < 2 or len(names) < len(sources):
+        raise InputError(
+            f"{path}: column {BY_SOURCE} names {len(names)} sources; --folds {BY_SOURCE} needs two, in all rows"
+        )
+    return names
 
 
 def _list_runs(stage: str, folds: str | None, runs: Sequence[str]) -> dict[str, list[str]]:
