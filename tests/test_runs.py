@@ -231,10 +231,12 @@ def read(folder, table):
     return read_scores(folder / f"{table}.csv", TASK)
 
 
-def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_it(at, tmp_path):
+def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_it(at, tmp_path, capsys):
     nets = tmp_path / "copy" / "cache" / "dr"
     before = digest_files(nets)
     predict.main([*at, "--run", "mean", "--average", *NAMES])
+    folds_differ = "the folds differ: default held out fold 0 of 4, fold-1 held out fold 1 of 4"
+    assert folds_differ in capsys.readouterr().out
     after = digest_files(nets)
     assert {name: after[name] for name in before} == before
     parts = [nets, *(nets / "runs" / name for name in NAMES[1:])]
@@ -284,7 +286,10 @@ def test_a_mean_of_means_in_other_caches_and_of_other_squares_is_that_of_their_n
         (["--run", "mean", "--average", "fold-1", "copy/cache/dr/runs/fold-1"], "fold-1 comes twice"),
         (["--run", "mean", "--average", "default", "copy/cache/"], "default comes twice"),
         (["--run", "mean", "--average", "fold-1", "copy/squares/"], "squares/scores_valid.csv: no such file"),
-        (["--run", "mean", "--average", "fold-2", "halves"], "images of .* are not in"),
+        (
+            ["--run", "mean", "--average", "fold-2", "halves"],
+            "the folds differ: fold-2 held out fold 2 of 4, halves held out fold 0 of 2: .*images of .* are not in",
+        ),
     ],
     ids=str,
 )

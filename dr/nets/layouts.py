@@ -29,6 +29,8 @@ PREFIXES = ("module.", "_orig_mod.", "vision_model.model.", "visual.trunk.", "mo
 HEADS = ("fc", "classifier", "head", "heads", "last_linear", "AuxLogits", "aux1", "aux2", "head_dist")
 # Parts that only pretraining needs: of masked autoencoders, DINO and iBOT.
 PRETRAINING = ("mask_token", "masked_embed", "decoder", "dino_head", "ibot_head", "lm_head")
+# Last words of names of what windows compute from their size alone.
+COMPUTED = ("relative_position_index", "attn_mask")
 NORMS = {"norm": "fc_norm", "fc_norm": "norm"}  # the same norm before the pooling and behind it
 
 
@@ -71,6 +73,9 @@ def fit(model: nn.Module, given: Mapping[str, Any], unused: Iterable[str]) -> Fi
     left_out += heads
     tensors = {rename_torchvision(name, tensors): value for name, value in tensors.items()}
     tensors = _convert_by_timm(model, _join_blocks(tensors), expected)
+    tensors = {
+        name: value for name, value in tensors.items() if name in expected or name.rpartition(".")[2] not in COMPUTED
+    }
     tensors, pretraining = _split_off(tensors, {*HEADS, *unused, *PRETRAINING}, expected)
     left_out += pretraining
     notes = []
