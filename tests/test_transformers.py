@@ -45,8 +45,12 @@ def test_patch_tokens_on_their_grid_are_the_maps(name):
     assert net(images).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("name", "pool"), [("test_vit", "token"), ("test_vit2", "mean"),
-                                            ("vit_small_patch16_dinov3", "mean"), ("eva02_tiny_patch14_224", "mean")])  # fmt: skip
+TIMMS_POOLING = {
+    "test_vit": "token", "test_vit2": "mean", "vit_small_patch16_dinov3": "mean", "eva02_tiny_patch14_224": "mean",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "pool"), TIMMS_POOLING.items())
 def test_pooled_features_are_timms_own_where_timm_pools_so(name, pool):
     image_px = 4 * FAMILIES[name]
     net = make(name, image_px, pool=pool)
@@ -96,8 +100,13 @@ def test_nets_without_maps_are_refused_by_what_they_are(name, message):
 # --- heat -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "pool"), [("test_vit", "mean"), ("test_vit", "token"), ("test_vit2", "mean"),
-                                            ("eva02_tiny_patch14_224", "token"), ("cait_xxs24_224", "token")])  # fmt: skip
+SEEN = [
+    ("test_vit", "mean"), ("test_vit", "token"), ("test_vit2", "mean"), ("eva02_tiny_patch14_224", "token"),
+    ("cait_xxs24_224", "token"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "pool"), SEEN)
 def test_heat_is_seen_at_tokens_whose_gradients_the_net_computes_itself(name, pool):
     """Against hooks on an ordinary forward pass."""
     image_px = 4 * FAMILIES[name]
@@ -117,40 +126,47 @@ def test_heat_is_seen_at_tokens_whose_gradients_the_net_computes_itself(name, po
             seen.append(net.body.model.forward_features(images))
             logits = net.head(net.body._finish(seen[0]))
         (gradient,) = torch.autograd.grad(logits[:, 3].sum(), seen[0])
-        patches = tokens.take_maps(seen[0].detach(), 0, grid.n_prefix)
         weights = tokens.take_maps(gradient, 0, grid.n_prefix)
-        if layer == "last":
-            weights = weights.mean(dim=(2, 3), keepdim=True)
-        expected = (weights * patches).sum(dim=1).relu().numpy()
+        if grid.module:
+            expected = weights.norm(dim=1)
+        else:
+            patches = tokens.take_maps(seen[0].detach(), 0, grid.n_prefix)
+            expected = (weights.mean(dim=(2, 3), keepdim=True) * patches).sum(dim=1).relu()
         maps, stride, offset = heat.compute_heat(net, images, np.array([3, 3]), layer)
-        np.testing.assert_allclose(maps, heat.scale_heat(expected), atol=1e-4)
+        np.testing.assert_allclose(maps, heat.scale_heat(expected.numpy()), atol=1e-4)
         assert (stride, offset) == (FAMILIES[name], (FAMILIES[name] - 1) / 2)
 
 
-def test_heat_of_a_trained_plain_transformer_lies_on_what_it_was_trained_to_see():
-    """Bright spots on noise, half of the images without one: the hottest pixel of each with one is near its spot."""
-    rng = np.random.default_rng(0)
-    n_images = 192
-    images = rng.normal(0, 0.3, (n_images, SIDE_PX, SIDE_PX, 3)).astype(np.float32)
-    places = rng.integers(6, SIDE_PX - 6, (n_images, 2))
-    levels = np.arange(n_images) % 2
+def draw_spots(n, rng):
+    """Return images of noise, of which every other one has a spot, where it lies, and whether there is one."""
+    images = rng.normal(0, 0.3, (n, SIDE_PX, SIDE_PX, 3)).astype(np.float32)
+    places = rng.integers(6, SIDE_PX - 6, (n, 2))
+    levels = np.arange(n) % 2
     for image, place, level in zip(images, places, levels, strict=True):
         if level:
             cv2.circle(image, place.tolist(), 4, (3.0, 0.0, -3.0), -1)
-    inputs = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), places, levels
+
+
+@pytest.mark.parametrize("pool", ["mean", "token"])
+def test_the_hottest_place_of_a_trained_plain_transformer_lies_on_the_spot_that_it_learned_to_see(pool):
+    rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    net = make().train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    for _ in range(60):
+    net = make(pool=pool).train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    for _ in range(70):
+        images, _, levels = draw_spots(24, rng)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(inputs), torch.from_numpy(levels)).backward()
+        nn.functional.cross_entropy(net(images), torch.from_numpy(levels)).backward()
         optimizer.step()
-    chosen = np.flatnonzero(levels)[:64]
-    maps = heat.map_heat(net, inputs[chosen], np.ones(len(chosen), np.int64), "fine")
+    images, places, levels = draw_spots(128, rng)
+    chosen = np.flatnonzero(levels)
+    maps = heat.map_heat(net, images[chosen], np.ones(len(chosen), np.int64), "fine")
     hottest = np.array([np.unravel_index(one.argmax(), one.shape)[::-1] for one in maps])
     is_hit = np.abs(hottest - places[chosen]).max(axis=1) <= 16  # a patch's side
-    others = np.abs(hottest - np.roll(places[chosen], 1, axis=0)).max(axis=1) <= 16
-    assert is_hit.mean() > 0.8 > 2 * others.mean()
+    is_hit_by_chance = np.abs(hottest - np.roll(places[chosen], 1, axis=0)).max(axis=1) <= 16
+    assert is_hit.mean() > 0.7
+    assert is_hit.mean() > 2 * is_hit_by_chance.mean()
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ channels last on a processor, in its backward pass: of repvgg_a0, fastvit_t8 and
 """
 
 import copy
+import faulthandler
 import multiprocessing
 import os
 import sys
@@ -37,6 +38,7 @@ def survives(net: nn.Module, memory_format: torch.memory_format) -> bool:
 
 def _take_step(net: nn.Module, memory_format: torch.memory_format) -> None:
     """Compute the gradients of a net for two images of noise, without a word on its death."""
+    faulthandler.disable()
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
     torch.set_num_threads(1)  # OpenMP's threads are not there in a forked process
     tried = copy.deepcopy(net).to(memory_format=memory_format).train()  # type: ignore[call-overload]

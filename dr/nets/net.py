@@ -99,9 +99,9 @@ def split_parameters(net: nn.Module) -> tuple[list[torch.Tensor], list[torch.Ten
 def find_layer_scales(body: NineConv | Pretrained, layer_decay: float) -> dict[int, float]:
     """Return the learning rate of each parameter of a body, by its id, as a share of the body's.
 
-    Each layer learns `layer_decay` times as fast as the one behind it, and the last one so much slower than the head, by
-    timm's own order of a net's layers (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2022). Returns {} for a decay of
-    1: all learn alike.
+    Each layer learns `layer_decay` times as fast as the one behind it, the head being behind the last one, by timm's
+    own order of a net's layers (Clark et al., ELECTRA, 2020; Bao et al., BEiT, 2022). Returns {} for a decay of 1: all
+    learn alike.
     """
     if layer_decay == 1 or isinstance(body, NineConv):
         return {}

@@ -38,6 +38,10 @@ class Activations(NamedTuple):
     # explanations, arXiv:2011.08891, 2020.
     is_local: bool
     offset: float = 0.0
+    # Whether the heat is how much each location moves the output, one way or the other: the length of its gradient. So
+    # of tokens inside a transformer: each block reads them through a norm that takes out their length, so a token's
+    # gradient stands at right angles to it, and their product, which tells for and against elsewhere, is noise.
+    is_unsigned: bool = False
 
 
 class NineConv(nn.Module):

@@ -88,6 +88,7 @@ class Pretrained(nn.Module):
             stride=grid.stride,
             is_local=layer != "last",
             offset=grid.offset,
+            is_unsigned=grid.has_tokens and grid.module != "",
         )
 
 

@@ -11,8 +11,9 @@ from dr.nets import catalog, tokens
 from preprocess.disk.errors import InputError
 
 FINE_STRIDE = 8  # pixels between two locations of the maps of "fine", at most
-# All blocks of a plain transformer have the same grid. "fine" is the block at this share of its depth, whose tokens
-# still show where they lie: `python -m tests.benchmarks.explain --depths`.
+# All blocks of a plain transformer have the same grid. "fine" is the block at this share of its depth: by the length of
+# its gradients the hottest place lies on a drawn spot in 79 to 100 of 100 images (test_vit, five seeds, both ways of
+# pooling; chance 25), later the class token has looked already, earlier it is 16 to 99.
 FINE_DEPTH = 2 / 3
 SAMPLERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)  # the layers that make maps smaller
 # Children that a net uses though it never calls them as a whole: rotary position embeddings, and the norm behind the
@@ -28,6 +29,7 @@ class Grid(NamedTuple):
     stride: int  # pixels of the image between two locations
     offset: float  # the pixel of the first location
     n_prefix: int = 0  # tokens in front that stand for no patch
+    has_tokens: bool = False  # whether its places are those of tokens
 
 
 class Trace(NamedTuple):
@@ -131,7 +133,8 @@ class _Watch:
         for output in self.token_outputs:
             n_prefix = output.shape[1] - side**2
             if 0 <= n_prefix <= tokens.MOST_PREFIX:
-                blocks.append(self.ruler.make_grid(output.module, output.n_channels, side, n_prefix))
+                grid = self.ruler.make_grid(output.module, output.n_channels, side, n_prefix)
+                blocks.append(grid._replace(has_tokens=True))
         return blocks
 
     def find_fine(self, last: Grid, blocks: list[Grid]) -> Grid:

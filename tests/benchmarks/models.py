@@ -104,7 +104,6 @@ def measure(name, pool):
     """Return a row of the table."""
     begun = time.perf_counter()
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     size_px = find_size(name, pool)
     net = make_net(name, size_px, 5, 0.0, False, pool=pool)
@@ -143,7 +142,7 @@ def run_alone(queue, name, pool):
 
 def measure_alone(name, pool):
     """Return a model's row, measured by a process that may die."""
-    context = get_context("spawn")
+    context = get_context("fork")  # shares the libraries, which take seconds to import
     queue = context.SimpleQueue()
     process = context.Process(target=run_alone, args=(queue, name, pool))
     process.start()
@@ -177,6 +176,7 @@ def main():
     parser.add_argument("--pool", choices=("mean", "token"), default="mean")
     parser.add_argument("--out", type=Path, help="a file to add the rows to")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # before any process is forked, which has no threads of OpenMP
     lines = [write_row(list(TITLES)), write_row(["---"] * len(TITLES))]
     print(*lines, sep="\n", flush=True)
     for name in options.models:
