@@ -43,7 +43,7 @@ def train(options: argparse.Namespace, wanted: Settings, dataset: DataSet) -> No
             return
         if schedule.find_next(wanted, start.history):
             workers.let_waiting_threads_sleep()
-            from dr.training.epochs import train_epochs  # torch takes seconds; who is cached does not wait for it
+            from dr.training.epochs import train_epochs
 
             train_epochs(options, wanted, pending, training_set, task, start)
         elif workers.rank() == 0:
@@ -89,7 +89,9 @@ def count_usable(folder: Path, wanted: Settings, inputs: Mapping[str, str]) -> i
         return 0
     before = Settings(**parameters)
     history = runs.read_figures(folder)[: runs.count_finished(folder)]
-    return len(history) if schedule.retrace(before, history) == schedule.retrace(wanted, history) else 0
+    if schedule.retrace(before, history) != schedule.retrace(wanted, history):
+        return 0
+    return len(history)
 
 
 def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_done: int, is_overwriting: bool) -> str:
@@ -108,10 +110,12 @@ def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_
     begins = f"goes on after epoch {n_done}" if n_done else "starts over"
     if not in_use["outputs"]:
         return f"{change}; {begins}"
-    pace, n_due = runs.find_pace(epochs), wanted.epochs - n_done
-    if pace and n_due:
-        begins += f", about {max(1, round(n_due * pace / 60))} min at the old net's pace"
-    n_old, fate = len(runs.read_figures(epochs)), "removed" if is_overwriting else "kept"
+    pace_s = runs.find_pace(epochs)
+    n_due = wanted.epochs - n_done
+    if pace_s and n_due:
+        begins += f", about {max(1, round(n_due * pace_s / 60))} min at the old net's pace"
+    n_old = len(runs.read_figures(epochs))
+    fate = "removed" if is_overwriting else "kept"
     return f"{change}; {begins}; the net of {n_old} epochs stays in use until then, and then it is {fate}"
 
 

@@ -14,9 +14,10 @@ import torch
 from blend import mlp
 from blend import predict as blend_predict
 from dr.scores import write_scores
-from dr.training import checkpoint
+from dr.training import checkpoint, learner
 from dr.training.learner import load_net
 from preprocess.disk.errors import InputError
+from submissions import grade
 from tests.tasks import TASK
 from tests.tiny import make_settings
 
@@ -161,6 +162,25 @@ def test_blends_of_other_versions_or_senseless_content_are_refused(path, tmp_pat
     write_scores(scores, ["1_left"], np.full((1, 5), 0.2), TASK)
     with pytest.raises(InputError, match="run python -m blend.train again"):
         blend_predict.main([f"--scores={scores}", f"--model={path}", f"--out={tmp_path / 'out.csv'}"])
+
+
+def test_a_checkpoint_of_the_second_edition_still_grades(path, pair, capsys):
+    """Its keys and types, written out: what it calls likeness is the summary of the out-of-distribution check."""
+    settings = make_settings(crop_px=32, precision="float32")
+    untrained = learner.make_learner(settings, TASK, np.arange(5), torch.device("cpu")).net
+    names = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
+    scale = torch.ones(54)
+    content = NET | {
+        "task": {"kind": "levels", "names": names},
+        "net": untrained.state_dict(),
+        "optimizer": {},
+        "likeness": {"known": torch.zeros(5, 54), "scale": scale},
+    }
+    save(path, content)
+    grade.main([str(pair[0]), f"--checkpoint={path}", "--views=1", "--device=cpu", "--json"])
+    (eye,) = json.loads(capsys.readouterr().out)["eyes"]
+    assert sum(eye["scores"]) == pytest.approx(1, abs=1e-5)
+    assert eye["unlikeness"] > 0
 
 
 def test_what_is_read_is_what_was_written_and_other_layers_are_refused(path):

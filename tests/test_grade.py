@@ -22,7 +22,7 @@ OWNERS = [Subject("1", "left"), Subject("1", "right")]
 @pytest.fixture
 def photographs(drawn_folder):
     """The test photographs: image id -> path."""
-    return kaggle.list_images(drawn_folder, "test").paths
+    return kaggle.list_folder(drawn_folder / "test").paths
 
 
 def run(capsys, *arguments):

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from dr import explain
+from dr import explain, out_of_distribution
 from dr.nets import heat
 from dr.training import runs
 from preprocess.disk.errors import InputError
@@ -64,7 +64,7 @@ def test_a_pair_has_the_grades_of_the_command_line(finished_cache, seated, pair,
     told = page.answer(seated, False, {"left": [("any.jpeg", left)], "right": [("any.jpeg", right)]})
     for card, row, eye in zip(told["cards"], told["rows"], eyes, strict=True):
         of = card["grade"]
-        assert (row["side"], row["level"], of.level) == (eye["side"], eye["level"], eye["level"])
+        assert (row["side"], row["level"], of.output) == (eye["side"], eye["level"], eye["level"])
         assert card["verdict"] == f"level {eye['level']}, {TASK.names[eye['level']]}"
         assert (of.expected, of.eye.disc.confidence) == pytest.approx(
             (eye["expected_level"], eye["crop"]["confidence"])
@@ -88,8 +88,8 @@ def test_a_page_shows_one_eye_or_two_and_what_is_doubted(client, pair):
     status, shown = drop(client, ("left", "a.jpeg", left), ("right", "a.jpeg", right))
     assert status == 200 and shown.count('class="card"') == shown.count('class="picture"') == 2
     assert shown.count("Left eye: level") == shown.count("Right eye: level") == 1
-    assert shown.count("Doubt: ") == shown.count(f"Doubt: {explain.UNKNOWN}.") == 2
-    assert shown.count(quote(explain.UNKNOWN)) == 2  # in the table, too
+    assert shown.count("Doubt: ") == shown.count(f"Doubt: {out_of_distribution.UNKNOWN}.") == 2
+    assert shown.count(quote(out_of_distribution.UNKNOWN)) == 2  # in the table, too
     status, shown = drop(client, ("left", "", b""), ("right", "a.jpeg", right))
     assert status == 200 and shown.count('class="card"') == 1 and "no fellow: blended with itself" in shown
     assert client.get("/").text.count('class="card"') == 0

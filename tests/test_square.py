@@ -24,7 +24,7 @@ EVEN = np.arange(256)
 @pytest.fixture
 def paths(drawn_folder):
     """The test photographs."""
-    return kaggle.list_images(drawn_folder, "test").paths
+    return kaggle.list_folder(drawn_folder / "test").paths
 
 
 @pytest.mark.parametrize(

@@ -127,10 +127,10 @@ def test_heat_is_seen_at_tokens_whose_gradients_the_net_computes_itself(name, po
             logits = net.head(net.body._finish(seen[0]))
         (gradient,) = torch.autograd.grad(logits[:, 3].sum(), seen[0])
         weights = tokens.take_maps(gradient, 0, grid.n_prefix)
+        patches = tokens.take_maps(seen[0].detach(), 0, grid.n_prefix)
         if grid.module:
-            expected = weights.norm(dim=1)
+            expected = weights.norm(dim=1) * patches.norm(dim=1)
         else:
-            patches = tokens.take_maps(seen[0].detach(), 0, grid.n_prefix)
             expected = (weights.mean(dim=(2, 3), keepdim=True) * patches).sum(dim=1).relu()
         maps, stride, offset = heat.compute_heat(net, images, np.array([3, 3]), layer)
         np.testing.assert_allclose(maps, heat.scale_heat(expected.numpy()), atol=1e-4)
@@ -154,7 +154,7 @@ def test_the_hottest_place_of_a_trained_plain_transformer_lies_on_the_spot_that_
     torch.manual_seed(0)
     net = make(pool=pool).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
-    for _ in range(70):
+    for _ in range(50):
         images, _, levels = draw_spots(24, rng)
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(images), torch.from_numpy(levels)).backward()
@@ -165,7 +165,7 @@ def test_the_hottest_place_of_a_trained_plain_transformer_lies_on_the_spot_that_
     hottest = np.array([np.unravel_index(one.argmax(), one.shape)[::-1] for one in maps])
     is_hit = np.abs(hottest - places[chosen]).max(axis=1) <= 16  # a patch's side
     is_hit_by_chance = np.abs(hottest - np.roll(places[chosen], 1, axis=0)).max(axis=1) <= 16
-    assert is_hit.mean() > 0.7
+    assert is_hit.mean() > 0.8
     assert is_hit.mean() > 2 * is_hit_by_chance.mean()
 
 

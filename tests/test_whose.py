@@ -6,7 +6,7 @@ import pytest
 
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
-from submissions import grade
+from submissions import grade, photographs
 from tests.tasks import TASK
 from tests.test_grade import run
 
@@ -75,3 +75,12 @@ def test_json_names_nets_and_blend(finished_cache, pair, capsys):
     assert graded["version"]
     alone = run(capsys, pair[0], f"--checkpoint={newest}")
     assert alone["blend"] is None and alone["nets"] == [{**last, "share": 1, "views": 8}]
+
+
+def test_a_folder_that_macos_copied_has_no_photographs_but_its_own(tmp_path):
+    """macOS puts a file ._NAME beside each NAME: neither eyes nor other images take it for a photograph."""
+    for name in ("10_left.jpeg", "._10_left.jpeg", ".hidden.png"):
+        (tmp_path / name).touch()
+    assert list(photographs.list_images([tmp_path]).subjects) == [tmp_path / "10_left.jpeg"]
+    eyes = photographs.list_eyes([tmp_path], None, None, None)
+    assert list(eyes.subjects) == [tmp_path / "10_left.jpeg"] and not eyes.misnamed

@@ -50,42 +50,52 @@ class TrainingSet(NamedTuple):
     set_apart: frozenset[str] = frozenset()  # the images that the data set itself holds out
 
     def find_held_out(self, n_folds: int, fold: int) -> np.ndarray:
-        """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0."""
-        groups = np.array([subject.patient for subject in self.squares.subjects])
+        """Return which images a fold holds out, (n,) bool: images set apart, with their patients, are fold 0."""
+        patients = np.array([subject.patient for subject in self.squares.subjects])
         if not self.set_apart:
-            return folds.assign_folds(groups.tolist(), self.targets, n_folds, FOLD_SEED) == fold
-        is_apart = np.isin(groups, groups[[image in self.set_apart for image in self.squares.images]])
+            return folds.assign_folds(patients.tolist(), self.targets, n_folds, FOLD_SEED) == fold
+        is_set_apart = [image in self.set_apart for image in self.squares.images]
+        is_apart = np.isin(patients, patients[is_set_apart])
         if is_apart.all() or not is_apart.any():
             held_out = "all" if is_apart.any() else "none"
             raise InputError(f"set apart for validation: {held_out} of the images would be held out")
-        fold_of, rest = np.where(is_apart, 0, 1), ~is_apart
+        fold_of = np.where(is_apart, 0, 1)
+        rest = ~is_apart
         if fold and n_folds > 2:
-            fold_of[rest] += folds.assign_folds(groups[rest].tolist(), self.targets[rest], n_folds - 1, FOLD_SEED)
+            others = folds.assign_folds(patients[rest].tolist(), self.targets[rest], n_folds - 1, FOLD_SEED)
+            fold_of[rest] += others
         return fold_of == fold
 
 
-def read_squares(cache: Path, split: str, dataset: DataSet) -> CachedSquares:
-    """Return the squares of a split. Raises InputError if a stage has not run on it since the eyes were found."""
-    images, luts = normalize.read_luts(cache, split)
-    row_of = {image: row for row, image in enumerate(images)}
+def read_squares(cache: Path, part: str, dataset: DataSet) -> CachedSquares:
+    """Return the squares of a part. Raises InputError if a stage has not run on it since the eyes were found."""
+    images, luts = normalize.read_luts(cache, part)
     ordered = tables.sort_images(images)
-    making, resized = square.read_making(cache), manifest.read_manifest(cache / "resize")
-    found = manifest.read_output(cache / "crop", split, "preprocess.crop")
-    used = resized and (resized["inputs"].get(f"crop {split}", found), resized["parameters"].get("shape"))
-    if used != (found, outline.SHAPES[making.crop]):
-        raise InputError(f"{cache}/resize: crop {split} changed since; run python -m preprocess.resize again")
+    row_of = {image: row for row, image in enumerate(images)}
+    making = square.read_making(cache)
+    _check_crops(cache, part, making)
     digests = {
-        f"resize {split}": manifest.read_output(cache / "resize", split, "preprocess.resize"),
-        f"normalize {split}": manifest.read_output(cache / "normalize", f"{split}.npz", "preprocess.normalize"),
+        f"resize {part}": manifest.read_output(cache / "resize", part, "preprocess.resize"),
+        f"normalize {part}": manifest.read_output(cache / "normalize", f"{part}.npz", "preprocess.normalize"),
     }
-    paths = {image: cache / "resize" / split / f"{image}.png" for image in ordered}
     return CachedSquares(
-        paths=paths,
+        paths={image: cache / "resize" / part / f"{image}.png" for image in ordered},
         subjects=dataset.get_subjects(ordered),
         luts=luts[[row_of[image] for image in ordered]],
         making=making,
         digests=digests,
     )
+
+
+def _check_crops(cache: Path, part: str, making: Making) -> None:
+    """Raise InputError if the squares of a part were cut by other crops than those in the cache."""
+    crops = manifest.read_output(cache / "crop", part, "preprocess.crop")
+    resized = manifest.read_manifest(cache / "resize")
+    if resized is None:
+        return  # the next to ask for the squares says which stage is missing
+    cut_by = resized["inputs"].get(f"crop {part}", crops)
+    if cut_by != crops or resized["parameters"].get("shape") != outline.SHAPES[making.crop]:
+        raise InputError(f"{cache}/resize: crop {part} changed since; run python -m preprocess.resize again")
 
 
 def read_training_set(dataset: DataSet, task: Task, cache: Path) -> TrainingSet:

@@ -33,9 +33,8 @@ def read_dataset(folder: Path) -> DataSet:
     import pandas as pd
 
     path = folder / NAME
-    header = tables.read_csv(path)[0]
-    columns = [name for name in header if name.strip()]
-    table = tables.read_table(path, columns, normalize_id)
+    others = [name for name in tables.list_columns(path) if name != "image"]
+    table = tables.read_table(path, ["image", *others], normalize_id)
     question = _find_question(path, table)
     targets = _parse_targets(path, table, question)
     texts = table.drop(columns=[name for name in targets if name in table])
