@@ -11,9 +11,9 @@ from dr.nets import catalog, tokens
 from preprocess.disk.errors import InputError
 
 FINE_STRIDE = 8  # pixels between two locations of the maps of "fine", at most
-# All blocks of a plain transformer have the same grid. "fine" is the block at this share of its depth. There the hottest
-# place lies on a drawn spot in 78 to 100 of 100 images (test_vit, eight trainings, both ways of pooling, chance 25: the
-# test of it); of the block at two thirds in 48 to 100, later the class token has looked already.
+# All blocks of a plain transformer have the same grid. "fine" is the block at this share of its depth. There the
+# hottest place lies on a drawn spot in 78 to 100 of 100 images (test_vit, eight trainings, both ways of pooling, chance
+# 25); of the block at two thirds in 48 to 100: later the class token has looked already.
 FINE_DEPTH = 1 / 2
 SAMPLERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)  # the layers that make maps smaller
 # Children that a net uses though it never calls them as a whole: rotary position embeddings, and the norm behind the
