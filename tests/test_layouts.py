@@ -251,13 +251,13 @@ def test_torchvisions_weights_make_of_an_image_what_they_make_there(theirs, ours
         torch.testing.assert_close(net.body.model.forward_features(images), see(theirs, model, images))
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        *(("efficientnet_v2_s", "tf_efficientnetv2_s"), ("convnext_base", "convnext_base"), ("vgg11", "vgg11")),
-        *(("swin_b", "swin_base_patch4_window7_224"), ("inception_v3", "inception_v3")),
-    ],
-)
+SAME_LAYERS = {
+    "efficientnet_v2_s": "tf_efficientnetv2_s", "convnext_base": "convnext_base", "vgg11": "vgg11",
+    "swin_b": "swin_base_patch4_window7_224", "inception_v3": "inception_v3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("theirs", "ours"), SAME_LAYERS.items())
 def test_torchvisions_names_are_timms_once_they_are_renamed(theirs, ours):
     torchvision = pytest.importorskip("torchvision")
     options = {"init_weights": False} if theirs == "inception_v3" else {}

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from dr import train
 from dr.machine import trial
 from dr.nets import catalog, heat, tokens
 from dr.nets.net import find_layer_scales, make_net, split_parameters
 from dr.training import checkpoint, learner
+from preprocess import __main__ as preprocess
 from preprocess.disk.errors import InputError
 from tests.tasks import TASK
-from tests.tiny import digest_files, make_settings
+from tests.tiny import TRAIN_OPTIONS, digest_files, make_settings
 
 timm = pytest.importorskip("timm")
 
@@ -185,12 +187,20 @@ def test_a_plain_transformer_learns_and_goes_on_to_the_same_bytes(run, cache):
     assert (kept.mean, kept.std, kept.settings.pool) == ([127.5] * 3, [63.75] * 3, "token")
 
 
-def test_features_of_a_frozen_transformer_are_kept_and_give_the_same_head(run, cache):
-    frozen = "--net test_vit --epochs 2 --freeze-epochs 2 --flips none --crop-px 32 --pool token".split()
-    with pytest.raises(InputError, match="differ from epoch to epoch"):
-        run(*frozen, "--features", "file")
-    shown = run(*frozen, "--run", "plain")
-    assert "feature" not in shown
+def test_features_of_a_frozen_transformer_are_kept_and_give_the_same_head(places, tmp_path):
+    cache = tmp_path / "whole"
+    at = [places[0], f"--cache={cache}"]
+    preprocess.main([*at, *"--crop whole --size-px 32 --normalize none --jobs 1".split()])
+    options = [*at, *TRAIN_OPTIONS, *"--net test_vit --epochs 2 --freeze-epochs 2 --flips none --crop-px 32".split()]
+    train.main(options)
+    train.main([*options, "--features", "file", "--run", "kept"])
+    values = np.load(cache / "dr" / "features" / "train.npy", mmap_mode="r")
+    assert values.shape == (24, 1, 1, 64)
+    seen = checkpoint.read(cache / "dr" / "epochs" / "0002.pt").net
+    kept = checkpoint.read(cache / "dr" / "runs" / "kept" / "epochs" / "0002.pt").net
+    torch.testing.assert_close(kept, seen)
+    with pytest.raises(InputError, match="its patches have 16 px; try --crop-px 32 or 48"):
+        train.main([*places, *TRAIN_OPTIONS, "--net", "test_vit", "--epochs", "1", "--crop-px", "37"])
 
 
 def test_layers_learn_the_slower_the_earlier_they_are_and_decay_is_ours():
