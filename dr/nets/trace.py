@@ -164,13 +164,15 @@ def trace_net(name: str, image_px: int, pool: str | None) -> Trace:
         if lack is not None:
             raise ValueError(lack)
         if output.ndim == 3:
-            _check_patches_fill(model, image_px)
+            unfilled = _describe_unfilled(model, image_px)
+            if unfilled is not None:
+                raise ValueError(unfilled)
             token_grid = tokens.find_grid(output.shape[1], known_prefix)
             assert token_grid is not None  # or something would lack
             n_prefix = token_grid.n_prefix
         maps = tokens.take_maps(output, n_features, n_prefix)
     except (RuntimeError, ValueError, AssertionError, ArithmeticError, IndexError) as error:
-        shown = " ".join(str(error).split())[:100]
+        shown = _describe_unfilled(model, image_px) or " ".join(str(error).split())[:100]
         raise InputError(f"--net {name}: images of {image_px} px do not fit it, or are too small ({shown})") from None
     last = watch.ruler.make_grid("", n_features, maps.shape[-1], n_prefix)
     blocks: list[Grid] = []
@@ -199,11 +201,13 @@ def _find_last_before_pooling(name: str, model: nn.Module, blocks: list[Grid]) -
     return blocks[-2]
 
 
-def _check_patches_fill(model: nn.Module, image_px: int) -> None:
-    """Raise ValueError if a net's patches leave out a strip of the image; it names the sizes that they fill."""
+def _describe_unfilled(model: nn.Module, image_px: int) -> str | None:
+    """Return that a plain transformer's patches leave out a strip of the image, and which sizes they fill; else None."""
     patch_px = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if isinstance(patch_px, tuple):
         patch_px = patch_px[0]
-    if isinstance(patch_px, int) and image_px % patch_px:
-        below = image_px // patch_px * patch_px
-        raise ValueError(f"its patches have {patch_px} px; try --crop-px {below} or {below + patch_px}")
+    is_plain = getattr(model, "num_prefix_tokens", None) is not None
+    if not is_plain or not isinstance(patch_px, int) or image_px % patch_px == 0:
+        return None
+    below = image_px // patch_px * patch_px
+    return f"its patches have {patch_px} px; try --crop-px {below} or {below + patch_px}"
