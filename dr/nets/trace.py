@@ -202,7 +202,7 @@ def _find_last_before_pooling(name: str, model: nn.Module, blocks: list[Grid]) -
 
 
 def _describe_unfilled(model: nn.Module, image_px: int) -> str | None:
-    """Return that a plain transformer's patches leave out a strip of the image, and which sizes they fill; else None."""
+    """Return that a plain transformer's patches leave out a strip of images, and which sizes they fill; else None."""
     patch_px = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if isinstance(patch_px, tuple):
         patch_px = patch_px[0]
