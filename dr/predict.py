@@ -231,18 +231,39 @@ def average_runs(options: argparse.Namespace, dataset: DataSet, task: Task) -> N
     repeated = [title for title, path in zip(titles, resolved, strict=True) if resolved.count(path) > 1]
     if repeated:
         raise InputError(f"--average: {repeated[0]} comes twice")
+    folds = describe_folds(folders, titles)
     means: dict[str, ScoreTable] = {}
     inputs: dict[str, str] = {}
     for table in TABLES:
         paths = [source_folder / table for source_folder in folders]
         if any(path.exists() for path in paths):
-            means[table] = average_tables(paths, task, have_same_images="test" in table)
+            try:
+                means[table] = average_tables(paths, task, have_same_images="test" in table)
+            except InputError as error:
+                if folds and "valid" in table:
+                    raise InputError(f"{folds}: {error}") from None
+                raise
             inputs |= {os.path.relpath(path, cache): files.hash_file(path) for path in paths}
     if not means:
         raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {titles[0]} first")
     write_tables(folder, dataset, task, means, {"average": names}, inputs)
     for table, mean in means.items():
         print(f"dr.predict: {table}: {len(mean.images)} images, mean of {', '.join(titles)}")
+    if folds:
+        print(f"dr.predict: {folds}: each validation image has the mean of the nets that held it out, not of all")
+
+
+def describe_folds(folders: Sequence[Path], titles: Sequence[str]) -> str | None:
+    """Return which fold each run held out, None if all the same one; a mean of others has none of its own."""
+    held_out = {}
+    for folder, title in zip(folders, titles, strict=True):
+        trained = manifest.read_manifest(folder / "epochs")
+        if trained is not None:
+            parameters = trained["parameters"]
+            held_out[title] = f"fold {parameters['fold']} of {parameters['folds']}"
+    if len(set(held_out.values())) < 2:
+        return None
+    return "the folds differ: " + ", ".join(f"{title} held out {fold}" for title, fold in held_out.items())
 
 
 def average_tables(paths: Sequence[Path], task: Task, have_same_images: bool) -> ScoreTable:

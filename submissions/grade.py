@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 UNDECIDED = "which of them to believe is not known: dr.predict chooses thresholds on images held out"
 DECIDED = "believed: what reaches the threshold that dr.predict chose"
+NO_BLEND = "run {}: no blend belongs to it, so no eye knows of its fellow; --blend FILE.pt gives one"
 DECIMALS = 6  # of what --json prints
 
 
@@ -228,6 +229,8 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the nets that grade, see `read_source`, and the device."""
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="of a finished run: the nets and views that "
                         "dr.predict averaged, and the blend")  # fmt: skip
+    parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache, or of the "
+                        "mean of some, instead of the one without a name; no blend belongs to it")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets to average, without a "
                         "cache")  # fmt: skip
     parser.add_argument("--blend", type=Path, metavar="FILE.pt", help="of blend.train (the cache's; with --checkpoint "
@@ -243,7 +246,10 @@ def read_source(options: argparse.Namespace) -> Source:
 
     Raises InputError if it is not there, or does not know what is to be refused.
     """
-    members = runs.read_members(options.cache / "dr", options.checkpoint, options.views)
+    if options.run and options.checkpoint:
+        raise InputError("--run and --checkpoint: give the one or the other")
+    folder = runs.folder_of(options.cache, options.run)
+    members = runs.read_members(folder, options.checkpoint, options.views)
     if options.strict and not any(member.checkpoint.distribution for member in members):
         raise InputError(f"--strict: {out_of_distribution.UNKNOWN}")
     task = members[0].checkpoint.task
@@ -251,9 +257,12 @@ def read_source(options: argparse.Namespace) -> Source:
     thresholds = None
     if not options.checkpoint:
         if task.has_eyes and not blend:
-            blend = options.cache / "blend" / "train" / "model.pt"
+            if options.run:
+                print(NO_BLEND.format(options.run), file=sys.stderr)  # standard output may be JSON
+            else:
+                blend = options.cache / "blend" / "train" / "model.pt"
         if task.has_thresholds:
-            thresholds = read_thresholds(options.cache / "dr" / THRESHOLDS, task)
+            thresholds = read_thresholds(folder / THRESHOLDS, task)
     return Source(members, blend, thresholds)
 
 

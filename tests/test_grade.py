@@ -53,6 +53,15 @@ def test_averaged_runs_are_averaged(finished_cache, pair, tmp_path, capsys):
     nets = [cache / "dr" / "epochs" / f"000{epoch}.pt" for epoch in (1, 2)]
     each = [scores_of(run(capsys, *pair, "--views=1", "--checkpoint", path)) for path in nets]
     np.testing.assert_allclose(scores_of(graded), 0.75 * each[0] + 0.25 * each[1], atol=2e-6)
+    named = run(capsys, *pair, "--cache", cache, "--run", "one")
+    np.testing.assert_allclose(scores_of(named), each[0], atol=2e-6)
+    assert named["blend"] is None and graded["blend"]
+    blend = cache / "blend" / "train" / "model.pt"
+    assert run(capsys, *pair, "--cache", cache, "--run", "one", "--blend", blend)["blend"] == graded["blend"]
+    with pytest.raises(InputError, match="give the one or the other"):
+        run(capsys, *pair, "--run", "one", "--checkpoint", nets[0])
+    grade.main([*map(str, pair), f"--cache={cache}", "--run=one", "--device=cpu"])
+    assert "run one: no blend belongs to it" in capsys.readouterr().err
 
 
 def test_blended_scores_and_levels_are_the_pipelines(finished_cache, pair, tmp_path, capsys):

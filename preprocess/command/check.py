@@ -44,7 +44,8 @@ def check_options(commands: Sequence[Command]) -> None:
             options[command.stage] = checked.options
             modules[command.stage] = module
     _check_data(options, modules)
-    _check_together(options["preprocess"], train=options["dr.train"], predict=options["dr.predict"])
+    if "dr.train" in options:  # not with --average, which trains nothing
+        _check_together(options["preprocess"], train=options["dr.train"], predict=options["dr.predict"])
 
 
 def _check_data(options: dict[str, Namespace], modules: dict[str, ModuleType]) -> None:

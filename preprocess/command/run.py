@@ -33,6 +33,8 @@ BEFORE_FOLDS = ("preprocess.synthetic", "preprocess")  # these work in CACHE, al
 DEFAULT_RUN = "default"
 MEAN_RUN = "mean"  # of the runs of all folds
 BY_SOURCE = "source"  # of --folds: a fold per source of a joined data set, and the column that names it
+# What --average has no use for: the scores are those that dr.predict left.
+NOT_AVERAGED = ("folds", "epochs", "views")
 FOLD_OPTIONS = {"--run", "--folds", "--fold"}  # which --folds gives to the stages by itself
 
 PROGRAM = "dr-pipeline run" if IS_INSTALLED else "./run_all.sh"
@@ -67,7 +69,7 @@ class Plan(NamedTuple):
 
     requirements: list[str]  # files with what the interpreter must have
     runs: list[str]  # of dr.train and dr.predict
-    folds_cache: str  # "" without --folds
+    folds_cache: str  # of all that follows the squares; "" without --folds and --average
     commands: list[Command]  # none if the interpreter is only set up
 
     def quote(self) -> str:
@@ -101,10 +103,15 @@ def plan_run(argv: Sequence[str]) -> Plan:
     stages = list(STAGES)
     if not is_drawn:
         stages.remove("preprocess.synthetic")
+    if options.average:
+        stages.remove("dr.train")
     words = _split_words(options.words, stages)
     folds_cache = ""
     runs = [DEFAULT_RUN]
-    if options.folds:
+    if options.average:
+        names = "+".join(Path(name).name for name in options.average)
+        folds_cache = f"{options.cache}/average-{names}"
+    elif options.folds:
         folds_cache = f"{options.cache}/folds-{options.folds}"
         runs = [f"fold-{fold}" for fold in _list_folds(options)]
     commands = []
@@ -113,7 +120,8 @@ def plan_run(argv: Sequence[str]) -> Plan:
         if folds_cache and stage not in BEFORE_FOLDS:
             cache = folds_cache
         common = _list_options(stage, {**vars(options), "cache": cache})
-        for run, run_options in _list_runs(stage, options.folds, runs).items():
+        averaged = [_find_run(options.cache, name) for name in options.average or []]
+        for run, run_options in _list_runs(stage, options.folds, runs, averaged).items():
             commands.append(Command(stage, run, [*common, *run_options, *words.get(stage, [])]))
     return Plan(requirements, runs, folds_cache, commands)
 
@@ -132,6 +140,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         _refuse(unknown[0])
     if options.words and options.words[0] not in {*FOLDERS, *BESIDE}:
         _refuse(options.words[0])
+    if options.average:
+        for name in NOT_AVERAGED:
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name} has no part in --average, which takes the scores of runs as they are")
     if options.folds is not None:
         if not re.fullmatch(f"{BY_SOURCE}|[2-9]|[1-9][0-9]", options.folds):
             raise InputError(f"--folds {options.folds}: a number from 2 to 99, or {BY_SOURCE}")
@@ -205,6 +217,15 @@ def _make_parser() -> argparse.ArgumentParser:
         "them; the blend and all figures are of all training patients then, each by the net that did "
         "not see them (kept in CACHE/folds-N, beside the one net)",
     )
+    parser.add_argument(
+        "--average",
+        metavar="RUN",
+        type=_take_value,
+        action="append",
+        help="train nothing: submit the mean of the nets of this run and of those of other --average RUN, which "
+        "dr.train and dr.predict --run RUN have made before (default: the one without a name; with a slash: the "
+        "folder of a run), with a blend and labels of its own (kept in CACHE/average-RUN+RUN, beside the one net)",
+    )
     add(
         "--device",
         "NAME",
@@ -254,6 +275,8 @@ def _fill_in(options: argparse.Namespace) -> None:
         recipe = "article"
     if options.folds:
         name += "-folds"
+    if options.average:
+        name += "-average"
     options.cache = options.cache or cache
     options.name = options.name or name
     options.recipe = options.recipe or recipe
@@ -309,8 +332,22 @@ def _list_folds(options: argparse.Namespace) -> list[str]:
     return names
 
 
-def _list_runs(stage: str, folds: str | None, runs: Sequence[str]) -> dict[str, list[str]]:
-    """Return the runs for which a stage is started, and the options that tell these apart."""
+def _find_run(cache: str, name: str) -> str:
+    """Return the folder of a run in a cache, by its name; a name with a slash is the folder."""
+    if "/" in name:
+        return name
+    if name == DEFAULT_RUN:
+        return f"{cache}/dr"
+    return f"{cache}/dr/runs/{name}"
+
+
+def _list_runs(stage: str, folds: str | None, runs: Sequence[str], averaged: Sequence[str]) -> dict[str, list[str]]:
+    """Return the runs for which a stage is started, and the options that tell these apart.
+
+    `averaged` are the folders of the runs of --average.
+    """
+    if averaged and stage == "dr.predict":
+        return {MEAN_RUN: ["--average", *averaged]}
     if folds is None or stage not in {"dr.train", "dr.predict"}:
         return {DEFAULT_RUN: []}
     options = {}
