@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 REQUIREMENTS = Path(__file__).with_name("serve-requirements.txt")
-TEMPLATE = Path(__file__).parent / "page" / "page.html.jinja"
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 LOOPBACK = "127.0.0.1"
 MOST_FILES, MOST_MB = 1000, 2000  # dropped at once: they lie in a temporary folder while they are graded
 # The page may load what stands in it, and send a form to where it came from; nothing else, even if a name is hostile.
@@ -47,7 +47,7 @@ def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
 
 
 def make_app(task: Task, answer: Callable[[dict], dict[str, Any]], hosts: Sequence[str]) -> Starlette:
-    """Return the page's server: `answer` makes of uploads what the page tells of them, see `submissions.page.content`.
+    """Return the page's server: `answer` makes of uploads what the page tells of them, see `submissions.page`.
 
     It may be asked for by the names of `hosts`: by none that another's name server points at this machine.
     """
@@ -116,12 +116,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     workers.let_waiting_threads_sleep()
     with listen(options.host, options.port) as listening, contextlib.suppress(KeyboardInterrupt):
         # Imported late: whoever has mistyped something does not wait for torch.
-        from submissions import ensemble
-        from submissions.page import content
+        from submissions import ensemble, page
 
         loaded = ensemble.load(source.members, source.blend, source.thresholds, options.device)
         hosts = [LOOPBACK, "localhost"] if options.host == LOOPBACK else ["*"]
-        app = make_app(loaded.task, partial(content.answer, loaded, options.strict), hosts)
+        app = make_app(loaded.task, partial(page.answer, loaded, options.strict), hosts)
         print(f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{pipeline.NOTICE}", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])
 

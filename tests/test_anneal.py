@@ -11,7 +11,7 @@ from dr.scores import read_scores
 from kappa.anneal import anneal_levels, draw_blocks, propose_moves
 from kappa.exact import optimal_levels
 from kappa.proxy import expected_errors, expected_kappa, proxy_of, sum_errors
-from preprocess.dataset.kaggle import TASK
+from tests.tasks import TASK
 
 SEEDS = st.integers(0, 2**32 - 1)
 

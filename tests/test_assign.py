@@ -7,8 +7,8 @@ import pytest
 from dr.scores import write_scores
 from kappa import assign
 from kappa.exact import optimal_levels
-from preprocess.dataset.kaggle import TASK
 from preprocess.disk.errors import InputError
+from tests.tasks import TASK
 
 IMAGES = [f"{patient}_{side}" for patient in range(1, 101) for side in ("left", "right")]
 RNG = np.random.default_rng(0)

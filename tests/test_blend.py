@@ -16,14 +16,15 @@ from blend.pairs import SEED, Pairs, cross_fit, pair_eyes
 from dr.metrics.calibration import measure_log_loss
 from dr.scores import read_scores, write_scores
 from preprocess.cache import manifest
-from preprocess.dataset.dataset import Owner
+from preprocess.dataset.dataset import Subject
 from preprocess.dataset.folds import assign_folds
-from preprocess.dataset.kaggle import TASK, find_owner
+from preprocess.dataset.kaggle import find_subject
 from preprocess.disk.errors import InputError
+from tests.tasks import TASK
 
 IMAGES = [f"{patient}_{side}" for patient in range(1, 201) for side in ("left", "right")]
-OWNERS = [find_owner(image) for image in IMAGES]
-GROUPS = [owner.group for owner in OWNERS]
+OWNERS = [find_subject(image) for image in IMAGES]
+GROUPS = [owner.patient for owner in OWNERS]
 
 
 def draw_scores(n_images, seed):
@@ -45,7 +46,7 @@ DRAWN = np.random.default_rng(0).dirichlet(np.ones(5), len(SEVERAL))
 
 
 def pair_rows(rows):
-    return pair_eyes([find_owner(SEVERAL[row]) for row in rows], DRAWN[rows]).fellow
+    return pair_eyes([find_subject(SEVERAL[row]) for row in rows], DRAWN[rows]).fellow
 
 
 FELLOWS = pair_rows(range(len(SEVERAL)))
@@ -55,7 +56,7 @@ def test_the_fellow_is_the_mean_of_the_other_side_or_the_eye_itself():
     others = ([1], [0], [2], [5], [5], [3, 4], [6], [7])  # a second picture of the same eye is no fellow
     for fellow, rows in zip(FELLOWS, others, strict=True):
         assert fellow == pytest.approx(DRAWN[rows].mean(axis=0))
-    assert (pair_eyes([Owner("1"), Owner("1")], DRAWN[:2]).fellow == DRAWN[:2]).all()  # of no side
+    assert (pair_eyes([Subject("1"), Subject("1")], DRAWN[:2]).fellow == DRAWN[:2]).all()  # of no side
 
 
 @given(st.permutations(range(len(SEVERAL))))

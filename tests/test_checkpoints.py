@@ -15,8 +15,8 @@ from blend import predict as blend_predict
 from dr.scores import write_scores
 from dr.training import checkpoint
 from dr.training.learner import load_net
-from preprocess.dataset.kaggle import TASK
 from preprocess.disk.errors import InputError
+from tests.tasks import TASK
 from tests.tiny import make_settings
 
 RAN = []  # what the code in a hostile file did

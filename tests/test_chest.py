@@ -16,23 +16,22 @@ import torch
 
 import blend.train
 from dr import explain, predict, train
-from dr.tasks.task import find_prior, measure, weigh_targets
-from dr.training import checkpoint, passes
+from dr.tasks.classes import Classes
+from dr.tasks.findings import Findings
+from dr.training import checkpoint
 from dr.training.runs import read_members
 from kappa import assign
 from preprocess import __main__ as preprocess
-from preprocess.dataset.dataset import Task
 from preprocess.dataset.findings import BOXES, read_boxes
 from preprocess.dataset.folds import assign_folds
 from preprocess.disk.errors import InputError
-from submissions import grade, score, serve, write
-from submissions.ensemble import seat
-from submissions.page import content
+from submissions import grade, page, score, serve, write
+from submissions.ensemble import load
 from submissions.report import __main__ as report
 from tests.tiny import make_settings
 
 NAMES = ["Mass", "Nodule", "Hernia"]
-TASK = Task("findings", tuple(NAMES))
+TASK = Findings(tuple(NAMES))
 SMALL = "--epochs 12 --batch-size 8 --folds 2 --crop-px 32 --device cpu --precision float32 --flips none".split()
 
 
@@ -68,7 +67,7 @@ def test_each_finding_is_learned_and_scored_by_itself(run):
     scores = pd.read_csv(cache / "dr" / "scores_test.csv", index_col="image")
     assert list(scores) == NAMES and (scores.sum(axis=1) - 1).abs().max() > 0.2
     truth = pd.read_csv(data / "findings.csv", index_col="image").loc[scores.index]
-    figures = measure(TASK, scores.to_numpy(), truth[NAMES].to_numpy(float))
+    figures = TASK.measure(scores.to_numpy(), truth[NAMES].to_numpy(float))
     assert figures["auc"] > 0.95  # of the two that the test set has
     history = pd.read_csv(cache / "dr" / "epochs" / "history.csv")
     assert list(history)[3:] == ["valid_log_loss", "valid_auc"]
@@ -85,11 +84,11 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
     assert "not a medical device" in told["notice"] and len(told["images"]) == len(images)
     for image in told["images"]:
         assert image["findings"] == [name for name in NAMES if image["scores"][name] >= thresholds[name]]
-    nets = seat(read_members(cache / "dr", None, None), None, None, "cpu")
+    nets = load(read_members(cache / "dr", None, None), None, None, "cpu")
 
     def drop(names, believed):
         files = [(Path(name).name, io.BytesIO(Path(name).read_bytes())) for name in names]
-        return content.answer(nets._replace(thresholds=believed), False, {"images": files})
+        return page.answer(nets._replace(thresholds=believed), False, {"images": files})
 
     rows = drop(images, thresholds[NAMES].to_numpy())["rows"]
     assert [row["finding"].split("; ") for row in rows] == [image["findings"] or [""] for image in told["images"]]
@@ -155,7 +154,7 @@ def test_what_is_unknown_is_neither_learned_nor_lost_and_positives_weigh_more():
     targets = torch.tensor([[1.0, 0.0], [torch.nan, 1.0], [0.0, torch.nan]])
     logits = torch.tensor([[0.3, -1.0], [2.0, 0.5], [-0.7, 9.0]], dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([4.0, 2.0], dtype=torch.float64)
-    loss = passes.measure_loss(logits, targets.double(), weights, make_settings())
+    loss = TASK.measure_loss(logits, targets.double(), weights, make_settings())
     p = logits.detach().sigmoid().numpy()
     lost = [4 * np.log(p[0, 0]), np.log(1 - p[0, 1]), 2 * np.log(p[1, 1]), np.log(1 - p[2, 0])]
     assert loss.item() == pytest.approx(-sum(lost) / 6)
@@ -165,13 +164,13 @@ def test_what_is_unknown_is_neither_learned_nor_lost_and_positives_weigh_more():
 
 def test_weights_and_priors_are_of_the_known_images():
     targets = np.array([[1, 0, np.nan], [0, 0, 1], [0, 0, 0], [np.nan, 0, 1]])
-    assert weigh_targets(TASK, targets, "positives").tolist() == [3, 1, 1.5]
-    assert weigh_targets(TASK, targets, "balanced").tolist() == [2, 1, 0.5]
-    assert weigh_targets(TASK, targets, "positives", 2.0).tolist() == [2, 1, 1.5]
+    assert TASK.weigh_targets(targets, "positives").tolist() == [3, 1, 1.5]
+    assert TASK.weigh_targets(targets, "balanced").tolist() == [2, 1, 0.5]
+    assert TASK.weigh_targets(targets, "positives", 2.0).tolist() == [2, 1, 1.5]
     with pytest.raises(InputError, match="one of the classes; balanced"):
-        weigh_targets(Task("classes", ("A", "B")), np.array([0, 1]), "positives")
-    assert find_prior(TASK, targets).tolist() == [1 / 3, 0, 2 / 3]
-    assert measure(TASK, np.full((4, 3), 0.5), targets) == {"log_loss": pytest.approx(np.log(2)), "auc": 0.5}
+        Classes(("A", "B")).weigh_targets(np.array([0, 1]), "positives")
+    assert TASK.find_prior(targets).tolist() == [1 / 3, 0, 2 / 3]
+    assert TASK.measure(np.full((4, 3), 0.5), targets) == {"log_loss": pytest.approx(np.log(2)), "auc": 0.5}
 
 
 def test_folds_spread_the_rarest_finding_of_each_patient():

@@ -14,11 +14,9 @@ from dr.training.runs import read_members
 from kappa import assign
 from preprocess import __main__ as preprocess
 from preprocess import audit
-from preprocess.dataset import find
 from preprocess.disk.errors import InputError
-from submissions import grade, score, serve, write
-from submissions.ensemble import seat
-from submissions.page import content
+from submissions import grade, page, score, serve, write
+from submissions.ensemble import load
 from submissions.report import __main__ as report
 
 NAMES = ["CNV", "DME", "DRUSEN", "NORMAL"]
@@ -106,12 +104,12 @@ def test_one_image_is_named_with_all_probabilities(run, drawn_scans, tmp_path, c
     assert image["class"] in capsys.readouterr().out
     explain.main([str(scan), f"--cache={run[1]}", f"--out={tmp_path}", "--device=cpu"])
     assert f"{scan}: {image['class']} (" in capsys.readouterr().out
-    nets = seat(read_members(run[1] / "dr", None, None), None, None, "cpu")
-    told = content.answer(nets, False, {"images": [(scan.name, io.BytesIO(scan.read_bytes()))]})
+    nets = load(read_members(run[1] / "dr", None, None), None, None, "cpu")
+    told = page.answer(nets, False, {"images": [(scan.name, io.BytesIO(scan.read_bytes()))]})
     ((card,), (row,)) = told["cards"], told["rows"]
     assert card["verdict"] == row["class"] == image["class"] and len(card["heats"]) == len(NAMES)
     assert card["grade"].scores == pytest.approx([*image["scores"].values()], abs=1e-6)
-    assert f"<h2>{image['class']}</h2>" in serve.render(find.find_layout(drawn_scans).task, told, "")
+    assert f"<h2>{image['class']}</h2>" in serve.render(nets.task, told, "")
     with pytest.raises(InputError, match="--left.* are for eyes"):
         grade.main(["--left", str(scan), f"--cache={run[1]}"])
 

@@ -11,8 +11,8 @@ from dr.metrics.agreement import quadratic_weighted_kappa
 from dr.scores import read_scores
 from kappa.exact import optimal_levels
 from kappa.proxy import expected_errors, expected_kappa, proxy_of
-from preprocess.dataset.kaggle import TASK
 from preprocess.disk.errors import InputError
+from tests.tasks import TASK
 
 SEEDS = st.integers(0, 2**32 - 1)
 EYE = np.eye(5)

@@ -8,7 +8,7 @@ import pytest
 from preprocess import __main__ as preprocess
 from preprocess import split
 from preprocess.cache.rejected import read_reasons
-from preprocess.dataset import find, findings
+from preprocess.dataset import findings, readers
 from preprocess.disk.errors import InputError
 
 HEADER = "Image Index,Finding Labels,Patient ID\n"
@@ -34,24 +34,26 @@ def chest(tmp_path):
 
 
 def test_findings_patients_and_splits_are_the_tables(chest):
-    layout = find.find_layout(chest)
-    assert layout.task == ("findings", ("Mass", "Nodule"))  # those that nobody has are left out, which is told
-    assert "nobody has Atelectasis, " in layout.tell({})[0]
-    listed = {part: list(layout.list_images(chest, part).paths) for part in ("train", "test")}
+    dataset = readers.read_dataset(chest)
+    assert dataset.question == ("findings", ("Mass", "Nodule"))  # findings that no image has are left out, with a note
+    assert "nobody has Atelectasis, " in dataset.notes[0]
+    listed = {part: list(dataset.list_paths(part)) for part in ("train", "test")}
     assert listed == {"train": ["1_0", "1_1", "2_0"], "test": ["10_0"]}
-    assert find.find_groups(layout, listed["train"]).tolist() == ["1", "1", "2"]
-    labels = {part: layout.read_labels(chest / name) for part, name in layout.labels.items()}
-    assert labels["train"].to_numpy().tolist() == [[1, 1], [0, 0], [0, 1]]
-    assert labels["test"].isna().all(axis=None) and list(labels["test"].index) == ["10_0"]
-    assert layout.read_labels(chest / layout.labels["test"], known_only=True).empty
+    assert dataset.get_patients(listed["train"]) == ["1", "1", "2"]
+    assert dataset.get_targets("train").to_numpy().tolist() == [[1, 1], [0, 0], [0, 1]]
+    tested = dataset.get_targets("test")
+    assert tested.isna().all(axis=None) and list(tested.index) == ["10_0"]
+    assert dataset.get_targets("test", known_only=True).empty and not dataset.has_targets("test")
 
 
 def test_a_column_per_finding_knows_the_unknown(tmp_path):
     rows = ("a,7,1,", "b,7,0,0", "c,8,,1.0")
     data = put_table(tmp_path, *rows, name="findings.csv", header="image,group,Mass,Odd one\n")
-    layout = find.find_layout(data)
-    assert layout.task.names == ("Mass", "Odd one")
-    np.testing.assert_array_equal(layout.read_labels(data / "findings.csv"), [[1, np.nan], [0, 0], [np.nan, 1]])
+    dataset = readers.read_dataset(data)
+    assert dataset.question.names == ("Mass", "Odd one")
+    expected = [[1, np.nan], [0, 0], [np.nan, 1]]
+    np.testing.assert_array_equal(dataset.get_targets("train"), expected)
+    np.testing.assert_array_equal(dataset.read_labels(data / "findings.csv"), expected)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path, rows, header, message):
     if "neither" in message:
         (tmp_path / "train_val_list.txt").write_text("1.png\n")
     with pytest.raises(InputError, match=message) as caught:
-        find.find_layout(tmp_path)
+        readers.read_dataset(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -100,10 +102,11 @@ def test_no_patient_is_lost_or_in_two_parts(tmp_path, how, capsys):
     if how != split.HOW[0]:
         (tmp_path / "test_list.txt").write_text("".join(f"{p}_{n}.png\n" for p in range(81, 101) for n in range(p % 4)))
     split.main([f"--data={tmp_path}", f"--how={how}"])
-    layout = find.find_layout(tmp_path)
+    dataset = readers.read_dataset(tmp_path)
     parts = {name: set(findings.read_list(tmp_path / f"{name}_list.txt")) for name in ("val", "test")}
-    images = set(layout.read_labels(tmp_path / "Data_Entry_2017.csv").index) | parts["test"]
-    owners = {image: layout.find_owner(image).group for image in images}
+    images = set(dataset.samples["image"])
+    assert set(dataset.list_images("valid")) == parts["val"] and set(dataset.list_images("test")) == parts["test"]
+    owners = {image: dataset.find_subject(image).patient for image in images}
     groups = [{owners[image] for image in part} for part in (images - parts["val"] - parts["test"], *parts.values())]
     assert [len(of) for of in groups] in ([53, 7, 15], [52, 8, 15])
     assert not set.intersection(*groups[:2]) and not groups[2] & (groups[0] | groups[1])
@@ -127,13 +130,13 @@ def test_the_whole_table_of_chest_xray14_is_divided_as_published(real_data, tmp_
     for name in ("Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt"):
         (tmp_path / f"{name}.gz").write_bytes((source / f"{name}.gz").read_bytes())
     split.main([f"--data={tmp_path}", "--how=official-sorted"])
-    layout = find.find_layout(tmp_path)
-    assert layout.task.names == findings.NAMES
-    labels = {part: layout.read_labels(tmp_path / name) for part, name in layout.labels.items()}
-    assert [len(of) for of in labels.values()] == [86_524, 25_596]
-    patients = [{layout.find_owner(image).group for image in of.index} for of in labels.values()]
+    dataset = readers.read_dataset(tmp_path)
+    assert dataset.question.names == findings.NAMES
+    labels = {part: dataset.get_targets(part) for part in ("train", "test")}
+    assert [len(targets) for targets in labels.values()] == [86_524, 25_596]
+    patients = [set(dataset.get_patients(targets.index)) for targets in labels.values()]
     assert len(patients[0] | patients[1]) == 30_805 and not patients[0] & patients[1]
-    assert {layout.find_owner(image).group for image in layout.held_out} < patients[0]
+    assert set(dataset.get_patients(dataset.list_images("valid"))) < patients[0]
     assert int(pd.concat(labels.values())["Hernia"].sum()) == 227  # of the published table
     capsys.readouterr()
     split.main([f"--data={tmp_path}", "--overwrite"])

@@ -10,8 +10,8 @@ from PIL import Image
 from dr.squares.source import TrainingSet
 from preprocess import __main__ as preprocess
 from preprocess.cache.rejected import read_reasons
-from preprocess.dataset import find
-from preprocess.dataset.kaggle import RETINA
+from preprocess.dataset import readers
+from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk.errors import InputError
 from preprocess.photographs import read_crops
 
@@ -38,20 +38,20 @@ def scans(tmp_path):
 
 
 def test_classes_are_the_folders_and_groups_the_patients_whatever_their_class(scans):
-    layout = find.find_layout(scans)
-    assert layout.task == ("classes", ("CNV", "DME", "NORMAL"))
-    images = list(layout.list_images(scans, "train").paths)
+    dataset = readers.read_dataset(scans)
+    assert dataset.question == ("classes", ("CNV", "DME", "NORMAL"))
+    images = list(dataset.list_paths("train"))
     assert images == ["CNV-7-1", "CNV-8-1", "CNV-9-1", "DME-7-2", "DME-8-1", "odd"]
-    assert find.find_groups(layout, images).tolist() == ["7", "8", "9", "7", "8", "odd"]
-    assert layout.read_labels(scans / layout.labels["train"]).tolist() == [0, 0, 0, 1, 1, 2]
-    assert layout.read_labels(scans / layout.labels["test"]).to_dict() == {"DME-5-1": 1}  # the other's nobody knows
-    assert list(layout.list_images(scans, "test").paths) == ["6-1", "DME-5-1"]
+    assert dataset.get_patients(images) == ["7", "8", "9", "7", "8", "odd"]
+    assert dataset.get_targets("train").tolist() == [0, 0, 0, 1, 1, 2]
+    assert dataset.get_targets("test").to_dict() == {"DME-5-1": 1}  # the other's class is unknown
+    assert list(dataset.list_paths("test")) == ["6-1", "DME-5-1"]
     put_groups(scans, "odd,7", "6-1,5")
-    assert find.find_layout(scans).find_owner("odd") == ("7", "")
+    assert readers.read_dataset(scans).find_subject("odd") == ("7", "")
 
 
 def test_a_table_of_classes_is_read_by_name(scans):
-    read, path = find.find_layout(scans).read_labels, scans / "testLabels.csv"
+    read, path = readers.read_dataset(scans).read_labels, scans / "testLabels.csv"
     path.write_text("image,class\nb,NORMAL\na,\n")
     assert read(path, known_only=True).to_dict() == {"b": 2}
     with pytest.raises(InputError, match="row 3: class is '', none of CNV, DME, NORMAL"):
@@ -59,23 +59,23 @@ def test_a_table_of_classes_is_read_by_name(scans):
 
 
 def test_retinas_stay_retinas(scans, drawn_folder, tmp_path):
-    assert find.find_layout(drawn_folder) is RETINA
-    assert find.find_layout(tmp_path / "nothing") is RETINA
+    assert readers.read_dataset(drawn_folder).question == RETINOPATHY
+    assert readers.read_dataset(tmp_path / "nothing").question == RETINOPATHY
     (scans / "trainLabels.csv").write_text("image,level\n")
-    assert find.find_layout(scans) is RETINA
+    assert readers.read_dataset(scans).question == RETINOPATHY
 
 
 def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
-    layout = find.find_layout(scans)
-    owners = [layout.find_owner(image) for image in layout.list_images(scans, "train").paths]
-    squares = type("Squares", (), {"owners": owners, "images": list(layout.list_images(scans, "train").paths)})
-    of = TrainingSet(squares, np.array([0, 0, 0, 1, 1, 2]), {}, layout.held_out)
+    dataset = readers.read_dataset(scans)
+    images = list(dataset.list_paths("train"))
+    squares = type("Squares", (), {"subjects": dataset.get_subjects(images), "images": images})
+    of = TrainingSet(squares, np.array([0, 0, 0, 1, 1, 2]), {}, frozenset(dataset.list_images("valid")))
     assert of.find_held_out(3, 0).tolist() == [False, True, True, False, True, False]
     folds = [of.find_held_out(3, fold) for fold in range(3)]
     assert (np.sum(folds, axis=0) == 1).all()
     assert folds[1][0] == folds[1][3]  # the patient with two classes
-    told = layout.tell({split: layout.list_images(scans, split) for split in ("train", "test")})
-    assert told[0].startswith("1 of 8 images each count as a patient") and "the same 1 patients" in told[1]
+    notes = dataset.notes
+    assert notes[0].startswith("1 of 8 images each count as a patient") and "the same 1 patients" in notes[1]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
 def test_what_cannot_be_learned_is_one_line(scans, change, message):
     change(scans)
     with pytest.raises(InputError, match=message) as caught:
-        find.find_layout(scans).list_images(scans, "train")
+        readers.read_dataset(scans)
     assert "\n" not in str(caught.value)
 
 
@@ -123,8 +123,8 @@ def test_odd_files_are_rejected_and_16_bit_and_cmyk_scans_taken(scans, cache, ca
 
 def test_real_scans_are_read(real_data):
     data = real_data / "oct-tiny"
-    layout = find.find_layout(data)
-    assert layout.task.names == ("CNV", "DME", "DRUSEN", "NORMAL")
-    assert len(layout.list_images(data, "train").paths) == 16 and len(layout.held_out) == 8
-    assert layout.find_owner("DRUSEN-1001666-2").group == "1001666"
-    assert len(layout.read_labels(data / "test")) == len(layout.list_images(data, "test").paths)
+    dataset = readers.read_dataset(data)
+    assert dataset.question.names == ("CNV", "DME", "DRUSEN", "NORMAL")
+    assert len(dataset.list_paths("train")) == 16 and len(dataset.list_images("valid")) == 8
+    assert dataset.find_subject("DRUSEN-1001666-2").patient == "1001666"
+    assert len(dataset.get_targets("test")) == len(dataset.list_paths("test"))

@@ -12,9 +12,9 @@ from dr.machine import device
 from dr.scores import read_scores
 from dr.squares import crops, store
 from dr.training import checkpoint
-from preprocess.dataset.kaggle import TASK
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import keep_values
+from tests.tasks import TASK
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 GPU = ["--device", "cuda"]

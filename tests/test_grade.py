@@ -12,11 +12,11 @@ from dr.metrics import agreement
 from preprocess.cache import manifest
 from preprocess.command import pipeline
 from preprocess.dataset import kaggle
-from preprocess.dataset.dataset import Owner
+from preprocess.dataset.dataset import Subject
 from preprocess.disk.errors import InputError
 from submissions import ensemble, grade
 
-OWNERS = [Owner("1", "left"), Owner("1", "right")]
+OWNERS = [Subject("1", "left"), Subject("1", "right")]
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_folder_is_graded_patient_by_patient(finished_cache, photographs, tmp_pa
     whole = run(capsys, tmp_path, "--cache", finished_cache)
     assert [eye["photograph"] for eye in whole["eyes"]] == [str(tmp_path / f"{image}.jpeg") for image in photographs]
     monkeypatch.setattr(ensemble, "EYES_AT_ONCE", 1)
-    owners = {path: kaggle.find_owner(image) for image, path in photographs.items()}
+    owners = {path: kaggle.find_subject(image) for image, path in photographs.items()}
     assert [list(part) for part in ensemble.split_patients(owners)] == [list(owners)[:2], list(owners)[2:]]
     (tmp_path / "whose.jpeg").write_text("a misnamed file is refused, and all others are graded")
     with pytest.raises(InputError, match="whose.jpeg: the file's name is not PATIENT_left or PATIENT_right"):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from preprocess.__main__ import main as preprocess
 from preprocess.cache.rejected import read_reasons, read_rejected
-from preprocess.dataset import find, kaggle, listing
+from preprocess.dataset import kaggle, listing, readers
 from preprocess.disk.errors import Unusable
 from preprocess.photographs import read_crops
 from preprocess.picture import photograph
@@ -68,13 +68,12 @@ def test_hostile_files_change_nothing_for_the_others(data, tmp_path, jpeg, monke
     vanishing = data / "train" / "3000_left.jpeg"
     vanishing.write_bytes(jpeg)
 
-    def list_and_vanish(*arguments):
-        found = kaggle.list_images(*arguments)
+    def list_and_vanish(folder):
+        dataset = kaggle.read_dataset(folder)
         vanishing.unlink(missing_ok=True)
-        return found
+        return dataset
 
-    layout = kaggle.RETINA._replace(list_images=list_and_vanish)
-    monkeypatch.setattr(find, "find_layout", lambda data: layout)
+    monkeypatch.setattr(readers, "read_dataset", list_and_vanish)
     run_preprocess(data, hurt)
     reasons, rows = read_reasons(hurt, "train"), read_crops(hurt, "train")
     for image, outcome in expected.items():

@@ -12,7 +12,7 @@ from dr import explain, train
 from dr.squares import store
 from dr.training import checkpoint, distribution
 from preprocess.dataset import kaggle
-from preprocess.dataset.dataset import Owner
+from preprocess.dataset.dataset import Subject
 from preprocess.disk.errors import InputError
 from preprocess.picture import square
 from preprocess.picture.disc import Disc
@@ -33,7 +33,7 @@ def summarize(of, pixels):
     """Return a checkpoint that knows what squares of these pixels look like, and how far each lies from them."""
     luts = square.keep_values(len(pixels))
     made = [Square(own, lut, Disc(0.0, 0.0, 1.0, 1.0, 1.0)) for own, lut in zip(pixels, luts, strict=True)]
-    squares = store.gather([Owner(str(row)) for row in range(len(made))], made, of.mean, of.std)
+    squares = store.gather([Subject(str(row)) for row in range(len(made))], made, of.mean, of.std)
     learned = np.arange(0, len(made), 2)
     held_out = np.arange(1, len(made), 2)
     known = distribution.summarize_training_squares(squares, learned, held_out, of.settings.crop_px)

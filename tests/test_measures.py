@@ -12,10 +12,13 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from dr.metrics import agreement, bootstrap, calibration, measures, ranking
+from dr.metrics import agreement, bootstrap, calibration, ranking
 from dr.metrics.agreement import quadratic_weighted_kappa
-from preprocess.dataset.kaggle import find_owner
+from dr.tasks.classes import Classes
+from dr.tasks.findings import Findings
+from preprocess.dataset.kaggle import find_subject
 from preprocess.disk.errors import InputError
+from submissions.report import examples
 
 
 def test_hand_computed():
@@ -92,7 +95,7 @@ def test_the_bootstrap_takes_whole_patients_and_the_same_ones_for_every_figure()
 
 def test_agreement_counts_patients_with_both_eyes_once():
     images = ["1_left", "1_right", "1_right_b", "2_left", "3_left", "3_right", "4_left", "4_right"]
-    owners = [find_owner(image) for image in images]
+    owners = [find_subject(image) for image in images]
     counts = agreement.count_agreement(owners, np.array([0, 0, 4, 3, 1, 2, 0, 3]), 5)
     assert [agreement.share_near(counts, most) for most in range(3)] == pytest.approx((1 / 3, 2 / 3, 2 / 3))
     assert counts[[0, 1, 0], [0, 2, 3]].tolist() == [1, 1, 1] and counts.sum() == 3
@@ -117,7 +120,7 @@ def test_the_hardest_patient_has_the_largest_squared_error():
     levels, predicted = np.array([0, 0, 4, 0, 1, 1]), np.array([1, 1, 1, 0, 1, 1])
     scores = np.full((6, 5), 0.2)
     scores[4] = [0.1, 0.05, 0.05, 0.4, 0.4]  # right, but not sure at all
-    assert calibration.rank_groups([*"112234"], levels, predicted, scores) == ["2", "1", "3", "4"]
+    assert examples.rank_patients([*"112234"], levels, predicted, scores) == ["2", "1", "3", "4"]
 
 
 CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
@@ -172,7 +175,7 @@ def test_classes_are_measured_by_groups_and_what_is_absent_is_not():
     rng = np.random.default_rng(0)
     targets, groups = rng.integers(0, 3, 200), [str(group) for group in rng.integers(0, 30, 200)]
     scores = rng.dirichlet(np.ones(4), 200) + np.eye(4)[targets] / 3 * [1, 1, 1, 0]
-    overall, each = measures.measure_classes(groups, scores / scores.sum(axis=1, keepdims=True), targets)
+    overall, each = Classes(tuple("ABCD")).measure_all(groups, scores / scores.sum(axis=1, keepdims=True), targets)
     assert [n_images for n_images, *_ in each] == [*np.bincount(targets), 0]
     _, _, recall, _, auc = each[3]
     assert np.isnan(recall).all() and np.isnan(auc).all()
@@ -198,7 +201,7 @@ def test_findings_are_measured_where_known_and_what_is_not_measurable_is_in_no_m
     targets = (rng.random((200, 3)) < [0.5, 0.2, 0]).astype(float)
     targets[rng.random((200, 3)) < 0.1] = np.nan
     scores = np.clip(rng.random((200, 3)) + 0.3 * np.nan_to_num(targets), 0, 1)
-    overall, each = measures.measure_findings(groups, scores, targets)
+    overall, each = Findings(tuple("ABC")).measure_all(groups, scores, targets)
     known = [~np.isnan(targets[:, k]) for k in range(2)]
     aucs = [roc_auc_score(targets[known[k], k], scores[known[k], k]) for k in range(2)]
     assert [auc.value for _, _, auc, *_ in each[:2]] == pytest.approx(aucs, abs=1e-12)

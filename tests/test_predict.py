@@ -18,9 +18,10 @@ from dr.training.learner import load_net
 from preprocess import __main__ as preprocess
 from preprocess import normalize
 from preprocess.cache import manifest
-from preprocess.dataset.kaggle import RETINA, TASK
+from preprocess.dataset import kaggle
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import keep_values, subtract_local_mean
+from tests.tasks import TASK, read_training_set
 from tests.tiny import TRAIN_OPTIONS, digest_files, draw_squares, prepare
 
 
@@ -57,7 +58,7 @@ def test_every_held_out_and_every_test_eye_has_scores_and_a_second_run_is_cached
     test = read(folder / "scores_test.csv")
     assert list(test.index) == [f"{patient}_{side}" for patient in range(3) for side in ("left", "right")]
     assert list(read(folder / "single_test.csv").index) == list(test.index)
-    training_set = source.read_training_set(copied / "squares", copied / "cache")
+    training_set = read_training_set(copied / "squares", copied / "cache")
     held_out = np.array(training_set.squares.images)[training_set.find_held_out(4, 0)]
     assert len(held_out) == 6
     assert sorted(read(folder / "scores_valid.csv").index) == sorted(held_out)
@@ -80,7 +81,7 @@ def test_net_of_local_contrast_is_given_local_contrast(places, copied, folder, c
         flat = [lut[range(3), pixels] for lut, pixels in zip(luts, pictures, strict=True)]
         return {image: subtract_local_mean(square) for image, square in zip(images, flat, strict=True)}
 
-    training_set, made = source.read_training_set(copied / "squares", copied / "cache"), make_local("train")
+    training_set, made = read_training_set(copied / "squares", copied / "cache"), make_local("train")
     learned = [made[training_set.squares.images[row]] for row in np.flatnonzero(~training_set.find_held_out(4, 0))]
     of = checkpoint.read(folder / "epochs" / "0003.pt")
     np.testing.assert_allclose([of.mean, of.std], [np.mean(learned, axis=(0, 1, 2)), np.std(learned, axis=(0, 1, 2))])
@@ -144,7 +145,7 @@ def test_rejected_eyes_are_not_learned_from_and_need_permission_and_one_not_prep
     scores = read(cache / "dr" / "scores_test.csv")
     prior = checkpoint.read(cache / "dr" / "epochs" / "0001.pt").prior
     both = ["1_left", "1_right"]  # with a fellow rejected, too
-    alone = predict.fill_rejected([], np.empty((0, 5)), both, RETINA, np.array(prior))
+    alone = predict.fill_rejected([], np.empty((0, 5)), both, ["1", "1"], np.array(prior))
     assert len(scores) == 4 and np.array_equal(alone, [prior] * 2)
     patient = broken.stem.split("_")[0]
     assert scores.loc[f"{patient}_left"].tolist() == scores.loc[f"{patient}_right"].tolist()
@@ -165,7 +166,7 @@ def test_scores_are_the_mean_over_views_and_epochs(places, copied, folder, capsy
     for epoch in (2, 3):
         of = checkpoint.read(folder / "epochs" / f"{epoch:04}.pt")
         net = load_net(of).eval()
-        cached = source.read_squares(copied / "cache", "test", RETINA)
+        cached = source.read_squares(copied / "cache", "test", kaggle.read_dataset(copied / "data"))
         squares = store.load(cached, of.mean, of.std, torch.device("cpu"), "memory", folder / "unused.npy")
         for view in range(3):
             cuts = views.cut_view(view, 6, 5, 0, "both")

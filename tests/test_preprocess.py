@@ -7,9 +7,7 @@ import pytest
 from preprocess import crop, normalize, resize, standardize
 from preprocess.__main__ import main as preprocess
 from preprocess.cache import rejected
-from preprocess.dataset import find
-from preprocess.dataset.dataset import Listing, Owner
-from preprocess.dataset.kaggle import RETINA
+from preprocess.dataset import kaggle, readers
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from preprocess.picture import photograph
@@ -42,12 +40,12 @@ def test_one_decode_gives_the_bytes_of_two_though_photographs_are_bad(data, cach
 def test_ids_may_lead_through_folders(data, cache, monkeypatch):
     """As in layouts with a folder per class."""
 
-    def list_images(data, split):
-        listing = RETINA.list_images(data, split)
-        return Listing({f"class/{image}": path for image, path in listing.paths.items()}, {})
+    def read_dataset(folder):
+        dataset = kaggle.read_dataset(folder)
+        dataset.samples["image"] = "class/" + dataset.samples["image"]
+        return dataset
 
-    layout = RETINA._replace(list_images=list_images, find_owner=Owner)
-    monkeypatch.setattr(find, "find_layout", lambda data: layout)
+    monkeypatch.setattr(readers, "read_dataset", read_dataset)
     preprocess(options(data, cache))
     squares = cache / "resize" / "train" / "class"
     assert len(list(squares.glob("*.png"))) == 8

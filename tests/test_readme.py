@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from dr.scores import write_scores
-from preprocess.dataset.kaggle import RETINA
+from tests.tasks import TASK
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -80,7 +80,7 @@ def test_the_last_two_stages_run_as_written(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     for scores, labels in (("valid.csv", "trainLabels.csv"), ("test.csv", "data/sampleSubmission.csv")):
         images = [f"{patient}_{side}" for patient in range(20) for side in ("left", "right")]
-        write_scores(Path(scores), images, rng.dirichlet(np.ones(5), len(images)), RETINA.task)
+        write_scores(Path(scores), images, rng.dirichlet(np.ones(5), len(images)), TASK)
         pd.DataFrame({"image": images, "level": rng.integers(0, 5, len(images))}).to_csv(labels, index=False)
     commands = find_commands(TEXT[TEXT.index(LAST_TWO_STAGES) :].split("\n\n")[1])
     assert [words[2] for words in commands] == ["blend.train", "blend.predict", "kappa.assign", "submissions.write"]

@@ -9,11 +9,11 @@ import pytest
 
 from dr.scores import read_scores, write_scores
 from preprocess.cache import rejected
-from preprocess.dataset.kaggle import TASK
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError
 from submissions.report import __main__ as report
 from submissions.report import evidence
+from tests.tasks import TASK
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"  # a patient's name that is a plain file name
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -17,13 +17,13 @@ from dr import explain, export, predict, train
 from dr.nets import heat
 from dr.scores import read_scores
 from dr.squares import crops, source, store
+from dr.tasks.kinds import make_task
 from dr.training import checkpoint, runs
 from preprocess import __main__ as preprocess
 from preprocess.command import recipe
-from preprocess.dataset import find
+from preprocess.dataset import readers
 from preprocess.picture import square
-from submissions import ensemble, grade
-from submissions.page import content
+from submissions import ensemble, grade, page
 
 TINY = "--net test_resnet --weights none --features none --epochs 2 --freeze-epochs 1".split()  # for a net of timm
 DRAWN = {"oct": "drawn_scans", "chest": "drawn_chest"}  # by what a recipe's name holds
@@ -55,18 +55,19 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
     road, cache, kind, tmp_path, monkeypatch, capsys
 ):
     options, data, tiny = road
-    layout = find.find_layout(data)
-    if kind and layout.task.kind != "levels":
+    dataset = readers.read_dataset(data)
+    task = make_task(dataset.question)
+    if kind and not task.has_eyes:
         pytest.skip("only eyes have pairs")
     places = [*options, f"--data={data}", f"--cache={cache}"]
     train.main([*places, *SIZES, *tiny, *kind])
     predict.main([*places, *"--views 3 --epochs-averaged last:1 --device cpu".split()])
-    scores = read_scores(cache / "dr" / "scores_test.csv", layout.task)
-    photographs = layout.list_images(data, "test").paths
+    scores = read_scores(cache / "dr" / "scores_test.csv", task)
+    photographs = dataset.list_paths("test")
     epoch = max((cache / "dr" / "epochs").glob("*.pt"))
 
     capsys.readouterr()
-    if layout.task.kind != "levels":
+    if not task.has_eyes:
         grade.main([*map(str, photographs.values()), *f"--checkpoint {epoch} --views 3 --device cpu --json".split()])
         images = json.loads(capsys.readouterr().out)["images"]
         graded = {Path(image["photograph"]).stem: [*image["scores"].values()] for image in images}
@@ -76,10 +77,10 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
         graded = {f"{eye['patient']}_{eye['side']}": eye["scores"] for eye in eyes}
     np.testing.assert_allclose([graded[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
-    monkeypatch.setattr(content, "SHOWN_PX", 64)
-    seats = ensemble.seat(runs.read_members(cache / "dr", None, None), None, None, "cpu")
+    monkeypatch.setattr(page, "SHOWN_PX", 64)
+    seats = ensemble.load(runs.read_members(cache / "dr", None, None), None, None, "cpu")
     files = [(f"{image}{path.suffix}", io.BytesIO(path.read_bytes())) for image, path in photographs.items()]
-    rows = content.answer(seats, False, {"folder": files})["rows"]
+    rows = page.answer(seats, False, {"folder": files})["rows"]
     shown = {Path(row["photograph"]).stem: [row[column] for column in scores] for row in rows}
     np.testing.assert_allclose([shown[image] for image in scores.index], scores, rtol=0, atol=1e-5)
 
@@ -87,11 +88,11 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
     export.main([f"--cache={cache}", f"--data={data}", f"--out={tmp_path}/net.onnx"])
     made = [square.make_square(path, of.making) for path in photographs.values()]
     given = {"squares": np.stack([cv2.LUT(one.pixels, one.lut.T[None]) for one in made])}
-    given |= {"eyes": store.number_eyes([*map(layout.find_owner, photographs)])} if kind else {}
+    given |= {"eyes": store.number_eyes(dataset.get_subjects(photographs))} if kind else {}
     (exported,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, given)
     np.testing.assert_allclose(exported, scores.loc[[*photographs]], rtol=0, atol=1e-5)
 
-    squares = source.read_squares(cache, "test", layout)
+    squares = source.read_squares(cache, "test", dataset)
     loaded = store.load(squares, of.mean, of.std, torch.device("cpu"), "memory", tmp_path / "unused.npy")
     seen, own = [], heat.map_heat
     monkeypatch.setattr(heat, "map_heat", lambda net, images, *more: seen.append(images) or own(net, images, *more))

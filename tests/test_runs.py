@@ -16,8 +16,8 @@ from dr.machine import workers
 from dr.scores import read_scores
 from dr.training import passes, runs
 from preprocess import __main__ as preprocess
-from preprocess.dataset.kaggle import TASK
 from preprocess.disk.errors import InputError
+from tests.tasks import TASK
 from tests.tiny import ROOT, SIZE_PX, TRAIN_OPTIONS, digest_files, draw_squares, prepare, run_stages
 
 

@@ -1,11 +1,13 @@
 """Image ids, folders, labels and folds that divide no group."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.dataset import find, folds, kaggle
+from preprocess.dataset import folds, kaggle
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError
 
@@ -14,29 +16,30 @@ def test_image_id_names_patient_and_side_and_ids_are_ordered_by_number():
     images = ["b_left", "10_right", "9_right", "10_left", "a_left", "010_left"]
     assert tables.sort_images(images) == ["9_right", "010_left", "10_left", "10_right", "a_left", "b_left"]
     for image, owner in (("10_left", ("10", "left")), ("a_b_right", ("a_b", "right")), ("10_left_b", ("10", "left"))):
-        assert kaggle.find_owner(image) == owner
-    groups = find.find_groups(kaggle.RETINA, ["10_left", "9_right", "10_right"])
-    assert groups.tolist() == ["10", "9", "10"]
+        assert kaggle.find_subject(image) == owner
+    dataset = kaggle.read_dataset(Path("nowhere"))
+    assert dataset.get_patients(["10_left", "9_right", "10_right"]) == ["10", "9", "10"]
     for image in ("", "10", "10_middle", "../10_left", "a/b_left", "a\\b_left", ".x_left", "_left", "1\n_left"):
         with pytest.raises(InputError, match="PATIENT_left"):
-            kaggle.find_owner(image)
+            kaggle.find_subject(image)
 
 
 def test_listing_finds_photographs_names_the_misnamed_and_includes_the_labelled_without_a_file(tmp_path):
     folder, labels = tmp_path / "train", tmp_path / "trainLabels.csv"
     labels.write_text("image,level\n10_left,0\n10_right,0\n")
-    assert kaggle.list_images(tmp_path, "train") == ({}, {})
+    assert kaggle.read_dataset(tmp_path).list_paths("train") == {}
     folder.mkdir()
-    assert kaggle.list_images(tmp_path, "train") == ({}, {})
+    assert kaggle.read_dataset(tmp_path).list_paths("train") == {}
     for name in ("10_left.jpeg", "2_right.JPG", "2_left.png", "holiday.jpeg", ".hidden_left.jpeg", "notes.txt"):
         (folder / name).touch()
-    paths, misnamed = kaggle.list_images(tmp_path, "train")
+    dataset = kaggle.read_dataset(tmp_path)
+    paths = dataset.list_paths("train")
     assert list(paths) == ["2_left", "2_right", "10_left", "10_right"]
     assert [image for image in paths if not paths[image].exists()] == ["10_right"]
-    assert list(misnamed) == ["holiday.jpeg"]
+    assert list(dataset.unread["train"]) == ["holiday.jpeg"]
     (folder / "10_left.png").touch()
     with pytest.raises(InputError, match=r"10_left\.png"):
-        kaggle.list_images(tmp_path, "train")
+        kaggle.read_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(

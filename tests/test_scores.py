@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dr import scores
-from dr.tasks.task import find_fault
-from preprocess.dataset.kaggle import RETINA
+from preprocess.dataset import kaggle
 from preprocess.disk.errors import InputError
+from tests.tasks import TASK
 
 HEADER = "image,p0,p1,p2,p3,p4\n"
 GOOD = "0.5,0.25,0.25,0,0"
-read, write = (partial(function, task=RETINA.task) for function in (scores.read_scores, scores.write_scores))
+read, write = (partial(function, task=TASK) for function in (scores.read_scores, scores.write_scores))
 
 
 @pytest.fixture
@@ -77,17 +77,17 @@ def test_bad_scores_are_not_written(path, images, shape, score):
 def test_the_first_fault_is_found():
     table = np.full((4, 5), 0.2)
     table[0, 0] += 9e-6  # within the tolerance
-    assert find_fault(table) is None
+    assert TASK.find_fault(table) is None
     table[3] = np.inf
     table[2, 0] = 0.3
-    assert find_fault(table) == (2, "the scores sum to 1.1, not 1")
+    assert TASK.find_fault(table) == (2, "the scores sum to 1.1, not 1")
 
 
 def test_labels_are_sorted_and_joined_by_image(tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("\ufefflevel,Usage,image\r\n3,Public,2_left\r\n1,Private,1_left\r\n4,Public,1_right\r\n")
-    assert list(RETINA.read_labels(labels).items()) == [("1_left", 1), ("1_right", 4), ("2_left", 3)]
+    assert list(kaggle.read_labels(labels).items()) == [("1_left", 1), ("1_right", 4), ("2_left", 3)]
     index = pd.Index(["1_left", "2_left"], name="image")
-    assert scores.read_targets_of(index, "S.csv", labels, RETINA).tolist() == [1, 3]
+    assert scores.match_targets(index, "S.csv", kaggle.read_labels(labels), labels).tolist() == [1, 3]
     with pytest.raises(InputError, match="1 images of S.csv are not in .*labels.csv: 7_left"):
-        scores.read_targets_of(index.append(pd.Index(["7_left"])), "S.csv", labels, RETINA)
+        scores.match_targets(index.append(pd.Index(["7_left"])), "S.csv", kaggle.read_labels(labels), labels)

@@ -19,11 +19,10 @@ import pytest
 from dr import explain
 from dr.nets import heat
 from dr.training import runs
-from preprocess.dataset import kaggle
 from preprocess.disk.errors import InputError
-from submissions import ensemble, grade, serve
-from submissions.page import content
+from submissions import ensemble, grade, page, serve
 from tests.hostile import CONTENTS
+from tests.tasks import TASK
 from tests.test_report import open_page
 
 testclient = pytest.importorskip("starlette.testclient")
@@ -33,7 +32,7 @@ KINDS = ("HTML", "bomb", "cut at 50 %", "black", "progressive, 500 scans")
 @pytest.fixture(scope="module")
 def seated(finished_cache):
     """The nets and the blend of the finished run."""
-    return ensemble.seat(
+    return ensemble.load(
         runs.read_members(finished_cache / "dr", None, None), finished_cache / "blend/train/model.pt", None, "cpu"
     )
 
@@ -43,7 +42,7 @@ def client(seated, tmp_path, monkeypatch):
     """A browser's stand-in; whatever is left of a request lies in tmp_path / "left"."""
     (tmp_path / "left").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "left"))
-    app = serve.make_app(kaggle.TASK, partial(content.answer, seated, False), [serve.LOOPBACK])
+    app = serve.make_app(TASK, partial(page.answer, seated, False), [serve.LOOPBACK])
     with testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}") as client:
         yield client
     assert not list((tmp_path / "left").iterdir())
@@ -62,26 +61,26 @@ def test_a_pair_has_the_grades_of_the_command_line(finished_cache, seated, pair,
     grade.main([*map(str, pair), f"--cache={finished_cache}", "--device=cpu", "--json"])
     eyes = json.loads(capsys.readouterr().out)["eyes"]
     left, right = (io.BytesIO(path.read_bytes()) for path in pair)
-    told = content.answer(seated, False, {"left": [("any.jpeg", left)], "right": [("any.jpeg", right)]})
+    told = page.answer(seated, False, {"left": [("any.jpeg", left)], "right": [("any.jpeg", right)]})
     for card, row, eye in zip(told["cards"], told["rows"], eyes, strict=True):
         of = card["grade"]
         assert (row["side"], row["level"], of.level) == (eye["side"], eye["level"], eye["level"])
-        assert card["verdict"] == f"level {eye['level']}, {kaggle.TASK.names[eye['level']]}"
+        assert card["verdict"] == f"level {eye['level']}, {TASK.names[eye['level']]}"
         assert (of.expected, of.eye.disc.confidence) == pytest.approx(
             (eye["expected_level"], eye["crop"]["confidence"])
         )
-        np.testing.assert_allclose([*card["voices"].values()], [eye["scores"], eye["blended"]], atol=1e-6)
+        np.testing.assert_allclose([*card["scores"].values()], [eye["scores"], eye["blended"]], atol=1e-6)
 
 
 def test_its_heat_is_that_of_explain(finished_cache, seated, pair, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(heat, "blend_heat", lambda rgb, places: seen.append(places) or rgb)
-    monkeypatch.setattr(content, "SHOWN_PX", 400)  # as wide as the photograph is
+    monkeypatch.setattr(page, "SHOWN_PX", 400)  # as wide as the photograph is
     for level in range(5):
         explain.main(
             [str(pair[0]), f"--cache={finished_cache}", f"--level={level}", f"--out={tmp_path}", "--device=cpu"]
         )
-    np.testing.assert_allclose(content.look(seated, pair[0])[1], np.stack(seen), atol=1e-5)
+    np.testing.assert_allclose(page.draw(seated, pair[0])[1], np.stack(seen), atol=1e-5)
 
 
 def test_a_page_shows_one_eye_or_two_and_what_is_doubted(client, pair):
@@ -107,7 +106,7 @@ def test_two_people_at_once_are_shown_their_own(client, pair):
 
 
 def test_a_folder_becomes_a_table_whose_misnamed_and_broken_files_are_named(client, pair):
-    files = [("folder", f"eyes/{number}_left.jpeg", pair[0].read_bytes()) for number in range(content.MOST_DRAWN + 1)]
+    files = [("folder", f"eyes/{number}_left.jpeg", pair[0].read_bytes()) for number in range(page.MOST_DRAWN + 1)]
     status, shown = drop(client, *files, ("folder", "eyes/odd.jpeg", b"x"), ("folder", "eyes/8_left.png", b"x"))
     assert status == 200 and shown.count("<tr>") == 1 + len(files) and 'class="card"' not in shown
     assert "<b>odd.jpeg</b> is refused: the file&#39;s name is not" in shown
@@ -144,7 +143,7 @@ def test_what_is_unclear_is_one_line_without_a_trace_of_folders(client, monkeypa
 
 def test_names_that_no_folder_takes_are_refused(tmp_path):
     given = [("a\0.png", b""), ("x" * 300, b""), ("..", b""), ("a.png", b"1"), ("b/a.png", b"2"), ("a.png", b"3")]
-    refused = content.keep({"images": [(name, io.BytesIO(content)) for name, content in given], "../x": []}, tmp_path)
+    refused = page.keep({"images": [(name, io.BytesIO(content)) for name, content in given], "../x": []}, tmp_path)
     assert all(reason.startswith("cannot be kept: ") for _, reason in refused[:3])
     assert refused[3:] == [
         (name, "another file of this name was sent, too; rename one") for name in ("b/a.png", "a.png")

@@ -20,10 +20,11 @@ from dr.scores import read_scores, write_scores
 from kappa import assign, score
 from preprocess.cache import rejected
 from preprocess.dataset import kaggle
-from preprocess.dataset.dataset import Owner
+from preprocess.dataset.dataset import Subject
 from preprocess.disk.errors import InputError
 from submissions import write
 from submissions.output import target
+from tests.tasks import TASK
 
 ROOT = Path(__file__).parents[1]
 IMAGES = [f"{patient}_{side}" for patient in range(1, 61) for side in ("left", "right")]
@@ -37,7 +38,7 @@ COLUMNS = [f"p{level}" for level in range(5)]
 def here(tmp_path, monkeypatch):
     """A working folder with scores.csv and labels.csv."""
     monkeypatch.chdir(tmp_path)
-    write_scores(Path("scores.csv"), IMAGES, SCORES, kaggle.TASK)
+    write_scores(Path("scores.csv"), IMAGES, SCORES, TASK)
     pd.DataFrame({"image": IMAGES, "level": LEVELS}).to_csv("labels.csv", index=False)
     return tmp_path
 
@@ -119,11 +120,11 @@ def test_a_named_pipe_is_refused_where_a_table_is_wanted(here, name):
 
 
 def test_eyes_without_a_fellow_say_nothing_of_its_weight(here, capsys):
-    owners, rng = [kaggle.find_owner(image) for image in IMAGES], np.random.default_rng(1)
+    owners, rng = [kaggle.find_subject(image) for image in IMAGES], np.random.default_rng(1)
     noise = 0.1 * np.eye(5)[LEVELS] + 0.9 * rng.dirichlet(np.ones(5), len(IMAGES))
     pairs = pair_eyes(owners, noise)
     lone = rng.dirichlet(np.ones(5), 500)
-    mixed = pair_eyes([*owners, *(Owner(f"x{row}", "left") for row in range(500))], np.vstack([noise, lone]))
+    mixed = pair_eyes([*owners, *(Subject(f"x{row}", "left") for row in range(500))], np.vstack([noise, lone]))
     weight = fit_fellow_weight(pairs, LEVELS)
     assert 0.1 < weight == fit_fellow_weight(mixed, np.r_[LEVELS, rng.integers(0, 5, 500)])
     change("scores.csv", lambda table: table[table["image"].str.endswith("left")])
@@ -145,7 +146,7 @@ def test_rounded_scores_are_taken_and_their_sums_mended(here, decimals):
     change("scores.csv", lambda table: table.round(decimals))
     sums = pd.read_csv("scores.csv")[COLUMNS].sum(axis=1)
     assert abs(sums - 1).max() > 10.0**-decimals / 2
-    scores = read_scores(Path("scores.csv"), kaggle.TASK)
+    scores = read_scores(Path("scores.csv"), TASK)
     assert scores.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-12)
     decide()
 
@@ -157,7 +158,7 @@ def test_sums_that_rounding_does_not_explain_want_normalize(here, row):
         decide()
     decide("--normalize")
     given = np.array(row.split(","), float)
-    normalized = read_scores(Path("scores.csv"), kaggle.TASK, normalize=True)
+    normalized = read_scores(Path("scores.csv"), TASK, normalize=True)
     assert normalized.loc["1_left"].to_numpy() == pytest.approx(given / given.sum())
 
 
@@ -221,9 +222,9 @@ def test_pairs_of_other_names_are_told_by_a_table(here, capsys):
     change("labels.csv", lambda table: table.assign(image="scan" + table["image"].str.replace("_", "x")))
     with pytest.raises(InputError, match="image id 'scan1xleft' is not .*; --pairs-from TABLE"):
         fit()
-    owners = [kaggle.find_owner(image) for image in IMAGES]
+    owners = [kaggle.find_subject(image) for image in IMAGES]
     pairs = pd.DataFrame({"image": [f"scan{owner.group}x{owner.side}" for owner in owners]})
-    pairs["group"], pairs["side"] = [owner.group for owner in owners], [owner.side.title() for owner in owners]
+    pairs["group"], pairs["side"] = [owner.patient for owner in owners], [owner.side.title() for owner in owners]
     pairs.to_csv("pairs.csv", index=False)
     fit("--pairs-from=pairs.csv")
     assert capsys.readouterr().out.split(",")[0] == expected.split(",")[0]

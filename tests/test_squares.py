@@ -8,14 +8,15 @@ import pytest
 import torch
 from scipy import stats
 
-from dr.squares import batches, crops, draws, source, store
+from dr.squares import batches, crops, draws, store
 from dr.squares.source import CachedSquares
 from dr.squares.store import Squares
 from preprocess import crop
-from preprocess.dataset.dataset import Owner
+from preprocess.dataset.dataset import Subject
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import Making, keep_values
 from tests import tiny
+from tests.tasks import read_training_set
 
 SIZE_PX = 12
 CROP_PX = 8
@@ -218,7 +219,7 @@ def cached(tmp_path):
     paths = {f"{patient}_left": tmp_path / f"{patient}_left.png" for patient in range(5)}
     for path, square in zip(paths.values(), pixels, strict=True):
         cv2.imwrite(str(path), square[:, :, ::-1])
-    owners = [Owner(str(patient), "left") for patient in range(5)]
+    owners = [Subject(str(patient), "left") for patient in range(5)]
     return CachedSquares(paths, owners, keep_values(5), Making("whole", SIZE_PX, "none"), {"resize": "one"}), pixels
 
 
@@ -280,12 +281,12 @@ def test_label_without_image_image_without_label_and_eyes_found_anew_are_named(t
     for wrong_text, image in ((text.replace("3_left,3\n", ""), "3_left"), (text + "99_left,0\n", "99_left")):
         labels.write_text(wrong_text)
         with pytest.raises(InputError, match=image):
-            source.read_training_set(data, cache)
+            read_training_set(data, cache)
     labels.write_text(text)
-    assert len(source.read_training_set(data, cache).targets) == 24
+    assert len(read_training_set(data, cache).targets) == 24
     cv2.imwrite(str(data / "train" / "3_left.png"), np.zeros((SIZE_PX, 3 * SIZE_PX, 3), np.uint8))
     for method in ("box", "whole"):  # all eyes are found differently, or one is, after the squares were cut
         with contextlib.suppress(InputError):  # the black one is rejected
             crop.main([*folders, f"--method={method}", "--jobs=1"])
         with pytest.raises(InputError, match="crop train changed.*run python -m preprocess.resize again"):
-            source.read_training_set(data, cache)
+            read_training_set(data, cache)

@@ -6,10 +6,11 @@ import pytest
 from dr.scores import write_scores
 from kappa.proxy import expected_kappa
 from preprocess.cache import manifest, rejected
-from preprocess.dataset.kaggle import RETINA, TASK
+from preprocess.dataset import kaggle
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError
 from submissions import write
+from tests.tasks import TASK
 
 SCORES = np.array([[0.7, 0.1, 0.1, 0.1, 0], [0, 0.1, 0.1, 0.2, 0.6]])
 
@@ -69,7 +70,7 @@ def test_before_submitting_it_tells_levels_training_levels_rejected_images_and_t
     for text in (f"expected QWK {promised:.4f}:", "1 of them rejected photographs", "not a medical device"):
         assert text in printed
     write_scores(scores, ["1_left", "1_right"], SCORES[::-1], TASK)  # newer than the levels: nothing is promised
-    assert "newer than the levels" in write.describe_promise(cache, RETINA)
+    assert "newer than the levels" in write.describe_promise(cache, kaggle.read_dataset(tmp_path), TASK)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden"])

@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from preprocess.dataset import find
+from preprocess.dataset import readers
 from preprocess.disk.errors import InputError
 from preprocess.synthetic import __main__ as synthetic
 from preprocess.synthetic import camera, eyes, retina, scans, xrays
@@ -207,9 +207,9 @@ def test_patients_have_several_scans_and_some_show_another_class(drawn_scans):
     assert np.abs(shares - 1 / 4).max() < 0.05
     classes = [{scan.name for scan in of} for of in planned]
     assert 0.05 < np.mean([len(names) > 1 for names in classes]) < 0.35
-    layout = find.find_layout(drawn_scans)
-    assert layout.task.names == scans.CLASSES
-    groups = find.find_groups(layout, layout.list_images(drawn_scans, "train").paths)
+    dataset = readers.read_dataset(drawn_scans)
+    assert dataset.question.names == scans.CLASSES
+    groups = dataset.get_patients(dataset.list_paths("train"))
     assert len(set(groups)) == 8 < len(groups)
 
 
@@ -226,13 +226,13 @@ def test_the_histogram_does_not_tell_the_class():
 
 
 def test_x_rays_read_as_planned(drawn_chest):
-    layout = find.find_layout(drawn_chest)
+    dataset = readers.read_dataset(drawn_chest)
     patients = xrays.plan(13, 0)
     for split, part in (("train", patients[:10]), ("test", patients[10:])):
         shown = {of.image: of.shown for pictures in part for of in pictures}
-        labels = layout.read_labels(drawn_chest / layout.labels[split])
+        labels = dataset.get_targets(split)
         assert {image: "|".join(labels.columns[row == 1]) for image, row in labels.iterrows()} == shown
-        assert layout.list_images(drawn_chest, split).paths.keys() == shown.keys()
+        assert dataset.list_paths(split).keys() == shown.keys()
 
 
 def test_patients_keep_most_of_what_they_have_and_some_have_several_and_some_none():

@@ -1,12 +1,14 @@
 """Hostile tables: whatever stands in a CSV or a journal, it is read right or refused in one line."""
 
 import csv
+import dataclasses
 import gzip
 import io
 import json
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -15,25 +17,44 @@ from dr.scores import read_scores
 from preprocess import photographs
 from preprocess.cache.journal import Journal
 from preprocess.cache.rejected import read_rejected
-from preprocess.dataset.dataset import Listing
-from preprocess.dataset.kaggle import RETINA, TASK
+from preprocess.dataset import dataset, kaggle
+from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk.errors import InputError
 from preprocess.disk.tables import sort_images
 from preprocess.picture.outline import ELLIPSE
 from submissions import write
+from tests.tasks import TASK
 
-LISTINGS = {"train": Listing(dict.fromkeys(["1_left", "1_right", "2_left"]), {})}
 SCORES = [f"p{level}" for level in range(5)]
+
+
+def make_dataset(folder):
+    """A data set of three images that have no photographs here."""
+    rows = [
+        {"image": image, "path": f"{image}.jpeg", "split": "train", "patient": image[0], "side": ""}
+        for image in ("1_left", "1_right", "2_left")
+    ]
+    return dataclasses.replace(
+        kaggle.read_dataset(folder / "nowhere"), samples=dataset.make_table(pd.DataFrame(rows), RETINOPATHY)
+    )
+
+
+def list_expected(path):
+    """The images of a sample submission."""
+    empty = kaggle.read_dataset(path.parent / "nowhere")
+    return write.list_expected(dataclasses.replace(empty, sample_submission=path))
+
+
 READERS = {  # name: the function, of the table or of the folder that it is in; where it is; the columns it wants
-    "labels": (RETINA.read_labels, None, ["image", "level"]),
+    "labels": (kaggle.read_labels, None, ["image", "level"]),
     "scores": (partial(read_scores, task=TASK), None, ["image", *SCORES]),
     "corrections": (
-        lambda f: photographs.read_corrections(f, f, LISTINGS),
+        lambda f: photographs.read_corrections(f, make_dataset(f)),
         "crop/corrections.csv",
         ["image", *ELLIPSE],
     ),
     "rejected": (read_rejected, "rejected.csv", ["image", "stage", "reason", "split"]),
-    "sample": (partial(write.list_expected, layout=RETINA), "sampleSubmission.csv", ["image", "level"]),
+    "sample": (list_expected, None, ["image", "level"]),
 }
 NUMERIC = {"labels": "level", "scores": "p3", "corrections": "center_y"}
 WITH_IDS = [name for name in READERS if name != "rejected"]
@@ -125,7 +146,7 @@ def test_numbers_that_are_none_or_out_of_range_are_refused(tmp_path, name, value
 def test_a_torn_gzip_is_refused(tmp_path, content):
     (tmp_path / "labels.csv.gz").write_bytes(content)
     with pytest.raises(InputError, match="not a CSV table"):
-        RETINA.read_labels(tmp_path / "labels.csv.gz")
+        kaggle.read_labels(tmp_path / "labels.csv.gz")
 
 
 @settings(max_examples=100, deadline=None)

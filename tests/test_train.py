@@ -15,14 +15,13 @@ from dr import train
 from dr.nets.net import split_parameters
 from dr.squares import batches, crops, store
 from dr.squares.store import Squares
-from dr.tasks.task import weigh_targets
 from dr.training import checkpoint, learner, passes, runs, schedule
 from dr.training.schedule import Epoch
 from preprocess.dataset.dataset import Task
-from preprocess.dataset.kaggle import TASK
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import keep_values
+from tests.tasks import TASK
 from tests.tiny import TRAIN_OPTIONS, digest_files, make_settings
 
 CPU = torch.device("cpu")
@@ -174,7 +173,7 @@ def test_a_refused_command_leaves_the_finished_epochs(run, epochs):
 
 
 def test_balanced_weights_make_levels_count_alike():
-    weights = weigh_targets(TASK, np.array([0] * 70 + [1] * 20 + [2] * 10), "balanced")
+    weights = TASK.weigh_targets(np.array([0] * 70 + [1] * 20 + [2] * 10), "balanced")
     np.testing.assert_allclose(weights * [70, 20, 10, 1, 1], [100 / 3] * 3 + [0, 0], rtol=1e-6)
 
 

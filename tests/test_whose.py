@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from preprocess.dataset import kaggle
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from submissions import grade
+from tests.tasks import TASK
 from tests.test_grade import run
 
 
@@ -69,7 +69,7 @@ def test_json_names_nets_and_blend(finished_cache, pair, capsys):
     newest = finished_cache / "dr" / "epochs" / "0002.pt"
     assert last["checkpoint"] == files.hash_file(newest)
     assert last["making"] == {"crop": "adaptive", "size_px": 48, "normalize": "cdf"}
-    assert last["task"] == {"kind": "levels", "names": list(kaggle.TASK.names)}
+    assert last["task"] == {"kind": "levels", "names": list(TASK.names)}
     assert last["n_images"] == 4  # two of four patients
     assert sum(net["share"] for net in graded["nets"]) == pytest.approx(1)
     assert graded["version"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from dr.metrics import agreement, bootstrap, calibration, ranking
 from dr.metrics.bootstrap import Estimate, StepGain, measure_step_gains
+from dr.tasks import losses
 from dr.tasks.levels import refuse_positives
 from dr.tasks.task import Measured, Task, guess_exclusive, share_exclusive, weigh_exclusive
 from preprocess.disk.errors import InputError
@@ -63,14 +64,10 @@ class Classes(Task):
         self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, settings: Settings
     ) -> torch.Tensor:
         """Return the log loss, perhaps smoothed, weighed."""
-        from dr.tasks import losses
-
         return losses.measure_level_loss(logits, targets, weights, settings)
 
     def measure_log_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean log loss."""
-        from dr.tasks import losses
-
         return losses.measure_exclusive_log_loss(logits, targets)
 
     def measure(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:

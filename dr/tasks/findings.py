@@ -11,6 +11,7 @@ import numpy as np
 from dr.metrics import bootstrap, calibration, operating, ranking
 from dr.metrics.bootstrap import Estimate, StepGain
 from dr.metrics.operating import Rule
+from dr.tasks import losses
 from dr.tasks.classes import refuse_eye_settings
 from dr.tasks.task import SUM_TOLERANCE, Condition, Fault, Measured, Task, describe_improbable
 
@@ -89,16 +90,12 @@ class Findings(Task):
         self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, settings: Settings
     ) -> torch.Tensor:
         """Return the log loss of images and findings, perhaps smoothed; an unknown target counts as nothing lost."""
-        from dr.tasks import losses
-
         return settings.log_loss * losses.measure_binary_log_loss(
             logits, targets, smoothing=settings.label_smoothing, positive=weights
         )
 
     def measure_log_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean log loss of images and findings."""
-        from dr.tasks import losses
-
         return losses.measure_binary_log_loss(logits, targets)
 
     def measure(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:

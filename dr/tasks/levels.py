@@ -11,6 +11,7 @@ import numpy as np
 
 from dr.metrics import agreement, bootstrap, calibration
 from dr.metrics.bootstrap import Estimate, StepGain, measure_step_gains
+from dr.tasks import losses
 from dr.tasks.task import Condition, Measured, Task, guess_exclusive, share_exclusive, weigh_exclusive
 from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk.errors import InputError
@@ -87,14 +88,10 @@ class Levels(Task):
         self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, settings: Settings
     ) -> torch.Tensor:
         """Return the log loss, perhaps smoothed, and the squared error of the expected level, weighed."""
-        from dr.tasks import losses
-
         return losses.measure_level_loss(logits, targets, weights, settings)
 
     def measure_log_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean log loss."""
-        from dr.tasks import losses
-
         return losses.measure_exclusive_log_loss(logits, targets)
 
     def describe_targets(self, targets: np.ndarray, valid: Sequence[str]) -> str:

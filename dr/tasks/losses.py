@@ -1,13 +1,12 @@
-"""What training lowers, as torch computes it."""
+"""What training lowers, as torch computes it; torch is imported late, where the arrays are already its own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch.nn import functional
-
 if TYPE_CHECKING:
+    import torch
+
     from dr.training.settings import Settings
 
 
@@ -18,6 +17,9 @@ def measure_level_loss(
 
     Weights are (k,), what an image of each target counts.
     """
+    import torch
+    from torch.nn import functional
+
     log_losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
     losses = settings.log_loss * log_losses
     if settings.squared_error:
@@ -28,6 +30,8 @@ def measure_level_loss(
 
 def measure_exclusive_log_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the mean log loss of logits (n, k) and targets (n,) int64."""
+    from torch.nn import functional
+
     return functional.cross_entropy(logits, targets)
 
 
@@ -39,6 +43,9 @@ def measure_binary_log_loss(
     An unknown target counts as nothing lost, so that the mean of two halves is that of the whole. `smoothing` is the
     share of a target that is spread over both answers, `positive`, (k,), what an image that has a finding weighs.
     """
+    import torch
+    from torch.nn import functional
+
     smoothed = (targets * (1 - smoothing) + smoothing / 2).nan_to_num()
     losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none", pos_weight=positive)
     return torch.where(targets.isnan(), 0.0, losses).mean()

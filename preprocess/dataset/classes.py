@@ -31,6 +31,8 @@ def is_folder_of_classes(folder: Path) -> bool:
 
 def read_dataset(folder: Path) -> DataSet:
     """Return the data set of a folder. Raises InputError for classes that cannot be learned, naming the folder."""
+    import pandas as pd
+
     question = Question("classes", _read_names(folder))
     learned = _list_part(folder, "train", "val")
     tested = _list_part(folder, "test")
@@ -42,7 +44,7 @@ def read_dataset(folder: Path) -> DataSet:
     labels_from = folder / "test" if _list_classes(folder / "test") else folder / LABELS
     if labels_from.is_file():
         rows = _add_labels(rows, labels_from, question, groups)
-    samples = make_table(rows, question)
+    samples = make_table(pd.DataFrame(rows), question)
     return DataSet(
         folder=folder,
         question=question,

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from preprocess.dataset import labels
 from preprocess.dataset.question import Question
 from preprocess.disk import tables
@@ -116,20 +114,16 @@ class DataSet:
             raise InputError(f"{path}: belongs to the data, and would be lost; write to another place")
 
 
-def make_table(rows: Sequence[Mapping[Any, Any]], question: Question) -> pd.DataFrame:
+def make_table(rows: pd.DataFrame, question: Question) -> pd.DataFrame:
     """Return the table of samples of rows, by part and in the order of images, with all of its columns."""
     import pandas as pd
 
     wanted = [*COLUMNS, *question.columns]
-    table = pd.DataFrame(list(rows))
-    for column in wanted:
-        if column not in table:
-            table[column] = np.nan
-    others = [column for column in table if column not in wanted]
-    table = table[[*wanted, *others]]
-    parts = [table[table["split"].isin(splits)] for splits in PARTS.values()]
-    ordered = []
-    for rows_of_part in parts:
-        keys = [tables.order_of(image) for image in rows_of_part["image"]]
-        ordered.append(rows_of_part.iloc[sorted(range(len(keys)), key=keys.__getitem__)])
-    return pd.concat(ordered, ignore_index=True)
+    others = [column for column in rows if column not in wanted]
+    table = rows.reindex(columns=[*wanted, *others])
+    parts = []
+    for splits in PARTS.values():
+        part = table[table["split"].isin(splits)]
+        keys = [tables.order_of(image) for image in part["image"]]
+        parts.append(part.iloc[sorted(range(len(keys)), key=keys.__getitem__)])
+    return pd.concat(parts, ignore_index=True)

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from preprocess.dataset import labels, listing
 from preprocess.dataset.dataset import DataSet, Subject, make_table
@@ -45,7 +45,7 @@ MISNAMED = "the table of findings lacks it"
 
 
 class Table(NamedTuple):
-    """What a table of findings tells, a row per image in the images' order."""
+    """What a table of findings says, a row per image."""
 
     patients: dict[str, str]  # image -> patient
     targets: pd.DataFrame  # 1, 0, or NaN where it is unknown, a column per finding
@@ -90,7 +90,7 @@ def read_dataset(folder: Path) -> DataSet:
     return DataSet(
         folder=folder,
         question=question,
-        samples=make_table(_list_rows(folder, table, division, listed.paths), question),
+        samples=make_table(_join_samples(folder, table, division, listed.paths), question),
         normalize_id=normalize_id,
         find_subject=functools.partial(find_subject, table.patients),
         target_sources={"train": path, "test": path},
@@ -135,12 +135,11 @@ def read_table(path: Path) -> Table:
     if (patients == "").any():
         row = int((patients == "").argmax())
         raise InputError(f"{path}, row {row + 2}: {patient_column} is '': whom does the image show?")
-    order = tables.sort_images(table["image"])
     others = table.drop(columns=[patient_column, *targets.columns], errors="ignore").set_index("image")
     return Table(
         patients=dict(zip(table["image"], patients, strict=True)),
-        targets=targets.set_index(table["image"]).loc[order],
-        others=others.drop(columns=FINDINGS, errors="ignore").loc[order],
+        targets=targets.set_index(table["image"]),
+        others=others.drop(columns=FINDINGS, errors="ignore"),
     )
 
 
@@ -185,25 +184,22 @@ def _list_folders(folder: Path) -> list[Path]:
     return [path for top in tops for path in (top, top / "images")]
 
 
-def _list_rows(folder: Path, table: Table, division: Division, paths: Mapping[str, Path]) -> list[dict[Any, Any]]:
-    """Return the rows of the table's images; if any photograph is there, a missing one has the path it would have."""
-    targets = table.targets.to_dict("index")
-    others = table.others.to_dict("index")
-    missing_in = _list_folders(folder)[0] if paths else None
-    rows = []
-    for image, patient in table.patients.items():
-        split = "train"
-        if image in division.test:
-            split = "test"
-        elif image in division.valid:
-            split = "valid"
-        row = {"image": image, "split": split, "patient": patient, "side": ""}
-        if image in paths:
-            row["path"] = str(paths[image])
-        elif missing_in:
-            row["path"] = str(missing_in / f"{image}.png")
-        rows.append(others[image] | targets[image] | row)
-    return rows
+def _join_samples(folder: Path, table: Table, division: Division, paths: Mapping[str, Path]) -> pd.DataFrame:
+    """Return a row for each image of the table; if there are photographs, a missing one has the path it would have."""
+    import pandas as pd
+
+    samples = pd.concat([table.targets, table.others], axis=1)
+    images = list(samples.index)
+    samples.insert(0, "image", images)
+    samples["patient"] = [table.patients[image] for image in images]
+    samples["side"] = ""
+    samples["split"] = "train"
+    samples.loc[samples.index.isin(division.valid), "split"] = "valid"
+    samples.loc[samples.index.isin(division.test), "split"] = "test"
+    if paths:
+        missing_in = _list_folders(folder)[0]
+        samples["path"] = [str(paths.get(image, missing_in / f"{image}.png")) for image in images]
+    return samples.reset_index(drop=True)
 
 
 def find_list(folder: Path, part: str) -> Path:

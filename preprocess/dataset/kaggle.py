@@ -26,6 +26,8 @@ MISNAMED = "the file's name is not PATIENT_left or PATIENT_right"
 
 def read_dataset(folder: Path) -> DataSet:
     """Return the data set of a folder; that of an empty or missing one has no samples."""
+    import pandas as pd
+
     rows = []
     unread = {}
     for part in LABELS:
@@ -35,7 +37,7 @@ def read_dataset(folder: Path) -> DataSet:
     return DataSet(
         folder=folder,
         question=RETINOPATHY,
-        samples=make_table(rows, RETINOPATHY),
+        samples=make_table(pd.DataFrame(rows), RETINOPATHY),
         normalize_id=normalize_id,
         find_subject=find_subject,
         target_sources={part: folder / name for part, name in LABELS.items()},
@@ -74,7 +76,7 @@ def _list_rows(folder: Path, part: str, paths: dict[str, Path]) -> list[dict[str
     and test images that the sample submission lists.
     """
     labelled = _read_labels(folder / LABELS[part])
-    expected = list(labelled) if part == "train" else _list_submitted(folder / SAMPLE)
+    expected = set(labelled) if part == "train" else _list_submitted(folder / SAMPLE)
     rows = []
     for image in dict.fromkeys([*paths, *expected, *labelled]):
         subject = find_subject(image)

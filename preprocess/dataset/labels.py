@@ -120,13 +120,19 @@ def parse_joined_findings(path: Path, cells: pd.Series, names: list[str]) -> pd.
         if not cell:
             continue
         found = {name.strip() for name in cell.split("|")}
-        wrong = sorted(found - {NO_FINDING, *names})
-        where = f"{path}, row {int((cells == cell).argmax()) + 2}"
-        if wrong:
-            near = suggest(wrong[0], (NO_FINDING, *names))
-            raise InputError(f"{where}: {shorten(wrong[0])!r} is no finding{near}")
-        if NO_FINDING in found and len(found) > 1:
-            raise InputError(f"{where}: {NO_FINDING} and findings")
+        fault = _find_fault(found, names)
+        if fault:
+            raise InputError(f"{path}, row {int((cells == cell).argmax()) + 2}: {fault}")
         values[cell] = np.array([name in found for name in names], float)
     rows = np.array([values[cell] for cell in cells]).reshape(len(cells), len(names))
     return pd.DataFrame(rows, index=cells.index, columns=names)
+
+
+def _find_fault(found: set[str], names: list[str]) -> str | None:
+    """Return what is wrong with the findings that a cell names; None if nothing is."""
+    wrong = sorted(found - {NO_FINDING, *names})
+    if wrong:
+        return f"{shorten(wrong[0])!r} is no finding{suggest(wrong[0], (NO_FINDING, *names))}"
+    if NO_FINDING in found and len(found) > 1:
+        return f"{NO_FINDING} and findings"
+    return None

@@ -30,6 +30,8 @@ def read_dataset(folder: Path) -> DataSet:
     is the photograph of its name below the folder. `split` is train, valid or test: without it all is train. Without
     `patient` each image is its own. Raises InputError, naming the row, for what cannot be used.
     """
+    import pandas as pd
+
     path = folder / NAME
     header = tables.read_csv(path)[0]
     columns = [name for name in header if name.strip()]
@@ -52,7 +54,7 @@ def read_dataset(folder: Path) -> DataSet:
         if fields["side"] not in SIDES:
             raise InputError(f"{path}, row {row}: side is {shorten(fields['side'])!r}, not left, right or empty")
         rows.append(fields | values | {"path": paths[image]})
-    samples = make_table(rows, question)
+    samples = make_table(pd.DataFrame(rows), question)
     subjects = {row["image"]: Subject(row["patient"], row["side"]) for row in rows}
     notes = []
     if "patient" not in table:

@@ -18,12 +18,13 @@ from dr import predict, train
 from dr.metrics.ranking import mean_measurable, measure_auc, measure_each
 from dr.nets import net
 from dr.scores import read_scores
-from dr.squares import crops, source, store
+from dr.squares import crops, store
 from dr.training import weights
 from preprocess import __main__ as preprocess
 from preprocess.command import cli, process
-from preprocess.dataset import find, folds
+from preprocess.dataset import folds, readers
 from tests.benchmarks.nets import LITE0
+from tests.tasks import read_training_set
 
 STRENGTHS = np.logspace(2, 5, 7)  # of ridge, chosen by leaving out one of the images learned from
 FOLDS, SIZE_PX, IMAGE_PX = 5, 144, 128
@@ -43,15 +44,15 @@ def main():
     options = parser.parse_args()
     places = [f"--data={options.data}", f"--cache={options.cache}"]
     preprocess.main([*places, *f"--recipe chest-demo --size-px {SIZE_PX} --allow-rejected".split()])
-    known = source.read_training_set(options.data, options.cache)
-    groups = [owner.group for owner in known.squares.owners]
+    known = read_training_set(options.data, options.cache)
+    groups = [owner.patient for owner in known.squares.subjects]
     print(f"{len(groups)} images of {len(set(groups))} patients")
     if "frozen" in options.nets:
         features = extract(known, options.weights)
         for name, divided_by in (("patient", groups), ("image", list(map(str, range(len(groups)))))):
             fold_of = folds.assign_folds(divided_by, known.targets, FOLDS, 0)
             tell(f"frozen, by {name}", regress(features, known.targets, fold_of), known.targets, fold_of)
-    task = find.find_layout(options.data).task
+    task = readers.read_dataset(options.data).task
     for name in [name for name in NETS if name in options.nets]:
         begun = [f"--weights={options.weights}"] * (name == "fine-tuned")
         for fold in range(FOLDS):

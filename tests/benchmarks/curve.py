@@ -18,11 +18,11 @@ from dr import predict, train
 from dr.metrics import bootstrap
 from dr.scores import read_scores
 from dr.squares import source
-from dr.tasks.task import draw_measures
+from dr.tasks.kinds import make_task
 from dr.training import runs
 from kappa.assign import decide
 from preprocess.command import cli
-from preprocess.dataset import find
+from preprocess.dataset import readers
 
 FOLD = 0
 OPTIMAL = "qwk, optimal labels"
@@ -31,7 +31,7 @@ OPTIMAL = "qwk, optimal labels"
 def limit(whole, count, n_folds):
     """Return a training set of the fold held out and about `count` other images, those of patients drawn at random."""
     is_held_out = whole.find_held_out(n_folds, FOLD)
-    groups = np.array([owner.group for owner in whole.squares.owners])
+    groups = np.array([owner.patient for owner in whole.squares.subjects])
     patients = np.random.default_rng(0).permutation(np.unique(groups[~is_held_out]))
     sizes = np.cumsum([np.count_nonzero(groups == patient) for patient in patients])
     rows = np.flatnonzero(is_held_out | np.isin(groups, patients[: np.searchsorted(sizes, count, side="right")]))
@@ -42,13 +42,14 @@ def limit(whole, count, n_folds):
 
 def measure(data, cache, run):
     """Return the figures of a run's scores of the images held out, name -> Estimate."""
-    layout, path = find.find_layout(data), runs.folder_of(cache, run) / "scores_valid.csv"
-    table = read_scores(path, layout.task)
-    targets = layout.read_labels(data / layout.labels["train"]).loc[table.index].to_numpy()
-    scores, groups = table.to_numpy(), [layout.find_owner(image).group for image in table.index]
-    drawn = draw_measures(layout.task, groups, scores, targets)
+    dataset, path = readers.read_dataset(data), runs.folder_of(cache, run) / "scores_valid.csv"
+    task = make_task(dataset.question)
+    table = read_scores(path, task)
+    targets = dataset.get_targets("train").loc[table.index].to_numpy()
+    scores, groups = table.to_numpy(), dataset.get_patients(table.index)
+    drawn = task.draw_measures(groups, scores, targets)
     figures = {name: bootstrap.estimate_drawn(values) for name, values in drawn.items()}
-    if layout.task.kind == "levels":
+    if task.has_eyes:
         worth = bootstrap.measure_step_gains(groups, targets, {OPTIMAL: decide(scores, "exact").levels})
         figures[OPTIMAL] = worth[OPTIMAL].figure
     return figures

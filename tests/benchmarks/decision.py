@@ -20,11 +20,13 @@ from blend.mlp import fit_predictor
 from blend.pairs import SEED, cross_fit, pair_eyes
 from dr.metrics import agreement, bootstrap, calibration
 from dr.scores import read_scores
+from dr.tasks.kinds import make_task
 from kappa.assign import METHODS, decide
 from kappa.exact import find_optimum
 from kappa.proxy import Errors, expected_kappa
 from preprocess.command import cli, process
-from preprocess.dataset import find
+from preprocess.dataset import kaggle
+from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk import tables
 
 FLOOR = 1e-4  # under logarithms
@@ -60,11 +62,10 @@ class Table:
 
 def read_labelled(scores_from, labels_from):
     """Return the table of the images that have a level; a fellow needs none."""
-    layout = find.find_layout(Path())
-    scores = read_scores(scores_from, layout.task)
+    scores = read_scores(scores_from, make_task(RETINOPATHY))
     labels = tables.read_table(labels_from, ["image", "level"]).set_index("image")["level"]
     labels = labels[labels != ""].astype(float).astype(int)
-    owners = [layout.find_owner(image) for image in scores.index]
+    owners = [kaggle.find_subject(image) for image in scores.index]
     rows = np.flatnonzero(scores.index.isin(labels.index))
     pairs = pair_eyes(owners, scores.to_numpy()).select(rows)
     return Table([owners[row].group for row in rows], pairs, labels[scores.index[rows]].to_numpy())

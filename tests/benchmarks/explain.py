@@ -33,9 +33,10 @@ from preprocess.command import cli, process
 from preprocess.dataset import kaggle
 from preprocess.picture import square
 from preprocess.picture.disc import Disc
+from tests.tasks import TASK
 
 TOLERANCE = 0.05  # radii of the eye: a third of the optic disc's radius
-LEVELS = range(1, len(kaggle.TASK.names))
+LEVELS = range(1, len(TASK.names))
 LESION_TOLERANCE = 0.02  # radii of the eye
 KINDS = {"MA": "microaneurysms", "HE": "hemorrhages", "EX": "hard exudates", "SE": "soft exudates"}
 SHOWN_PX = 480  # width of a picture of --pictures

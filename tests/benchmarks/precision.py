@@ -28,11 +28,12 @@ from torch import nn
 
 from dr import train
 from dr.nets.net import Net
-from dr.squares import crops, source, store
+from dr.squares import crops, store
 from dr.training import checkpoint, learner
 from dr.training import epochs as training_epochs
 from dr.training.checkpoint import Checkpoint
 from preprocess.command import process
+from tests.tasks import read_training_set
 
 BATCH_SIZE = 32  # of whose gradients are compared
 SCALE = 2.0**10  # of the loss then, for float16's range: as far as GradScaler comes in the demo
@@ -94,7 +95,7 @@ def center(net: Net) -> None:
 
 def measure_gradients(cache: Path, data: Path, out: Path, variants: Sequence[str]) -> dict[str, list[float]]:
     """Return each variant's errors, and those of "another batch", one per kept epoch of each float32 net."""
-    training_set = source.read_training_set(data, cache)
+    training_set = read_training_set(data, cache)
     errors: dict[str, list[float]] = {}
     for path in sorted(out.glob("float32-*/dr/epochs/[0-9]*.pt")):
         of = checkpoint.read(path)

@@ -12,11 +12,12 @@ import numpy as np
 
 from blend.pairs import pair_eyes
 from dr import predict, train
-from dr.scores import read_scores, read_targets_of
+from dr.scores import read_scores
+from dr.tasks.kinds import make_task
 from kappa.assign import decide
 from preprocess import __main__ as preprocess
 from preprocess.command import cli, process
-from preprocess.dataset import find
+from preprocess.dataset import readers
 from preprocess.disk import tables
 from tests.benchmarks.decision import SCORES, Table, describe
 
@@ -53,11 +54,11 @@ def main():
 
 def measure_steps(data, cache):
     """Return the images held out, and of each step those of FIGURES."""
-    layout, path = find.find_layout(data), cache / "dr" / "scores_valid.csv"
-    scores = read_scores(path, layout.task)
-    owners = [layout.find_owner(image) for image in scores.index]
-    levels = read_targets_of(scores.index, path, data / layout.labels["train"], layout).to_numpy()
-    table = Table([owner.group for owner in owners], pair_eyes(owners, scores.to_numpy()), levels)
+    dataset, path = readers.read_dataset(data), cache / "dr" / "scores_valid.csv"
+    scores = read_scores(path, make_task(dataset.question))
+    owners = dataset.get_subjects(scores.index)
+    levels = dataset.get_targets("train").loc[scores.index].to_numpy()
+    table = Table([owner.patient for owner in owners], pair_eyes(owners, scores.to_numpy()), levels)
     epochs = [np.load(views)["scores"] for views in sorted((cache / "dr" / "views").glob("valid_*.npz"))[-N_EPOCHS:]]
     steps = {
         "one view, last epoch": epochs[-1][0],

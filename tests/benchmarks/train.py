@@ -29,7 +29,7 @@ from dr.nets.nine_conv import CONVOLUTIONS
 from dr.squares import batches, crops, draws, store
 from dr.training import learner, passes, schedule, views
 from preprocess.command import progress
-from preprocess.dataset.kaggle import TASK
+from tests.tasks import TASK
 from tests.tiny import make_settings
 
 SECONDS = 4.0  # of each measurement, after one batch to warm up
