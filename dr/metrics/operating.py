@@ -14,6 +14,7 @@ from preprocess.dataset import folds
 
 LEAST_SHARE = 0.9  # of the positives to find, or of the negatives to leave
 LEAST_POSITIVES = 10  # a threshold chosen on fewer is marked, and decides nothing
+UNSURE = f"a threshold chosen on fewer than {LEAST_POSITIVES} positives decides nothing"
 N_FOLDS = 5  # of cross-fitting
 SEED = 0
 

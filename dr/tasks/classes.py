@@ -38,6 +38,7 @@ class Classes(Task):
     target: ClassVar[str] = "class"
     headline: ClassVar[str] = "accuracy"
     headline_name: ClassVar[str] = "accuracy"
+    headline_title: ClassVar[str] = "accuracy"
     overall_names: ClassVar[tuple[str, ...]] = ("accuracy", "log loss", "macro F1")
     each_names: ClassVar[tuple[str, ...]] = ("images", "precision", "recall", "F1", "one-vs-rest AUC")
     intervals_note: ClassVar[str] = "intervals: bootstrap over patients"

@@ -10,7 +10,7 @@ import numpy as np
 
 from dr.metrics import bootstrap, calibration, operating, ranking
 from dr.metrics.bootstrap import Estimate, StepGain
-from dr.metrics.operating import Rule
+from dr.metrics.operating import OperatingPoint, Rule
 from dr.tasks import losses
 from dr.tasks.classes import refuse_eye_settings
 from dr.tasks.task import SUM_TOLERANCE, Condition, Fault, Measured, Task, describe_improbable
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from dr.training.settings import Settings
+
+
+DECIDING = "best F1"  # the operating point from which a finding counts as present
 
 
 class FindingFigures(NamedTuple):
@@ -38,6 +41,7 @@ class Findings(Task):
     target: ClassVar[str] = "finding"
     headline: ClassVar[str] = "auc"
     headline_name: ClassVar[str] = "mean AUC"
+    headline_title: ClassVar[str] = "mean AUC"
     is_exclusive: ClassVar[bool] = False
     has_thresholds: ClassVar[bool] = True
     overall_names: ClassVar[tuple[str, ...]] = ("mean AUC", "mean average precision", "log loss")
@@ -180,7 +184,7 @@ class Findings(Task):
     @property
     def rules(self) -> Mapping[str, Rule]:
         """How operating points are chosen: for each finding also the one by which it counts as present."""
-        return {**operating.RULES, "best F1": ranking.choose_threshold}
+        return {**operating.RULES, DECIDING: ranking.choose_threshold}
 
     def find_condition(self, condition: Condition, targets: np.ndarray) -> np.ndarray:
         """Return whether images have a finding, (n,): 1, 0, or NaN where it is unknown."""
@@ -191,9 +195,13 @@ class Findings(Task):
         """Return what a step is called: no finding is the likeliest."""
         return step.replace("argmax", "scores")
 
-    def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return the score of best F1 of each finding, NaN for want of images that have it."""
-        return ranking.measure_each(ranking.choose_threshold, scores, targets)
+    def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> list[OperatingPoint]:
+        """Return the point of best F1 of each finding, under its name; NaN for want of images that have it."""
+        points = []
+        for name, chosen in self.choose_points(scores, targets).items():
+            (best,) = [point for point in chosen if point.name == DECIDING]
+            points.append(best._replace(name=name))
+        return points
 
 
 def _mean_measurable(values: np.ndarray) -> np.ndarray:

@@ -44,6 +44,7 @@ class Levels(Task):
     target: ClassVar[str] = "level"
     headline: ClassVar[str] = "qwk"
     headline_name: ClassVar[str] = "QWK"
+    headline_title: ClassVar[str] = "quadratic weighted kappa"
     has_eyes: ClassVar[bool] = True
     overall_names: ClassVar[tuple[str, ...]] = ("QWK", "accuracy", "log loss")
     each_names: ClassVar[tuple[str, ...]] = ("images", "recall", "precision")

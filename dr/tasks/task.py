@@ -60,6 +60,7 @@ class Task(abc.ABC):
     target: ClassVar[str]  # one target, in words: a level, a class, a finding
     headline: ClassVar[str]  # the figure that tells the best epoch, beside the log loss
     headline_name: ClassVar[str]  # the same for people
+    headline_title: ClassVar[str]  # and in full
     # Whether images are of the left or the right eye of a patient, and the stages that blend both and choose levels
     # that agree best have a part.
     has_eyes: ClassVar[bool] = False
@@ -246,8 +247,8 @@ class Task(abc.ABC):
             thresholds[condition.name] = [Thresholds(point, applied[point.name]) for point in points]
         return thresholds
 
-    def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return the score from which each output counts as present, (k,), NaN if it cannot be chosen."""
+    def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> list[OperatingPoint]:
+        """Return the point from which each output counts as present, under the output's name."""
         raise NotImplementedError(f"{self.kind} have no thresholds")
 
     # --- words ----------------------------------------------------------------------------------------------------
