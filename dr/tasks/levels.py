@@ -61,6 +61,11 @@ class Levels(Task):
         """The levels with their numbers: 0 no retinopathy, ..."""
         return [f"{level} {name}" for level, name in enumerate(self.names)]
 
+    @property
+    def ticks(self) -> list[str]:
+        """The levels' numbers."""
+        return [str(level) for level in range(len(self.names))]
+
     def name_output(self, output: int) -> str:
         """Return a level in words."""
         return f"level {output}"

@@ -90,6 +90,11 @@ class Task(abc.ABC):
         """The outputs as a table for people lists them."""
         return list(self.names)
 
+    @property
+    def ticks(self) -> list[str]:
+        """The outputs as short as a chart or a matrix names them."""
+        return list(self.names)
+
     def describe(self) -> dict[str, Any]:
         """Return the question as plain names, as JSON and checkpoints keep it."""
         return self.question._asdict()
