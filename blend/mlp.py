@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,26 +44,30 @@ def make_inputs(pairs: Pairs, fellow_weight: float) -> tuple[torch.Tensor, torch
     They see the scaled logarithms of own and fellow scores (with probabilities, or both, the cross-fitted log loss is
     no lower, and small sets overfit) and correct the logarithms of the linear blend.
     """
-    both, start = np.hstack([pairs.own, pairs.fellow]), blend_linear(pairs, fellow_weight)
-    both, start = (np.log(np.maximum(scores, LOWEST)) for scores in (both, start))
-    return torch.tensor((both - LOG_CENTER) / LOG_SCALE, dtype=torch.float32), torch.tensor(start, dtype=torch.float32)
+    both = np.log(np.maximum(np.hstack([pairs.own, pairs.fellow]), LOWEST))
+    start = np.log(np.maximum(blend_linear(pairs, fellow_weight), LOWEST))
+    features = torch.tensor((both - LOG_CENTER) / LOG_SCALE, dtype=torch.float32)
+    return features, torch.tensor(start, dtype=torch.float32)
 
 
 def list_shapes(n_features: int, n_levels: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of each weight and bias of the three layers."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer, (n_in, n_out) in enumerate(itertools.pairwise((n_features, N_HIDDEN, N_HIDDEN, n_levels))):
-        shapes |= {f"weight{layer}": (n_out, n_in), f"bias{layer}": (n_out,)}
+    widths = (n_features, N_HIDDEN, N_HIDDEN, n_levels)
+    for layer, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
+        shapes[f"weight{layer}"] = (n_out, n_in)
+        shapes[f"bias{layer}"] = (n_out,)
     return shapes
 
 
 def make_net(n_features: int, n_levels: int, rng: torch.Generator) -> Net:
     """Return random weights and biases, those of the last layer zero: training starts from the linear blend."""
     bounds = {"0": n_features**-0.5, "1": N_HIDDEN**-0.5, "2": 0.0}  # torch's own choice for linear layers
-    return {
-        name: (2 * torch.rand(shape, generator=rng) - 1) * bounds[name[-1]]
-        for name, shape in list_shapes(n_features, n_levels).items()
-    }
+    net = {}
+    for name, shape in list_shapes(n_features, n_levels).items():
+        layer = name[-1]
+        net[name] = (2 * torch.rand(shape, generator=rng) - 1) * bounds[layer]
+    return net
 
 
 def apply_net(
@@ -145,21 +149,35 @@ def load_blend(path: Path) -> Blend:
     """Return the blend of a checkpoint. Raises InputError if the file is missing, torn or no blend's."""
     files.check_regular(path)
     content = checkpoint.load(path, "blend.train")
-    is_ours = isinstance(content, dict) and content.get("format") == FORMAT
-    weight, nets = (content.get("fellow_weight"), content.get("nets")) if is_ours else (None, None)
-    if not (isinstance(weight, float) and 0 <= weight <= 1 and isinstance(nets, list) and all(map(_is_net, nets))):
+    if not _is_blend(content):
         raise InputError(f"{path}: not a checkpoint of this version of blend.train; run python -m blend.train again")
-    return Blend(weight, nets)
+    return Blend(content["fellow_weight"], content["nets"])
+
+
+def _is_blend(content: Any) -> bool:
+    """Return whether a checkpoint's content is a blend: a weight and some networks."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return False
+    weight = content.get("fellow_weight")
+    nets = content.get("nets")
+    if not isinstance(weight, float) or not 0 <= weight <= 1:
+        return False
+    return isinstance(nets, list) and all(_is_net(net) for net in nets)
 
 
 def _is_net(net: object) -> bool:
-    """Tell whether a checkpoint's content is a network: all parts in their shapes, all finite numbers."""
-    if not isinstance(net, dict) or not isinstance(last := net.get("bias2"), torch.Tensor):
+    """Return whether a part of a checkpoint is a network: all tensors in their shapes, all finite numbers."""
+    if not isinstance(net, dict) or not isinstance(net.get("bias2"), torch.Tensor):
         return False
-    shapes = list_shapes(2 * last.numel(), last.numel())
-    return net.keys() == shapes.keys() and all(
-        isinstance(part := net[name], torch.Tensor)
-        and (part.dtype, part.layout, part.shape) == (torch.float32, torch.strided, shape)
-        and bool(torch.isfinite(part).all())
-        for name, shape in shapes.items()
-    )
+    n_levels = net["bias2"].numel()
+    shapes = list_shapes(2 * n_levels, n_levels)
+    if net.keys() != shapes.keys():
+        return False
+    return all(_is_finite(net[name], shape) for name, shape in shapes.items())
+
+
+def _is_finite(tensor: object, shape: tuple[int, ...]) -> bool:
+    """Return whether something is a tensor of finite float32 numbers in a shape."""
+    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        return False
+    return tensor.dtype == torch.float32 and tensor.shape == shape and bool(torch.isfinite(tensor).all())

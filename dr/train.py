@@ -43,7 +43,7 @@ def train(options: argparse.Namespace, wanted: Settings, dataset: DataSet) -> No
             return
         if schedule.find_next(wanted, start.history):
             workers.let_waiting_threads_sleep()
-            from dr.training.epochs import train_epochs  # torch takes seconds; who is cached does not wait for it
+            from dr.training.epochs import train_epochs
 
             train_epochs(options, wanted, pending, training_set, task, start)
         elif workers.rank() == 0:
@@ -82,10 +82,16 @@ def find_start(options: argparse.Namespace, wanted: Settings, inputs: Mapping[st
 def count_usable(folder: Path, wanted: Settings, inputs: Mapping[str, str]) -> int:
     """Return how many epochs of a folder are those that training would begin with."""
     kept = manifest.read_manifest(folder)
-    if kept is None or kept["inputs"] != inputs or kept["parameters"] | {"epochs": wanted.epochs} != vars(wanted):
+    if kept is None or kept["inputs"] != inputs:
         return 0
-    before, history = Settings(**kept["parameters"]), runs.read_figures(folder)[: runs.count_finished(folder)]
-    return len(history) if schedule.retrace(before, history) == schedule.retrace(wanted, history) else 0
+    parameters = settings.complete(kept["parameters"])
+    if parameters | {"epochs": wanted.epochs} != vars(wanted):
+        return 0
+    before = Settings(**parameters)
+    history = runs.read_figures(folder)[: runs.count_finished(folder)]
+    if schedule.retrace(before, history) != schedule.retrace(wanted, history):
+        return 0
+    return len(history)
 
 
 def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_done: int, is_overwriting: bool) -> str:
@@ -93,7 +99,7 @@ def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_
     in_use = manifest.read_manifest(epochs)
     if in_use is None:
         return f"goes on after epoch {n_done}" if n_done else "starts"
-    old = in_use["parameters"]
+    old = settings.complete(in_use["parameters"])
     change = manifest.describe_change(old, vars(wanted)) or manifest.describe_change(in_use["inputs"], inputs)
     if change is None:
         return f"goes on after epoch {n_done}" if n_done else "starts"
@@ -104,10 +110,12 @@ def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_
     begins = f"goes on after epoch {n_done}" if n_done else "starts over"
     if not in_use["outputs"]:
         return f"{change}; {begins}"
-    pace, n_due = runs.find_pace(epochs), wanted.epochs - n_done
-    if pace and n_due:
-        begins += f", about {max(1, round(n_due * pace / 60))} min at the old net's pace"
-    n_old, fate = len(runs.read_figures(epochs)), "removed" if is_overwriting else "kept"
+    pace_s = runs.find_pace(epochs)
+    n_due = wanted.epochs - n_done
+    if pace_s and n_due:
+        begins += f", about {max(1, round(n_due * pace_s / 60))} min at the old net's pace"
+    n_old = len(runs.read_figures(epochs))
+    fate = "removed" if is_overwriting else "kept"
     return f"{change}; {begins}; the net of {n_old} epochs stays in use until then, and then it is {fate}"
 
 

@@ -1,6 +1,8 @@
 """Simulated annealing of labels towards the highest proxy, that is, towards the least ratio of two sums."""
 
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,15 @@ BLOCKS_PER_SWEEP = 64  # moves judged at once: few enough that they do not distu
 HOTTEST = 10.0  # temperatures in units of the mean energy change of a random move: nearly all is accepted
 COLDEST = 1e-5  # no worsening that matters is accepted
 MOST_GAP = 1e-6  # to the optimum; where annealing ends farther off (images all alike), the optimum itself is returned
+
+
+class Moves(NamedTuple):
+    """Another level for each of some images, and what it changes if it is the only one taken; all (n,)."""
+
+    levels: np.ndarray
+    more_own: np.ndarray  # what it adds to the first of the two sums, see `kappa.proxy.sum_errors`
+    more_chance: np.ndarray  # what it adds to the second
+    changes: np.ndarray  # of the ratio of both, which is 0 where it would be 0/0
 
 
 def anneal_levels(scores: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -26,20 +37,24 @@ def anneal_levels(scores: np.ndarray, rng: np.random.Generator) -> tuple[np.ndar
     levels = rng.integers(0, n_levels, (n_images,))
     own, chance = sum_errors(errors, levels)  # kept, so that the change of a move costs O(1)
     size = max(1, n_images // BLOCKS_PER_SWEEP)
-    blocks, n_blocks, n_taken = draw_blocks(n_images, size, rng), SWEEPS * -(-n_images // size), 0
-    changes = propose_moves(errors, levels, (own, chance), next(blocks), rng)[-1]
-    typical = float(np.abs(changes).mean()) or 1.0  # 0: all images the same
+    blocks = draw_blocks(n_images, size, rng)
+    n_blocks = SWEEPS * math.ceil(n_images / size)
+    n_accepted = 0
+    first_moves = propose_moves(errors, levels, (own, chance), next(blocks), rng)
+    typical = float(np.abs(first_moves.changes).mean()) or 1.0  # 0: all images the same
     for temperature in np.geomspace(HOTTEST * typical, COLDEST * typical, n_blocks):
         rows = next(blocks)
-        others, more_own, more_chance, changes = propose_moves(errors, levels, (own, chance), rows, rng)
-        accepted = changes <= temperature * rng.standard_exponential(len(rows))  # −log of a uniform number
-        levels[rows[accepted]] = others[accepted]
-        own += float(more_own[accepted].sum())
-        chance += float(more_chance[accepted].sum())
-        n_taken += int(accepted.sum())
+        moves = propose_moves(errors, levels, (own, chance), rows, rng)
+        is_accepted = moves.changes <= temperature * rng.standard_exponential(len(rows))  # −log of a uniform number
+        levels[rows[is_accepted]] = moves.levels[is_accepted]
+        own += float(moves.more_own[is_accepted].sum())
+        chance += float(moves.more_chance[is_accepted].sum())
+        n_accepted += int(is_accepted.sum())
+    acceptance = n_accepted / (SWEEPS * n_images)
     best = find_optimum(errors)
-    is_far = proxy_of(errors, best) - proxy_of(errors, levels) > MOST_GAP
-    return best if is_far else levels, n_taken / (SWEEPS * n_images)
+    if proxy_of(errors, best) - proxy_of(errors, levels) > MOST_GAP:
+        return best, acceptance
+    return levels, acceptance
 
 
 def draw_blocks(n_images: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -51,14 +66,15 @@ def draw_blocks(n_images: int, size: int, rng: np.random.Generator) -> Iterator[
 
 def propose_moves(
     errors: Errors, levels: np.ndarray, sums: tuple[float, float], rows: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, ...]:
-    """Return another level for each of some images, what it adds to both `sums`, see `kappa.proxy.sum_errors`, and how
-    much it changes their ratio, 0 where that is 0/0, if it is the only one taken.
-    """
-    before, n_levels = levels[rows], len(errors.chance)
+) -> Moves:
+    """Return another level for each of the images at `rows`; `sums` are those of `kappa.proxy.sum_errors`."""
+    n_levels = len(errors.chance)
+    before = levels[rows]
     others = (before + rng.integers(1, n_levels, len(rows))) % n_levels
     more_own = errors.own[rows, others] - errors.own[rows, before]
     more_chance = errors.chance[others] - errors.chance[before]
-    own, chance = sums[0] + more_own, sums[1] + more_chance
+    own = sums[0] + more_own
+    chance = sums[1] + more_chance
     ratios = np.divide(own, chance, out=np.zeros_like(own), where=chance > 0)
-    return others, more_own, more_chance, ratios - (sums[0] / sums[1] if sums[1] else 0.0)
+    ratio_now = sums[0] / sums[1] if sums[1] else 0.0
+    return Moves(others, more_own, more_chance, ratios - ratio_now)

@@ -6,7 +6,7 @@ Reads the photographs of a data set, writes CACHE/crop and CACHE/resize; CACHE/r
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,14 +16,15 @@ from preprocess.command import parallel
 from preprocess.dataset.dataset import PARTS, DataSet
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError, Unusable
-from preprocess.picture import cut, outline
+from preprocess.picture import cut, depth, outline
 from preprocess.picture.photograph import Photograph
 
 LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
 MOST_PX = 100_000  # of a correction: no photograph is as large
 KNOWN_LAYOUTS = (
     "known are PATIENT_left and PATIENT_right there with trainLabels.csv, or folders of classes, train/CLASS/, or a "
-    "table of findings with images*/"
+    "table of findings with images*/, or a layout of preprocess/dataset/layouts: python -m preprocess.describe --draft "
+    "writes one to finish by hand"
 )
 
 Corrections = dict[str, list[float]]  # image -> ellipse: x, y, semi-axis x, semi-axis y
@@ -78,13 +79,20 @@ def read_corrections(cache: Path, dataset: DataSet) -> Corrections:
 
 
 def work_on(
-    path: Path, row: Row | None, method: str, correction: list[float] | None, size_px: int | None, target: Path
+    path: Path,
+    row: Row | None,
+    method: str,
+    correction: list[float] | None,
+    size_px: int | None,
+    target: Path,
+    bits: int | None = None,
 ) -> tuple[Row, Row | None]:
     """Return one photograph's row of the crop table, found if it is not given, and that of the square put at `target`.
 
-    Either may be {"reason": why not}. There is no second row if no size is wanted, or the first is a reason.
+    `bits` is the range of values of more than 8 bits in the data set. Either row may be {"reason": why not}. There is
+    no second row if no size is wanted, or the first is a reason.
     """
-    photograph = Photograph(path)
+    photograph = Photograph(path, bits)
     try:
         row = row or outline.measure(photograph, method, correction)
     except Unusable as error:
@@ -113,11 +121,17 @@ def update(
         print(f"{dataset.folder}: {note}")
     corrections = read_corrections(cache, dataset) if method else {}
     found_by = method or manifest.read_parameter(cache / "crop", "method", "preprocess.crop")
+    found_depth = depth.find_depth([path for part in PARTS for path in dataset.list_paths(part).values()])
+    bits: dict[str, int] = {}  # a parameter only where the photographs have more than 8
+    if found_depth:
+        print(f"{dataset.folder}: {found_depth.describe()}")
+        bits["bits"] = found_depth.bits
     parameters: dict[str, dict[str, Any]] = {}
     if method:
-        parameters["crop"] = {"version": outline.VERSION, "method": method}
+        parameters["crop"] = {"version": outline.VERSION, "method": method, **bits}
     if size_px:
-        parameters["resize"] = {"version": cut.VERSION, "size_px": size_px, "shape": outline.SHAPES[found_by]}
+        shape = outline.SHAPES[found_by]
+        parameters["resize"] = {"version": cut.VERSION, "size_px": size_px, "shape": shape, **bits}
     outputs = {stage: manifest.kept_outputs(cache / stage, values) for stage, values in parameters.items()}
     reasons: dict[str, str] = {}
     updated: list[str] = []
@@ -146,33 +160,56 @@ def update(
     return reasons
 
 
-def _find_due(
-    cache: Path, split: str, keys: Mapping[str, list], journals: Mapping[str, Journal]
-) -> tuple[dict[str, Row], dict[str, list[str]]]:
-    """Return the known rows of the crop table, and the images that each journal lacks, which are told of.
+class _Due(NamedTuple):
+    """What is known of the crops of a part, and the images that each journal lacks."""
+
+    rows: dict[str, Row]  # image -> row of the crop table
+    images: dict[str, list[str]]  # stage -> images
+
+
+def _find_due(cache: Path, part: str, keys: Mapping[str, list], journals: Mapping[str, Journal]) -> _Due:
+    """Return what is due, and print how much it is.
 
     Rows are made from the keys, [version of the file, correction]. Raises InputError if squares alone are wanted, and
     the crop table is of other photographs.
     """
-    crops, squares = journals.get("crop"), journals.get("resize")
-    rows = crops.find_made(keys) if crops else read_crops(cache, split)
-    if not crops:
+    crops = journals.get("crop")
+    squares = journals.get("resize")
+    due: dict[str, list[str]] = {}
+    if crops:
+        rows = crops.find_made(keys)
+        due["crop"] = [image for image in keys if image not in rows]
+        _print_due("crop", part, len(keys), due["crop"], crops.change)
+    else:
+        rows = read_crops(cache, part)
         known = rows.keys() & keys.keys()
-        tables.check_same_images(rows, known, cache / "crop" / f"{split}.csv", f"the {split} photographs")
-    wanted, made = {"crop": list(keys)}, {"crop": rows}
+        tables.check_same_images(rows, known, cache / "crop" / f"{part}.csv", f"the {part} photographs")
     if squares:
-        for image, row in squares.rows.items():  # whose PNG is gone or has another size than was written
-            if files.describe_source(cache / "resize" / split / f"{image}.png")[0] != row["png_bytes"]:
-                del squares.records[image]
-        wanted["resize"] = [image for image in (keys if crops else rows) if "reason" not in rows.get(image, {})]
-        cropped = [image for image in wanted["resize"] if image in rows]
-        made["resize"] = squares.find_made({image: _describe_square(keys[image], rows[image]) for image in cropped})
-    due = {name: [image for image in wanted[name] if image not in made[name]] for name in journals}
-    for name, images in due.items():
-        n, change = len(wanted[name]), journals[name].change
-        state = f"{len(images)} of {n} images are due" if images else f"all {n} images are cached"
-        print(f"{name}: {split}: {state}" + (f" ({change})" if change else ""), flush=True)
-    return rows, due
+        _forget_lost_squares(cache, part, squares)
+        wanted = [image for image in (keys if crops else rows) if "reason" not in rows.get(image, {})]
+        square_keys = {image: _describe_square(keys[image], rows[image]) for image in wanted if image in rows}
+        made = squares.find_made(square_keys)
+        due["resize"] = [image for image in wanted if image not in made]
+        _print_due("resize", part, len(wanted), due["resize"], squares.change)
+    return _Due(rows, due)
+
+
+def _print_due(stage: str, part: str, n_wanted: int, images: Sequence[str], change: str | None) -> None:
+    """Print how many images of a part a stage has to work on, and what has changed."""
+    state = f"all {n_wanted} images are cached"
+    if images:
+        state = f"{len(images)} of {n_wanted} images are due"
+    if change:
+        state += f" ({change})"
+    print(f"{stage}: {part}: {state}", flush=True)
+
+
+def _forget_lost_squares(cache: Path, part: str, squares: Journal) -> None:
+    """Forget the squares whose PNG is gone or has another size than was written."""
+    for image, row in squares.rows.items():
+        n_bytes, _ = files.describe_source(cache / "resize" / part / f"{image}.png")
+        if n_bytes != row["png_bytes"]:
+            del squares.records[image]
 
 
 def _describe_square(key: Sequence, row: Row) -> list:
@@ -181,30 +218,47 @@ def _describe_square(key: Sequence, row: Row) -> list:
 
 
 def _update_part(
-    cache: Path, split: str, paths: Mapping[str, Path], corrections: Corrections, method: str,
-    journals: Mapping[str, Journal], workers: parallel.Workers,
-) -> None:  # fmt: skip
-    """Work on the images of a split that are due, keep the others, drop those that are gone."""
-    crops, squares, folder = journals.get("crop"), journals.get("resize"), cache / "resize" / split
+    cache: Path,
+    part: str,
+    paths: Mapping[str, Path],
+    corrections: Corrections,
+    method: str,
+    journals: Mapping[str, Journal],
+    workers: parallel.Workers,
+) -> None:
+    """Work on the images of a part that are due, keep the others, drop those that are gone."""
+    crops = journals.get("crop")
+    squares = journals.get("resize")
+    folder = cache / "resize" / part
     keys = {image: [files.describe_source(path), corrections.get(image)] for image, path in paths.items()}
-    rows, due = _find_due(cache, split, keys, journals)
+    due = _find_due(cache, part, keys, journals)
     size_px = squares.parameters["size_px"] if squares else None
-    orders = {
-        image: (paths[image], rows.get(image), method, corrections.get(image), size_px, folder / f"{image}.png")
-        for image in itertools.chain(*due.values())
-    }
-    title = f"{' and '.join(due)}: {split}"
+    bits = next(iter(journals.values())).parameters.get("bits")
+    orders = {}
+    for image in itertools.chain(*due.images.values()):
+        row = due.rows.get(image)
+        target = folder / f"{image}.png"
+        orders[image] = (paths[image], row, method, corrections.get(image), size_px, target, bits)
+    title = f"{' and '.join(due.images)}: {part}"
     for image, (row, square) in parallel.map_parallel(work_on, orders, workers, title):
-        if crops and image not in rows:
+        if crops and image not in due.rows:
             crops.append(image, keys[image], row)
         if squares and square is not None:
             squares.append(image, _describe_square(keys[image], row), square)
+    rows = due.rows
     if crops:
         crops.finish(list(paths))
         rows = crops.rows
-        lines = ([image, *(row[name] for name in outline.COLUMNS[1:])] for image, row in rows.items())
-        tables.write_rows(cache / "crop" / f"{split}.csv", outline.COLUMNS, lines)
+        _write_crops(cache / "crop" / f"{part}.csv", rows)
     if squares:
         dropped = squares.finish([image for image in paths if image in rows])
         for image in [*dropped, *squares.reasons]:
             (folder / f"{image}.png").unlink(missing_ok=True)
+
+
+def _write_crops(path: Path, rows: Mapping[str, Row]) -> None:
+    """Write the crop table, as a person can read and correct it."""
+    lines = []
+    for image, row in rows.items():
+        lines.append([image, *(row[name] for name in outline.COLUMNS[1:])])
+    tables.write_rows(path, outline.COLUMNS, lines)

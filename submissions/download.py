@@ -14,14 +14,18 @@ TIMEOUT_S = 20  # of the whole download, and of each wait within it
 AT_A_TIME = 1 << 16  # bytes
 # Nothing that opens files or other protocols: a redirect leads to http or https, or nowhere.
 HANDLERS = (
-    *(urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler),
-    *(urllib.request.HTTPRedirectHandler, urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler),
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPRedirectHandler,
+    urllib.request.HTTPErrorProcessor,
+    urllib.request.HTTPDefaultErrorHandler,
     urllib.request.UnknownHandler,
 )
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a text is an address on the web."""
+    """Return whether a text is an address on the web."""
     return text.lower().startswith(("http://", "https://"))
 
 
@@ -31,7 +35,8 @@ def fetch(url: str, folder: Path, timeout_s: float = TIMEOUT_S, most_bytes: int 
     Raises InputError, with the reason, if it cannot be had, is too large, or takes too long.
     """
     target = folder / (Path(unquote(urlsplit(url).path)).name or "photograph")
-    opener, end = urllib.request.OpenerDirector(), time.monotonic() + timeout_s
+    opener = urllib.request.OpenerDirector()
+    end = time.monotonic() + timeout_s
     for handler in HANDLERS:
         opener.add_handler(handler())
     try:
@@ -41,7 +46,8 @@ def fetch(url: str, folder: Path, timeout_s: float = TIMEOUT_S, most_bytes: int 
                 if time.monotonic() > end:
                     raise TimeoutError
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason, code = getattr(error, "reason", None) or error, ""
+        reason = getattr(error, "reason", None) or error
+        code = ""
         if isinstance(error, urllib.error.HTTPError):
             error.close()
             code = f"{error.code} "

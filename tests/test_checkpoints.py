@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import json
 import pickle
 import zipfile
 
@@ -13,9 +14,10 @@ import torch
 from blend import mlp
 from blend import predict as blend_predict
 from dr.scores import write_scores
-from dr.training import checkpoint
+from dr.training import checkpoint, learner
 from dr.training.learner import load_net
 from preprocess.disk.errors import InputError
+from submissions import grade
 from tests.tasks import TASK
 from tests.tiny import make_settings
 
@@ -36,7 +38,7 @@ class Hostile:
 NET = {  # the content of a checkpoint of dr.train, but for the size of its net
     "epoch": 1,
     "settings": dataclasses.asdict(make_settings(crop_px=32, precision="float32")),
-    "task": TASK._asdict(),
+    "task": TASK.describe(),
     "making": {"crop": "adaptive", "size_px": 36, "normalize": "cdf"},
     "prior": [0.2] * 5,
     "mean": [127.0] * 3,
@@ -162,6 +164,25 @@ def test_blends_of_other_versions_or_senseless_content_are_refused(path, tmp_pat
         blend_predict.main([f"--scores={scores}", f"--model={path}", f"--out={tmp_path / 'out.csv'}"])
 
 
+def test_a_checkpoint_of_the_second_edition_still_grades(path, pair, capsys):
+    """Its keys and types, written out: what it calls likeness is the summary of the out-of-distribution check."""
+    settings = make_settings(crop_px=32, precision="float32")
+    untrained = learner.make_learner(settings, TASK, np.arange(5), torch.device("cpu")).net
+    names = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
+    scale = torch.ones(54)
+    content = NET | {
+        "task": {"kind": "levels", "names": names},
+        "net": untrained.state_dict(),
+        "optimizer": {},
+        "likeness": {"known": torch.zeros(5, 54), "scale": scale},
+    }
+    save(path, content)
+    grade.main([str(pair[0]), f"--checkpoint={path}", "--views=1", "--device=cpu", "--json"])
+    (eye,) = json.loads(capsys.readouterr().out)["eyes"]
+    assert sum(eye["scores"]) == pytest.approx(1, abs=1e-5)
+    assert eye["unlikeness"] > 0
+
+
 def test_what_is_read_is_what_was_written_and_other_layers_are_refused(path):
     written = checkpoint.read(save(path, NET))
     first = checkpoint.write(path, written)
@@ -169,3 +190,26 @@ def test_what_is_read_is_what_was_written_and_other_layers_are_refused(path):
         load_net(written)
     assert checkpoint.write(path, checkpoint.read(path)) == first
     assert (written.task, written.settings.crop_px, written.making.size_px) == (TASK, 32, 36)
+
+
+ADDED = ("pool", "layer_decay", "mean", "std")  # settings that the first checkpoints of this form had not
+
+
+def test_a_setting_that_a_checkpoint_lacks_takes_the_default_which_does_what_was_done_before(path):
+    old = copy.deepcopy(NET)
+    for name in ADDED:
+        del old["settings"][name]
+    kept = checkpoint.read(save(path, old))
+    assert kept.settings == checkpoint.read(save(path, NET)).settings
+    assert (kept.settings.pool, kept.settings.layer_decay, kept.settings.mean) == ("mean", 1.0, None)
+
+
+def test_a_net_trained_before_a_setting_was_added_is_cached_still(run, cache):
+    run("--epochs", 1, "--schedule", "constant")
+    kept = cache / "dr" / "epochs" / "manifest.json"
+    content = json.loads(kept.read_text())
+    for name in ADDED:
+        del content["parameters"][name]
+    kept.write_text(json.dumps(content))
+    assert run("--epochs", 1, "--schedule", "constant") == "dr.train: cached\n"
+    assert "goes on after epoch 1" in run("--epochs", 2, "--schedule", "constant")

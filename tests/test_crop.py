@@ -31,7 +31,7 @@ def correct(cache, *rows):
 def test_table_holds_the_true_discs_in_pixels_of_the_photograph(drawn_folder, cache):
     table = run(drawn_folder, cache)
     discs = pd.read_csv(drawn_folder / "discs.csv", index_col="image").loc[table.index]
-    assert list(table.index) == list(kaggle.list_images(drawn_folder, "train").paths)
+    assert list(table.index) == list(kaggle.list_folder(drawn_folder / "train").paths)
     assert (table[["width", "height"]] == discs[["width", "height"]]).all(axis=None)
     for column, truth in (("center_x", "center_x"), ("center_y", "center_y"), ("semi_axis_x", "radius")):
         assert (table[column] - discs[truth]).abs().max() < 0.02 * discs["radius"].min()
@@ -81,7 +81,7 @@ def test_corrections_without_size_and_of_unknown_images_are_refused_before_anyth
     with pytest.raises(InputError, match=r"corrections\.csv, row 2: a semi-axis is not positive"):
         run(data, cache)
     assert not (cache / "crop" / "train.csv").exists()
-    image = kaggle.list_images(data, "test").paths.popitem()[0]
+    image = kaggle.list_folder(data / "test").paths.popitem()[0]
     correct(cache, f"{image},100,90,80,80")
     run(data, cache)
     before = (cache / "crop" / "test.csv").read_bytes()
@@ -112,7 +112,7 @@ def test_bad_photographs_are_listed_and_the_others_done(data, cache, capsys):
 
 
 def test_sheet_shows_every_cropped_photograph_least_sure_first(data, cache, tmp_path, monkeypatch):
-    image, path = next(iter(kaggle.list_images(data, "train").paths.items()))
+    image, path = next(iter(kaggle.list_folder(data / "train").paths.items()))
     path.write_bytes(path.read_bytes()[:4000])  # no pixels, but a correction
     correct(cache, f"{image},100,90,80,80")
     drawn, draw_tile = [], sheet.draw_tile

@@ -15,7 +15,7 @@ from submissions import download, grade
 @pytest.fixture
 def address(drawn_folder):
     """The address of a server that has a photograph, a page, a redirect to a file, and paths that do not end."""
-    jpeg = next(iter(kaggle.list_images(drawn_folder, "test").paths.values())).read_bytes()
+    jpeg = next(iter(kaggle.list_folder(drawn_folder / "test").paths.values())).read_bytes()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):  # noqa: N802  the library's name

@@ -13,12 +13,13 @@ from preprocess.disk.errors import InputError
 from preprocess.picture import square
 from preprocess.picture.disc import Disc
 from preprocess.picture.square import Making
+from preprocess.picture.uncrop import undo_crop
 
 
 @pytest.fixture
 def photographs(drawn_folder):
     """The test photographs, as the command line names them."""
-    return [str(path) for path in kaggle.list_images(drawn_folder, "test").paths.values()]
+    return [str(path) for path in kaggle.list_folder(drawn_folder / "test").paths.values()]
 
 
 @pytest.fixture
@@ -59,16 +60,16 @@ def test_crop_is_undone(crop):
     disc, making = Disc(210.0, 130.0, 96.0, 96.0, 1.0), Making(crop, 32, "cdf")
     heat = np.zeros((28, 28), np.float32)
     heat[5, 20] = 1
-    placed = explain.undo_crop(heat, disc, making, (260, 400))
+    placed = undo_crop(heat, disc, making, (260, 400))
     place = (130 + (5 + 2 - 15.5) * 6, 210 + (20 + 2 - 15.5) * 6)  # of pixel (7, 22), from the middle 15.5, 6 px each
     assert placed.shape == (260, 400) and np.unravel_index(placed.argmax(), placed.shape) == place
-    everywhere = explain.undo_crop(np.ones((28, 28), np.float32), disc, making, (260, 400))
+    everywhere = undo_crop(np.ones((28, 28), np.float32), disc, making, (260, 400))
     seen = np.argwhere(everywhere > 0)
     for ends, sign in ((seen.min(axis=0), -1), (seen.max(axis=0), 1)):
         assert ends == pytest.approx([130 + sign * 14 * 6, 210 + sign * 14 * 6], abs=6)
     assert (everywhere[130 - 13 * 6, 210 - 13 * 6] > 0) == (crop == "whole")  # a corner, outside the ellipse
     disc, making = Disc(100.0, 50.0, 40.0, 20.0, 1.0), Making("box", 32, "cdf")
-    flat = explain.undo_crop(np.ones((32, 32), np.float32), disc, making, (100, 200))
+    flat = undo_crop(np.ones((32, 32), np.float32), disc, making, (100, 200))
     assert [flat[row, column] > 0 for row, column in ((50, 139), (50, 142), (69, 100), (72, 100))] == [True, False] * 2
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dr import explain, train
+from dr import explain, out_of_distribution, train
 from dr.squares import store
 from dr.training import checkpoint, distribution
 from preprocess.dataset import kaggle
@@ -110,12 +110,12 @@ def test_nets_of_few_images_do_not_know_and_senseless_ones_are_refused(trained, 
     content, few = torch.load(knowing, weights_only=True), [str(eye), f"--checkpoint={tmp_path}/few.pt"]
     torch.save(content | {"likeness": {}}, tmp_path / "few.pt")
     grade.main([*few, "--device=cpu"])
-    assert explain.UNKNOWN in capsys.readouterr().out.splitlines()
+    assert out_of_distribution.UNKNOWN in capsys.readouterr().out.splitlines()
     grade.main([*few, "--device=cpu", "--json"])
     printed = json.loads(capsys.readouterr().out)
     assert printed["eyes"][0]["is_unlike"] is printed["eyes"][0]["unlikeness"] is None
     for command in (grade, explain):
-        with pytest.raises(InputError, match=f"--strict: {explain.UNKNOWN}"):
+        with pytest.raises(InputError, match=f"--strict: {out_of_distribution.UNKNOWN}"):
             command.main(["whose.jpeg", *few, "--strict"])
     known = content["likeness"]
     for change in (
@@ -136,11 +136,13 @@ def test_grade_doubts_and_strictly_refuses_what_is_no_eye(knowing, eye, lamp, ca
     given = [f"--left={eye}", f"--right={lamp}", f"--checkpoint={knowing}", "--views=1", "--device=cpu"]
     grade.main(given)
     left, right = capsys.readouterr().out.splitlines()[2:4]
-    assert explain.UNLIKE not in left and right.endswith(explain.UNLIKE)
+    assert out_of_distribution.OUTSIDE not in left and right.endswith(out_of_distribution.OUTSIDE)
     grade.main([*given, "--json"])
     eyes = json.loads(capsys.readouterr().out)["eyes"]
     assert [of["is_unlike"] for of in eyes] == [False, True] and eyes[0]["unlikeness"] <= 1 < eyes[1]["unlikeness"]
-    with pytest.raises(InputError, match=rf"1 photograph is refused .*lamp.png: {explain.UNLIKE}.*; 1 done"):
+    with pytest.raises(
+        InputError, match=rf"1 photograph is refused .*lamp.png: {out_of_distribution.OUTSIDE}.*; 1 done"
+    ):
         grade.main([*given, "--json", "--strict"])
     strict = json.loads(capsys.readouterr().out)
     (kept,), wanted = strict["eyes"], eyes[0] | {"has_fellow": False}
@@ -154,8 +156,8 @@ def test_explain_doubts_and_strictly_refuses_what_is_no_eye(knowing, eye, lamp, 
     given = [str(eye), str(lamp), f"--checkpoint={knowing}", f"--out={tmp_path}/out", "--device=cpu"]
     explain.main(given)
     first, second, *_ = capsys.readouterr().out.splitlines()
-    assert explain.UNLIKE not in first and f", {explain.UNLIKE} -> " in second
-    with pytest.raises(InputError, match=rf"lamp.png: {explain.UNLIKE}.*; 1 done"):
+    assert out_of_distribution.OUTSIDE not in first and f", {out_of_distribution.OUTSIDE} -> " in second
+    with pytest.raises(InputError, match=rf"lamp.png: {out_of_distribution.OUTSIDE}.*; 1 done"):
         explain.main([*given, "--strict"])
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from dr.scores import read_scores, write_scores
 from preprocess.cache import rejected
+from preprocess.dataset import kaggle
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError
 from submissions.report import __main__ as report
@@ -111,13 +112,16 @@ def test_the_same_inputs_give_the_same_bytes_and_another_score_another_report(re
 
 def test_public_and_private_part_are_told_apart_and_ignored_images_do_not_count(last_stages, tmp_path):
     data, cache, _ = last_stages
-    groups = {group.title: set(group.images) for group in evidence.read_groups(evidence.find_source(data, cache, None))}
+    groups = {
+        group.title: set(group.images)
+        for group in evidence.read_groups(evidence.Source(kaggle.read_dataset(data), TASK, cache, None))
+    }
     assert list(groups) == ["test set", "public part", "private part", "validation fold"]
     assert groups["public part"] | groups["private part"] == groups["test set"]
     assert [len(groups[title]) for title in groups][:3] == [12, 6, 6]
     lines, labels = (data / "testLabels.csv").read_text().splitlines(), tmp_path / "solution.csv"
     labels.write_text("\n".join([lines[0], lines[1].replace("Public", "Ignored"), *lines[2:6]]) + "\n")
-    whole, public, *_ = evidence.read_groups(evidence.find_source(data, cache, labels))
+    whole, public, *_ = evidence.read_groups(evidence.Source(kaggle.read_dataset(data), TASK, cache, labels))
     assert (whole.images, public.images) == (["7_right", "8_left", "8_right", "9_left"], ["7_right", "9_left"])
 
 

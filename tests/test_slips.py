@@ -202,10 +202,11 @@ def test_a_side_in_capitals_is_the_same_eye(here):
     folder.mkdir(parents=True)
     for name in ("10_LEFT.JPG", "10_Right_b.png"):
         (folder / name).touch()
-    assert list(kaggle.list_images(here / "data", "train").paths) == ["10_left", "10_right_b"]
+    assert list(kaggle.list_folder(here / "data" / "train").paths) == ["10_left", "10_right_b"]
     (folder / "10_left.jpeg").touch()
     with pytest.raises(InputError, match="are both image 10_left"):
-        kaggle.list_images(here / "data", "train")
+        kaggle.list_folder(here / "data" / "train")
+    (folder / "10_left.jpeg").unlink()
     change("scores.csv", lambda table: table.assign(image=table["image"].str.upper()))
     fit()
     decide()
@@ -223,7 +224,7 @@ def test_pairs_of_other_names_are_told_by_a_table(here, capsys):
     with pytest.raises(InputError, match="image id 'scan1xleft' is not .*; --pairs-from TABLE"):
         fit()
     owners = [kaggle.find_subject(image) for image in IMAGES]
-    pairs = pd.DataFrame({"image": [f"scan{owner.group}x{owner.side}" for owner in owners]})
+    pairs = pd.DataFrame({"image": [f"scan{owner.patient}x{owner.side}" for owner in owners]})
     pairs["group"], pairs["side"] = [owner.patient for owner in owners], [owner.side.title() for owner in owners]
     pairs.to_csv("pairs.csv", index=False)
     fit("--pairs-from=pairs.csv")

@@ -15,9 +15,9 @@ from dr import train
 from dr.nets.net import split_parameters
 from dr.squares import batches, crops, store
 from dr.squares.store import Squares
+from dr.tasks.findings import Findings
 from dr.training import checkpoint, learner, passes, runs, schedule
 from dr.training.schedule import Epoch
-from preprocess.dataset.dataset import Task
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import keep_values
@@ -202,11 +202,11 @@ def test_step_is_sgd_with_l2_on_weights_alone():
         torch.testing.assert_close(value, before[name] - 0.01 * (value.grad + decay * before[name]))
 
 
-@pytest.mark.parametrize("task", [TASK, Task("findings", tuple("ABCDE"))])
+@pytest.mark.parametrize("task", [TASK, Findings(tuple("ABCDE"))])
 def test_a_batch_in_parts_makes_the_same_step_where_no_statistics_are_of_the_batch(task):
     """Unequal parts, weighed by their images; each label's own weight, and findings that nobody knows."""
     images, targets, *others = make_batch([0, 4, 2, 1, 1, 0, 3])
-    if task.kind == "findings":
+    if not task.is_exclusive:
         targets = torch.eye(5)[targets].masked_fill(
             torch.rand(7, 5, generator=torch.Generator().manual_seed(1)) < 0.2, torch.nan
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,39 +49,46 @@ class TrainingSet(NamedTuple):
     targets: np.ndarray  # (n,) int64, of findings (n, k) float64
     digests: dict[str, str]  # of the squares and of the labels
     set_apart: frozenset[str] = frozenset()  # the images that the data set itself holds out
+    sources: Sequence[str] | None = None  # of a joined data set, the set that each is of
 
-    def find_held_out(self, n_folds: int, fold: int) -> np.ndarray:
-        """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0."""
-        groups = np.array([subject.patient for subject in self.squares.subjects])
+    def find_held_out(self, n_folds: int | str, fold: int) -> np.ndarray:
+        """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0.
+
+        By source a fold is a whole source, whatever is set apart.
+        """
+        if isinstance(n_folds, str):
+            if self.sources is None:
+                raise InputError("--folds source: the data set has no column source; preprocess.join writes one")
+            return folds.find_source_fold(self.sources, fold)
+        patients = np.array([subject.patient for subject in self.squares.subjects])
         if not self.set_apart:
-            return folds.assign_folds(groups.tolist(), self.targets, n_folds, FOLD_SEED) == fold
-        is_apart = np.isin(groups, groups[[image in self.set_apart for image in self.squares.images]])
+            return folds.assign_folds(patients.tolist(), self.targets, n_folds, FOLD_SEED) == fold
+        is_set_apart = [image in self.set_apart for image in self.squares.images]
+        is_apart = np.isin(patients, patients[is_set_apart])
         if is_apart.all() or not is_apart.any():
             held_out = "all" if is_apart.any() else "none"
             raise InputError(f"set apart for validation: {held_out} of the images would be held out")
-        fold_of, rest = np.where(is_apart, 0, 1), ~is_apart
+        fold_of = np.where(is_apart, 0, 1)
+        rest = ~is_apart
         if fold and n_folds > 2:
-            fold_of[rest] += folds.assign_folds(groups[rest].tolist(), self.targets[rest], n_folds - 1, FOLD_SEED)
+            others = folds.assign_folds(patients[rest].tolist(), self.targets[rest], n_folds - 1, FOLD_SEED)
+            fold_of[rest] += others
         return fold_of == fold
 
 
-def read_squares(cache: Path, split: str, dataset: DataSet) -> CachedSquares:
-    """Return the squares of a split. Raises InputError if a stage has not run on it since the eyes were found."""
-    images, luts = normalize.read_luts(cache, split)
-    row_of = {image: row for row, image in enumerate(images)}
+def read_squares(cache: Path, part: str, dataset: DataSet) -> CachedSquares:
+    """Return the squares of a part. Raises InputError if a stage has not run on it since the eyes were found."""
+    images, luts = normalize.read_luts(cache, part)
     ordered = tables.sort_images(images)
-    making, resized = square.read_making(cache), manifest.read_manifest(cache / "resize")
-    found = manifest.read_output(cache / "crop", split, "preprocess.crop")
-    used = resized and (resized["inputs"].get(f"crop {split}", found), resized["parameters"].get("shape"))
-    if used != (found, outline.SHAPES[making.crop]):
-        raise InputError(f"{cache}/resize: crop {split} changed since; run python -m preprocess.resize again")
+    row_of = {image: row for row, image in enumerate(images)}
+    making = square.read_making(cache)
+    _check_crops(cache, part, making)
     digests = {
-        f"resize {split}": manifest.read_output(cache / "resize", split, "preprocess.resize"),
-        f"normalize {split}": manifest.read_output(cache / "normalize", f"{split}.npz", "preprocess.normalize"),
+        f"resize {part}": manifest.read_output(cache / "resize", part, "preprocess.resize"),
+        f"normalize {part}": manifest.read_output(cache / "normalize", f"{part}.npz", "preprocess.normalize"),
     }
-    paths = {image: cache / "resize" / split / f"{image}.png" for image in ordered}
     return CachedSquares(
-        paths=paths,
+        paths={image: cache / "resize" / part / f"{image}.png" for image in ordered},
         subjects=dataset.get_subjects(ordered),
         luts=luts[[row_of[image] for image in ordered]],
         making=making,
@@ -88,10 +96,41 @@ def read_squares(cache: Path, split: str, dataset: DataSet) -> CachedSquares:
     )
 
 
+def _leave_unknown_out(squares: CachedSquares, dataset: DataSet, known: Container[str]) -> CachedSquares:
+    """Return the squares without those of images whose target is not known, and say how many these are."""
+    of_dataset = set(dataset.get_part("train")["image"])
+    rows = []
+    for row, image in enumerate(squares.images):
+        if image in known or image not in of_dataset:  # whom the data set lacks is a mistake, told of by the caller
+            rows.append(row)
+    n_unknown = len(squares.images) - len(rows)
+    if not n_unknown:
+        return squares
+    of_all = f"{n_unknown:,} of {len(squares.images):,} images"
+    print(f"{dataset.folder}: {of_all} have no known {dataset.question.target}: left out")
+    return squares.select(np.array(rows, dtype=int))
+
+
+def _check_crops(cache: Path, part: str, making: Making) -> None:
+    """Raise InputError if the squares of a part were cut by other crops than those in the cache."""
+    crops = manifest.read_output(cache / "crop", part, "preprocess.crop")
+    resized = manifest.read_manifest(cache / "resize")
+    if resized is None:
+        return  # the next to ask for the squares says which stage is missing
+    cut_by = resized["inputs"].get(f"crop {part}", crops)
+    if cut_by != crops or resized["parameters"].get("shape") != outline.SHAPES[making.crop]:
+        raise InputError(f"{cache}/resize: crop {part} changed since; run python -m preprocess.resize again")
+
+
 def read_training_set(dataset: DataSet, task: Task, cache: Path) -> TrainingSet:
-    """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside."""
+    """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside.
+
+    Where a data set may lack targets, the squares without one are left out, and counted on the screen.
+    """
     squares = read_squares(cache, "train", dataset)
     targets = dataset.get_targets("train")
+    if dataset.may_lack_targets:
+        squares = _leave_unknown_out(squares, dataset, targets.index)
     unusable = set(rejected.read_reasons(cache, "train"))
     expected = [image for image in targets.index if image not in unusable or image in squares.paths]
     tables.check_same_images(expected, squares.paths, dataset.target_sources["train"], cache)
@@ -101,4 +140,8 @@ def read_training_set(dataset: DataSet, task: Task, cache: Path) -> TrainingSet:
     set_apart = frozenset(dataset.list_images("valid"))
     text = task.describe_targets(learned, tables.sort_images(set_apart))
     digests = squares.digests | {"labels": files.hash_text(text)}
-    return TrainingSet(squares, learned, digests, set_apart)
+    sources = None
+    if folds.BY_SOURCE in dataset.samples:
+        source_of = dict(zip(dataset.samples["image"], dataset.samples[folds.BY_SOURCE], strict=True))
+        sources = [str(source_of[image]) for image in squares.images]
+    return TrainingSet(squares, learned, digests, set_apart, sources)

@@ -44,12 +44,13 @@ def check_options(commands: Sequence[Command]) -> None:
             options[command.stage] = checked.options
             modules[command.stage] = module
     _check_data(options, modules)
-    _check_together(options["preprocess"], train=options["dr.train"], predict=options["dr.predict"])
+    if "dr.train" in options:  # not with --average, which trains nothing
+        _check_together(options["preprocess"], train=options["dr.train"], predict=options["dr.predict"])
 
 
 def _check_data(options: dict[str, Namespace], modules: dict[str, ModuleType]) -> None:
     """Raise InputError for data that cannot be read, and options that contradict what the data set asks."""
-    dataset = readers.read_dataset(options["preprocess"].data)
+    dataset = readers.read_dataset(options["preprocess"].data, options["preprocess"].layout)
     for stage, options_of_stage in options.items():
         readers.check_outputs(options_of_stage, dataset)
         check = getattr(modules[stage], "check", None)  # of the stages that have something to check

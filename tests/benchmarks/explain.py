@@ -33,6 +33,7 @@ from preprocess.command import cli, process
 from preprocess.dataset import kaggle
 from preprocess.picture import square
 from preprocess.picture.disc import Disc
+from preprocess.picture.uncrop import undo_crop
 from tests.tasks import TASK
 
 TOLERANCE = 0.05  # radii of the eye: a third of the optic disc's radius
@@ -139,7 +140,7 @@ def find_eye(disc, shape):
 
 def point(one, seen, near, making):
     """Return which pixel of a photograph is the hottest by a heat map, whether one of `near` is, and all its heat."""
-    placed = explain.undo_crop(seen, one.disc, making, one.kinds.shape)
+    placed = undo_crop(seen, one.disc, making, one.kinds.shape)
     place = np.unravel_index(np.where(find_eye(one.disc, placed.shape), placed, -1).argmax(), placed.shape)
     return place, near[place], placed
 

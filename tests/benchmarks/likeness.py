@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dr.explain import is_unlike
+from dr.out_of_distribution import is_outside
 from dr.training import checkpoint, distribution
 from dr.training.checkpoint import Checkpoint
 from preprocess.command import cli
@@ -60,7 +60,7 @@ def describe_pictures(of: Checkpoint, paths: Iterable[Path]) -> str:
             far.append(distribution.measure_distance(of, square.make_square(path, of.making)))
         except Unusable:
             n_refused += 1
-    n_unlike = sum(map(is_unlike, far))
+    n_unlike = sum(map(is_outside, far))
     share = (n_refused + n_unlike) / max(n_refused + len(far), 1)
     median = f"{np.median(far):8.2f}" if far else "       -"
     return f"{n_refused + len(far):6} {n_refused:8} {n_unlike:7} {share:9.3f} {median}"
