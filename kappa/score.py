@@ -13,6 +13,7 @@ from dr.metrics.bootstrap import measure_step_gains
 from dr.scores import match_targets
 from preprocess.command import cli, pipeline, process
 from preprocess.dataset import kaggle
+from preprocess.dataset.labels import HINT
 from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk.errors import InputError
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = kaggle.read_labels(options.levels)
     if given.empty:
         raise InputError(f"{options.levels}: holds no image")
-    labels = kaggle.read_labels(options.labels, options.known_only)
+    labels = kaggle.read_labels(options.labels, options.known_only, HINT)
     true = match_targets(given.index, options.levels, labels, options.labels, options.known_only)
     try:
         groups = [kaggle.find_subject(image).patient for image in true.index]

@@ -5,6 +5,7 @@ its levels, else on the validation fold, where the blend is cross-fitted. Of cla
 each class by itself; of findings the AUC and average precision of each, and their means.
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from dr.metrics.agreement import quadratic_weighted_kappa
 from dr.metrics.bootstrap import Estimate
 from dr.tasks.kinds import make_task
 from dr.tasks.task import Task
+from preprocess.cache import manifest
 from preprocess.command import cli, pipeline, process, recipe
 from preprocess.dataset import readers
+from preprocess.dataset.dataset import DataSet
+from preprocess.disk import tables
 from preprocess.disk.errors import InputError
 from submissions.report import evidence
 from submissions.report.evidence import Group, Source
@@ -56,6 +60,17 @@ def describe_levels(group: Group, task: Task) -> str:
     return "\n".join(lines)
 
 
+def check_data(options: Namespace, dataset: DataSet) -> None:
+    """Raise InputError for labels of the test set that cannot be used, or are of none of its photographs."""
+    task = make_task(dataset.question)
+    targets = evidence.read_test_targets(Source(dataset, task, options.cache, options.labels))
+    photographs = dataset.list_paths("test")
+    if targets is not None and len(targets) and photographs and not set(targets.index) & photographs.keys():
+        source = options.labels or dataset.target_sources["test"]
+        image = tables.sort_images(targets.index)[0]
+        raise InputError(f"{source}: names none of the test photographs of {dataset.folder}, but {image}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_parser("submissions.score", __doc__, "--data data --cache cache")
     parser.add_argument("--labels", type=Path, help="what is true of the test set (default: "
@@ -66,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups = evidence.read_groups(Source(dataset, task, options.cache, options.labels))
     if not groups:
         known = f"no scores of images whose {task.target} is known"
-        raise InputError(f"{options.cache}: {known}; run python -m dr.predict first")
+        missing = manifest.find_missing_stage(options.cache, "dr.predict")
+        raise InputError(f"{options.cache}: {known}; run python -m {missing} first")
     describe = describe_levels if task.has_eyes else describe_each
     print(describe(groups[0], task))
     print(pipeline.NOTICE)

@@ -98,10 +98,16 @@ def _check_crops(cache: Path, part: str, making: Making) -> None:
         raise InputError(f"{cache}/resize: crop {part} changed since; run python -m preprocess.resize again")
 
 
-def read_training_set(dataset: DataSet, task: Task, cache: Path) -> TrainingSet:
-    """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside."""
+def read_training_set(dataset: DataSet, task: Task, cache: Path, known_only: bool = False) -> TrainingSet:
+    """Return the labelled squares; if only the known ones are wanted, squares without a label are left out.
+
+    Raises InputError if their ids and the labels' differ, the rejected images aside.
+    """
     squares = read_squares(cache, "train", dataset)
-    targets = dataset.get_targets("train")
+    targets = dataset.get_targets("train", known_only and not dataset.question.has_many_targets)
+    if known_only:
+        is_known = [image in targets.index for image in squares.images]
+        squares = squares.select(np.flatnonzero(is_known))
     unusable = set(rejected.read_reasons(cache, "train"))
     expected = [image for image in targets.index if image not in unusable or image in squares.paths]
     tables.check_same_images(expected, squares.paths, dataset.target_sources["train"], cache)

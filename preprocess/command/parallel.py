@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from preprocess.command import progress
+from preprocess.command import progress, resources
 from preprocess.command.cli import whole
 from preprocess.command.process import end_with
 from preprocess.disk.errors import InputError
@@ -23,7 +23,12 @@ Workers = int | str  # a number of processes here, or the address of a Dask sche
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `--jobs` and `--dask`, which wins."""
-    parser.add_argument("--jobs", type=whole(1), default=os.cpu_count(), help="processes to work with")
+    parser.add_argument(
+        "--jobs",
+        type=whole(1),
+        default=resources.count_jobs(),
+        help="processes to work with: by default one per processor that this one may use, if there are 240 MB for each",
+    )
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -145,6 +146,13 @@ def describe_source(path: Path) -> list[Any]:
     except OSError as error:
         return [error.strerror, 0]
     return [status.st_size, status.st_mtime_ns]
+
+
+def measure_free_space(folder: Path) -> int:
+    """Return how many bytes are free where a folder lies, or will lie, as far as this user may write them."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 @contextlib.contextmanager
