@@ -24,6 +24,11 @@ def count_processors() -> int:
     return max(1, n_processors)
 
 
+def has_quota() -> bool:
+    """Return whether the control group has a quota of processors."""
+    return _read_quota() is not None
+
+
 def count_jobs() -> int:
     """Return how many processes for photographs have a processor and JOB_BYTES of memory each, at least 1."""
     n_fitting = read_free_memory() // JOB_BYTES
