@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,11 +15,12 @@ from preprocess.disk.errors import InputError
 
 CLUSTER_TIMEOUT_S = 20  # a scheduler that does not answer by then is not there
 CLUSTER_RETRIES = 3  # how often a task moves on when the worker it runs on dies
-# An option for the process that joblib starts beside the workers: it tidies up after a killed run,
+# Options for the process that joblib starts beside the workers: it tidies up after a killed run,
 # and its warnings about that are of no use to people.
-IGNORE_TRACKER = "ignore:resource_tracker:UserWarning"
+IGNORED = ("ignore:resource_tracker:UserWarning", "ignore::UserWarning:joblib._multiprocessing_helpers")
 
 SHOWN_IMAGES = 3  # in a message
+SHM_ADVICE = "processes that work together meet there: make room (docker run --shm-size 1g)"
 GOES_ON = "the same command goes on, with fewer --jobs"
 
 Workers = int | str  # a number of processes here, or the address of a Dask scheduler
@@ -75,11 +77,18 @@ def map_parallel(
 def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: int) -> Iterator[tuple[str, Any]]:
     from multiprocessing import resource_tracker
 
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.backend import resource_tracker as joblib_tracker
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        from joblib import Parallel, delayed
+        from joblib.externals.loky.backend import resource_tracker as joblib_tracker
+    if any("serial mode" in str(warning.message) for warning in caught):
+        print(
+            f"/dev/shm: full, or not to be written: one process works instead of {jobs}; {SHM_ADVICE}", file=sys.stderr
+        )
 
-    if IGNORE_TRACKER not in sys.warnoptions:
-        sys.warnoptions.append(IGNORE_TRACKER)
+    for option in IGNORED:
+        if option not in sys.warnoptions:
+            sys.warnoptions.append(option)
     parallel = Parallel(
         n_jobs=min(jobs, len(tasks)),
         return_as="generator_unordered",
@@ -101,6 +110,10 @@ def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: i
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         results = parallel(list_calls())
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise InputError(f"/dev/shm: {error.strerror}: {SHM_ADVICE}, or go on with --jobs 1") from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _name_killed(results, begun, jobs)
