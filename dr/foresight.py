@@ -53,29 +53,27 @@ def check_machine(options: argparse.Namespace, dataset: DataSet, size_px: int) -
 
     `size_px` is the side of the squares. torch is imported only where it is needed to tell.
     """
-    if options.device not in ("auto", "cpu"):
-        from dr.machine import device
-
-        device.choose_device(options.device)
     if options.weights == "imagenet":
         catalog.check_reach(options.net)
-    elif options.weights != "none":
-        check_weights(options, dataset, size_px)
-
-
-def check_weights(options: argparse.Namespace, dataset: DataSet, size_px: int) -> None:
-    """Raise InputError, naming some tensors, for a file of weights of another net."""
+    is_device_named = options.device not in ("auto", "cpu")
+    is_file_named = options.weights not in settings.WEIGHTS
+    if not (is_device_named or is_file_named):
+        return
     import torch
 
+    from dr.machine import device
     from dr.training import learner, weights
 
-    wanted = settings.collect(options)
-    resolved = learner.resolve(wanted, size_px, torch.device("cpu"), is_seen_once=False)
-    with torch.device("meta"):  # shapes, but no numbers
-        blank = learner.make_untrained(resolved, make_task(dataset.question))
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # dr.train says it when it is done
-        warnings.filterwarnings("ignore", message=".*no-op.*")
-        weights.begin(blank, options.weights)
+    if is_device_named:
+        device.choose_device(options.device)
+    if is_file_named:
+        wanted = settings.collect(options)
+        resolved = learner.resolve(wanted, size_px, torch.device("cpu"), is_seen_once=False)
+        with torch.device("meta"):  # shapes, but no numbers
+            blank = learner.make_untrained(resolved, make_task(dataset.question))
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # dr.train says it in its time
+            warnings.filterwarnings("ignore", message=".*no-op.*")
+            weights.begin(blank, options.weights)
 
 
 def estimate_space(options: argparse.Namespace, dataset: DataSet, size_px: int, n_runs: int) -> dict[str, int]:

@@ -48,6 +48,7 @@ def run(main: Callable[[], None]) -> None:
     On Ctrl-C the stage unwinds what it has begun and ends with status 130. Where run_all.sh has
     started it, it ends with the script.
     """
+    _use_utf8()
     if os.environ.pop("END_WITH_SCRIPT", ""):  # for this process, not for those that it starts
         end_with(os.getppid())
     # A background job does not hear Ctrl-C, and has another handler.
@@ -61,6 +62,13 @@ def run(main: Callable[[], None]) -> None:
         fail(describe_os_error(error), EXIT_INPUT)
     except KeyboardInterrupt:
         fail(MESSAGE, EXIT_INTERRUPTED)
+
+
+def _use_utf8() -> None:
+    """Start this command again in Python's UTF-8 mode, if the locale has another encoding for paths and tables."""
+    if sys.getfilesystemencoding() != "utf-8":  # LC_ALL=C PYTHONUTF8=0, or Latin-1
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def describe_os_error(error: OSError) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from preprocess.command import process
-from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT
+from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT, WRITES_HERE
 from preprocess.disk.errors import InputError
 
 SHARED = ("data", "cache", "recipe")
@@ -231,7 +231,7 @@ def _is_drawn(options: argparse.Namespace) -> bool:
 def _fill_in(options: argparse.Namespace) -> None:
     """Give the options without a value their defaults, which without --data are the demo's."""
     if options.data is None:
-        home = Path.cwd() if IS_INSTALLED else ROOT
+        home = Path.cwd() if WRITES_HERE else ROOT
         options.data = f"{home}/data/demo"
         cache = f"{home}/cache/demo"
         name = "demo"
