@@ -23,12 +23,12 @@ plan_run "$@" # all options are checked before the first stage begins
 
 stage preprocess.synthetic  # a seed -> photographs, drawn: for the demos only
 stage preprocess            # photographs -> squares, a lookup table each, their mean and std
-share_squares               # with --folds, to a cache of its own, where all that follows goes on
+share_squares               # with --folds or --average, to a cache of its own, where all that follows goes on
 for run in "${runs[@]}"; do # one; with --folds N, one per fold
   stage dr.train "$run"     # squares and labels -> a checkpoint per epoch
   stage dr.predict "$run"   # checkpoints -> scores, views and epochs averaged
 done
-stage dr.predict mean       # with --folds: the scores of all runs -> their mean
+stage dr.predict mean       # with --folds or --average: the scores of all runs -> their mean
 stage blend.train           # scores and labels -> a blend of both eyes
 stage blend.predict         # scores -> blended scores
 stage kappa.assign          # blended scores -> levels

@@ -78,6 +78,8 @@ def run(
         print(f"{name}: {absence}")
         return
     work = Work(options, dataset, task)
+    if len(dataset.samples) and not (dataset.samples["side"] != "").any():
+        print(f"{name}: no image has a side: each is its own fellow", file=files.summary_stream(options.out))
     if options.scores:
         summary = on_files(work)
     else:

@@ -84,7 +84,7 @@ def explain(options: argparse.Namespace) -> None:
             squares = look.gather_one(checkpoint, square)
             scores = views.score_views(net, checkpoint, squares, 1, 1, bar)[0, 0]
         output = int(task.decide(scores[None])[0]) if options.level is None else options.level
-        rgb, _ = photograph.decode(path, photograph.MAX_PIXELS)  # never reduced
+        rgb, _ = photograph.decode(path, photograph.MAX_PIXELS, checkpoint.making.bits)  # never reduced
         seen = look.see_photograph(
             net, checkpoint, square, look.Asked(options.layer, np.array([output])), shape=rgb.shape
         )

@@ -65,7 +65,7 @@ def describe(members: Sequence[Member]) -> dict[str, Any]:
         "notice": pipeline.NOTICE,
         "version": pipeline.VERSION,
         "task": of.task.describe(),
-        "making": of.making._asdict(),
+        "making": of.making.describe(),
         "input": {"name": "squares", "dtype": "uint8", "shape": ["n", side, side, 3], "channels": "RGB", "holds":
                   "squares as preprocess.picture.square.make_square makes them, their lookup tables applied"},
         "output": {"name": "scores", "dtype": "float32", "shape": ["n", len(of.task.names)],
@@ -193,7 +193,7 @@ def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str,
     scores_from = runs.folder_of(options.cache, options.run) / "scores_valid.csv"
     if options.checkpoint or not scores_from.exists() or not options.data.is_dir():
         return {}, 0
-    dataset = readers.read_dataset(options.data)
+    dataset = readers.read_dataset(options.data, options.layout)
     scores = read_scores(scores_from, task)
     known = dataset.get_targets("train", known_only=task.is_exclusive)
     targets = match_targets(scores.index, scores_from, known, dataset.target_sources["train"])
@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser("dr.export", __doc__, "--data data --cache cache --out net.onnx")
     parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.predict left what it averaged")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="tells what is true of the images held out")
+    cli.add_data_options(parser, "tells what is true of the images held out")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
     parser.add_argument("--views", type=cli.whole(1), help="views of each square (as many as dr.predict took)")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.onnx|NAME.safetensors", help="what to write")

@@ -34,7 +34,7 @@ def check_labels(options: argparse.Namespace, dataset: DataSet) -> None:
         target = dataset.question.columns[0]
         missing = "no such file" if not source.exists() else f"no {target} of any image is known"
         raise InputError(f"{source}: {missing}: dr.train learns from it")
-    if dataset.question.has_many_targets:
+    if dataset.question.has_many_targets or dataset.may_lack_targets:
         return
     targets = dataset.get_targets("train", options.known_only)  # raises, naming the row, if one is empty
     unlabelled = tables.sort_images(photographs.keys() - set(targets.index))

@@ -34,6 +34,7 @@ from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError
 
+TABLES = ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv")
 VERSION = 2  # raise it when the same checkpoints give other scores
 
 
@@ -96,6 +97,8 @@ def write_tables(
         write_scores(folder / name, table.images, table.scores, task)
     if write_thresholds(folder, dataset, task):
         written.append(THRESHOLDS)
+    for name in {*TABLES, THRESHOLDS} - set(written):  # of a split that is no more
+        (folder / name).unlink(missing_ok=True)
     outputs = {name: files.hash_file(folder / name) for name in written}
     manifest.write_manifest(folder, "dr.predict", parameters, inputs, outputs)
 
@@ -183,7 +186,7 @@ def score_split(options: argparse.Namespace, trained: Trained, split: Split, epo
                 scores[epoch] = file["scores"]
     if due := [epoch for epoch in epochs if epoch not in scores]:
         workers.let_waiting_threads_sleep()
-        from dr.training.views import score_epochs  # torch takes seconds; who is cached does not wait for it
+        from dr.training.views import score_epochs
 
         pixels = options.cache / "dr" / "pixels" / f"{split.name}.npy"
         for epoch, views in score_epochs(options, trained, split.squares, due, pixels):
@@ -223,21 +226,44 @@ def average_runs(options: argparse.Namespace, dataset: DataSet, task: Task) -> N
     if (folder / "epochs").exists():
         raise InputError(f"{folder}: holds a net of its own; give the mean another name by --run")
     resolved = [source_folder.resolve() for source_folder in folders]
+    if folder.resolve() in resolved:
+        raise InputError(f"--average: {folder} would be part of its own mean; give the mean another name by --run")
     repeated = [title for title, path in zip(titles, resolved, strict=True) if resolved.count(path) > 1]
     if repeated:
         raise InputError(f"--average: {repeated[0]} comes twice")
+    folds = describe_folds(folders, titles)
     means: dict[str, ScoreTable] = {}
     inputs: dict[str, str] = {}
-    for table in ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv"):
+    for table in TABLES:
         paths = [source_folder / table for source_folder in folders]
         if any(path.exists() for path in paths):
-            means[table] = average_tables(paths, task, have_same_images="test" in table)
+            try:
+                means[table] = average_tables(paths, task, have_same_images="test" in table)
+            except InputError as error:
+                if folds and "valid" in table:
+                    raise InputError(f"{folds}: {error}") from None
+                raise
             inputs |= {os.path.relpath(path, cache): files.hash_file(path) for path in paths}
     if not means:
         raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {titles[0]} first")
     write_tables(folder, dataset, task, means, {"average": names}, inputs)
     for table, mean in means.items():
         print(f"dr.predict: {table}: {len(mean.images)} images, mean of {', '.join(titles)}")
+    if folds:
+        print(f"dr.predict: {folds}: each validation image has the mean of the nets that held it out, not of all")
+
+
+def describe_folds(folders: Sequence[Path], titles: Sequence[str]) -> str | None:
+    """Return which fold each run held out, None if all the same one; a mean of others has none of its own."""
+    held_out = {}
+    for folder, title in zip(folders, titles, strict=True):
+        trained = manifest.read_manifest(folder / "epochs")
+        if trained is not None:
+            parameters = trained["parameters"]
+            held_out[title] = f"fold {parameters['fold']} of {parameters['folds']}"
+    if len(set(held_out.values())) < 2:
+        return None
+    return "the folds differ: " + ", ".join(f"{title} held out {fold}" for title, fold in held_out.items())
 
 
 def average_tables(paths: Sequence[Path], task: Task, have_same_images: bool) -> ScoreTable:
@@ -257,7 +283,10 @@ def find_way(cache: Path, name: str | None) -> str | None:
     if name is None or "/" not in name:
         return name
     folder = Path(name) / "dr" if (Path(name) / "dr").is_dir() else Path(name)
-    return None if folder.resolve() == (cache / "dr").resolve() else os.path.relpath(folder, cache)
+    if folder.resolve() == (cache / "dr").resolve():
+        return None
+    way = os.path.relpath(folder, cache)
+    return way if "/" in way else f"./{way}"
 
 
 def parse_epochs(text: str) -> str:

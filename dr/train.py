@@ -98,9 +98,12 @@ def find_start(options: argparse.Namespace, wanted: Settings, inputs: Mapping[st
 def count_usable(folder: Path, wanted: Settings, inputs: Mapping[str, str]) -> int:
     """Return how many epochs of a folder are those that training would begin with."""
     kept = manifest.read_manifest(folder)
-    if kept is None or kept["inputs"] != inputs or kept["parameters"] | {"epochs": wanted.epochs} != vars(wanted):
+    if kept is None or kept["inputs"] != inputs:
         return 0
-    before = Settings(**kept["parameters"])
+    parameters = settings.complete(kept["parameters"])
+    if parameters | {"epochs": wanted.epochs} != vars(wanted):
+        return 0
+    before = Settings(**parameters)
     history = runs.read_figures(folder)[: runs.count_finished(folder)]
     if schedule.retrace(before, history) != schedule.retrace(wanted, history):
         return 0
@@ -112,7 +115,7 @@ def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_
     in_use = manifest.read_manifest(epochs)
     if in_use is None:
         return f"goes on after epoch {n_done}" if n_done else "starts"
-    old = in_use["parameters"]
+    old = settings.complete(in_use["parameters"])
     change = manifest.describe_change(old, vars(wanted)) or manifest.describe_change(in_use["inputs"], inputs)
     if change is None:
         return f"goes on after epoch {n_done}" if n_done else "starts"

@@ -12,10 +12,23 @@ from dr.metrics.agreement import count_pairs
 from dr.metrics.bootstrap import measure_step_gains
 from dr.scores import match_targets
 from preprocess.command import cli, pipeline, process
-from preprocess.dataset import kaggle
-from preprocess.dataset.labels import HINT
-from preprocess.dataset.question import RETINOPATHY
+from preprocess.dataset import kaggle, labels
+from preprocess.dataset.question import RETINOPATHY, Question
+from preprocess.dataset.sample_table import MOST_LEVELS
+from preprocess.disk import tables
 from preprocess.disk.errors import InputError
+
+
+def find_question(paths: Sequence[Path]) -> Question:
+    """Return what tables of levels are about: the clinical scale, or one of more levels, if a table has some."""
+    highest = 0
+    for path in paths:
+        for cell in tables.read_table(path, ["image", "level"], kaggle.normalize_id)["level"]:
+            if cell.strip().isdecimal():
+                highest = max(highest, int(cell))
+    if highest < len(RETINOPATHY.names) or highest >= MOST_LEVELS:
+        return RETINOPATHY
+    return Question("levels", tuple(f"level {level}" for level in range(highest + 1)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,11 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     import pandas as pd
 
-    given = kaggle.read_labels(options.levels)
+    question = find_question([options.levels, options.labels])
+    given = labels.read_labels(options.levels, question, kaggle.normalize_id)
     if given.empty:
         raise InputError(f"{options.levels}: holds no image")
-    labels = kaggle.read_labels(options.labels, options.known_only, HINT)
-    true = match_targets(given.index, options.levels, labels, options.labels, options.known_only)
+    truth = labels.read_labels(options.labels, question, kaggle.normalize_id, options.known_only, labels.HINT)
+    true = match_targets(given.index, options.levels, truth, options.labels, options.known_only)
     try:
         groups = [kaggle.find_subject(image).patient for image in true.index]
         grouped_by = "patients"
@@ -44,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"kappa.score: {len(true)} images{left_out}")
     interval = f"95 % interval {low:.4f} to {high:.4f} over {len(set(groups))} {grouped_by}"
     print(f"  quadratic weighted kappa {kappa:.4f}, {interval}")
-    counts = count_pairs(levels, predicted, len(RETINOPATHY.names))
+    counts = count_pairs(levels, predicted, len(question.names))
     table = pd.DataFrame(counts).map("{:,d}".format).rename_axis("true \\ given", axis=1)
     print(table.to_string())
     print(pipeline.NOTICE)

@@ -137,7 +137,7 @@ def audit(options: argparse.Namespace, dataset: DataSet) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = cli.make_bare_parser("preprocess.audit", __doc__, "--data data --cache cache")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the photographs")
+    cli.add_data_options(parser, "folder of the photographs")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder in which the report finds the table")
     parser.add_argument("--out", type=Path, help=f"table to write (CACHE/{TABLE})")
     parser.add_argument("--jobs", type=cli.whole(1), default=resources.count_jobs(), help="processes to work with")

@@ -13,7 +13,7 @@ from preprocess.cache.journal import Row
 from preprocess.command import cli, parallel, process, recipe
 from preprocess.dataset import readers
 from preprocess.dataset.dataset import PARTS, DataSet
-from preprocess.picture import outline, sheet
+from preprocess.picture import depth, outline, sheet
 
 METHOD: dict[str, Any] = {  # of the option that says how the eye is found
     "choices": outline.METHODS,
@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> None:
         reasons = photographs.update(dataset, options.cache, options.dask or options.jobs, method=options.method)
         if options.sheet:
             cropped = list_cropped(dataset, options.cache)
-            n_shown = sheet.write_sheet(options.sheet, cropped, outline.SHAPES[options.method])
+            n_shown = sheet.write_sheet(
+                options.sheet, cropped, outline.SHAPES[options.method], bits=depth.read_bits(options.cache / "crop")
+            )
             print(f"crop: the {n_shown} least sure ellipses -> {options.sheet}")
     rejected.check_rejected(options.cache, reasons, options.allow_rejected)
 

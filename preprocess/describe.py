@@ -1,7 +1,8 @@
 """Say what a data folder holds, as every stage reads it: DATA -> counts and five rows, and perhaps samples.csv.
 
 The table has a row per image: image, path, split, patient, side, what is true of it, and all else that its source says.
-A folder that holds such a samples.csv is read by it, so that it can be finished by hand.
+A folder that holds such a samples.csv is read by it, so that it can be finished by hand. Of a folder that no layout
+fits: its tables and folders, and a data.toml to finish, which --draft writes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preprocess.command import cli, process
-from preprocess.dataset import readers, sample_table
-from preprocess.dataset.dataset import COLUMNS, SPLITS, DataSet
+from preprocess.dataset import listing, readers, recognise, sample_table
+from preprocess.dataset.dataset import COLUMNS, PARTS, SPLITS, DataSet
+from preprocess.dataset.layouts import declaration as layouts
 from preprocess.disk import files
+from preprocess.disk.errors import InputError
+from preprocess.picture import depth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +38,10 @@ def describe(dataset: DataSet) -> list[str]:
         if len(rows):
             lines.append(f"{split}: {describe_split(dataset, rows)}")
     lines += describe_unread(dataset)
+    lines += describe_depth(dataset)
     shown = dataset.samples[[*COLUMNS, *question.columns]].head(N_ROWS)
+    if question.columns == ["level"]:
+        shown = shown.astype({"level": "Int64"})  # 2, not 2.0
     return [*lines, *shown.to_string(index=False).splitlines()]
 
 
@@ -48,9 +55,13 @@ def describe_split(dataset: DataSet, rows: pd.DataFrame) -> str:
     if n_sides:
         parts.append(", ".join(f"{n_sides[side]:,} {side}" for side in ("left", "right")))
     parts.append(count_targets(dataset, rows))
-    n_unknown = int(rows[dataset.question.columns].isna().all(axis=1).sum())
+    is_unknown = rows[dataset.question.columns].isna()
+    n_unknown = int(is_unknown.all(axis=1).sum())
     if n_unknown:
         parts.append(f"{n_unknown:,} unknown")
+    n_cells = int(is_unknown.to_numpy().sum())
+    if dataset.question.has_many_targets and n_cells:
+        parts.append(f"{n_cells:,} of {is_unknown.size:,} findings unknown")
     return "; ".join(parts)
 
 
@@ -75,14 +86,73 @@ def describe_unread(dataset: DataSet) -> list[str]:
     return [f"{len(names):,} files not read ({names[0]}): {reason}" for reason, names in files_by_reason.items()]
 
 
+def describe_depth(dataset: DataSet) -> list[str]:
+    """Return a line on how values of more than 8 bits are scaled, if the photographs have some."""
+    paths = [path for part in PARTS for path in dataset.list_paths(part).values()]
+    found = depth.find_depth(paths)
+    return [found.describe()] if found else []
+
+
+def describe_unknown(folder: Path, draft: str) -> list[str]:
+    """Return lines on a folder that no layout fits: what lies in it, and the draft of a declaration."""
+    tree = listing.walk(folder)
+    lines = [f"fits no layout: not {', '.join(layouts.list_shipped())}; nor Kaggle's, folders of classes, findings.csv"]
+    lines += recognise.describe_tree(tree)
+    lines.append(f"a {layouts.NAME} to finish by hand (--draft writes it):")
+    return lines + [f"  {line}" for line in draft.splitlines()]
+
+
+def find_draft(folder: Path, layout: str | None) -> str:
+    """Return the text of a data.toml to finish: that of the layout that is named or fits, or else a guess."""
+    if layout:
+        return layouts.find(layout).path.read_text(encoding="utf-8")
+    fits = recognise.find_fits(listing.walk(folder))
+    if len(fits) == 1:
+        return fits[0].declaration.path.read_text(encoding="utf-8")
+    return recognise.draft(listing.walk(folder))
+
+
+def write_draft(path: Path, text: str) -> None:
+    """Write the draft of a declaration. Raises InputError if there is such a file, which a person may have finished."""
+    if path.exists():
+        raise InputError(f"{path}: is there already; remove it, or give --draft another FILE.toml")
+    files.write_bytes(path, text.encode())
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser("preprocess.describe", __doc__, "--data data --out samples.csv")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder")
+    cli.add_data_options(parser, "the data folder")
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table of samples to this file")
+    parser.add_argument(
+        "--draft",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="FILE.toml",
+        help=f"write a declaration to finish by hand (DATA/{layouts.NAME})",
+    )
     options = parser.parse_args(argv)
-    dataset = readers.read_dataset(options.data)
+    if options.draft == Path():  # without a name
+        options.draft = options.data / layouts.NAME
+    if not options.data.is_dir():
+        raise InputError(f"{options.data}: no such folder")
+    if options.draft:
+        draft = find_draft(options.data, options.layout)
+        write_draft(options.draft, draft)
+        print(f"{options.data}:")
+        for line in recognise.describe_tree(listing.walk(options.data)):
+            print(f"  {line}")
+        print(f"preprocess.describe: a declaration to finish by hand -> {options.draft}")
+        return
+    dataset = readers.read_dataset(options.data, options.layout)
     stream = files.summary_stream(options.out)
     print(f"{options.data}:", file=stream)
+    if not len(dataset.samples):
+        for line in describe_unknown(options.data, recognise.draft(listing.walk(options.data))):
+            print(f"  {line}", file=stream)
+        if options.out:
+            raise InputError(f"{options.out}: no image to list; --draft writes a {layouts.NAME} to finish by hand")
+        return
     for line in describe(dataset):
         print(f"  {line}", file=stream)
     if options.out:

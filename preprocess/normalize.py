@@ -1,4 +1,4 @@
-"""Say what becomes of every image's colours: histograms of CACHE/resize -> CACHE/normalize/{train,test}.npz.
+"""Compute each image's lookup table of colours: histograms of CACHE/resize -> CACHE/normalize/{train,test}.npz.
 
 The files hold a 3x256 lookup table per image. What `local` does beyond them is done where pixels are read.
 """

@@ -18,7 +18,7 @@ from preprocess.command import parallel
 from preprocess.dataset.dataset import PARTS, DataSet
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError, Unusable
-from preprocess.picture import cut, outline
+from preprocess.picture import cut, depth, outline
 from preprocess.picture.photograph import Photograph
 
 LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
@@ -26,7 +26,8 @@ MOST_PX = 100_000  # of a correction: no photograph is as large
 N_SAMPLED = 8  # photographs whose squares tell how large all are: two seconds
 KNOWN_LAYOUTS = (
     "known are PATIENT_left and PATIENT_right there with trainLabels.csv, or folders of classes, train/CLASS/, or a "
-    "table of findings with images*/"
+    "table of findings with images*/, or a layout of preprocess/dataset/layouts: python -m preprocess.describe --draft "
+    "writes one to finish by hand"
 )
 
 Corrections = dict[str, list[float]]  # image -> ellipse: x, y, semi-axis x, semi-axis y
@@ -71,13 +72,20 @@ def read_corrections(cache: Path, dataset: DataSet) -> Corrections:
 
 
 def work_on(
-    path: Path, row: Row | None, method: str, correction: list[float] | None, size_px: int | None, target: Path
+    path: Path,
+    row: Row | None,
+    method: str,
+    correction: list[float] | None,
+    size_px: int | None,
+    target: Path,
+    bits: int | None = None,
 ) -> tuple[Row, Row | None]:
     """Return one photograph's row of the crop table, found if it is not given, and that of the square put at `target`.
 
-    Either may be {"reason": why not}. There is no second row if no size is wanted, or the first is a reason.
+    `bits` is the range of values of more than 8 bits in the data set. Either row may be {"reason": why not}. There is
+    no second row if no size is wanted, or the first is a reason.
     """
-    photograph = Photograph(path)
+    photograph = Photograph(path, bits)
     try:
         row = row or outline.measure(photograph, method, correction)
     except Unusable as error:
@@ -106,11 +114,17 @@ def update(
         print(f"{dataset.folder}: {note}")
     corrections = read_corrections(cache, dataset) if method else {}
     found_by = method or manifest.read_parameter(cache / "crop", "method", "preprocess.crop")
+    found_depth = depth.find_depth([path for part in PARTS for path in dataset.list_paths(part).values()])
+    bits: dict[str, int] = {}  # a parameter only where the photographs have more than 8
+    if found_depth:
+        print(f"{dataset.folder}: {found_depth.describe()}")
+        bits["bits"] = found_depth.bits
     parameters: dict[str, dict[str, Any]] = {}
     if method:
-        parameters["crop"] = {"version": outline.VERSION, "method": method}
+        parameters["crop"] = {"version": outline.VERSION, "method": method, **bits}
     if size_px:
-        parameters["resize"] = {"version": cut.VERSION, "size_px": size_px, "shape": outline.SHAPES[found_by]}
+        shape = outline.SHAPES[found_by]
+        parameters["resize"] = {"version": cut.VERSION, "size_px": size_px, "shape": shape, **bits}
     outputs = {stage: manifest.kept_outputs(cache / stage, values) for stage, values in parameters.items()}
     reasons: dict[str, str] = {}
     updated: list[str] = []
@@ -267,10 +281,12 @@ def _update_part(
     keys = {image: [files.describe_source(path), corrections.get(image)] for image, path in paths.items()}
     due = _find_due(cache, part, keys, journals)
     size_px = squares.parameters["size_px"] if squares else None
+    bits = next(iter(journals.values())).parameters.get("bits")
     orders = {}
     for image in itertools.chain(*due.images.values()):
         row = due.rows.get(image)
-        orders[image] = (paths[image], row, method, corrections.get(image), size_px, folder / f"{image}.png")
+        target = folder / f"{image}.png"
+        orders[image] = (paths[image], row, method, corrections.get(image), size_px, target, bits)
     title = f"{' and '.join(due.images)}: {part}"
     for image, (row, square) in parallel.map_parallel(work_on, orders, workers, title):
         if crops and image not in due.rows:

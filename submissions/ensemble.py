@@ -1,7 +1,6 @@
 """An ensemble: the nets of a finished run and the blend, and what they make of raw photographs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +34,7 @@ class Eye(NamedTuple):
     path: Path
     subject: Subject  # whose eye it shows, as far as that is known
     disc: Disc | None  # where the eye was found in it; None if the picture was taken whole
-    distance: float | None  # from what the nets learned from, 1 as far as a new one may lie; None if none knows
+    distance: float | None  # to the training squares, out of distribution above 1; None if no checkpoint has it
 
 
 class Grade(NamedTuple):
@@ -51,7 +50,7 @@ class Grade(NamedTuple):
     warnings: list[str]  # in words, what makes the grade less sure than its probabilities tell
 
 
-class Refusals(NamedTuple):
+class Graded(NamedTuple):
     """Grades, and the photographs that were refused, with the reason."""
 
     grades: list[Grade]
@@ -83,11 +82,11 @@ def load(
     return Ensemble(members, nets, blend, thresholds)
 
 
-def grade_eyes(ensemble: Ensemble, subjects: Mapping[Path, Subject], is_strict: bool) -> Refusals:
+def grade_eyes(ensemble: Ensemble, subjects: Mapping[Path, Subject], is_strict: bool) -> Graded:
     """Return the grade of each photograph, and the refused files with the reason.
 
-    All photographs of a patient come one after the other, so that each eye meets its fellow. If it is strict, what is
-    out of distribution is refused.
+    A patient's photographs are graded together, so that each eye meets its fellow. If it is strict, photographs that
+    are out of distribution are refused.
     """
     grades: list[Grade] = []
     reasons: dict[str, str] = {}
@@ -106,19 +105,28 @@ def grade_eyes(ensemble: Ensemble, subjects: Mapping[Path, Subject], is_strict: 
                 squares.append(squares_of_eye)
             if eyes:
                 grades += decide(ensemble, eyes, score_eyes(ensemble, eyes, squares, bar))
-    return Refusals(grades, reasons)
+    return Graded(grades, reasons)
 
 
 def split_patients(subjects: Mapping[Path, Subject]) -> Iterator[dict[Path, Subject]]:
     """Yield the photographs in parts of about EYES_AT_ONCE that divide no patient."""
     part: dict[Path, Subject] = {}
-    for _, items_of_patient in groupby(subjects.items(), key=lambda item: item[1].patient):
+    for photographs in group_by_patient(subjects).values():
         if len(part) >= EYES_AT_ONCE:
             yield part
             part = {}
-        part |= items_of_patient
+        part |= photographs
     if part:
         yield part
+
+
+def group_by_patient(subjects: Mapping[Path, Subject]) -> dict[str, dict[Path, Subject]]:
+    """Return the photographs of each patient, in whatever order they come: names may part a patient's."""
+    patients: dict[str, dict[Path, Subject]] = {}
+    for path, subject in subjects.items():
+        patient = subject.patient or str(path)  # unknown: each photograph by itself
+        patients.setdefault(patient, {})[path] = subject
+    return patients
 
 
 def prepare(ensemble: Ensemble, path: Path, subject: Subject, is_strict: bool) -> tuple[Eye, dict[Making, Square]]:
@@ -134,7 +142,7 @@ def prepare(ensemble: Ensemble, path: Path, subject: Subject, is_strict: bool) -
 
 
 def measure_distance(members: Sequence[Member], squares: Mapping[Making, Square]) -> float | None:
-    """Return how far a photograph's squares lie from what the nets learned from, the mean of those that know."""
+    """Return the distance of a photograph to the training squares, averaged over the nets whose checkpoint has it."""
     total = 0.0
     total_share = 0.0
     for member in members:

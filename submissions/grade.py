@@ -1,6 +1,6 @@
 """Grade raw photographs, which the cache need not know: one patient's, or a folder of many -> scores and levels.
 
-Per eye the probabilities of levels 0 to 4 by the net, the same blended with those of the patient's other eye, the level
+Per eye the probabilities of the levels by the net, the same blended with those of the patient's other eye, the level
 nearest to their mean, and how sure the crop is (0-1). Of a net that tells classes: all probabilities, and the
 likeliest; findings: all probabilities, and those that reach their threshold. The level is that of kappa.assign --method
 round: best for an eye by itself, where annealing weighs it against a whole test set. Not a medical device.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ from dr.tasks.task import Task
 from dr.training import runs, settings
 from dr.training.runs import Member
 from preprocess.command import cli, pipeline, process
-from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk import files
 from preprocess.disk.errors import InputError, check_refused
 from preprocess.disk.files import show_path
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 UNDECIDED = "which of them to believe is not known: dr.predict chooses thresholds on images held out"
 DECIDED = "believed: what reaches the threshold that dr.predict chose"
+NO_BLEND = "run {}: no blend belongs to it, so no eye knows of its fellow; --blend FILE.pt gives one"
 DECIMALS = 6  # of what --json prints
 
 
@@ -71,7 +72,7 @@ def describe_outputs(grades: Sequence[Grade], task: Task, has_thresholds: bool) 
     return lines
 
 
-def describe_levels(grades: Sequence[Grade]) -> list[str]:
+def describe_levels(grades: Sequence[Grade], task: Task) -> list[str]:
     """Return the grades of eyes as lines for people, one per eye."""
     names = [f"{grade.eye.subject.side or '-':5}  {show_path(Path(grade.eye.path.name))}" for grade in grades]
     width = max(len(name) for name in names)
@@ -92,7 +93,7 @@ def describe_levels(grades: Sequence[Grade]) -> list[str]:
                 fields.append("".join(f"{score:6.2f}" for score in scores))
         fields += [f"{grade.expected:6.2f}", f"{grade.output:5}", ", ".join(grade.warnings)]
         lines.append(f"{name:{width}}  {'  '.join(fields)}".rstrip())
-    legend = ", ".join(f"{level} {name}" for level, name in enumerate(RETINOPATHY.names))
+    legend = ", ".join(task.titles)
     lines.append(f"mean: the expected level; level: the one nearest to it; {legend}")
     return lines
 
@@ -175,6 +176,8 @@ def grade(options: argparse.Namespace, folder: Path) -> None:
     # Imported late: whoever has mistyped something does not wait for torch.
     from submissions import ensemble
 
+    for line in listed.unread:
+        print(line, file=sys.stderr)
     loaded = ensemble.load(source.members, source.blend, source.thresholds, options.device)
     grades, reasons = ensemble.grade_eyes(loaded, listed.subjects, options.strict)
     refused = dict(listed.misnamed)
@@ -214,7 +217,7 @@ def print_table(grades: Sequence[Grade], refused: dict[str, str], source: Source
     if not task.has_eyes:
         lines += describe_outputs(grades, task, source.thresholds is not None)
     elif grades:
-        lines += describe_levels(grades)
+        lines += describe_levels(grades, task)
     lines += [f"refused: {name}: {reason}" for name, reason in refused.items()]
     if any(graded.eye.distance is None for graded in grades):
         lines.append(out_of_distribution.UNKNOWN)
@@ -226,6 +229,8 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the nets that grade, see `read_source`, and the device."""
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="of a finished run: the nets and views that "
                         "dr.predict averaged, and the blend")  # fmt: skip
+    parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache, or of the "
+                        "mean of some, instead of the one without a name; no blend belongs to it")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets to average, without a "
                         "cache")  # fmt: skip
     parser.add_argument("--blend", type=Path, metavar="FILE.pt", help="of blend.train (the cache's; with --checkpoint "
@@ -241,7 +246,10 @@ def read_source(options: argparse.Namespace) -> Source:
 
     Raises InputError if it is not there, or does not know what is to be refused.
     """
-    members = runs.read_members(options.cache / "dr", options.checkpoint, options.views)
+    if options.run and options.checkpoint:
+        raise InputError("--run and --checkpoint: give the one or the other")
+    folder = runs.folder_of(options.cache, options.run)
+    members = runs.read_members(folder, options.checkpoint, options.views)
     if options.strict and not any(member.checkpoint.distribution for member in members):
         raise InputError(f"--strict: {out_of_distribution.UNKNOWN}")
     task = members[0].checkpoint.task
@@ -249,9 +257,12 @@ def read_source(options: argparse.Namespace) -> Source:
     thresholds = None
     if not options.checkpoint:
         if task.has_eyes and not blend:
-            blend = options.cache / "blend" / "train" / "model.pt"
+            if options.run:
+                print(NO_BLEND.format(options.run), file=sys.stderr)  # standard output may be JSON
+            else:
+                blend = options.cache / "blend" / "train" / "model.pt"
         if task.has_thresholds:
-            thresholds = read_thresholds(options.cache / "dr" / THRESHOLDS, task)
+            thresholds = read_thresholds(folder / THRESHOLDS, task)
     return Source(members, blend, thresholds)
 
 
@@ -259,10 +270,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser(
         "submissions.grade", __doc__, "data/test/10_left.jpeg data/test/10_right.jpeg --cache cache"
     )
-    parser.add_argument("photographs", nargs="*", metavar="PHOTOGRAPH", help="PATIENT_left and "
-                        "PATIENT_right, or one of them, or one of any name, or a folder of many patients; "
-                        "for classes and findings any number of images and folders; http(s) addresses, too; "
-                        "all of them before --checkpoint")  # fmt: skip
+    parser.add_argument("photographs", nargs="*", metavar="PHOTOGRAPH", help="files and folders of "
+                        "any names, or samples.csv: PATIENT_left and PATIENT_right are blended, or what image, path, "
+                        "patient and side of the table say; an eye of another name has no fellow; http(s) addresses, "
+                        "too; all of them before --checkpoint")  # fmt: skip
     parser.add_argument("--left", type=Path, metavar="FILE", help="the left eye, whatever the file's name")
     parser.add_argument("--right", type=Path, metavar="FILE", help="the right eye")
     parser.add_argument("--patient", metavar="NAME", help="whose they are (as the names say, if they do)")

@@ -55,6 +55,9 @@ def answer(ensemble: Ensemble, is_strict: bool, uploads: Uploads) -> dict[str, A
     rows = [make_row(graded, ensemble.task) for graded in grades]
     for path, reason in {**listed.misnamed, **reasons}.items():
         refused.append((listing.show_name(Path(path).name), reason))
+    for line in listed.unread:
+        name, _, reason = line.partition(": ")
+        refused.append((listing.show_name(Path(name).name), reason))
     table = f"data:text/csv;charset=utf-8,{quote(pd.DataFrame(rows).to_csv(index=False))}"
     return {"rows": rows, "csv": table, "cards": cards, "refused": refused}
 
@@ -81,11 +84,12 @@ def list_photographs(folder: Path, task: Task) -> Listed:
     """Return the photographs that were kept, and the misnamed files, see `submissions.photographs`."""
     kept = {field: sorted((folder / field).iterdir()) for field in FIELDS}
     if not task.has_eyes:
-        return photographs.list_images([*kept["images"], folder / "folder"])
+        folders = [folder / "folder"] if kept["folder"] else []
+        return photographs.list_images([*kept["images"], *folders], is_uploaded=True)
     left = kept["left"][0] if kept["left"] else None
     right = kept["right"][0] if kept["right"] else None
     folders = [folder / "folder"] if kept["folder"] else []
-    return photographs.list_eyes(folders, left, right, None)
+    return photographs.list_eyes(folders, left, right, None, is_uploaded=True)
 
 
 def make_row(graded: Grade, task: Task) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def draw(ensemble: Ensemble, path: Path) -> tuple[np.ndarray, np.ndarray]:
     square = make_square(path, checkpoint.making)
     width, height = Photograph(path).size
     row = {"width": width, "height": height, **vars(square.disc)}
-    rgb = sheet.draw_outline(path, row, outline.SHAPES[checkpoint.making.crop], SHOWN_PX)
+    rgb = sheet.draw_outline(path, row, outline.SHAPES[checkpoint.making.crop], SHOWN_PX, checkpoint.making.bits)
     asked = look.Asked("fine", np.arange(len(checkpoint.task.names)))
     scale = SHOWN_PX / max(width, height)
     seen = look.see_photograph(ensemble.nets[-1], checkpoint, square, asked, rgb.shape, scale)

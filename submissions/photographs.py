@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocess.dataset import kaggle, listing
+from preprocess.dataset import kaggle, listing, sample_table
 from preprocess.dataset.dataset import Subject
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError, shorten
@@ -19,6 +19,7 @@ class Listed(NamedTuple):
 
     subjects: dict[Path, Subject]
     misnamed: dict[str, str]
+    unread: Sequence[str] = ()  # lines on the files beside them that are not read, by suffix and reason
 
 
 class SidedFile(NamedTuple):
@@ -28,38 +29,88 @@ class SidedFile(NamedTuple):
     side: str
 
 
-def list_eyes(photographs: Sequence[Path], left: Path | None, right: Path | None, patient: str | None) -> Listed:
-    """Return whose eye each photograph shows: one folder, or one file or two, perhaps named as the left or right one.
+def list_eyes(
+    photographs: Sequence[Path],
+    left: Path | None,
+    right: Path | None,
+    patient: str | None,
+    is_uploaded: bool = False,
+) -> Listed:
+    """Return whose eye each photograph shows: of files and folders with any names, or of a patient's left and right.
 
-    Raises InputError for anything else.
+    A folder's, or a table's, samples.csv tells more than names do; else PATIENT_left and PATIENT_right do, and an eye
+    of another name is nobody's and has no fellow. Of uploaded files such a table names those beside it, by their names
+    alone. Raises InputError for what contradicts itself, and if there is no photograph.
     """
     sided = [SidedFile(path, side) for path, side in ((left, "left"), (right, "right")) if path]
     if sided and photographs:
         raise InputError("--left and --right are instead of photographs without them, not beside them")
-    if not sided:
-        sided = [SidedFile(path, "") for path in photographs]
-    folders = [file.path for file in sided if file.path.is_dir()]
-    if folders and len(sided) > 1:
-        raise InputError(
-            f"{folders[0]}: a folder is graded alone; give one folder, or the two photographs of a patient"
-        )
-    if folders:
-        if patient is not None:
-            raise InputError("--patient: of a folder the names of the files tell whose eyes they show")
-        return list_folder_of_eyes(folders[0])
-    if not 1 <= len(sided) <= 2:
-        count = len(sided) or "no"
-        raise InputError(f"{count} photographs: give a patient's one or two, or the folder that holds those of many")
-    return Listed(find_subjects(sided, patient), {})
+    if sided:
+        for file in sided:
+            if file.path.is_dir():
+                raise InputError(f"{file.path}: a folder; --left and --right take a file")
+        return Listed(find_subjects(sided, patient), {})
+    if patient is not None:
+        return Listed(find_subjects(_take_pair(photographs), patient), {})
+    subjects: dict[Path, Subject] = {}
+    unread: list[str] = []
+    for path in photographs:
+        if photographs.count(path) > 1:
+            raise InputError(f"{show_path(path)}: given twice")
+        table = path / sample_table.NAME if path.is_dir() else path
+        if table.name.endswith(".csv") and table.is_file():
+            subjects |= sample_table.read_photographs(table, is_uploaded)
+        elif path.is_dir():
+            found = list_folder(path)
+            unread += found.unread
+            subjects |= found.subjects
+        else:
+            subjects[path] = read_name(path)
+    if not subjects:
+        raise InputError(_describe_none(photographs))
+    return Listed(dict(sorted(subjects.items(), key=_order_of)), {}, unread)
 
 
-def list_folder_of_eyes(folder: Path) -> Listed:
-    """Return the photographs in a folder, whose names say whose eyes they show. Raises InputError if there are none."""
-    paths, misnamed = kaggle.list_folder(folder)
-    if not paths and not misnamed:
-        raise InputError(f"{folder}: holds no photographs ({', '.join(listing.SUFFIXES)})")
-    subjects = {path: kaggle.find_subject(image) for image, path in paths.items()}
-    return Listed(subjects, {show_path(folder / name): reason for name, reason in misnamed.items()})
+def _order_of(item: tuple[Path, Subject]) -> tuple:
+    """Return the sort key of a photograph: patient by patient, left first; nobody's by its name."""
+    path, subject = item
+    return tables.order_of(subject.patient or path.name), subject.side
+
+
+def _take_pair(photographs: Sequence[Path]) -> list[SidedFile]:
+    """Return the one or two photographs of a patient that an option names."""
+    if any(path.is_dir() for path in photographs):
+        raise InputError("--patient: of a folder the names of the files tell whose eyes they show")
+    if len(photographs) > 2:
+        raise InputError(f"--patient: {len(photographs)} photographs; give the patient's one or two")
+    return [SidedFile(path, "") for path in photographs]
+
+
+def list_folder(folder: Path) -> Listed:
+    """Return the photographs in a folder and below it, as far as their names tell with whose eyes."""
+    tree = listing.walk(folder)
+    subjects: dict[Path, Subject] = {}
+    path_of: dict[str, Path] = {}
+    reasons = []
+    for name in tree.files:
+        path = folder / name
+        if listing.is_photograph_at(path):
+            image = listing.split_suffix(name)[0]
+            other = path_of.setdefault(image, path)
+            if other != path:
+                raise InputError(f"{path} and {other} are both image {image}; remove or rename one")
+            subjects[path] = read_name(path)
+        else:
+            reasons.append((name, listing.NO_PHOTOGRAPH))
+    unread = [f"{show_path(folder)}: {listing.describe_unread(reasons)}"] if reasons else []
+    return Listed(subjects, {}, unread)
+
+
+def _describe_none(photographs: Sequence[Path]) -> str:
+    suffixes = ", ".join(listing.SUFFIXES)
+    if len(photographs) == 1:
+        return f"{photographs[0]}: holds no photographs ({suffixes})"
+    return f"no photographs: give some, or a folder that holds them ({suffixes})"
 
 
 def find_subjects(files: Sequence[SidedFile], patient: str | None) -> dict[Path, Subject]:
@@ -112,14 +163,10 @@ def pair_files(subjects: dict[Path, Subject]) -> dict[Path, Subject]:
     return dict(sorted(paired.items(), key=lambda item: item[1].side))
 
 
-def list_images(paths: Sequence[Path]) -> Listed:
-    """Return images that are of no eyes, each its own subject: files, and those in folders.
+def list_images(paths: Sequence[Path], is_uploaded: bool = False) -> Listed:
+    """Return images that are of no eyes, each its own subject: files, those below folders, and those of a samples.csv.
 
     Raises InputError if there are none.
     """
-    found: list[Path] = []
-    for path in paths:
-        found += listing.list_files(path) if path.is_dir() else [path]
-    if not found:
-        raise InputError(f"no photographs: give some, or a folder that holds them ({', '.join(listing.SUFFIXES)})")
-    return Listed({path: Subject(str(path)) for path in found}, {})
+    listed = list_eyes(paths, None, None, None, is_uploaded)
+    return listed._replace(subjects={path: Subject(str(path)) for path in sorted(listed.subjects)})

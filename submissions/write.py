@@ -23,7 +23,7 @@ from preprocess.command import cli, pipeline, process, recipe
 from preprocess.dataset import readers
 from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files, tables
-from preprocess.disk.errors import InputError
+from preprocess.disk.errors import InputError, shorten
 from submissions.output import target
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Expected(NamedTuple):
 
     images: list[str]
     source: Path
+    columns: tuple[str, ...] = ()  # of the sample: what it calls the image, and then the targets; () without one
 
 
 def list_expected(dataset: DataSet) -> Expected:
@@ -43,7 +44,13 @@ def list_expected(dataset: DataSet) -> Expected:
     """
     sample = dataset.sample_submission
     if sample.exists():
-        return Expected(list(tables.read_table(sample, ["image"])["image"]), sample)
+        columns = tuple(tables.read_csv(sample)[0])
+        image_column = "image" if "image" in columns else columns[0]
+        rows = tables.read_csv(sample)[1:]
+        position = columns.index(image_column)
+        images = [row[position] for row in rows]
+        tables.read_table(sample, [image_column], dataset.normalize_id, image_column)  # raises for what are no ids
+        return Expected(images, sample, (image_column, *(column for column in columns if column != image_column)))
     images = list(dataset.list_paths("test"))
     if not images:
         raise InputError(f"{dataset.folder}: neither {sample.name} nor test images: no image to submit")
@@ -72,10 +79,33 @@ def check_data(options: argparse.Namespace, dataset: DataSet) -> None:
 def write_submission(table: pd.DataFrame, made_from: Path, dataset: DataSet, out: Path) -> None:
     """Write a table of targets, by image, for exactly the expected images. Raises InputError for missing and others."""
     expected = list_expected(dataset)
-    images = [dataset.normalize_id(image) for image in expected.images]  # the sample may write them otherwise
+    images = []  # the sample may write them otherwise
+    for text in expected.images:
+        image = dataset.normalize_id(text)
+        images.append(f"test/{image}" if f"test/{image}" in table.index else image)
     tables.check_same_images(images, table.index, expected.source, made_from)
     rows = table.loc[images].set_axis(expected.images)
-    tables.write_csv(out, rows.to_csv(index_label="image", float_format=NUMBER_FORMAT, lineterminator="\n"))
+    image_column = "image"
+    if expected.columns:
+        image_column, *columns = expected.columns
+        rows = name_columns(rows, columns, expected.source)
+    tables.write_csv(out, rows.to_csv(index_label=image_column, float_format=NUMBER_FORMAT, lineterminator="\n"))
+
+
+def name_columns(rows: pd.DataFrame, columns: Sequence[str], sample: Path) -> pd.DataFrame:
+    """Return targets under the columns of the sample of a submission, and in their order.
+
+    A level or class goes under whatever its one column is called. Raises InputError for columns that are no findings.
+    """
+    if len(rows.columns) == 1 and len(columns) == 1:
+        return rows.set_axis(list(columns), axis=1)
+    if not columns or list(columns) == list(rows.columns):
+        return rows
+    unknown = [column for column in columns if column not in rows]
+    if unknown or len(columns) < len(rows.columns):
+        named = ", ".join(rows.columns)
+        raise InputError(f"{sample}: columns {shorten(', '.join(columns))}; the scores are of {shorten(named)}")
+    return rows[list(columns)]
 
 
 def find_source(options: argparse.Namespace, dataset: DataSet, task: Task) -> Path | None:

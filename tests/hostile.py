@@ -101,6 +101,7 @@ OUTCOMES = {
         "PNG, palette": recode("PNG", "P"),
         "PNG, transparent": recode("PNG", "RGBA"),
         "PNG, 16 bits": make_deep,
+        **{kind: recode(kind) for kind in ("TIFF", "BMP", "PPM", "WEBP")},
         "PNG, interlaced": make_interlaced,
         "progressive": progressive,
         "CMYK": cmyk,
@@ -134,6 +135,11 @@ OUTCOMES = {
     "corrupt PNG": {"PNG, wrong checksum": lambda jpeg: flip_bits(png(jpeg), 5000, 5001, 1)},
     "truncated PNG .33 % of the pixels": {"PNG, a third of the rows": lambda _: make_png(300, 300, 301 * 100)},
     "truncated PNG .99 % of": {"PNG, interlaced, the last pass short": lambda jpeg: make_interlaced(jpeg, 9)},
+    "truncated (BMP|TIFF|PPM)": {
+        f"{kind}, cut": lambda jpeg, kind=kind: recode(kind)(jpeg)[:90_000] for kind in ("BMP", "TIFF", "PPM")
+    },
+    "(truncated|corrupt) WEBP|WebP with": {"WEBP, cut": lambda jpeg: recode("WEBP")(jpeg)[:3000]},
+    "wholly transparent": {"PNG, wholly transparent": lambda _: encode(Image.new("RGBA", (400, 300)), "PNG")},
     "truncated PNG": {"PNG, cut": lambda jpeg: png(jpeg)[:5000]},
     "corrupt header": {
         "PNG, text before the header": lambda _: SIGNATURE + make_chunk(b"tEXt", b"a\0b") + make_png(9, 9, 0)[8:]
@@ -143,7 +149,7 @@ OUTCOMES = {
     },
     f"corrupt PNG|{NO_EYE}": {"PNG, more pixels than it claims": lambda _: make_png(300, 300, 5 * 10**7)},
     NO_IMAGE: {
-        **{kind: recode(kind) for kind in ("GIF", "TIFF", "BMP", "PDF")},
+        **{kind: recode(kind) for kind in ("GIF", "PDF")},
         "HTML": lambda jpeg: b"<!doctype html><title>404</title>" * 40,
         "script": lambda jpeg: b"#!/bin/sh\necho\n",
         "zip": lambda jpeg: b"PK\5\6" + bytes(18),

@@ -190,3 +190,26 @@ def test_what_is_read_is_what_was_written_and_other_layers_are_refused(path):
         load_net(written)
     assert checkpoint.write(path, checkpoint.read(path)) == first
     assert (written.task, written.settings.crop_px, written.making.size_px) == (TASK, 32, 36)
+
+
+ADDED = ("pool", "layer_decay", "mean", "std")  # settings that the first checkpoints of this form had not
+
+
+def test_a_setting_that_a_checkpoint_lacks_takes_the_default_which_does_what_was_done_before(path):
+    old = copy.deepcopy(NET)
+    for name in ADDED:
+        del old["settings"][name]
+    kept = checkpoint.read(save(path, old))
+    assert kept.settings == checkpoint.read(save(path, NET)).settings
+    assert (kept.settings.pool, kept.settings.layer_decay, kept.settings.mean) == ("mean", 1.0, None)
+
+
+def test_a_net_trained_before_a_setting_was_added_is_cached_still(run, cache):
+    run("--epochs", 1, "--schedule", "constant")
+    kept = cache / "dr" / "epochs" / "manifest.json"
+    content = json.loads(kept.read_text())
+    for name in ADDED:
+        del content["parameters"][name]
+    kept.write_text(json.dumps(content))
+    assert run("--epochs", 1, "--schedule", "constant") == "dr.train: cached\n"
+    assert "goes on after epoch 1" in run("--epochs", 2, "--schedule", "constant")

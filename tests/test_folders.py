@@ -86,6 +86,10 @@ def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
         (lambda data: [shutil.rmtree(data / "train" / name) for name in ("DME", "NORMAL")], "CNV is the only class"),
         (lambda data: put(data, "train/DME/CNV-7-1.png"), "DME/CNV-7-1.png and .*CNV-7-1.jpeg are both image CNV-7-1"),
         (lambda data: put(data, "val/CNV/CNV-7-1.jpeg"), "val/CNV/CNV-7-1.jpeg and .*train/CNV/CNV-7-1.jpeg are both"),
+        (lambda data: put(data, "train/cnv/a.png"), "CNV and cnv: one class or two"),
+        (lambda data: put(data, "train/AMD/AMD/a.png"), "AMD/AMD: its photographs lie too deep; move them up to"),
+        (lambda data: put(data, "test/test/a.png"), "test/test: lies in a folder of its own name; move what is in it"),
+        (lambda data: (data / "val").rename(data / "validation"), "validation: is not read; rename it to val/"),
         (lambda data: put(data, "train/image/a.png"), "'image' cannot be a class's name"),
         (lambda data: put_groups(data, "odd,7", "CNV-7-1,"), "groups.csv, row 3: group is '': whom does"),
         (lambda data: put_groups(data, "odd,7", "CNV/odd,7", "6-2,7"), "row 3: .*no image CNV/odd nor 1 more of these"),
@@ -96,6 +100,22 @@ def test_what_cannot_be_learned_is_one_line(scans, change, message):
     with pytest.raises(InputError, match=message) as caught:
         readers.read_dataset(scans)
     assert "\n" not in str(caught.value)
+
+
+def test_a_stray_eye_and_other_files_beside_the_classes_are_told_of(scans):
+    put(scans, "train/10_left.jpeg")
+    (scans / "train" / "CNV" / "Thumbs.db").write_text("")
+    dataset = readers.read_dataset(scans)
+    assert dataset.question.kind == "classes"
+    assert dataset.unread["train"] == {"10_left.jpeg": "lies in no class's folder"}
+    assert "train: 1 file not read: 1 .db (no photograph)" in dataset.notes
+
+
+def test_two_eyes_of_a_name_are_one_patient_whatever_their_classes(scans):
+    put(scans, "train/CNV/30_left.jpeg")
+    put(scans, "train/DME/30_RIGHT.jpeg")
+    left, right = readers.read_dataset(scans).get_subjects(["30_left", "30_RIGHT"])
+    assert left == ("30", "left") and right == ("30", "right")
 
 
 def test_an_unknown_folder_is_told_what_layouts_there_are(tmp_path):
@@ -112,7 +132,7 @@ def test_odd_files_are_rejected_and_16_bit_and_cmyk_scans_taken(scans, cache, ca
         [f"--data={scans}", f"--cache={cache}", *"--recipe oct-demo --size-px 32 --jobs 1 --allow-rejected".split()]
     )
     assert read_reasons(cache, "train") == {
-        "page-1-3": "neither a JPEG nor a PNG image",
+        "page-1-3": "neither a JPEG nor a PNG image, nor TIFF, BMP, PPM, PGM, WebP or DICOM",
         "stray.png": "lies in no class's folder",
     }
     assert {"deep-1-1", "print-1-2"} <= set(read_crops(cache, "train"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def test_averaged_runs_are_averaged(finished_cache, pair, tmp_path, capsys):
     nets = [cache / "dr" / "epochs" / f"000{epoch}.pt" for epoch in (1, 2)]
     each = [scores_of(run(capsys, *pair, "--views=1", "--checkpoint", path)) for path in nets]
     np.testing.assert_allclose(scores_of(graded), 0.75 * each[0] + 0.25 * each[1], atol=2e-6)
+    named = run(capsys, *pair, "--cache", cache, "--run", "one")
+    np.testing.assert_allclose(scores_of(named), each[0], atol=2e-6)
+    assert named["blend"] is None and graded["blend"]
+    blend = cache / "blend" / "train" / "model.pt"
+    assert run(capsys, *pair, "--cache", cache, "--run", "one", "--blend", blend)["blend"] == graded["blend"]
+    with pytest.raises(InputError, match="give the one or the other"):
+        run(capsys, *pair, "--run", "one", "--checkpoint", nets[0])
+    grade.main([*map(str, pair), f"--cache={cache}", "--run=one", "--device=cpu"])
+    assert "run one: no blend belongs to it" in capsys.readouterr().err
 
 
 def test_blended_scores_and_levels_are_the_pipelines(finished_cache, pair, tmp_path, capsys):
@@ -96,10 +106,12 @@ def test_folder_is_graded_patient_by_patient(finished_cache, photographs, tmp_pa
     monkeypatch.setattr(ensemble, "EYES_AT_ONCE", 1)
     owners = {path: kaggle.find_subject(image) for image, path in photographs.items()}
     assert [list(part) for part in ensemble.split_patients(owners)] == [list(owners)[:2], list(owners)[2:]]
-    (tmp_path / "whose.jpeg").write_text("a misnamed file is refused, and all others are graded")
-    with pytest.raises(InputError, match="whose.jpeg: the file's name is not PATIENT_left or PATIENT_right"):
+    (tmp_path / "whose.jpeg").write_text("a broken file is refused, and all others are graded")
+    with pytest.raises(InputError, match="whose.jpeg: neither a JPEG"):
         run(capsys, tmp_path, "--cache", finished_cache)
-    parts = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"{tmp_path}: 1 file not read: 1 .txt (no photograph)\n")
+    parts = json.loads(shown.out)
     np.testing.assert_allclose(scores_of(parts, "blended"), scores_of(whole, "blended"), atol=2e-6)
 
 
@@ -114,7 +126,7 @@ def test_table_is_aligned_and_says_that_it_is_no_medical_device(finished_cache, 
     confidence, *numbers, level = lines[2].removesuffix(alone).split()[2:]
     assert (len(numbers), len(level)) == (11, 1)
     assert lines[2].index(confidence) + len(confidence) == lines[1].index("crop") + len("crop")
-    assert f"refused: {broken}: neither a JPEG nor a PNG image" in lines
+    assert f"refused: {broken}: neither a JPEG nor a PNG image" in "\n".join(lines)
     assert lines[-1] == pipeline.NOTICE and "not a medical device" in pipeline.NOTICE
 
 
@@ -133,9 +145,9 @@ def test_wrong_arguments_and_unfinished_caches_are_one_line(finished_cache, pair
     for suffix in ("jpeg", "png"):
         shutil.copy(pair[0], tmp_path / "twice" / f"1_left.{suffix}")
     refuse("given twice", finished_cache, pair[0], pair[0])
-    refuse("3 photographs", finished_cache, *pair, pair[0])
-    refuse("a folder is graded alone", finished_cache, tmp_path, pair[0])
-    refuse("holds no photographs", finished_cache, tmp_path)
+    refuse("given twice", finished_cache, *pair, pair[0])
+    (tmp_path / "empty").mkdir()
+    refuse("holds no photographs", finished_cache, tmp_path / "empty")
     refuse("both image 1_left", finished_cache, tmp_path / "twice")
     refuse(r"run python -m dr\.predict first", cache, pair[0])
     unfinished = shutil.copytree(finished_cache, tmp_path / "unfinished")
@@ -143,3 +155,12 @@ def test_wrong_arguments_and_unfinished_caches_are_one_line(finished_cache, pair
     refuse(r"run python -m blend\.train first", unfinished, pair[0])
     manifest.write_manifest(unfinished / "dr", "dr.predict", {"views": 1, "epochs": [7]}, {}, {})
     refuse(r"epoch 7 is gone .*python -m dr\.predict", unfinished, pair[0])
+
+
+def test_a_patient_whose_names_are_parted_by_anothers_is_graded_whole(monkeypatch):
+    """In the order of image ids a_m_left stands between a_left and a_right."""
+    names = ("a_left", "a_m_left", "a_m_right", "a_right")
+    subjects = {Path(f"{name}.jpeg"): kaggle.find_subject(name) for name in names}
+    monkeypatch.setattr(ensemble, "EYES_AT_ONCE", 1)
+    parts = [[path.stem for path in part] for part in ensemble.split_patients(subjects)]
+    assert parts == [["a_left", "a_right"], ["a_m_left", "a_m_right"]]

@@ -68,7 +68,7 @@ def test_hostile_files_change_nothing_for_the_others(data, tmp_path, jpeg, monke
     vanishing = data / "train" / "3000_left.jpeg"
     vanishing.write_bytes(jpeg)
 
-    def list_and_vanish(folder):
+    def list_and_vanish(folder, _):
         dataset = kaggle.read_dataset(folder)
         vanishing.unlink(missing_ok=True)
         return dataset

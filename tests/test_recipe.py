@@ -1,5 +1,7 @@
 """Recipes: where a stage's defaults come from, and what is refused with file and key."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from dr.training import settings
@@ -110,6 +112,8 @@ def test_every_recipe_says_what_it_is_for_and_starts_from_the_article(name):
 def test_training_takes_every_recipe(name, monkeypatch):
     monkeypatch.setattr(settings.catalog, "check", lambda *_: None)  # which makes the net
     monkeypatch.setattr(settings.catalog, "find_source", lambda *_: None)  # which needs timm
+    located = SimpleNamespace(digest="0" * 64)
+    monkeypatch.setattr(settings.weight_files, "locate", lambda _: located)  # of a file that is fetched by hand
     parser = cli.make_parser("dr.train", "", "")
     settings.add_options(parser)
     assert settings.parse(parser, [f"--recipe={name}"])[1].epochs

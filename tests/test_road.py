@@ -25,7 +25,8 @@ from preprocess.dataset import readers
 from preprocess.picture import square
 from submissions import ensemble, grade, page
 
-TINY = "--net test_resnet --weights none --features none --epochs 2 --freeze-epochs 1".split()  # for a net of timm
+# Options of a net of timm, which is a tiny one of its kind.
+TINY = "--weights none --features none --epochs 2 --freeze-epochs 1 --warm-up-epochs 0 --accumulate 1".split()
 DRAWN = {"oct": "drawn_scans", "chest": "drawn_chest"}  # by what a recipe's name holds
 SIZES = "--epochs 1 --batch-size 2 --folds 2 --crop-px 48 --device cpu --precision float32".split()
 LOCAL = "few-photographs"
@@ -45,8 +46,11 @@ def road(request, cache):
     is_named = request.param[0].startswith("--recipe")
     chain = recipe.read_chain(request.param[0].removeprefix("--recipe=") if is_named else recipe.BASE)
     nets = [part.sections["dr.train"]["net"] for part in chain if "net" in part.sections.get("dr.train", {})]
-    if tiny := TINY if nets[-1] != "nine-conv" else []:
+    tiny = []
+    if nets[-1] != "nine-conv":
         pytest.importorskip("timm")
+        is_plain_transformer = nets[-1].startswith("vit_")
+        tiny = [*TINY, "--net", "test_vit" if is_plain_transformer else "test_resnet"]
     return request.param[:is_named], data, tiny
 
 

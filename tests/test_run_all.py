@@ -10,6 +10,7 @@ import pytest
 
 from preprocess.cache.stage import read_times
 from preprocess.command.run import plan_run
+from preprocess.disk.errors import InputError
 from preprocess.synthetic import __main__ as synthetic
 from tests.tiny import ROOT, run_stages
 
@@ -43,6 +44,7 @@ def call(*arguments):
         (["dr.tarin", "--epochs", "1"], "unknown option or stage dr.tarin"),
         (["preprocess.crop", "--method", "box"], "preprocess.crop is no stage of this run"),
         (["--recipe", "artcle"], "--recipe artcle: no such recipe (near: article)"),
+        (["dr.train", "--data", "x"], "--data: belongs to the whole run; give it before"),
         (["dr.train", "--epoch", "1"], "unrecognized arguments: --epoch"),
         (["submissions.report", "--lables", "x"], "unrecognized arguments: --lables"),
         (["dr.train", "--help"], "dr.train --help: a run shows no stage's help"),
@@ -83,6 +85,26 @@ def test_a_net_per_fold_is_trained_and_scored_and_all_that_follows_goes_on_with_
         "dr.predict mean --data d --cache c/folds-2 --recipe article --device cpu --average fold-0 fold-1 --views 4",
     ]
     assert "submissions.write default --data d --cache c/folds-2 --recipe article --name submission-folds" in lines
+
+
+def test_the_mean_of_runs_is_submitted_from_a_cache_of_its_own_and_nothing_is_trained():
+    plan = plan_run(
+        "--data d --cache c --average default --average lite0 --average other/dr kappa.assign --seed 2".split()
+    )
+    assert plan.folds_cache == "c/average-default+lite0+dr"
+    lines = [command.quote() for command in plan.commands]
+    assert lines[:2] == [
+        "preprocess default --data d --cache c --recipe article",
+        f"dr.predict mean --data d --cache {plan.folds_cache} --recipe article --average c/dr c/dr/runs/lite0 other/dr",
+    ]
+    assert not [line for line in lines if line.startswith("dr.train")]
+    assert f"kappa.assign default --data d --cache {plan.folds_cache} --recipe article --seed 2" in lines
+    assert lines[-1].endswith("--name submission-average")
+    for options in ("--folds 2", "--epochs 3", "--views 2"):
+        with pytest.raises(InputError, match="has no part in --average"):
+            plan_run(["--data", "d", "--average", "a", *options.split()])
+    with pytest.raises(InputError, match="dr.train is no stage of this run"):
+        plan_run("--data d --average a dr.train --seed 1".split())
 
 
 def test_data_is_drawn_for_the_demo_and_where_a_demos_recipe_finds_none_or_drew_before(tmp_path):

@@ -1,5 +1,6 @@
 """Runs side by side: a finished net is in use until another one has ended, and nothing trained is lost by a slip."""
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from dr.scores import read_scores
 from dr.training import passes, runs
 from preprocess import __main__ as preprocess
 from preprocess.disk.errors import InputError
+from submissions import grade
 from tests.tasks import TASK
 from tests.tiny import ROOT, SIZE_PX, TRAIN_OPTIONS, digest_files, draw_squares, prepare, run_stages
 
@@ -231,10 +233,12 @@ def read(folder, table):
     return read_scores(folder / f"{table}.csv", TASK)
 
 
-def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_it(at, tmp_path):
+def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_it(at, tmp_path, capsys):
     nets = tmp_path / "copy" / "cache" / "dr"
     before = digest_files(nets)
     predict.main([*at, "--run", "mean", "--average", *NAMES])
+    folds_differ = "the folds differ: default held out fold 0 of 4, fold-1 held out fold 1 of 4"
+    assert folds_differ in capsys.readouterr().out
     after = digest_files(nets)
     assert {name: after[name] for name in before} == before
     parts = [nets, *(nets / "runs" / name for name in NAMES[1:])]
@@ -279,12 +283,16 @@ def test_a_mean_of_means_in_other_caches_and_of_other_squares_is_that_of_their_n
     [
         (["--average", "fold-1", "fold-2"], "holds a net of its own.*--run"),
         (["--run", "fold-1", "--average", "fold-1", "fold-2"], "holds a net of its own.*--run"),
+        (["--run", "mean", "--average", "mean", "fold-1"], "would be part of its own mean"),
         (["--run", "mean", "--average", "fold-1", "fold-1"], "fold-1 comes twice"),
         (["--run", "mean", "--average", "fold-1", "fold-9"], "fold-9.*no such file"),
         (["--run", "mean", "--average", "fold-1", "copy/cache/dr/runs/fold-1"], "fold-1 comes twice"),
         (["--run", "mean", "--average", "default", "copy/cache/"], "default comes twice"),
         (["--run", "mean", "--average", "fold-1", "copy/squares/"], "squares/scores_valid.csv: no such file"),
-        (["--run", "mean", "--average", "fold-2", "halves"], "images of .* are not in"),
+        (
+            ["--run", "mean", "--average", "fold-2", "halves"],
+            "the folds differ: fold-2 held out fold 2 of 4, halves held out fold 0 of 2: .*images of .* are not in",
+        ),
     ],
     ids=str,
 )
@@ -326,3 +334,27 @@ def test_folds_go_through_the_later_stages_in_a_cache_of_their_own(finished_cach
     assert [name for name in before if name != "times.csv" and after[name] != before[name]] == []
     assert "8 images, mean of fold-0, fold-1" in capsys.readouterr().out
     assert len(read(cache / "folds-2" / "blend", "scores_valid")) == 8
+
+
+def test_the_mean_of_runs_goes_to_a_submission_in_a_cache_of_its_own_and_is_graded_from_there(
+    finished_cache, drawn_folder, pair, tmp_path, capsys
+):
+    """run_all.sh --average: of the ordinary net and of the same one, scored by another number of views."""
+    cache = shutil.copytree(finished_cache, tmp_path / "cache")
+    shutil.copytree(cache / "dr" / "epochs", cache / "dr" / "runs" / "one" / "epochs")
+    predict.main([f"--data={drawn_folder}", f"--cache={cache}", *"--run one --views 1 --device cpu".split()])
+    before = digest_files(cache)
+    small = "--average default --average one --size-px 48 --jobs 1 --device cpu blend.train --method=linear".split()
+    written = ["submissions.write", "--out", tmp_path / "o.csv", "submissions.report", "--out", tmp_path / "o.html"]
+    run_stages(tmp_path, "--data", drawn_folder, "--cache", cache, *small, *written)
+    after = digest_files(cache)
+    assert [name for name in before if name != "times.csv" and after[name] != before[name]] == []
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 1 + 4
+    own = cache / "average-default+one"
+    assert [member.n_views for member in runs.read_averaged(own / "dr")] == [2, 2, 1, 1]
+    capsys.readouterr()
+    grade.main([*map(str, pair), f"--cache={own}", "--device=cpu", "--json"])
+    graded = json.loads(capsys.readouterr().out)
+    assert graded["blend"]
+    expected = read(own / "dr", "scores_test").loc[["18_left", "18_right"]]
+    np.testing.assert_allclose([eye["scores"] for eye in graded["eyes"]], expected, atol=1e-5)

@@ -14,6 +14,7 @@ from preprocess.disk.errors import InputError
 
 def test_image_id_names_patient_and_side_and_ids_are_ordered_by_number():
     images = ["b_left", "10_right", "9_right", "10_left", "a_left", "010_left"]
+    assert tables.sort_images(["a1", "10a", "a", "10"]) == ["10", "10a", "a", "a1"]  # one is the other's beginning
     assert tables.sort_images(images) == ["9_right", "010_left", "10_left", "10_right", "a_left", "b_left"]
     for image, owner in (("10_left", ("10", "left")), ("a_b_right", ("a_b", "right")), ("10_left_b", ("10", "left"))):
         assert kaggle.find_subject(image) == owner

@@ -147,7 +147,7 @@ def test_pixels_and_lookup_tables_are_those_of_the_stages(drawn_folder, cache, p
     arguments = [f"--crop={crop}", f"--normalize={method}", "--size-px=48", "--jobs=1"]
     preprocess([f"--data={drawn_folder}", f"--cache={cache}", *arguments])
     making = square.read_making(cache)
-    assert making == (crop, 48, method)
+    assert making == Making(crop, 48, method)
     named, luts = normalize.read_luts(cache, "test")
     left, rows = square.leave_luts(luts, method), photographs.read_crops(cache, "test")
     for image, lut, lut_left in zip(named, luts, left, strict=True):

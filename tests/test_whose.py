@@ -39,10 +39,9 @@ def test_other_names_are_told_whose_they_are(finished_cache, pair, tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("10_left.jpeg 15_left.jpeg", "10_left.jpeg and 15_left.jpeg: of two patients, 10 and 15; .*folder"),
-        ("10_left.jpeg 10_left_b.jpeg", "10_left.jpeg and 10_left_b.jpeg: both are the left eye; .*folder"),
-        ("10_left.jpeg b.jpeg", "b.jpeg: which eye is it.* --left FILE --right FILE"),
-        ("a.jpeg b.jpeg", "a.jpeg: which eye is it.* --left FILE --right FILE"),
+        ("10_left.jpeg 10_left_b.jpeg --patient 10", "both are the left eye; .*folder"),
+        ("10_left.jpeg b.jpeg --patient 10", "b.jpeg: which eye is it.* --left FILE --right FILE"),
+        ("a.jpeg b.jpeg c.jpeg --patient 10", "--patient: 3 photographs; give the patient's one or two"),
         ("--left 10_right.jpeg", "10_right.jpeg: the right eye by its name, given as the left one"),
         ("--left 10_left.jpeg --patient 15", "10_left.jpeg: of patient 10 by its name, of 15 by --patient"),
         ("--left 10_left.jpeg --right 15_right.jpeg", "of two patients, 10 and 15"),
@@ -60,6 +59,33 @@ def test_contradictions_are_one_line(finished_cache, arguments, message):
     with pytest.raises(InputError, match=message) as caught:
         grade.main([f"--cache={finished_cache}", *arguments.split()])
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_any_names_are_graded_each_alone_and_a_table_tells_whose_they_are(
+    finished_cache, pair, tmp_path, capsys
+):
+    odd = [shutil.copy(path, tmp_path / name) for path, name in zip(pair, ("scan 2.jpeg", "scan 1.jpeg"), strict=True)]
+    cache = f"--cache={finished_cache}"
+    alone = run(capsys, *odd, pair[0], cache)
+    assert tell_owners(alone)[1:] == [("scan 1.jpeg", None, None), ("scan 2.jpeg", None, None)]
+    assert not any(eye["has_fellow"] for eye in alone["eyes"])
+    (tmp_path / "samples.csv").write_text("image,patient,side\nscan 2,Eve,left\nscan 1,Eve,right\n")
+    named = run(capsys, *pair, cache)
+    for given in (tmp_path, tmp_path / "samples.csv"):
+        told = run(capsys, given, cache)
+        assert tell_owners(told) == [("scan 2.jpeg", "Eve", "left"), ("scan 1.jpeg", "Eve", "right")]
+        assert [eye["blended"] for eye in told["eyes"]] == [eye["blended"] for eye in named["eyes"]]
+
+
+def test_an_uploaded_table_names_uploaded_files_alone(tmp_path):
+    (tmp_path / "upload").mkdir()
+    (tmp_path / "other_left.jpeg").write_bytes(b"of somebody else")
+    (tmp_path / "upload" / "a.jpeg").write_bytes(b"sent")
+    rows = f"a,far/away/a.jpeg,Eve,left\nother_left,{tmp_path}/other_left.jpeg,Eve,right\n"
+    (tmp_path / "upload" / "samples.csv").write_text(f"image,path,patient,side\n{rows}")
+    listed = photographs.list_eyes([tmp_path / "upload"], None, None, None, is_uploaded=True)
+    assert [path.parent for path in listed.subjects] == [tmp_path / "upload"] * 2
+    assert listed.subjects[tmp_path / "upload" / "a.jpeg"] == ("Eve", "left")
 
 
 def test_json_names_nets_and_blend(finished_cache, pair, capsys):

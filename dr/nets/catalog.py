@@ -1,8 +1,9 @@
-"""The nets that `--net` knows: nine-conv, and those of timm that give feature maps.
+"""The nets that `--net` knows: nine-conv, and those of timm that give feature maps or patch tokens.
 
 timm and torch are imported late.
 """
 
+import os
 import re
 import urllib.request
 from pathlib import Path
@@ -16,26 +17,36 @@ if TYPE_CHECKING:
 
 NINE_CONV = "nine-conv"
 NAME = re.compile(r"[\w-]+(\.\w+)?", re.ASCII)  # a net's, perhaps with one of timm's sets of weights for it
-HUB = "https://huggingface.co/{}/resolve/main/model.safetensors"
+SITE = "https://huggingface.co"
+HUB = SITE + "/{}/resolve/main/model.safetensors"
 KEPT_AS = ("model.safetensors", "pytorch_model.bin")  # names of a net's weights on the hub, the best first
 REACH_S = 10  # a server that does not answer by then is out of reach
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 
 
-def check(name: str, drop_path: float) -> None:
-    """Raise InputError for a net that is unknown, gives no feature maps, or has no paths to drop."""
+def check(name: str, drop_path: float, pool: str = "mean") -> None:
+    """Raise InputError for a net that is unknown, gives no feature maps, or has no paths to drop or no class token."""
     if name == NINE_CONV:
         if drop_path:
             raise InputError(f"--drop-path: {name} has no paths to drop")
+        if pool == "token":
+            raise InputError(f"--pool token: {name} has no class token")
         return
+    config = find_config(name)
     import torch
 
+    from dr.nets import tokens
+
     with torch.device("meta"):
-        model = create(name, None, drop_path)
-    image_px = find_config(name).input_size[-1]
-    maps = model.forward_features(torch.empty(1, 3, image_px, image_px, device="meta"))  # type: ignore[operator]
-    if not isinstance(maps, torch.Tensor) or maps.ndim != 4:
-        raise InputError(f"--net {name}: gives no feature maps, as a plain transformer; convolutional nets and swin do")
+        model = create(name, None, drop_path).eval()
+    image_px = config.input_size[-1]
+    output = model.forward_features(torch.empty(1, 3, image_px, image_px, device="meta"))  # type: ignore[operator]
+    lack = tokens.describe_lack(output, getattr(model, "num_prefix_tokens", None))
+    if lack is not None:
+        raise InputError(f"--net {name}: {lack}")
+    has_class_token = output.ndim == 3 and getattr(model, "cls_token", None) is not None
+    if pool == "token" and not has_class_token:
+        raise InputError(f"--pool token: {name} has no class token")
 
 
 def find_config(name: str) -> Any:
@@ -69,6 +80,9 @@ def create(name: str, image_px: int | None, drop_path: float, **options: Any) ->
     try:
         return timm.create_model(name, num_classes=0, **options)
     except TypeError as error:  # an unexpected keyword
+        if "img_size" in str(error):  # its record says that it has a size of its own, but it takes any
+            options.pop("img_size")
+            return create(name, None, drop_path, **options)
         if "drop_path_rate" in str(error):
             raise InputError(f"--drop-path: {name} has no paths to drop") from None
         raise InputError(f"--net {name}: {error}") from None
@@ -94,15 +108,24 @@ def check_reach(name: str) -> None:
     source = find_source(name)
     if find_kept(name) is not None:
         return
-    request = urllib.request.Request(source, method="HEAD", headers={"User-Agent": "dr-pipeline"})
+    reason = find_hindrance(source)
+    if reason is not None:
+        raise InputError(f"--weights imagenet: out of reach ({reason}); fetch {source} and give --weights FILE")
+
+
+def find_hindrance(address: str) -> str | None:
+    """Return why an address cannot be had, None if it can: asked once, for REACH_S at most.
+
+    HF_ENDPOINT in the environment names a mirror of the hub, as for the hub's own client.
+    """
+    mirror = os.environ.get("HF_ENDPOINT", SITE).rstrip("/")
+    asked = address.replace(SITE, mirror)
+    request = urllib.request.Request(asked, method="HEAD", headers={"User-Agent": "dr-pipeline"})
     try:
         with urllib.request.urlopen(request, timeout=REACH_S):
-            pass
+            return None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(
-            f"--weights imagenet: out of reach ({reason}); fetch {source} and give --weights FILE"
-        ) from None
+        return str(getattr(error, "reason", error))
 
 
 def find_kept(name: str) -> Path | None:

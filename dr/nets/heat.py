@@ -41,7 +41,8 @@ def compute_heat(
     """Return how much each location speaks for one output of each image, with stride and offset.
 
     The maps are (n, h, w) float32; each one's largest value is 1, or all are 0 where nothing speaks
-    for the output. Stride and offset are those of `Activations`. The images, (n, 3, image_px,
+    for the output. Inside a plain transformer they tell how much the output may hang on each location,
+    for or against. Stride and offset are those of `Activations`. The images, (n, 3, image_px,
     image_px), are standardized and on the net's device. For a paired head each image is its own
     fellow. The net is put into evaluation mode.
     """
@@ -52,6 +53,10 @@ def compute_heat(
         activations = net.body.record_activations(batch, layer)
         logits = net.head(activations.features).gather(1, numbers[:, None])
         (gradient,) = torch.autograd.grad(logits.sum(), activations.maps)
+        if activations.is_unsigned:
+            lengths = gradient.norm(dim=1) * activations.maps.detach().norm(dim=1)
+            maps.append(lengths.cpu().numpy())
+            continue
         weights = gradient if activations.is_local else gradient.mean(dim=(2, 3), keepdim=True)
         weighted = (weights * activations.maps.detach()).sum(dim=1)
         maps.append(weighted.relu().cpu().numpy())

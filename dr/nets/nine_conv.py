@@ -38,6 +38,10 @@ class Activations(NamedTuple):
     # explanations, arXiv:2011.08891, 2020.
     is_local: bool
     offset: float = 0.0
+    # Whether the heat is how much the output may change without a location, one way or the other: the length of its
+    # gradient times its own. So inside a plain transformer: each block reads the tokens through a norm that takes out
+    # their length, so that a token's gradient stands nearly at right angles to it, and their product is mostly noise.
+    is_unsigned: bool = False
 
 
 class NineConv(nn.Module):

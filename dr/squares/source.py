@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +49,17 @@ class TrainingSet(NamedTuple):
     targets: np.ndarray  # (n,) int64, of findings (n, k) float64
     digests: dict[str, str]  # of the squares and of the labels
     set_apart: frozenset[str] = frozenset()  # the images that the data set itself holds out
+    sources: Sequence[str] | None = None  # of a joined data set, the set that each is of
 
-    def find_held_out(self, n_folds: int, fold: int) -> np.ndarray:
-        """Return which images a fold holds out, (n,) bool: images set apart, with their patients, are fold 0."""
+    def find_held_out(self, n_folds: int | str, fold: int) -> np.ndarray:
+        """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0.
+
+        By source a fold is a whole source, whatever is set apart.
+        """
+        if isinstance(n_folds, str):
+            if self.sources is None:
+                raise InputError("--folds source: the data set has no column source; preprocess.join writes one")
+            return folds.find_source_fold(self.sources, fold)
         patients = np.array([subject.patient for subject in self.squares.subjects])
         if not self.set_apart:
             return folds.assign_folds(patients.tolist(), self.targets, n_folds, FOLD_SEED) == fold
@@ -87,6 +96,21 @@ def read_squares(cache: Path, part: str, dataset: DataSet) -> CachedSquares:
     )
 
 
+def _leave_unknown_out(squares: CachedSquares, dataset: DataSet, known: Container[str]) -> CachedSquares:
+    """Return the squares without those of images whose target is not known, and say how many these are."""
+    of_dataset = set(dataset.get_part("train")["image"])
+    rows = []
+    for row, image in enumerate(squares.images):
+        if image in known or image not in of_dataset:  # whom the data set lacks is a mistake, told of by the caller
+            rows.append(row)
+    n_unknown = len(squares.images) - len(rows)
+    if not n_unknown:
+        return squares
+    of_all = f"{n_unknown:,} of {len(squares.images):,} images"
+    print(f"{dataset.folder}: {of_all} have no known {dataset.question.target}: left out")
+    return squares.select(np.array(rows, dtype=int))
+
+
 def _check_crops(cache: Path, part: str, making: Making) -> None:
     """Raise InputError if the squares of a part were cut by other crops than those in the cache."""
     crops = manifest.read_output(cache / "crop", part, "preprocess.crop")
@@ -99,15 +123,16 @@ def _check_crops(cache: Path, part: str, making: Making) -> None:
 
 
 def read_training_set(dataset: DataSet, task: Task, cache: Path, known_only: bool = False) -> TrainingSet:
-    """Return the labelled squares; if only the known ones are wanted, squares without a label are left out.
+    """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside.
 
-    Raises InputError if their ids and the labels' differ, the rejected images aside.
+    Where a data set may lack targets, or if only the known ones are wanted, the squares without one are left out, and
+    counted on the screen.
     """
     squares = read_squares(cache, "train", dataset)
-    targets = dataset.get_targets("train", known_only and not dataset.question.has_many_targets)
-    if known_only:
-        is_known = [image in targets.index for image in squares.images]
-        squares = squares.select(np.flatnonzero(is_known))
+    is_known_only = known_only and not dataset.question.has_many_targets
+    targets = dataset.get_targets("train", is_known_only)
+    if dataset.may_lack_targets or is_known_only:
+        squares = _leave_unknown_out(squares, dataset, targets.index)
     unusable = set(rejected.read_reasons(cache, "train"))
     expected = [image for image in targets.index if image not in unusable or image in squares.paths]
     tables.check_same_images(expected, squares.paths, dataset.target_sources["train"], cache)
@@ -117,4 +142,8 @@ def read_training_set(dataset: DataSet, task: Task, cache: Path, known_only: boo
     set_apart = frozenset(dataset.list_images("valid"))
     text = task.describe_targets(learned, tables.sort_images(set_apart))
     digests = squares.digests | {"labels": files.hash_text(text)}
-    return TrainingSet(squares, learned, digests, set_apart)
+    sources = None
+    if folds.BY_SOURCE in dataset.samples:
+        source_of = dict(zip(dataset.samples["image"], dataset.samples[folds.BY_SOURCE], strict=True))
+        sources = [str(source_of[image]) for image in squares.images]
+    return TrainingSet(squares, learned, digests, set_apart, sources)

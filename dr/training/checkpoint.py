@@ -1,4 +1,9 @@
-"""A checkpoint: a typed record of a net after an epoch, written to one file and read and checked here alone."""
+"""A checkpoint: a typed record of a net after an epoch, written to one file and read and checked here alone.
+
+A checkpoint outlives the code that wrote it. Its settings may lack some that were added since: each of these takes its
+default, of preprocess/recipes/article.toml, and a new setting's default does what the code did before. So every
+checkpoint gives the scores that it gave. A setting that this code does not know is refused: it may change the net.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from dr.tasks.kinds import TASKS, make_task
 from dr.tasks.task import Task
-from dr.training.settings import Settings, are_possible
+from dr.training.settings import Settings, are_possible, complete
 from preprocess.dataset.question import Question
 from preprocess.disk import files
 from preprocess.disk.errors import InputError, shorten
-from preprocess.picture import outline
+from preprocess.picture import outline, photograph
 from preprocess.picture.square import NORMALIZATIONS, Making
 
 if TYPE_CHECKING:
@@ -58,7 +63,7 @@ def write(path: Path, checkpoint: Checkpoint) -> str:
     content = {KEYS.get(name, name): value for name, value in vars(checkpoint).items()}
     content["settings"] = dataclasses.asdict(checkpoint.settings)
     content["task"] = checkpoint.task.describe()
-    content["making"] = checkpoint.making._asdict()
+    content["making"] = checkpoint.making.describe()
     buffer = io.BytesIO()  # given a path, torch writes its name into the file
     torch.save(content, buffer)
     files.write_bytes(path, buffer.getvalue())
@@ -71,12 +76,13 @@ def read(path: Path) -> Checkpoint:
     keys = {KEYS.get(field.name, field.name) for field in dataclasses.fields(Checkpoint)}
     if not isinstance(content, dict) or content.keys() != keys or not isinstance(content["settings"], dict):
         raise InputError(f"{path}: not a checkpoint of this version of dr.train; train again")
-    settings = content["settings"]
-    known = {field.name: None for field in dataclasses.fields(Settings)}
-    differing = [name for name in {**settings, **known} if name not in settings or name not in known]
-    if differing:
-        differs = f"which differs in {shorten(str(differing[0]))}"
+    known = {field.name for field in dataclasses.fields(Settings)}
+    unknown = [name for name in content["settings"] if name not in known]
+    if unknown:
+        differs = f"which differs in {shorten(str(unknown[0]))}"
         raise InputError(f"{path}: made by another version of dr.train, {differs}; train again here")
+    settings = complete(content["settings"])
+    content["settings"] = settings
     try:
         checkpoint = _build(content)
         is_sound = are_possible(settings) and _makes_sense(checkpoint)
@@ -143,6 +149,8 @@ def _is_possible_making(making: Making, crop_px: int | None) -> bool:
     if crop_px is None or not _are_counts(crop_px, making.size_px):
         return False
     if making.crop not in outline.METHODS or making.normalize not in NORMALIZATIONS:
+        return False
+    if making.bits is not None and (not _are_counts(making.bits) or not 8 <= making.bits <= photograph.MOST_BITS):
         return False
     return crop_px <= making.size_px <= MOST_SIZE_PX
 

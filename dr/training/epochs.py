@@ -180,11 +180,13 @@ def train_epochs(
 def _begin(learning: Learner, options: argparse.Namespace, cached: CachedSquares, learned: np.ndarray) -> Channels:
     """Give an untrained net the weights that it begins with; return the mean and deviation, 0-255, of its images.
 
-    They are what the weights are used to, or else those of the squares learned from.
+    They are those that are given, or what the weights are used to, or else those of the squares learned from.
     """
     with workers.first_goes_ahead():
         channels = learner.begin(learning, options.weights)
     mean, std = standardize.read_channels(options.cache, [cached.images[row] for row in learned])
     if options.inputs == "0-1":
         return [0.0] * 3, [255.0] * 3
+    if options.mean is not None:
+        return [255.0 * value for value in options.mean], [255.0 * value for value in options.std]
     return channels or (mean.tolist(), std.tolist())

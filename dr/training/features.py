@@ -16,7 +16,14 @@ from dr.squares.store import Maps, Squares
 from dr.training.learner import Learner
 from preprocess.command import progress
 
-DECIDING = ("net", "weights", "seed", "crop_px", "precision")  # settings, beside the head's, that the maps depend on
+DECIDING = (
+    "net",
+    "weights",
+    "seed",
+    "crop_px",
+    "precision",
+    "pool",
+)  # settings, beside the head's, that the maps depend on
 
 
 def load(

@@ -3,16 +3,16 @@
 import copy
 import dataclasses
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from dr.machine import batch_norm, device, workers
+from dr.machine import batch_norm, device, trial, workers
 from dr.nets import net
 from dr.nets.net import Net
+from dr.nets.nine_conv import NineConv
 from dr.tasks.task import Task
 from dr.training import weights
 from dr.training.checkpoint import Checkpoint
@@ -62,7 +62,7 @@ def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.
     """Return an untrained net and its optimizer; `targets` are those of the images learned from."""
     untrained = make_untrained(resolved, task)
     net.initialize_weights(untrained, resolved.seed)
-    untrained = untrained.to(on, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # unknown to torch's stubs
+    untrained = _put(untrained, on)
     forward = batch_norm.connect(untrained, on, is_ever_frozen=resolved.freeze_epochs > 0)
     target_weights = task.weigh_targets(targets, resolved.class_weights, resolved.most_weight)
     return Learner(
@@ -78,6 +78,18 @@ def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.
     )
 
 
+def _put(untrained: Net, on: torch.device) -> Net:
+    """Return a net on a device, with its weights in the order in memory in which it trains fastest there."""
+    memory_format = MEMORY_FORMAT
+    is_nine_conv = isinstance(untrained.body, NineConv)
+    if on.type == "cpu" and not is_nine_conv and not trial.survives(untrained, MEMORY_FORMAT):
+        memory_format = torch.contiguous_format
+        untrained.memory_format = memory_format
+        if workers.rank() == 0:
+            print("dr.train: torch dies of this net's gradient with channels last on this processor: it trains without")
+    return untrained.to(on, memory_format=memory_format)  # type: ignore[call-overload]  # unknown to torch's stubs
+
+
 def make_untrained(settings: Settings, task: Task) -> Net:
     """Return a net whose weights are still to be drawn or loaded."""
     return net.make_net(
@@ -90,16 +102,19 @@ def make_untrained(settings: Settings, task: Task) -> Net:
         n_squeezed=settings.squeeze,
         drop_path=settings.drop_path,
         seed=settings.seed,
+        pool=settings.pool,
     )
 
 
 def _make_optimizer(untrained: Net, settings: Settings) -> torch.optim.Optimizer:
     """Return the optimizer; `factor` is what the learning rate of a group of its parameters is multiplied by."""
     groups: list[dict[str, Any]] = []
+    scales = net.find_layer_scales(untrained.body, settings.layer_decay)
     for part, factor in ((untrained.head, 1.0), (untrained.body, settings.body_rate)):
         decayed, others = net.split_parameters(part)
-        groups.append({"params": decayed, "weight_decay": settings.weight_decay, "factor": factor})
-        groups.append({"params": others, "weight_decay": 0.0, "factor": factor})
+        for parameters, weight_decay in ((decayed, settings.weight_decay), (others, 0.0)):
+            for scale, alike in net.group_by_scale(parameters, scales).items():
+                groups.append({"params": alike, "weight_decay": weight_decay, "factor": factor * scale})
     rate = settings.learning_rate
     momentum = settings.momentum
     if settings.optimizer == "adamw":
@@ -107,9 +122,9 @@ def _make_optimizer(untrained: Net, settings: Settings) -> torch.optim.Optimizer
     return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=settings.nesterov)
 
 
-def begin(learner: Learner, source: str | Path) -> weights.Channels | None:
+def begin(learner: Learner, source: str) -> weights.Channels | None:
     """Give an untrained net the weights that it begins with, see `weights.begin`."""
-    channels = weights.begin(learner.net, source)
+    channels = weights.begin(learner.net, source, are_channels_given=learner.settings.mean is not None)
     if learner.averaged:
         learner.averaged.load_state_dict(learner.net.state_dict())
     return channels

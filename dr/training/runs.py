@@ -15,7 +15,7 @@ import numpy as np
 
 from dr.training import checkpoint, schedule
 from dr.training.checkpoint import Checkpoint
-from dr.training.settings import ORDINARY
+from dr.training.settings import ORDINARY, complete
 from preprocess.cache import manifest
 from preprocess.command import recipe
 from preprocess.disk import files, tables
@@ -90,7 +90,7 @@ def read_trained(run: Path) -> Trained:
     checkpoints = {int(name.removesuffix(".pt")): digest for name, digest in trained["outputs"].items()}
     return Trained(
         folder=folder,
-        parameters=trained["parameters"],
+        parameters=complete(trained["parameters"]),
         inputs=trained["inputs"],
         checkpoints=checkpoints,
     )
@@ -171,7 +171,7 @@ def describe_member(member: Member) -> dict[str, Any]:
         "views": member.n_views,
         "n_images": net.n_images,
         "task": net.task.describe(),
-        "making": net.making._asdict(),
+        "making": net.making.describe(),
     }
 
 
@@ -188,7 +188,7 @@ def is_finished(epochs: Path, settings: Mapping[str, Any], inputs: Mapping[str, 
     newest = max(trained["outputs"], default="")
     if newest != f"{len(read_figures(epochs)):04}.pt":
         return False
-    return manifest.find_change(epochs, settings, inputs) is None
+    return manifest.find_change(epochs, settings, inputs, complete) is None
 
 
 def begin(pending: Path, start: Start, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:

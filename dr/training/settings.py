@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dr.nets import catalog
+from dr.nets import catalog, weight_files
 from preprocess.command import recipe
 from preprocess.command.cli import number, whole
-from preprocess.disk import files
+from preprocess.dataset import folds
 from preprocess.disk.errors import InputError
 
 MOST_HIDDEN = 100_000
@@ -26,6 +26,13 @@ def parse_net(text: str) -> str:
     if not catalog.NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a net")
     return text
+
+
+def parse_folds(text: str) -> int | str:
+    """Return a number of folds, or the word for a fold of each source."""
+    if text == folds.BY_SOURCE:
+        return text
+    return whole(2)(text)
 
 
 def _option(kind: Callable[[str], Any], text: str, **more: Any) -> Any:
@@ -47,14 +54,24 @@ class Settings:
 
     # fmt: off
     net: str = _option(parse_net, f"which body the net has: {catalog.NINE_CONV}, or one of timm that gives feature "
-                       "maps, like resnet50, convnext_tiny, swin_tiny_patch4_window7_224", metavar="NAME")
+                       "maps, such as resnet50, convnext_tiny or swin_tiny_patch4_window7_224, or patch tokens, such "
+                       "as vit_large_patch16_224", metavar="NAME")
     weights: str = _option(str, "what the net begins with: none, random weights; imagenet, what timm's hub has; or a "
-                           "file, of which the digest is kept: a checkpoint like CACHE/dr/epochs/0060.pt (for --pairs "
-                           "a single net's will do), or timm's or torchvision's weights of this net, .safetensors or "
-                           ".pth. Images are then standardized as those weights are used to; a head of another size is "
-                           "left out", metavar="none|imagenet|FILE")
+                           "file, of which the digest is kept: a checkpoint such as CACHE/dr/epochs/0060.pt (for "
+                           "--pairs a single net's will do), or weights of this net, .safetensors, .pth or .bin, as "
+                           "timm, torchvision, Lightning or a foundation model's authors keep them; or a folder of "
+                           f"the Hugging Face hub, or {weight_files.HUB}OWNER/NAME. Images are then standardized as "
+                           "those weights are used to; a head of another size is left out",
+                           metavar="none|imagenet|FILE")
+    mean: list[float] | None = _option(number(0, 1), "mean of the pixels that --weights were trained on, 0-1, red, "
+                                       "green and blue (what their file or timm's record of the net says)",
+                                       nargs=3, metavar=("R", "G", "B"))
+    std: list[float] | None = _option(number(1e-3, 1), "their standard deviation, likewise", nargs=3,
+                                      metavar=("R", "G", "B"))
     inputs: str = _option(str, "pixel values as the net has them: standardized, or only divided by 255",
                           choices=("standardized", "0-1"))
+    pool: str = _option(str, "what the head is given of a plain transformer: the mean of its patch tokens, or its "
+                        "class token", choices=("mean", "token"))
     squeeze: int = _option(whole(0, MOST_HIDDEN), "maps to which a convolution of 1×1 reduces the body's, for a head "
                            "that looks at every place and not at their mean; 0: none")
     hidden: int | None = _option(whole(0, MOST_HIDDEN), "units of a layer between features and outputs, 0: none "
@@ -66,6 +83,8 @@ class Settings:
                               "of memory: the same step, but BatchNorm sees a part")
     learning_rate: float = _option(number(0), "of the first epochs (drops), else the highest")
     body_rate: float = _option(number(0), "the body's learning rate, as a share of the head's")
+    layer_decay: float = _option(number(0.01, 1), "how fast a layer of a net of timm learns, as a share of the one "
+                                 "behind it; 1: all alike")
     schedule: str = _option(str, "how the learning rate changes",
                             choices=("drops", "one-cycle", "cosine", "plateau", "constant"))
     drop_epochs: list[int] | None = _option(whole(1), "epochs after which the rate drops (60, 80 and 90 %% of all)",
@@ -113,7 +132,8 @@ class Settings:
     jitter: float = _option(number(0, 1), "each channel of a training image is stretched by up to this share, or "
                             "compressed by it, and shifted by up to as many standard deviations")
     pairs: bool = _switch("one net for both eyes of a patient: each eye's features correct the other's scores")
-    folds: int = _option(whole(2), "parts that the patients are divided into")
+    folds: int | str = _option(parse_folds, "parts that the patients are divided into; source: one of each source of "
+                               "a joined set, see preprocess.join", metavar="N|source")
     fold: int = _option(whole(0), "the part that is held out for validation")
     seed: int = _option(whole(0), "of weights, order, crops, flips and dropout")
     precision: str = _option(str, "of the convolutions; auto: bfloat16 where it is fast, else float16 where it is",
@@ -148,6 +168,16 @@ def are_possible(kept: Mapping[str, Any]) -> bool:
         if taken != value:
             return False
     return True
+
+
+def complete(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that were kept before some of today's existed: those that lack take the article's defaults.
+
+    So a new setting's default must do what the code did before there was one.
+    """
+    defaults = recipe.read_chain(recipe.BASE)[0].sections["dr.train"]
+    completed = {field.name: defaults.get(field.name) for field in dataclasses.fields(Settings)}
+    return completed | dict(kept)
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -197,7 +227,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     options = recipe.parse(parser, argv, "dr.train", check=_check)
     wanted = collect(options)
     if options.weights not in WEIGHTS:
-        wanted = dataclasses.replace(wanted, weights=files.hash_file(Path(options.weights)))
+        wanted = dataclasses.replace(wanted, weights=weight_files.locate(options.weights).digest)
     return options, wanted
 
 
@@ -224,7 +254,7 @@ def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contra
         n_scheduled = of.epochs if of.thaw_rate is None else min(of.freeze_epochs, n_thawed)
         if of.schedule != "cosine" or of.warm_up_epochs >= n_scheduled:
             raise InputError(f"--warm-up-epochs: of --schedule cosine, and fewer than its {n_scheduled} epochs")
-    if of.fold >= of.folds:
+    if of.folds != folds.BY_SOURCE and of.fold >= of.folds:
         raise InputError(f"--fold {of.fold}: of {of.folds} folds the last is {of.folds - 1}")
     if of.nesterov and of.momentum == 0:
         raise InputError("--nesterov needs a --momentum above 0")
@@ -236,9 +266,17 @@ def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contra
         raise InputError("--optimizer adamw: knows no --nesterov, and its --momentum is below 1")
     if of.log_loss == 0 and of.squared_error == 0:
         raise InputError("--log-loss 0 needs a --squared-error above 0")
-    if of.weights not in WEIGHTS and not Path(of.weights).is_file():
-        raise InputError(f"--weights {of.weights}: no such file; dr.train keeps its checkpoints in CACHE/dr/epochs")
-    catalog.check(of.net, of.drop_path)
+    if (of.mean is None) != (of.std is None):
+        raise InputError("--mean and --std: give both")
+    if of.mean is not None and of.inputs != "standardized":
+        raise InputError(f"--mean: has no meaning with --inputs {of.inputs}")
+    if of.pool == "token" and of.squeeze:
+        raise InputError("--pool token: with --squeeze the head looks at every place, and nothing is pooled")
+    if of.layer_decay != 1 and of.net == catalog.NINE_CONV:
+        raise InputError(f"--layer-decay: is for nets of timm, not for {catalog.NINE_CONV}")
+    if of.weights not in WEIGHTS:
+        weight_files.locate(of.weights)
+    catalog.check(of.net, of.drop_path, of.pool)
     if of.weights == "imagenet":
         catalog.find_source(of.net)
 

@@ -116,15 +116,20 @@ def kept_outputs(folder: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
     return manifest["outputs"]
 
 
-def find_change(folder: Path, parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str | None:
+def find_change(
+    folder: Path,
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> str | None:
     """Return why the files in `folder` must be made (again).
 
-    None if they are what a new run would make.
+    None if they are what a new run would make. `complete` returns kept parameters with those that were added since.
     """
     manifest = read_manifest(folder)
     if manifest is None:
         return "not made yet"
-    change = describe_change(manifest["parameters"], parameters)
+    change = describe_change(complete(manifest["parameters"]), parameters)
     if change is None:
         change = describe_change(manifest["inputs"], inputs)
     if change is not None:

@@ -48,6 +48,8 @@ def check_options(commands: Sequence[Command]) -> None:
             options[command.stage] = checked.options
             modules[command.stage] = module
     dataset = _check_data(options, modules)
+    if "dr.train" not in options:  # with --average, which trains nothing
+        return
     _check_together(options["preprocess"], train=options["dr.train"], predict=options["dr.predict"])
     _check_machine(options, modules, dataset)
     if "preprocess.synthetic" not in options:  # which draws what is not there yet
@@ -58,7 +60,7 @@ def check_options(commands: Sequence[Command]) -> None:
 
 def _check_data(options: dict[str, Namespace], modules: dict[str, ModuleType]) -> DataSet:
     """Return the data set. Raises InputError if it cannot be read, or options contradict what it asks."""
-    dataset = readers.read_dataset(options["preprocess"].data)
+    dataset = readers.read_dataset(options["preprocess"].data, options["preprocess"].layout)
     for stage, options_of_stage in options.items():
         readers.check_outputs(options_of_stage, dataset)
         check = getattr(modules[stage], "check", None)  # of the stages that have something to check

@@ -34,16 +34,25 @@ def make_bare_parser(module: str, description: str | None, example: str) -> argp
 def make_parser(module: str, description: str | None, example: str) -> argparse.ArgumentParser:
     """Return a parser with the options all stages share: `--data`, `--cache` and `--recipe`."""
     parser = make_bare_parser(module, description, example)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("data"),
-        help="folder in Kaggle's layout, or {train,val,test}/CLASS (.jpeg, .jpg, .png), "
-        "or a table of findings and images*/",
+    add_data_options(
+        parser,
+        "data folder: Kaggle's layout, {train,val,test}/CLASS, a table of findings and images*/, one of the shipped "
+        "layouts, or with a samples.csv or data.toml",
     )
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make")
     recipe.add_option(parser)
     return parser
+
+
+def add_data_options(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add `--data`, with a help text, and `--layout`."""
+    parser.add_argument("--data", type=Path, default=Path("data"), help=text)
+    parser.add_argument(
+        "--layout",
+        metavar="NAME|FILE.toml",
+        help="how the data folder lies, if it is not to be found out: a shipped layout, such as aptos, or a file of "
+        "your own; python -m preprocess.describe lists and drafts them",
+    )
 
 
 def add_rejected_option(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ stage() { # STAGE [RUN]: starts it with its planned options; does nothing if it 
   done
 }
 
-share_squares() { # with --folds: the later stages find the squares in the folds' cache too
+share_squares() { # with --folds or --average: the later stages find the squares in the folds' cache too
   local part
   if [[ $folds_cache ]]; then
     mkdir -p "$folds_cache"

@@ -31,6 +31,7 @@ FOLDERS: dict[str, str | None] = {
 BESIDE = (
     "preprocess",  # its four stages in one
     "preprocess.describe",
+    "preprocess.join",
     "preprocess.audit",
     "preprocess.split",
     "dr.explain",

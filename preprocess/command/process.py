@@ -1,7 +1,6 @@
 """How a command runs and ends: a fault is one line and a status, and no stage outlives its script."""
 
 import errno
-import importlib
 import os
 import signal
 import sys
@@ -11,14 +10,16 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 
+from preprocess.disk import libraries
 from preprocess.disk.errors import InputError
 
 EXIT_INPUT = 2  # the user must correct the input
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
 MESSAGE = "interrupted; the same command goes on where it stopped"
 FOLLOW_S = 0.5  # between two looks whether the parent process is still there
+import_libraries = libraries.import_libraries  # for commands; rooms below this one have it from there
 
 # What to do about errors of the system, by their number.
 ADVICE = {
@@ -120,16 +121,3 @@ def fail(message: str, status: int) -> None:
     """Print one line to stderr and exit."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(status)
-
-
-def import_libraries(requirements: Path, *names: str) -> list[ModuleType]:
-    """Return libraries that one command alone needs.
-
-    Raises InputError, with the command that installs them, if one cannot be imported.
-    """
-    try:
-        return [importlib.import_module(name) for name in names]
-    # The last three: a library that was built for another torch.
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{reason}: {sys.executable} -m pip install -r {requirements}") from None

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[1] / "recipes"
 BASE = "article"
 MOST_BASES = 10  # a longer chain of recipes is a circle
 # Options that are no settings, as those whose value is a path.
-PLACES = {"help", "recipe", "check_options", "run", "name"}
+PLACES = {"help", "recipe", "check_options", "run", "name", "layout"}
 
 
 class Recipe(NamedTuple):

@@ -1,6 +1,7 @@
 """The options of run_all.sh -> its plan: the command lines of all stages, as assignments for bash."""
 
 import argparse
+import csv
 import os
 import re
 import shlex
@@ -13,7 +14,8 @@ from preprocess.command import process
 from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT, WRITES_HERE
 from preprocess.disk.errors import InputError
 
-SHARED = ("data", "cache", "recipe")
+SHARED = ("data", "layout", "cache", "recipe")
+DEMOS = ("demo", "oct-demo", "chest-demo")  # recipes that draw their data, each into folders of its own
 # The stages in order, and the options of the script that each of them takes.
 STAGES: dict[str, tuple[str, ...]] = {
     "preprocess.synthetic": ("data", "recipe", "jobs"),
@@ -30,6 +32,9 @@ STAGES: dict[str, tuple[str, ...]] = {
 BEFORE_FOLDS = ("preprocess.synthetic", "preprocess")  # these work in CACHE, all others in CACHE/folds-N
 DEFAULT_RUN = "default"
 MEAN_RUN = "mean"  # of the runs of all folds
+BY_SOURCE = "source"  # of --folds: a fold per source of a joined data set, and the column that names it
+# What --average has no use for: the scores are those that dr.predict left.
+NOT_AVERAGED = ("folds", "epochs", "views")
 FOLD_OPTIONS = {"--run", "--folds", "--fold"}  # which --folds gives to the stages by itself
 
 PROGRAM = "dr-pipeline run" if IS_INSTALLED else "./run_all.sh"
@@ -64,7 +69,7 @@ class Plan(NamedTuple):
 
     requirements: list[str]  # files with what the interpreter must have
     runs: list[str]  # of dr.train and dr.predict
-    folds_cache: str  # "" without --folds
+    folds_cache: str  # of all that follows the squares; "" without --folds and --average
     commands: list[Command]  # none if the interpreter is only set up
 
     def quote(self) -> str:
@@ -98,19 +103,25 @@ def plan_run(argv: Sequence[str]) -> Plan:
     stages = list(STAGES)
     if not is_drawn:
         stages.remove("preprocess.synthetic")
+    if options.average:
+        stages.remove("dr.train")
     words = _split_words(options.words, stages)
     folds_cache = ""
     runs = [DEFAULT_RUN]
-    if options.folds:
+    if options.average:
+        names = "+".join(Path(name).name for name in options.average)
+        folds_cache = f"{options.cache}/average-{names}"
+    elif options.folds:
         folds_cache = f"{options.cache}/folds-{options.folds}"
-        runs = [f"fold-{fold}" for fold in range(int(options.folds))]
+        runs = [f"fold-{fold}" for fold in _list_folds(options)]
     commands = []
     for stage in stages:
         cache = options.cache
         if folds_cache and stage not in BEFORE_FOLDS:
             cache = folds_cache
         common = _list_options(stage, {**vars(options), "cache": cache})
-        for run, run_options in _list_runs(stage, options.folds, runs).items():
+        averaged = [_find_run(options.cache, name) for name in options.average or []]
+        for run, run_options in _list_runs(stage, options.folds, runs, averaged).items():
             commands.append(Command(stage, run, [*common, *run_options, *words.get(stage, [])]))
     return Plan(requirements, runs, folds_cache, commands)
 
@@ -129,11 +140,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         _refuse(unknown[0])
     if options.words and options.words[0] not in {*FOLDERS, *BESIDE}:
         _refuse(options.words[0])
+    if options.average:
+        for name in NOT_AVERAGED:
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name} has no part in --average, which takes the scores of runs as they are")
     if options.folds is not None:
-        if not re.fullmatch("[2-9]|[1-9][0-9]", options.folds):
-            raise InputError(f"--folds {options.folds}: a number from 2 to 99")
+        if not re.fullmatch(f"{BY_SOURCE}|[2-9]|[1-9][0-9]", options.folds):
+            raise InputError(f"--folds {options.folds}: a number from 2 to 99, or {BY_SOURCE}")
         if any(word.partition("=")[0] in FOLD_OPTIONS for word in options.words):
             raise InputError(f"--folds {options.folds} names folds and runs itself")
+    for word in options.words:
+        option = word.partition("=")[0]
+        if option in {"--data", "--layout", "--cache", "--recipe"}:
+            raise InputError(f"{option}: belongs to the whole run; give it before the first stage's name")
     return options
 
 
@@ -163,6 +182,11 @@ def _make_parser() -> argparse.ArgumentParser:
         "oct-demo or chest-demo it is drawn first, if it does not exist",
     )
     add(
+        "--layout",
+        "NAME|FILE.toml",
+        "how the data folder lies, if it is not to be found out: a shipped layout, or a file of your own",
+    )
+    add(
         "--cache",
         "DIR",
         "where the stages keep what they make (default: cache, or cache/demo for the demo)",
@@ -188,10 +212,19 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--views", "N", "views per eye that are averaged in prediction")
     add(
         "--folds",
-        "N",
-        "train a net per fold of N and average them; the blend and all figures are of all training "
-        "patients then, each by the net that did not see them (kept in CACHE/folds-N, beside the one "
-        "net)",
+        "N|source",
+        "train a net per fold of N, or per source of a joined set, which is left out, and average "
+        "them; the blend and all figures are of all training patients then, each by the net that did "
+        "not see them (kept in CACHE/folds-N, beside the one net)",
+    )
+    parser.add_argument(
+        "--average",
+        metavar="RUN",
+        type=_take_value,
+        action="append",
+        help="train nothing: submit the mean of the nets of this run and of those of other --average RUN, which "
+        "dr.train and dr.predict --run RUN have made before (default: the one without a name; with a slash: the "
+        "folder of a run), with a blend and labels of its own (kept in CACHE/average-RUN+RUN, beside the one net)",
     )
     add(
         "--device",
@@ -232,16 +265,18 @@ def _fill_in(options: argparse.Namespace) -> None:
     """Give the options without a value their defaults, which without --data are the demo's."""
     if options.data is None:
         home = Path.cwd() if WRITES_HERE else ROOT
-        options.data = f"{home}/data/demo"
-        cache = f"{home}/cache/demo"
-        name = "demo"
-        recipe = "demo"
+        recipe = options.recipe or "demo"
+        name = recipe if recipe in DEMOS else "demo"
+        options.data = f"{home}/data/{name}"
+        cache = f"{home}/cache/{name}"
     else:
         cache = "cache"
         name = "submission"
         recipe = "article"
     if options.folds:
         name += "-folds"
+    if options.average:
+        name += "-average"
     options.cache = options.cache or cache
     options.name = options.name or name
     options.recipe = options.recipe or recipe
@@ -277,8 +312,42 @@ def _list_options(stage: str, values: dict[str, str | bool | None]) -> list[str]
     return words
 
 
-def _list_runs(stage: str, folds: str | None, runs: Sequence[str]) -> dict[str, list[str]]:
-    """Return the runs for which a stage is started, and the options that tell these apart."""
+def _list_folds(options: argparse.Namespace) -> list[str]:
+    """Return the names of the folds: numbers, or the sources in a joined data set's samples.csv, in their order."""
+    if options.folds != BY_SOURCE:
+        return [str(fold) for fold in range(int(options.folds))]
+    path = Path(options.data) / "samples.csv"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            sources = {row.get(BY_SOURCE) for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        raise InputError(f"--folds {BY_SOURCE}: no {path}; python -m preprocess.join writes one") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV table ({error})") from None
+    names = sorted(source for source in sources if source)
+    if len(names) < 2 or len(names) < len(sources):
+        raise InputError(
+            f"{path}: column {BY_SOURCE} names {len(names)} sources; --folds {BY_SOURCE} needs two, in all rows"
+        )
+    return names
+
+
+def _find_run(cache: str, name: str) -> str:
+    """Return the folder of a run in a cache, by its name; a name with a slash is the folder."""
+    if "/" in name:
+        return name
+    if name == DEFAULT_RUN:
+        return f"{cache}/dr"
+    return f"{cache}/dr/runs/{name}"
+
+
+def _list_runs(stage: str, folds: str | None, runs: Sequence[str], averaged: Sequence[str]) -> dict[str, list[str]]:
+    """Return the runs for which a stage is started, and the options that tell these apart.
+
+    `averaged` are the folders of the runs of --average.
+    """
+    if averaged and stage == "dr.predict":
+        return {MEAN_RUN: ["--average", *averaged]}
     if folds is None or stage not in {"dr.train", "dr.predict"}:
         return {DEFAULT_RUN: []}
     options = {}

@@ -18,6 +18,9 @@ from preprocess.disk.errors import InputError, shorten
 SPLITS = {"train": "train", "val": "valid", "test": "test"}  # folder -> split
 # CLASS-PATIENT-N: the patient is the group without the class, since one may stand under several.
 PATIENT = re.compile(r"(?:\D+-)?(?P<patient>\d+)-\d+")
+# PATIENT_left and PATIENT_right: one patient, whatever classes the two eyes stand under.
+EYE = re.compile(r"(?P<patient>[^/]+?)_(?P<side>left|right)(?:_\w+)?", re.IGNORECASE)
+OTHER_WORDS = {"val": ("valid", "validation"), "train": ("training",), "test": ("testing",)}  # folders of other names
 GROUPS, LABELS = "groups.csv", "testLabels.csv"
 SAMPLE = "sampleSubmission.csv"
 MISNAMED = "the file's name is no image id"
@@ -26,7 +29,10 @@ STRAY = "lies in no class's folder"
 
 def is_folder_of_classes(folder: Path) -> bool:
     """Return whether the training images lie in sub-folders of FOLDER/train."""
-    return any(listing.list_files(path) for path in _list_classes(folder / "train"))
+    for path in list_classes(folder / "train"):
+        if listing.list_files(path) or listing.list_files(path / path.name):
+            return True
+    return False
 
 
 def read_dataset(folder: Path) -> DataSet:
@@ -41,7 +47,7 @@ def read_dataset(folder: Path) -> DataSet:
     for paths in (learned.paths, tested.paths):  # an image that lies in both parts has a row in each
         for image, path in paths.items():
             rows.append(_make_row(folder, image, path, groups))
-    labels_from = folder / "test" if _list_classes(folder / "test") else folder / LABELS
+    labels_from = folder / "test" if list_classes(folder / "test") else folder / LABELS
     if labels_from.is_file():
         rows = _add_labels(rows, labels_from, question, groups)
     samples = make_table(pd.DataFrame(rows), question)
@@ -54,7 +60,7 @@ def read_dataset(folder: Path) -> DataSet:
         target_sources={"train": folder / "train", "test": labels_from},
         sample_submission=folder / SAMPLE,
         unread={"train": learned.misnamed, "test": tested.misnamed},
-        notes=_describe(samples),
+        notes=[*_describe(samples), *_describe_others(folder)],
     )
 
 
@@ -67,25 +73,61 @@ def find_subject(groups: Mapping[str, str], image: str) -> Subject:
         raise InputError(f"image id {shorten(image)!r} is no file's name")
     if image in groups:
         return Subject(groups[image])
+    eye = EYE.fullmatch(image)
+    if eye:
+        return Subject(eye["patient"], eye["side"].lower())
     match = PATIENT.fullmatch(image)
     return Subject(match["patient"] if match else image)
 
 
 def _read_names(folder: Path) -> tuple[str, ...]:
     """Return the classes, the names of the training folders. Raises InputError if they cannot be learned."""
-    names = []
-    for path in _list_classes(folder / "train"):
+    _check_folders(folder)
+    names: list[str] = []
+    for path in list_classes(folder / "train"):
+        for name in names:
+            if name.casefold() == path.name.casefold():
+                raise InputError(f"{folder / 'train'}: {name} and {path.name}: one class or two? Merge or rename them")
         names.append(path.name)
         if not tables.is_id(path.name) or path.name == "image":
             raise InputError(f"{folder / 'train'}: {shorten(path.name)!r} cannot be a class's name; rename the folder")
         if not listing.list_files(path):
+            _check_depth(path)
             raise InputError(f"{path}: a class without images; add some, or remove the folder")
     if len(names) < 2:
         raise InputError(f"{folder / 'train'}: {names[0]} is the only class; there is nothing to tell it from")
-    for path in _list_classes(folder / "val") + _list_classes(folder / "test"):
+    for path in list_classes(folder / "val") + list_classes(folder / "test"):
         if path.name not in names:
+            if path.name == path.parent.name:
+                raise InputError(f"{path}: lies in a folder of its own name; move what is in it up to {path.parent}")
             raise InputError(f"{path}: a class that {folder / 'train'} lacks ({', '.join(names)})")
     return tuple(names)
+
+
+def _check_folders(folder: Path) -> None:
+    """Raise InputError for folders that are called otherwise than the parts that are read."""
+    for name, others in OTHER_WORDS.items():
+        for other in others:
+            if (folder / other).is_dir() and not (folder / name).is_dir():
+                raise InputError(f"{folder / other}: is not read; rename it to {name}/, or declare it in a data.toml")
+
+
+def _check_depth(path: Path) -> None:
+    """Raise InputError if a class's photographs lie deeper than in its folder."""
+    for below in list_classes(path):
+        if listing.list_files(below):
+            raise InputError(f"{below}: its photographs lie too deep; move them up to {path}, or write a data.toml")
+
+
+def _describe_others(folder: Path) -> list[str]:
+    """Return notes on the files in the folders that are no photographs."""
+    notes = []
+    for top in SPLITS:
+        names = listing.list_others(folder / top)
+        for path in list_classes(folder / top):
+            names += listing.list_others(path)
+        notes += listing.describe_others(folder / top, names)
+    return notes
 
 
 def _read_groups(folder: Path, paths: Mapping[str, Path]) -> dict[str, str]:
@@ -115,7 +157,7 @@ def _make_row(folder: Path, image: str, path: Path, groups: Mapping[str, str]) -
         "path": str(path),
         "split": SPLITS[top],
         "patient": find_subject(groups, image).patient,
-        "side": "",
+        "side": find_subject({}, image).side,
     }
     if len(below) > 1:
         row["class"] = below[0]
@@ -159,7 +201,7 @@ def _describe(samples: Any) -> list[str]:
     return notes
 
 
-def _list_classes(folder: Path) -> list[Path]:
+def list_classes(folder: Path) -> list[Path]:
     """Return a folder's sub-folders, sorted; none if the folder is not there."""
     return sorted(folder.glob("[!.]*/"))
 
@@ -167,7 +209,7 @@ def _list_classes(folder: Path) -> list[Path]:
 def _list_part(folder: Path, *names: str) -> Listing:
     """Return the photographs in the classes' folders below some folders; a test image may lie in no class's folder."""
     tops = [folder / name for name in names]
-    classes = [path for top in tops for path in _list_classes(top)]
+    classes = [path for top in tops for path in list_classes(top)]
     check = functools.partial(find_subject, {})
     if names == ("test",):
         return listing.list_folders([*tops, *classes], str, check, MISNAMED)

@@ -52,6 +52,7 @@ class DataSet:
     # Image -> finding -> boxes (left, top, width, height) in pixels of the photograph, where a person marked it.
     boxes: Mapping[str, Mapping[str, Sequence[tuple[float, ...]]]] = field(default_factory=dict)
     notes: Sequence[str] = ()  # what everybody who works with the data should know
+    may_lack_targets: bool = False  # whether an empty level or class is unknown, and not a mistake to be mended
 
     def get_part(self, part: str) -> pd.DataFrame:
         """Return the rows of a part: "train", which has the validation images, or "test"."""
@@ -89,17 +90,16 @@ class DataSet:
         """Return the targets of a part's images, by image: int64, for findings float64, a column each, NaN if unknown.
 
         Images without any target are left out. A target that the source leaves empty is an InputError, but for
-        findings, unless only the known ones are wanted.
+        findings, unless the data set may lack targets or only the known ones are wanted.
         """
         rows = self.get_part(part).set_index("image")[self.question.columns]
         known = rows[rows.notna().any(axis=1)]
         if self.question.has_many_targets:
             return known if known_only else rows
         source = self.target_sources[part]
-        if len(known) < len(rows) and not known_only and source.is_file():
-            labels.read_labels(
-                source, self.question, self.normalize_id, hint=labels.HINT
-            )  # raises, naming the row, if one is empty
+        is_mistaken = len(known) < len(rows) and not known_only and not self.may_lack_targets
+        if is_mistaken and source.is_file():  # raises, naming the row, if one is empty
+            labels.read_labels(source, self.question, self.normalize_id, hint=labels.HINT)
         (column,) = self.question.columns
         return labels.number_targets(known[column], self.question)
 

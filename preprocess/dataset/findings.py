@@ -87,6 +87,8 @@ def read_dataset(folder: Path) -> DataSet:
     if division.valid:
         notes.append(f"{LISTS['valid']} is held out as fold 0: {len(division.valid)} images")
     listed = _list_photographs(folder, table.patients)
+    if listed.others:
+        notes += listing.describe_others(_list_folders(folder)[0], listed.others)
     return DataSet(
         folder=folder,
         question=question,

@@ -6,6 +6,21 @@ import numpy as np
 
 from preprocess.disk.errors import InputError
 
+BY_SOURCE = "source"  # in the place of a number of folds, and the column of the table of samples that it means
+
+
+def find_source_fold(sources: Sequence[str], fold: int) -> np.ndarray:
+    """Return which images, (n,) bool, are of the source that a fold leaves out: the fold-th by name.
+
+    Raises InputError if there are not so many, or only one.
+    """
+    names = sorted(set(sources))
+    if len(names) < 2:
+        raise InputError(f"--folds source: {names[0] if names else 'no'} source alone; there is no other to learn from")
+    if fold >= len(names):
+        raise InputError(f"--fold {fold}: of {len(names)} sources, {', '.join(names)}, the last is {len(names) - 1}")
+    return np.array([source == names[fold] for source in sources])
+
 
 def assign_folds(groups: Sequence[str], targets: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Return the fold 0..n_folds-1 of each of n images: all of a group in one, the targets spread evenly.

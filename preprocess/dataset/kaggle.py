@@ -30,8 +30,14 @@ def read_dataset(folder: Path) -> DataSet:
 
     rows = []
     unread = {}
+    notes = []
     for part in LABELS:
         listed = list_folder(folder / part)
+        notes += listing.describe_others(folder / part, listed.others)
+        if not listed.paths and list_folder(folder / part / part).paths:
+            raise InputError(
+                f"{folder / part / part}: lies in a folder of its own name; move what is in it up to {folder / part}"
+            )
         unread[part] = listed.misnamed
         rows += _list_rows(folder, part, listed.paths)
     return DataSet(
@@ -43,6 +49,7 @@ def read_dataset(folder: Path) -> DataSet:
         target_sources={part: folder / name for part, name in LABELS.items()},
         sample_submission=folder / SAMPLE,
         unread=unread,
+        notes=notes,
     )
 
 
@@ -62,6 +69,11 @@ def find_subject(image: str) -> Subject:
 def read_labels(path: Path, known_only: bool = False, hint: str = "") -> pd.Series:
     """Return the level of each image in a table of image and level, see `labels.read_labels`."""
     return labels.read_labels(path, RETINOPATHY, normalize_id, known_only, hint)
+
+
+def has_photographs(folder: Path) -> bool:
+    """Return whether a folder's train/ or test/ holds photographs of left and right eyes."""
+    return any(list_folder(folder / part).paths for part in LABELS)
 
 
 def list_folder(folder: Path) -> Listing:

@@ -25,6 +25,11 @@ class Question(NamedTuple):
         return list(self.names)
 
     @property
+    def target(self) -> str:
+        """One target, in words."""
+        return {"levels": "level", "classes": "class", "findings": "finding"}[self.kind]
+
+    @property
     def has_many_targets(self) -> bool:
         """Whether an image has a target for each of the names, not one for all."""
         return self.kind == "findings"

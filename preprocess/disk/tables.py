@@ -7,6 +7,7 @@ import gzip
 import io
 import os
 import re
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 # leading dot (hidden and temporary files), no control character, and nothing that a spreadsheet takes
 # for the start of a formula, since submissions are opened in one.
 IMAGE_ID = re.compile(r"[^.=+@\-/\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*(/[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*)*")
-EXTENSION = re.compile(r"\.(jpe?g|png|tiff?|bmp|gif)", re.IGNORECASE)  # of a picture's file, which no id has
+# Of a picture's file, which no id has.
+EXTENSION = re.compile(r"\.(jpe?g|jpe|jfif|png|tiff?|bmp|gif|p[gp]m|webp|dcm|dicom)", re.IGNORECASE)
 LONGEST_ID = 200  # bytes: file systems take 255, temporary names need some
 
 
@@ -49,7 +51,7 @@ def order_of(image: str) -> tuple:
             key.append((False, int(part), part))
         elif part:
             key.append((True, 0, part))
-    return (*key, image)
+    return tuple(key), image
 
 
 def sort_images(images: Iterable[str]) -> list[str]:
@@ -117,7 +119,8 @@ def read_table(
     table = pd.DataFrame(texts, dtype=str)
     table = table.rename(columns={image_column: "image"})
     if "image" in table:
-        table["image"] = table["image"].map(spell)
+        # macOS takes letters and their accents apart (NFD); an id has them together (NFC).
+        table["image"] = [spell(unicodedata.normalize("NFC", image)) for image in table["image"]]
         _check_images(path, table["image"])
     return table
 

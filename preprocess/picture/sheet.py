@@ -19,12 +19,12 @@ LINE_RGB = (0, 255, 0)
 TEXT_RGB = (255, 255, 0)
 
 
-def draw_outline(path: Path, row: Mapping[str, Any], shape: str, side_px: int) -> np.ndarray:
+def draw_outline(path: Path, row: Mapping[str, Any], shape: str, side_px: int, bits: int | None = None) -> np.ndarray:
     """Return a photograph with its ellipse or box, (h, w, 3) uint8 RGB, longer side `side_px`.
 
-    Raises Unusable if the photograph cannot be read.
+    `bits` is the range of values of more than 8 bits. Raises Unusable if the photograph cannot be read.
     """
-    rgb, _ = photograph.decode(path, side_px)
+    rgb, _ = photograph.decode(path, side_px, bits)
     scale = side_px / max(row["width"], row["height"])
     width = max(1, round(row["width"] * scale))
     height = max(1, round(row["height"] * scale))
@@ -41,12 +41,12 @@ def draw_outline(path: Path, row: Mapping[str, Any], shape: str, side_px: int) -
     return cv2.rectangle(small, upper_left, lower_right, LINE_RGB)
 
 
-def draw_tile(path: Path, row: Mapping[str, Any], text: str, shape: str) -> np.ndarray:
+def draw_tile(path: Path, row: Mapping[str, Any], text: str, shape: str, bits: int | None) -> np.ndarray:
     """Return a photograph with its outline, (TILE_PX, TILE_PX, 3) uint8 RGB; the confidence stands below `text`."""
     tile = np.zeros((TILE_PX, TILE_PX, 3), np.uint8)
     note = f"{row['confidence']:.3f}"
     try:
-        drawn = draw_outline(path, row, shape, TILE_PX)
+        drawn = draw_outline(path, row, shape, TILE_PX, bits)
         tile[: drawn.shape[0], : drawn.shape[1]] = drawn
     except Unusable:  # its ellipse is a correction, which needs no pixels
         note = "unreadable"
@@ -55,7 +55,12 @@ def draw_tile(path: Path, row: Mapping[str, Any], text: str, shape: str) -> np.n
     return tile
 
 
-def write_sheet(target: Path, photographs: Sequence[tuple[str, Path, Mapping[str, Any]]], shape: str) -> int:
+def write_sheet(
+    target: Path,
+    photographs: Sequence[tuple[str, Path, Mapping[str, Any]]],
+    shape: str,
+    bits: int | None = None,
+) -> int:
     """Write the sheet of photographs, each (image, path, row of the crop table); return how many it shows.
 
     Raises InputError if there are none.
@@ -66,7 +71,7 @@ def write_sheet(target: Path, photographs: Sequence[tuple[str, Path, Mapping[str
     shown = by_confidence[: COLUMNS * ROWS]
     if not shown:
         raise InputError("no photograph was cropped: there is nothing to draw a sheet of")
-    tiles = np.stack([draw_tile(path, row, image, shape) for image, path, row in shown])
+    tiles = np.stack([draw_tile(path, row, image, shape, bits) for image, path, row in shown])
     n_columns = min(COLUMNS, len(tiles))
     n_rows = -(-len(tiles) // n_columns)
     sheet = montage(tiles, fill=(0, 0, 0), grid_shape=(n_rows, n_columns), channel_axis=-1)

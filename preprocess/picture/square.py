@@ -2,14 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from preprocess.cache import manifest
 from preprocess.disk.errors import InputError
-from preprocess.picture import cut, outline
+from preprocess.picture import cut, depth, outline
 from preprocess.picture.disc import Disc
 from preprocess.picture.photograph import Photograph
 
@@ -25,11 +25,19 @@ REDUCTION = 4  # the blur is computed on squares 1/4 as wide: 4 ms instead of 30
 
 
 class Making(NamedTuple):
-    """The settings that a square, and thus a net, depends on: how the eye is found, the side, the colours."""
+    """The settings that a square, and thus a net, depends on: how the eye is found, the side, the colours.
+
+    `bits` is the range of values of more than 8 bits in the photographs; None where these have 8.
+    """
 
     crop: str
     size_px: int
     normalize: str
+    bits: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings as a checkpoint keeps them: `bits` only where there are some."""
+        return {name: value for name, value in self._asdict().items() if name != "bits" or value is not None}
 
 
 class Square(NamedTuple):
@@ -46,6 +54,7 @@ def read_making(cache: Path) -> Making:
         crop=manifest.read_parameter(cache / "crop", "method", "preprocess.crop"),
         size_px=manifest.read_parameter(cache / "resize", "size_px", "preprocess.resize"),
         normalize=manifest.read_parameter(cache / "normalize", "method", "preprocess.normalize"),
+        bits=depth.read_bits(cache / "resize"),
     )
 
 
@@ -54,7 +63,7 @@ def make_square(path: Path, making: Making) -> Square:
 
     Raises Unusable unless the file is a whole photograph of an eye.
     """
-    photograph = Photograph(path)
+    photograph = Photograph(path, making.bits)
     row = outline.measure(photograph, making.crop)
     shape = outline.SHAPES[making.crop]
     pixels, inside = cut.cut_square(photograph, row, making.size_px, shape)

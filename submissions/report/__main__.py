@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = recipe.parse(parser, argv, "submissions.report", check=lambda options: target.find(options, ".html"))
     dataset = readers.open_dataset(options)
     out = target.find(options, ".html")
-    files.check_out(out, options.labels)
+    files.check_out(out, options.labels, *options.compare)
     if not options.cache.is_dir():
         raise InputError(f"{options.cache}: no such folder; run ./run_all.sh first, or give another --cache")
     with files.locked(options.cache):  # its own time is no part of what it reports on

@@ -34,14 +34,14 @@ class Seen(NamedTuple):
     heated: list[list[np.ndarray]]  # the same over the squares
 
 
-def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str) -> dict[str, Any]:
+def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str, bits: int | None) -> dict[str, Any]:
     """Return a photograph, small, with its outline.
 
     It has no `uri` if it cannot be read: it was there when it was cropped, and the report lives without it.
     """
     uri = None
     with contextlib.suppress(Unusable):
-        uri = encode_picture(sheet.draw_outline(path, row, shape, TILE_PX), TILE_PX)
+        uri = encode_picture(sheet.draw_outline(path, row, shape, TILE_PX, bits), TILE_PX)
     return {"image": image, "confidence": row["confidence"], "uri": uri}
 
 

@@ -15,7 +15,7 @@ from preprocess import crop
 from preprocess.cache import manifest, rejected, stage
 from preprocess.command import pipeline
 from preprocess.disk.errors import InputError
-from preprocess.picture import outline
+from preprocess.picture import depth, outline
 from submissions.report import evidence, pictures
 from submissions.report.evidence import BLEND, NET, Group, Source
 from submissions.report.examples import show_hardest, show_mistaken
@@ -176,12 +176,13 @@ def draw_tiles(cache: Path, crops: list[tuple[str, Path, dict[str, Any]]]) -> di
     if not crops:
         return {}
     shape = outline.SHAPES[manifest.read_parameter(cache / "crop", "method", "preprocess.crop")]
+    bits = depth.read_bits(cache / "crop")
     start = max(min(TILES, len(crops)), (len(crops) - TILES) // 2)
     chosen = {"least sure": crops[:TILES], "typical": crops[start : start + TILES]}
     tiles = {}
     for title, chosen_crops in chosen.items():
         if chosen_crops:
-            tiles[title] = [pictures.draw_tile(image, path, row, shape) for image, path, row in chosen_crops]
+            tiles[title] = [pictures.draw_tile(image, path, row, shape, bits) for image, path, row in chosen_crops]
     return tiles
 
 
