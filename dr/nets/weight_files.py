@@ -112,12 +112,6 @@ def _download(name: str) -> Path:
     """Return the folder in which a repository's weights and its config.json lie, as the hub's own cache has them."""
     if not HUB_ID.fullmatch(name):
         raise InputError(f"--weights {HUB}{shorten(name)}: an id of the hub is {HUB}OWNER/NAME")
-    reason = catalog.find_hindrance(f"{catalog.SITE}/{name}/resolve/main/{CONFIG}")
-    if reason is not None:
-        raise InputError(
-            f"--weights {HUB}{name}: out of reach, or not open to everybody ({reason}); fetch the files of "
-            f"{catalog.SITE}/{name} and give their folder by --weights"
-        )
     hub, errors = process.import_libraries(catalog.REQUIREMENTS, "huggingface_hub", "huggingface_hub.errors")
     try:
         names = hub.list_repo_files(name)
