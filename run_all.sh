@@ -2,8 +2,16 @@
 # From a folder of photographs to a submission: a line per stage, with what it reads and writes. Each stage is a module
 # that `python -m STAGE` runs alone; preprocess/command/run.py has the options of this script and plans the stages'.
 # It needs Python 3.11 or newer, and works under bash 3.2 (macOS) too.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started by another shell: zsh run_all.sh, sh run_all.sh
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+unset CDPATH # with it, cd prints where it goes
+script=${BASH_SOURCE[0]}
+while [[ -L $script ]]; do # macOS has no readlink -f
+  link=$(readlink "$script")
+  [[ $link == /* ]] || link=$(dirname "$script")/$link
+  script=$link
+done
+root=$(cd "$(dirname "$script")" && pwd)
 if [[ -d $root/preprocess ]]; then
   export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 else

@@ -22,6 +22,7 @@ from dr.scores import NORMALIZE_HINT, match_targets, read_scores, write_scores
 from dr.tasks.task import Task
 from preprocess.cache import manifest
 from preprocess.command import cli, process
+from preprocess.dataset import labels
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
@@ -45,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train_on_files(work: Work) -> str:
     """Fit a blend to the tables that the options name."""
     options = work.options
-    labels = work.dataset.read_labels(options.labels, options.known_only)
-    return train(work, options.scores, labels, options.labels, options.out)
+    known = work.dataset.read_labels(options.labels, options.known_only, labels.HINT)
+    return train(work, options.scores, known, options.labels, options.out)
 
 
 def train_in_cache(work: Work) -> str:
@@ -54,8 +55,9 @@ def train_in_cache(work: Work) -> str:
     folder = work.options.cache / "blend" / "train"
     scores = work.options.cache / "dr" / "scores_valid.csv"
     if not scores.exists():
-        raise InputError(f"{scores}: no such file; run python -m dr.predict first")
-    levels = work.dataset.get_targets("train")
+        missing = manifest.find_missing_stage(work.options.cache, "dr.predict")
+        raise InputError(f"{scores}: no such file; run python -m {missing} first")
+    levels = work.dataset.get_targets("train", known_only=True)
     labels_from = work.dataset.target_sources["train"]
     parameters = {"version": VERSION, "method": work.options.method, "n_folds": N_FOLDS, "seed": SEED}
     inputs = {"scores_valid": files.hash_file(scores), "labels": files.hash_text(levels.to_json())}
@@ -67,7 +69,7 @@ def train_in_cache(work: Work) -> str:
 
 
 def train(
-    work: Work, scores_from: Path, labels: pd.Series, labels_from: Path, out: Path, folder: Path | None = None
+    work: Work, scores_from: Path, targets: pd.Series, labels_from: Path, out: Path, folder: Path | None = None
 ) -> str:
     """Fit a blend to a table of scores, write its checkpoint, return one line on what it gains.
 
@@ -77,7 +79,7 @@ def train(
 
     options = work.options
     table = read_scores(scores_from, work.task, options.normalize, work.dataset.normalize_id, NORMALIZE_HINT)
-    known = match_targets(table.index, scores_from, labels, labels_from, options.known_only)
+    known = match_targets(table.index, scores_from, targets, labels_from, options.known_only)
     images = list(known.index)
     scores = table.loc[known.index].to_numpy()
     levels = known.to_numpy()

@@ -195,7 +195,7 @@ def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str,
         return {}, 0
     dataset = readers.read_dataset(options.data, options.layout)
     scores = read_scores(scores_from, task)
-    known = dataset.get_targets("train")
+    known = dataset.get_targets("train", known_only=task.is_exclusive)
     targets = match_targets(scores.index, scores_from, known, dataset.target_sources["train"])
     patients = dataset.get_patients(scores.index)
     drawn = task.draw_measures(patients, scores.to_numpy(), targets.to_numpy())

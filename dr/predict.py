@@ -149,7 +149,7 @@ def find_valid(options: argparse.Namespace, dataset: DataSet, task: Task, traine
     if not dataset.has_targets("train"):
         print(f"dr.predict: no {dataset.target_sources['train']}, so the validation fold is not scored")
         return None
-    training_set = source.read_training_set(dataset, task, options.cache)
+    training_set = source.read_training_set(dataset, task, options.cache, known_only=True)
     change = manifest.describe_change(trained.inputs, training_set.digests)
     if change:
         raise InputError(f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again")

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dr import foresight
 from dr.machine import workers
 from dr.squares import source
 from dr.tasks.kinds import make_task
@@ -30,10 +31,25 @@ def check(options: argparse.Namespace, dataset: DataSet) -> None:
     make_task(dataset.question).check_settings(options)
 
 
+def check_data(options: argparse.Namespace, dataset: DataSet) -> None:
+    """Raise InputError for photographs without a label, and for none."""
+    foresight.check_labels(options, dataset)
+
+
+def check_machine(options: argparse.Namespace, dataset: DataSet, size_px: int) -> None:
+    """Raise InputError for a device that is not at hand, and for weights that cannot be begun with."""
+    foresight.check_machine(options, dataset, size_px)
+
+
+def estimate_space(options: argparse.Namespace, dataset: DataSet, size_px: int, n_runs: int) -> dict[str, int]:
+    """Return how many bytes the training of so many nets will write, by what they are."""
+    return foresight.estimate_space(options, dataset, size_px, n_runs)
+
+
 def train(options: argparse.Namespace, wanted: Settings, dataset: DataSet) -> None:
     """Bring the epochs of a run up to date; under torchrun all train, the first process decides and writes."""
     task = make_task(dataset.question)
-    training_set = source.read_training_set(dataset, task, options.cache)
+    training_set = source.read_training_set(dataset, task, options.cache, options.known_only)
     inputs = training_set.digests
     run = runs.folder_of(options.cache, options.run)
     pending = run / "pending" / runs.identify(vars(wanted), inputs)
@@ -127,10 +143,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "beside the best by log loss and by the task's own measure")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="remove the net that is replaced, when that is done, "
                         "instead of keeping it")  # fmt: skip
+    parser.add_argument("--known-only", action="store_true", help="leave out photographs that have no level or class")
     settings.add_options(parser)
     options, wanted = settings.parse(parser, argv)
     dataset = readers.open_dataset(options)
     check(options, dataset)
+    check_data(options, dataset)
     epochs = runs.folder_of(options.cache, options.run) / "epochs"
     is_first = workers.rank() == 0
     with stage.working(options.cache, "dr.train", [epochs]) if is_first else contextlib.nullcontext():

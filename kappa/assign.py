@@ -59,7 +59,10 @@ def assign_in_cache(work: Work) -> str:
     scores_from = work.options.cache / "blend" / "scores_test.csv"
     valid_from = scores_from.with_name("scores_valid.csv")
     if not scores_from.exists():
-        raise InputError(f"{scores_from}: no such file; run python -m blend.predict first, or is there no test set?")
+        missing = manifest.find_missing_stage(work.options.cache, "blend.predict")
+        if manifest.has_output(scores_from.parent, valid_from.name) and not work.dataset.list_paths("test"):
+            return f"no test photographs in {work.dataset.folder}: no levels to assign"
+        raise InputError(f"{scores_from}: no such file; run python -m {missing} first, or is there no test set?")
 
     def make() -> str:
         summary = assign(work, scores_from, folder / "levels_test.csv")
@@ -76,7 +79,7 @@ def describe_validation(work: Work, scores_from: Path) -> str:
     """Return how good the method is on the validation fold, whose levels are known."""
     table = read_scores(scores_from, work.task)
     labels_from = work.dataset.target_sources["train"]
-    known = match_targets(table.index, scores_from, work.dataset.get_targets("train"), labels_from)
+    known = match_targets(table.index, scores_from, work.dataset.get_targets("train", known_only=True), labels_from)
     scores = table.to_numpy()
     levels = decide(scores, work.options.method).levels
     kappa = quadratic_weighted_kappa(known.to_numpy(), levels, scores.shape[1])

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = labels.read_labels(options.levels, question, kaggle.normalize_id)
     if given.empty:
         raise InputError(f"{options.levels}: holds no image")
-    truth = labels.read_labels(options.labels, question, kaggle.normalize_id, options.known_only)
+    truth = labels.read_labels(options.labels, question, kaggle.normalize_id, options.known_only, labels.HINT)
     true = match_targets(given.index, options.levels, truth, options.labels, options.known_only)
     try:
         groups = [kaggle.find_subject(image).patient for image in true.index]

@@ -3,13 +3,27 @@
 Photographs that cannot be used are listed in CACHE/rejected.csv with the reason.
 """
 
+from argparse import Namespace
+
 from preprocess import crop, normalize, photographs, resize, standardize
 from preprocess.cache import manifest, rejected, stage
 from preprocess.command import cli, parallel, process, recipe
 from preprocess.dataset import readers
+from preprocess.dataset.dataset import DataSet
 
 STAGES = ("preprocess.crop", "preprocess.resize", "preprocess.normalize")  # that have options
 RENAMED = {"preprocess.crop.method": "crop", "preprocess.normalize.method": "normalize"}
+
+
+def check_data(options: Namespace, dataset: DataSet) -> None:
+    """Raise InputError for photographs that are named but not there."""
+    photographs.check_files(dataset, options.allow_rejected)
+
+
+def estimate_space(options: Namespace, dataset: DataSet) -> dict[str, int]:
+    """Return how many bytes will be written, by what they are."""
+    squares = photographs.estimate_squares(dataset, options.cache, options.crop, options.size_px)
+    return {"squares": squares}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,6 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, *STAGES, renamed=RENAMED)
     dataset = readers.open_dataset(options)
+    check_data(options, dataset)
     cache = options.cache
     with stage.working(cache, "preprocess", [cache / name for name in ("crop", "resize", "normalize", "standardize")]):
         workers = options.dask or options.jobs

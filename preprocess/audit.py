@@ -6,7 +6,6 @@ learned from must not be what is judged by.
 
 import argparse
 import itertools
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from preprocess.command import cli, parallel, process
+from preprocess.command import cli, parallel, process, resources
 from preprocess.dataset import readers
 from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files, tables
@@ -141,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
     cli.add_data_options(parser, "folder of the photographs")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder in which the report finds the table")
     parser.add_argument("--out", type=Path, help=f"table to write (CACHE/{TABLE})")
-    parser.add_argument("--jobs", type=cli.whole(1), default=os.cpu_count(), help="processes to work with")
+    parser.add_argument("--jobs", type=cli.whole(1), default=resources.count_jobs(), help="processes to work with")
     options = parser.parse_args(argv)
     options.out = options.out or options.cache / TABLE
     audit(options, readers.open_dataset(options))

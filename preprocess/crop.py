@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "preprocess.crop")
     dataset = readers.open_dataset(options)
+    photographs.check_files(dataset, options.allow_rejected)
     with stage.working(options.cache, "preprocess.crop"):
         reasons = photographs.update(dataset, options.cache, options.dask or options.jobs, method=options.method)
         if options.sheet:

@@ -3,7 +3,9 @@
 Reads the photographs of a data set, writes CACHE/crop and CACHE/resize; CACHE/rejected.csv lists what cannot be used.
 """
 
+import contextlib
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from preprocess.picture.photograph import Photograph
 
 LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
 MOST_PX = 100_000  # of a correction: no photograph is as large
+N_SAMPLED = 8  # photographs whose squares tell how large all are: two seconds
 KNOWN_LAYOUTS = (
     "known are PATIENT_left and PATIENT_right there with trainLabels.csv, or folders of classes, train/CLASS/, or a "
     "table of findings with images*/, or a layout of preprocess/dataset/layouts: python -m preprocess.describe --draft "
@@ -158,6 +161,61 @@ def update(
         inputs = {f"crop {part}": manifest.read_output(cache / "crop", part, "preprocess.crop") for part in updated}
         manifest.write_manifest(cache / "resize", "resize", parameters["resize"], inputs, outputs["resize"])
     return reasons
+
+
+def check_files(dataset: DataSet, allow_rejected: bool) -> None:
+    """Raise InputError for a data set without a photograph, and for photographs that are named but not there.
+
+    Nothing is read but the folders: what is missing is told before hours of work on all others.
+    """
+    if not dataset.folder.is_dir():
+        raise InputError(f"{dataset.folder}: no such folder")
+    missing: dict[str, Path] = {}
+    n_named = 0
+    for part in PARTS:
+        for image, path in dataset.list_paths(part).items():
+            n_named += 1
+            if not path.exists():
+                missing[image] = path
+    if missing and not allow_rejected:
+        image, path = next(iter(missing.items()))
+        noun = "photographs are" if len(missing) > 1 else "photograph is"
+        raise InputError(
+            f"{dataset.folder}: {len(missing):,} of {n_named:,} {noun} missing, which the tables name: {image}, "
+            f"{path}; add what is missing, or go on without it with --allow-rejected"
+        )
+
+
+def estimate_squares(dataset: DataSet, cache: Path, method: str, size_px: int) -> int:
+    """Return how many bytes the squares that are still to be made will take, by a sample of the photographs.
+
+    The sample is N_SAMPLED photographs, evenly among all, or the squares that are there; photographs that cannot be
+    used tell nothing.
+    """
+    paths: list[Path] = []
+    sizes: list[int] = []
+    for part in PARTS:
+        paths += dataset.list_paths(part).values()
+        sizes += _list_sizes(cache / "resize" / part)
+    n_due = max(0, len(paths) - len(sizes))
+    if n_due and not sizes:
+        for number in np.linspace(0, len(paths) - 1, min(N_SAMPLED, len(paths))).astype(int):
+            photograph = Photograph(paths[number])
+            with contextlib.suppress(Unusable):
+                row = outline.measure(photograph, method)
+                png, _ = cut.encode(*cut.cut_square(photograph, row, size_px, outline.SHAPES[method]))
+                sizes.append(len(png))
+    if not sizes:
+        return 0
+    return int(np.mean(sizes) * n_due)
+
+
+def _list_sizes(folder: Path) -> list[int]:
+    """Return the bytes of each file in a folder; none if it is not there."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [entry.stat().st_size for entry in entries if entry.is_file()]
 
 
 class _Due(NamedTuple):

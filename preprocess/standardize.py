@@ -5,7 +5,6 @@ some of the patients pools exactly theirs into six numbers: mean 0 and standard 
 Pixels are read only where local means are taken away.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from preprocess import normalize, photographs
 from preprocess.cache import manifest, stage
-from preprocess.command import cli, process, progress, recipe
+from preprocess.command import cli, process, progress, recipe, resources
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError
 from preprocess.picture import cut, square
@@ -61,7 +60,7 @@ def count_finished(cache: Path, named: Sequence[str], luts: np.ndarray, making: 
         return cut.count_pixels(square.finish(pixels, lut, making.normalize)[0])
 
     histograms = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress.tracking(len(named), "standardize") as bar:
+    with ThreadPoolExecutor(resources.count_processors()) as pool, progress.tracking(len(named), "standardize") as bar:
         for histogram in pool.map(count, named, luts):
             histograms.append(histogram)
             bar.update(1)

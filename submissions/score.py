@@ -6,14 +6,18 @@ set, if DATA/testLabels.csv (image, level) or --labels tells its levels, else of
 is cross-fitted and each operating point chosen on other patients.
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from dr.tasks.kinds import make_task
 from dr.tasks.task import Task
+from preprocess.cache import manifest
 from preprocess.command import cli, pipeline, process, recipe
 from preprocess.dataset import readers
+from preprocess.dataset.dataset import DataSet
 from preprocess.disk.errors import InputError
+from preprocess.disk.tables import sort_images
 from submissions.evaluation import tables
 from submissions.report import evidence, figures
 from submissions.report.evidence import Group, Source
@@ -41,6 +45,17 @@ def describe_figures(groups: Sequence[Group], task: Task) -> list[str]:
     return lines
 
 
+def check_data(options: Namespace, dataset: DataSet) -> None:
+    """Raise InputError for labels of the test set that cannot be used, or are of none of its photographs."""
+    task = make_task(dataset.question)
+    targets = evidence.read_test_targets(Source(dataset, task, options.cache, options.labels))
+    photographs = dataset.list_paths("test")
+    if targets is not None and len(targets) and photographs and not set(targets.index) & photographs.keys():
+        source = options.labels or dataset.target_sources["test"]
+        image = sort_images(targets.index)[0]
+        raise InputError(f"{source}: names none of the test photographs of {dataset.folder}, but {image}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_parser("submissions.score", __doc__, "--data data --cache cache")
     parser.add_argument("--labels", type=Path, help="what is true of the test set (default: "
@@ -51,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups = evidence.read_groups(Source(dataset, task, options.cache, options.labels))
     if not groups:
         known = f"no scores of images whose {task.target} is known"
-        raise InputError(f"{options.cache}: {known}; run python -m dr.predict first")
+        missing = manifest.find_missing_stage(options.cache, "dr.predict")
+        raise InputError(f"{options.cache}: {known}; run python -m {missing} first")
     print("\n".join(describe_figures(groups, task)))
     print(pipeline.NOTICE)
 

@@ -57,6 +57,25 @@ def list_expected(dataset: DataSet) -> Expected:
     return Expected(images, dataset.folder / "test")
 
 
+def check_data(options: argparse.Namespace, dataset: DataSet) -> None:
+    """Raise InputError for a sample of a submission and test photographs that are not of the same images.
+
+    Where no photograph lies, but the cache holds test squares, these are what is submitted.
+    """
+    sample = dataset.sample_submission
+    if not sample.exists() or options.levels or manifest.has_output(options.cache / "resize", "test"):
+        return
+    photographs = dataset.list_paths("test")
+    expected = list_expected(dataset).images
+    if not photographs and expected:
+        raise InputError(
+            f"{sample}: names {len(expected):,} test images, such as {expected[0]}, but {dataset.folder / 'test'} "
+            "holds no photograph; add them, or remove this table to go on without a test set"
+        )
+    images = [dataset.normalize_id(image) for image in expected]
+    tables.check_same_images(images, photographs, sample, f"the test photographs of {dataset.folder}")
+
+
 def write_submission(table: pd.DataFrame, made_from: Path, dataset: DataSet, out: Path) -> None:
     """Write a table of targets, by image, for exactly the expected images. Raises InputError for missing and others."""
     expected = list_expected(dataset)
@@ -96,7 +115,10 @@ def find_source(options: argparse.Namespace, dataset: DataSet, task: Task) -> Pa
             raise InputError("--levels: of findings the submission holds the probabilities")
         return options.levels
     if task.has_eyes:
-        return options.cache / "kappa" / "levels_test.csv"
+        levels = options.cache / "kappa" / "levels_test.csv"
+        is_expected = dataset.sample_submission.exists() or dataset.list_paths("test")
+        has_blended = manifest.has_output(options.cache / "blend", "scores_valid.csv")
+        return levels if levels.exists() or is_expected or not has_blended else None
     scores = options.cache / "dr" / "scores_test.csv"
     return scores if scores.exists() or dataset.list_paths("test") else None
 
@@ -160,7 +182,9 @@ def describe_promise(cache: Path, dataset: DataSet, task: Task) -> str:
 
 def describe_submission(table: pd.DataFrame, options: argparse.Namespace, dataset: DataSet, task: Task) -> list[str]:
     """Return lines on how frequent the targets are, how many were guessed, and what they promise."""
-    known = dataset.get_targets("train") if dataset.has_targets("train") else None
+    known = None
+    if dataset.has_targets("train"):
+        known = dataset.get_targets("train", known_only=task.is_exclusive)
     if task.has_thresholds:
         lines = describe_findings(table, known).to_string().splitlines()
     else:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set up as run_all.sh does, then run the whole suite. Arguments go to pytest: tests/run.sh -k crop
 set -euo pipefail
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$("$root/run_all.sh" --python "$root/tests/requirements.txt")
 cd "$root"

@@ -66,7 +66,7 @@ def test_the_cache_is_used_and_a_change_is_named(tmp_path, capsys):
 
 
 def test_what_is_missing_is_said_and_options_that_do_not_fit_together_are_refused(tmp_path, capsys):
-    with pytest.raises(InputError, match="scores_test.csv: no such file; run python -m blend.predict first"):
+    with pytest.raises(InputError, match="scores_test.csv: no such file; run python -m preprocess first"):
         assign.main([f"--cache={tmp_path}"])
     for alone in ("--scores=S.csv", "--out=L.csv", "--method=best"):
         with pytest.raises(SystemExit, match="^2$"):

@@ -346,5 +346,5 @@ def test_label_smoothing_weights_and_clipping_change_the_step():
 
 
 def test_without_squares_the_missing_stage_is_named(places, tmp_path):
-    with pytest.raises(InputError, match="run python -m preprocess.normalize first"):
+    with pytest.raises(InputError, match="run python -m preprocess first"):
         train.main([places[0], f"--cache={tmp_path}/none"])

@@ -3,7 +3,9 @@
 timm and torch are imported late.
 """
 
+import os
 import re
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 NINE_CONV = "nine-conv"
 NAME = re.compile(r"[\w-]+(\.\w+)?", re.ASCII)  # a net's, perhaps with one of timm's sets of weights for it
-HUB = "https://huggingface.co/{}/resolve/main/model.safetensors"
+SITE = "https://huggingface.co"
+HUB = SITE + "/{}/resolve/main/model.safetensors"
+KEPT_AS = ("model.safetensors", "pytorch_model.bin")  # names of a net's weights on the hub, the best first
+REACH_S = 10  # a server that does not answer by then is out of reach
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 
 
@@ -95,15 +100,63 @@ def find_source(name: str) -> str:
     raise InputError(f"--weights imagenet: timm has none for {name}")
 
 
+def check_reach(name: str) -> None:
+    """Raise InputError, naming the file to fetch, if timm's weights are neither on this machine nor within reach.
+
+    One question, and no second try: the hub's own client goes on asking for minutes.
+    """
+    source = find_source(name)
+    if find_kept(name) is not None:
+        return
+    reason = find_hindrance(source)
+    if reason is not None:
+        raise InputError(f"--weights imagenet: out of reach ({reason}); fetch {source} and give --weights FILE")
+
+
+def find_hindrance(address: str) -> str | None:
+    """Return why an address cannot be had, None if it can: asked once, for REACH_S at most.
+
+    HF_ENDPOINT in the environment names a mirror of the hub, as for the hub's own client.
+    """
+    mirror = os.environ.get("HF_ENDPOINT", SITE).rstrip("/")
+    asked = address.replace(SITE, mirror)
+    request = urllib.request.Request(asked, method="HEAD", headers={"User-Agent": "dr-pipeline"})
+    try:
+        with urllib.request.urlopen(request, timeout=REACH_S):
+            return None
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+
+
+def find_kept(name: str) -> Path | None:
+    """Return the file in which a client keeps a net's weights on this machine; None if it keeps none."""
+    config = find_config(name)
+    if not config.hf_hub_id:
+        import torch  # is installed: find_config has imported timm
+
+        kept_file = Path(torch.hub.get_dir(), "checkpoints", Path(config.url or "none").name)
+        return kept_file if kept_file.is_file() else None
+    (hub,) = process.import_libraries(REQUIREMENTS, "huggingface_hub")
+    for filename in KEPT_AS:
+        kept = hub.try_to_load_from_cache(config.hf_hub_id, filename)
+        if isinstance(kept, str):
+            return Path(kept)
+    return None
+
+
 def download(name: str, image_px: int) -> "nn.Module":
     """Return a net with timm's own weights.
 
     Raises InputError, naming the file to fetch, if the hub is out of reach.
     """
-    source = find_source(name)
+    check_reach(name)
+    kept = find_kept(name)
+    if kept is not None:  # the hub need not be asked whether they are the newest
+        return create(name, image_px, 0.0, pretrained=True, pretrained_cfg_overlay={"file": str(kept)})
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return create(name, image_px, 0.0, pretrained=True)
     except (OSError, HfHubHTTPError):
+        source = find_source(name)
         raise InputError(f"--weights imagenet: out of reach; fetch {source} and give --weights FILE") from None

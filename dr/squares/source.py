@@ -122,14 +122,16 @@ def _check_crops(cache: Path, part: str, making: Making) -> None:
         raise InputError(f"{cache}/resize: crop {part} changed since; run python -m preprocess.resize again")
 
 
-def read_training_set(dataset: DataSet, task: Task, cache: Path) -> TrainingSet:
+def read_training_set(dataset: DataSet, task: Task, cache: Path, known_only: bool = False) -> TrainingSet:
     """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside.
 
-    Where a data set may lack targets, the squares without one are left out, and counted on the screen.
+    Where a data set may lack targets, or if only the known ones are wanted, the squares without one are left out, and
+    counted on the screen.
     """
     squares = read_squares(cache, "train", dataset)
-    targets = dataset.get_targets("train")
-    if dataset.may_lack_targets:
+    is_known_only = known_only and not dataset.question.has_many_targets
+    targets = dataset.get_targets("train", is_known_only)
+    if dataset.may_lack_targets or is_known_only:
         squares = _leave_unknown_out(squares, dataset, targets.index)
     unusable = set(rejected.read_reasons(cache, "train"))
     expected = [image for image in targets.index if image not in unusable or image in squares.paths]

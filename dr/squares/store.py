@@ -13,14 +13,11 @@ import torch
 from numpy.lib.format import open_memmap
 
 from dr.squares.source import CachedSquares
-from preprocess.command import progress
+from preprocess.command import progress, resources
 from preprocess.dataset.dataset import Subject
 from preprocess.disk import files
 from preprocess.picture import square
 from preprocess.picture.square import Square
-
-MEMORY_SHARE = 0.7  # of the free memory, at most, goes to pixels; the rest is for the net
-THREADS = os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,21 +131,11 @@ def _choose_storage(size_bytes: int, device: torch.device) -> str:
     """Return the first of device, memory, file that holds so many bytes."""
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
-        if size_bytes < MEMORY_SHARE * free_bytes:
+        if size_bytes < resources.PIXELS_SHARE * free_bytes:
             return "device"
-    if size_bytes < MEMORY_SHARE * _read_free_memory():
+    if resources.fits_memory(size_bytes):
         return "memory"
     return "file"
-
-
-def _read_free_memory() -> int:
-    """Return how many bytes of the host's memory are free."""
-    try:
-        with open("/proc/meminfo") as handle:
-            fields = dict(line.split(":") for line in handle)
-    except FileNotFoundError:  # not Linux; the kernel's caches count as taken
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def keep_map(file: Path, made_from: str, write: Callable[[Path], None]) -> np.ndarray:
@@ -191,7 +178,7 @@ def _find_shape(cached: CachedSquares) -> tuple[int, int, int, int]:
     paths = list(cached.paths.values())
     n_channels = 3
     if paths and is_grey(paths[0], 0):  # a coloured first one answers for all
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(resources.count_processors()) as pool:
             if all(pool.map(is_grey, paths, range(len(paths)))):
                 n_channels = 1
             pool.shutdown(cancel_futures=True)
@@ -218,6 +205,6 @@ def _fill(pixels: np.ndarray | torch.Tensor, cached: CachedSquares) -> None:
         else:
             pixels[row] = torch.from_numpy(decoded)
 
-    with ThreadPoolExecutor(THREADS) as pool, progress.tracking(len(pixels), "decoding") as bar:
+    with ThreadPoolExecutor(resources.count_processors()) as pool, progress.tracking(len(pixels), "decoding") as bar:
         for _ in pool.map(fill_row, cached.paths.values(), range(len(pixels))):
             bar.update(1)

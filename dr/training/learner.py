@@ -60,7 +60,7 @@ def resolve(wanted: Settings, size_px: int, on: torch.device, is_seen_once: bool
 
 def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.device) -> Learner:
     """Return an untrained net and its optimizer; `targets` are those of the images learned from."""
-    untrained = _make_net(resolved, task)
+    untrained = make_untrained(resolved, task)
     net.initialize_weights(untrained, resolved.seed)
     untrained = _put(untrained, on)
     forward = batch_norm.connect(untrained, on, is_ever_frozen=resolved.freeze_epochs > 0)
@@ -90,7 +90,8 @@ def _put(untrained: Net, on: torch.device) -> Net:
     return untrained.to(on, memory_format=memory_format)  # type: ignore[call-overload]  # unknown to torch's stubs
 
 
-def _make_net(settings: Settings, task: Task) -> Net:
+def make_untrained(settings: Settings, task: Task) -> Net:
+    """Return a net whose weights are still to be drawn or loaded."""
     return net.make_net(
         settings.net,
         image_px=settings.crop_px or 0,  # decided: it is a checkpoint's, or resolved
@@ -145,7 +146,7 @@ def average(learner: Learner, n_steps: int) -> None:
 
 def load_net(checkpoint: Checkpoint) -> Net:
     """Return the net of a checkpoint, on the CPU. Raises InputError if the weights are another net's."""
-    loaded = _make_net(checkpoint.settings, checkpoint.task)
+    loaded = make_untrained(checkpoint.settings, checkpoint.task)
     weights.load(loaded, checkpoint.net, "the checkpoint")
     return loaded
 

@@ -83,7 +83,10 @@ def read_trained(run: Path) -> Trained:
         names = read_mean(run)
         if names:
             raise InputError(f"{run}: holds the mean of {', '.join(names)}; name one of them by --run")
-        raise InputError(f"{folder}: holds no finished training; run python -m dr.train first")
+        missing = "dr.train"
+        if run.name == "dr":  # of the net without a name; the others lie in its cache, beside what they were made from
+            missing = manifest.find_missing_stage(run.parent, missing)
+        raise InputError(f"{folder}: holds no finished training; run python -m {missing} first")
     checkpoints = {int(name.removesuffix(".pt")): digest for name, digest in trained["outputs"].items()}
     return Trained(
         folder=folder,

@@ -225,12 +225,18 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     Raises InputError for settings that contradict each other.
     """
     options = recipe.parse(parser, argv, "dr.train", check=_check)
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
+    wanted = collect(options)
     if options.weights not in WEIGHTS:
-        values["weights"] = weight_files.locate(options.weights).digest
+        wanted = dataclasses.replace(wanted, weights=weight_files.locate(options.weights).digest)
+    return options, wanted
+
+
+def collect(options: argparse.Namespace) -> Settings:
+    """Return the settings among the options of `dr.train`; a file of weights by its path."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
     if options.drop_epochs is not None:
         values["drop_epochs"] = sorted(options.drop_epochs)
-    return options, Settings(**values)
+    return Settings(**values)
 
 
 def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contradiction

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from preprocess.command.pipeline import FOLDERS
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
@@ -73,8 +74,29 @@ def read_parameter(folder: Path, name: str, made_by: str) -> Any:
 def _read_part(folder: Path, part: str, name: str, made_by: str) -> Any:
     manifest = read_manifest(folder)
     if manifest is None or name not in manifest[part]:
-        raise InputError(f"{folder}: holds no {name}; run python -m {made_by} first")
+        raise InputError(f"{folder}: holds no {name}; run python -m {_find_missing(folder, made_by)} first")
     return manifest[part][name]
+
+
+def _find_missing(folder: Path, made_by: str) -> str:
+    """Return the first stage that has left nothing in the cache of `folder`, where the stage `made_by` would."""
+    own = FOLDERS.get(made_by)
+    if own is None or not folder.match(own):
+        return made_by
+    return find_missing_stage(folder.parents[len(Path(own).parts) - 1], made_by)
+
+
+def find_missing_stage(cache: Path, last: str) -> str:
+    """Return the first stage that has left nothing in a cache, up to the stage `last`, which is missing itself.
+
+    Where the first of preprocessing is missing, all of it is: one command for its four stages.
+    """
+    for stage, folder in FOLDERS.items():
+        if stage == last:
+            break
+        if folder is not None and read_manifest(cache / folder) is None:
+            return "preprocess" if folder == "crop" else stage
+    return last
 
 
 def has_output(folder: Path, name: str) -> bool:

@@ -25,7 +25,8 @@ def working(cache: Path, name: str, folders: Sequence[Path] = ()) -> Iterator[No
         yield
         if _read_manifests(folders) != before:
             elapsed_s = time.monotonic() - started
-            with open(cache / "times.csv", "a", encoding="utf-8") as table:
+            path = cache / "times.csv"
+            with files.naming(path), open(path, "a", encoding="utf-8") as table:
                 table.write(f"{name},{elapsed_s:.1f}\n")
 
 

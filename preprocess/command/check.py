@@ -12,7 +12,11 @@ from preprocess.command import process
 from preprocess.command.process import OptionsChecked
 from preprocess.command.run import Command
 from preprocess.dataset import readers
+from preprocess.dataset.dataset import DataSet
+from preprocess.disk import files
 from preprocess.disk.errors import InputError
+
+LEAST_TOLD_BYTES = 10**9  # nobody needs to know of less
 
 
 def begin() -> None:
@@ -43,19 +47,64 @@ def check_options(commands: Sequence[Command]) -> None:
         except OptionsChecked as checked:
             options[command.stage] = checked.options
             modules[command.stage] = module
-    _check_data(options, modules)
-    if "dr.train" in options:  # not with --average, which trains nothing
-        _check_together(options["preprocess"], train=options["dr.train"], predict=options["dr.predict"])
+    dataset = _check_data(options, modules)
+    if "dr.train" not in options:  # with --average, which trains nothing
+        return
+    _check_together(options["preprocess"], train=options["dr.train"], predict=options["dr.predict"])
+    _check_machine(options, modules, dataset)
+    if "preprocess.synthetic" not in options:  # which draws what is not there yet
+        _check_photographs(options, modules, dataset)
+        n_runs = sum(command.stage == "dr.train" for command in commands)
+        _check_space(options, modules, dataset, n_runs)
 
 
-def _check_data(options: dict[str, Namespace], modules: dict[str, ModuleType]) -> None:
-    """Raise InputError for data that cannot be read, and options that contradict what the data set asks."""
+def _check_data(options: dict[str, Namespace], modules: dict[str, ModuleType]) -> DataSet:
+    """Return the data set. Raises InputError if it cannot be read, or options contradict what it asks."""
     dataset = readers.read_dataset(options["preprocess"].data, options["preprocess"].layout)
     for stage, options_of_stage in options.items():
         readers.check_outputs(options_of_stage, dataset)
         check = getattr(modules[stage], "check", None)  # of the stages that have something to check
         if check:
             check(options_of_stage, dataset)
+    return dataset
+
+
+def _check_photographs(options: dict[str, Namespace], modules: dict[str, ModuleType], dataset: DataSet) -> None:
+    """Raise InputError if photographs, labels and the sample of a submission are not of the same images."""
+    for stage, options_of_stage in options.items():
+        check = getattr(modules[stage], "check_data", None)
+        if check:
+            check(options_of_stage, dataset)
+
+
+def _check_machine(options: dict[str, Namespace], modules: dict[str, ModuleType], dataset: DataSet) -> None:
+    """Raise InputError for a device that is not at hand, and weights that do not fit or cannot be had."""
+    for stage, options_of_stage in options.items():
+        check = getattr(modules[stage], "check_machine", None)
+        if check:
+            check(options_of_stage, dataset, options["preprocess"].size_px)
+
+
+def _check_space(options: dict[str, Namespace], modules: dict[str, ModuleType], dataset: DataSet, n_runs: int) -> None:
+    """Say how much room the cache will take and how much there is. Raises InputError if that is not enough."""
+    cache = options["preprocess"].cache
+    needed = modules["preprocess"].estimate_space(options["preprocess"], dataset)
+    size_px = options["preprocess"].size_px
+    needed |= modules["dr.train"].estimate_space(options["dr.train"], dataset, size_px, n_runs)
+    total = sum(needed.values())
+    free = files.measure_free_space(cache)
+    parts = [f"{name} {_show_size(size)}" for name, size in needed.items() if size]
+    summary = f"{cache}: about {_show_size(total)} to write ({', '.join(parts)}), {_show_size(free)} free"
+    if total > free:
+        raise InputError(f"{summary}; make room, or give another --cache or a smaller --size-px")
+    if total >= LEAST_TOLD_BYTES:
+        print(summary)
+
+
+def _show_size(size_bytes: int) -> str:
+    if size_bytes >= 10**9:
+        return f"{size_bytes / 1e9:,.1f} GB"
+    return f"{max(1, round(size_bytes / 1e6)):,} MB"
 
 
 def _check_together(preprocess: Namespace, train: Namespace, predict: Namespace) -> None:

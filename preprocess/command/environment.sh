@@ -4,7 +4,7 @@ plan_run() { # OPTION...: sets runs, folds_cache, commands and python; a mistype
   local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}} plan
   local -a requirements
   trap 'end_interrupted $?' INT
-  export PYTHONUNBUFFERED=1
+  export PYTHONUNBUFFERED=1 PYTHONUTF8=1 # paths may have any characters, whatever the locale
   python=$(find_python "${PIPELINE_PYTHON:-}" "${active:+$active/bin/python}" "$root/.venv/bin/python") # any will do to read options
   plan=$("$python" -P -m preprocess.command.run "$@")
   if [[ $plan != requirements=* ]]; then # the answer to --help
@@ -66,6 +66,7 @@ set_up() { # FILE...: prints the path of an interpreter that has the requirement
     return
   fi
   if ! has_requirements "$own" "$@"; then
+    [[ -w $root ]] || fail "$root: you may not write there, so no packages can be put into its .venv; activate an environment that has those of $*, or clone to a folder of your own"
     echo "setting up $root/.venv (once; some minutes)" >&2
     "$own" -m pip --version >/dev/null 2>&1 || "$(find_python)" -m venv --clear "$root/.venv" >&2
     for file in "$@"; do wanted+=(-r "$file"); done

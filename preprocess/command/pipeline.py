@@ -1,5 +1,6 @@
 """The pipeline: its version, its notice, its stages in order, and the commands beside them."""
 
+import os
 from pathlib import Path
 
 # Printed beside every grade of an eye.
@@ -7,6 +8,8 @@ NOTICE = "For competition and research: not a medical device, no diagnosis."
 VERSION = "0.2.0"  # the only place: pyproject.toml reads it
 ROOT = Path(__file__).parents[2]
 IS_INSTALLED = not (ROOT / "run_all.sh").exists()  # by pip; else ROOT is a clone
+# What has no path is written below the working folder, not into the clone.
+WRITES_HERE = IS_INSTALLED or not os.access(ROOT, os.W_OK)
 
 # The stages, and their folders below the cache; None: not in the cache.
 FOLDERS: dict[str, str | None] = {

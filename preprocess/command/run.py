@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from preprocess.command import process
-from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT
+from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT, WRITES_HERE
 from preprocess.disk.errors import InputError
 
 SHARED = ("data", "layout", "cache", "recipe")
@@ -264,7 +264,7 @@ def _is_drawn(options: argparse.Namespace) -> bool:
 def _fill_in(options: argparse.Namespace) -> None:
     """Give the options without a value their defaults, which without --data are the demo's."""
     if options.data is None:
-        home = Path.cwd() if IS_INSTALLED else ROOT
+        home = Path.cwd() if WRITES_HERE else ROOT
         recipe = options.recipe or "demo"
         name = recipe if recipe in DEMOS else "demo"
         options.data = f"{home}/data/{name}"

@@ -98,14 +98,14 @@ class DataSet:
             return known if known_only else rows
         source = self.target_sources[part]
         is_mistaken = len(known) < len(rows) and not known_only and not self.may_lack_targets
-        if is_mistaken and source.is_file():
-            labels.read_labels(source, self.question, self.normalize_id)  # raises, naming the row, if one is empty
+        if is_mistaken and source.is_file():  # raises, naming the row, if one is empty
+            labels.read_labels(source, self.question, self.normalize_id, hint=labels.HINT)
         (column,) = self.question.columns
         return labels.number_targets(known[column], self.question)
 
-    def read_labels(self, path: Path, known_only: bool = False) -> Any:
+    def read_labels(self, path: Path, known_only: bool = False, hint: str = "") -> Any:
         """Return the targets in a table of labels beside the data set, see `labels.read_labels`."""
-        return labels.read_labels(path, self.question, self.normalize_id, known_only)
+        return labels.read_labels(path, self.question, self.normalize_id, known_only, hint)
 
     def check_out(self, path: Path) -> None:
         """Raise InputError for a file to write that would replace or join what the data set consists of."""

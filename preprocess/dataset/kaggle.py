@@ -66,9 +66,9 @@ def find_subject(image: str) -> Subject:
     return Subject(match["patient"], match["side"])
 
 
-def read_labels(path: Path, known_only: bool = False) -> pd.Series:
+def read_labels(path: Path, known_only: bool = False, hint: str = "") -> pd.Series:
     """Return the level of each image in a table of image and level, see `labels.read_labels`."""
-    return labels.read_labels(path, RETINOPATHY, normalize_id, known_only)
+    return labels.read_labels(path, RETINOPATHY, normalize_id, known_only, hint)
 
 
 def has_photographs(folder: Path) -> bool:

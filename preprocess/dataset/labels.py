@@ -16,17 +16,21 @@ from preprocess.disk.errors import InputError, shorten, suggest
 if TYPE_CHECKING:
     import pandas as pd
 
-HINT = "(blend.train and kappa.score leave such images out with --known-only)"
+# What to do about an empty level or class, where the command has the option.
+HINT = "; --known-only leaves such images out"
 BINARY = {"": np.nan, "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
 NO_FINDING = "No Finding"  # in the place of joined findings
 
 
-def read_labels(path: Path, question: Question, normalize_id: Callable[[str], str], known_only: bool = False) -> Any:
+def read_labels(
+    path: Path, question: Question, normalize_id: Callable[[str], str], known_only: bool = False, hint: str = ""
+) -> Any:
     """Return the targets in a table, by image, in the images' order.
 
     Levels and classes are a Series, int64, findings a DataFrame, float64, a column each, NaN where unknown. A level or
     class that is empty is an error; if only the known ones are wanted, it is left out, as is an image of whose
-    findings none is known. Raises InputError, naming file and row, for whatever the question cannot have.
+    findings none is known. `hint` is what to do about an empty one. Raises InputError,
+    naming file and row, for whatever the question cannot have.
     """
     targets: Any
     if question.kind == "levels":
@@ -48,7 +52,7 @@ def read_labels(path: Path, question: Question, normalize_id: Callable[[str], st
         return targets[targets.notna().any(axis=1)] if known_only else targets
     if not known_only and targets.isna().any():
         row = int(targets[table["image"]].isna().argmax())
-        raise InputError(f"{path}, row {row + 2}: {describe_empty(question)}")
+        raise InputError(f"{path}, row {row + 2}: {describe_empty(question)}{hint}")
     return number_targets(targets.dropna(), question)
 
 
@@ -76,7 +80,7 @@ def infer_question(path: Path, columns: Sequence[str]) -> Question:
 def describe_empty(question: Question) -> str:
     """Return what is wrong with an empty level or class."""
     if question.kind == "levels":
-        return f"level is '', not known {HINT}"
+        return "level is '', not known"
     return f"class is '', none of {', '.join(question.names)}"
 
 

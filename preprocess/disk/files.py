@@ -1,10 +1,12 @@
 """Files of a cache: written whole or not at all, hashed, and held by one process at a time."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from typing import Any, BinaryIO, TextIO
 
 from preprocess.disk.errors import InputError
 
+LOCKS_REFUSED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of file systems without locks
 PARTIAL = ".partial-"  # prefix of every temporary file: a name no image id may have
 
 
@@ -147,23 +150,82 @@ def describe_source(path: Path) -> list[Any]:
     return [status.st_size, status.st_mtime_ns]
 
 
+def measure_free_space(folder: Path) -> int:
+    """Return how many bytes are free where a folder lies, or will lie, as far as this user may write them."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process, as long as it lives.
 
-    Raises InputError if another process holds it, and names that process.
+    Raises InputError if another process holds it, and names that process. Where the file system
+    refuses locks, as Lustre and NFS may, a file stands in for one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as handle:
+    with open(folder / ".lock", "a+") as handle, naming(folder / ".lock"):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             content = os.pread(handle.fileno(), 300, 0)
-            holder = content.decode(errors="replace").strip() or "it has just begun"
-            raise InputError(
-                f"{folder}: another run is using this cache ({holder}); wait for it or give another --cache"
-            ) from None
+            raise InputError(_describe_holder(folder, content)) from None
+        except OSError as error:
+            if error.errno not in LOCKS_REFUSED:
+                raise
+            with _holding_file(folder):
+                yield
+            return
         handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        handle.write(f"{_name_process()}\n")
         handle.flush()
         yield
+
+
+def _name_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _describe_holder(folder: Path, content: bytes) -> str:
+    holder = content.decode(errors="replace").strip() or "it has just begun"
+    return f"{folder}: another run is using this cache ({holder}); wait for it or give another --cache"
+
+
+@contextlib.contextmanager
+def _holding_file(folder: Path) -> Iterator[None]:
+    """Hold a folder by a file that only one process can make; it is gone in the end, unless this process is killed.
+
+    Raises InputError if the file is there, unless it is of a process of this machine that is no more.
+    """
+    path = folder / ".held"
+    _remove_abandoned(path)
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        message = _describe_holder(folder, path.read_bytes())
+        raise InputError(f"{message}; if that run is over, remove {path}") from None
+    print(f"{folder}: its file system knows no locks; {path.name} stands in for one", file=sys.stderr)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(f"{_name_process()}\n")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the file of a process of this machine that ended without removing it."""
+    try:
+        content = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return
+    words = content.split()
+    if len(words) != 4 or words[3] != socket.gethostname() or not words[1].isdecimal():
+        return
+    try:
+        os.kill(int(words[1]), 0)  # asks only whether it is there
+    except ProcessLookupError:
+        path.unlink(missing_ok=True)
+    except PermissionError:  # another user's
+        return

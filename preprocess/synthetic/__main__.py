@@ -6,7 +6,6 @@ and a folder that was drawn with other parameters is refused.
 """
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from preprocess.cache import manifest
 from preprocess.cache.journal import Journal, Row
-from preprocess.command import cli, parallel, process, recipe
+from preprocess.command import cli, parallel, process, recipe, resources
 from preprocess.dataset import findings, listing
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
@@ -156,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     levels_help = "how frequent each level of a retina is: as in the competition, or all alike"
     parser.add_argument("--levels", choices=("real", "balanced"), help=levels_help)
     parser.add_argument("--seed", type=cli.whole(0), help="one seed, one folder, byte for byte")
-    parser.add_argument("--jobs", type=cli.whole(1), default=os.cpu_count(), help="processes to work with")
+    parser.add_argument("--jobs", type=cli.whole(1), default=resources.count_jobs(), help="processes to work with")
     recipe.add_option(parser)
     options = recipe.parse(parser, argv, "preprocess.synthetic")
     n_patients = {"train": options.patients_train, "test": options.patients_test}

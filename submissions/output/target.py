@@ -12,7 +12,7 @@ from preprocess.command import pipeline
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
-FOLDER = Path("submissions") if pipeline.IS_INSTALLED else Path(__file__).parents[1]
+FOLDER = Path("submissions") if pipeline.WRITES_HERE else Path(__file__).parents[1]
 MADE_FROM = ".made_from.json"
 
 

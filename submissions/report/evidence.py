@@ -105,7 +105,9 @@ def find_net(cache: Path) -> Checkpoint | None:
 
 def read_training_targets(source: Source) -> Any:
     """Return the targets of the training images, by image; None if none is known."""
-    return source.dataset.get_targets("train") if source.dataset.has_targets("train") else None
+    if not source.dataset.has_targets("train"):
+        return None
+    return source.dataset.get_targets("train", known_only=source.task.is_exclusive)
 
 
 def read_test_targets(source: Source) -> Any:
