@@ -79,8 +79,8 @@ def write_submission(table: pd.DataFrame, made_from: Path, dataset: DataSet, out
 def name_columns(rows: pd.DataFrame, columns: Sequence[str], sample: Path) -> pd.DataFrame:
     """Return targets under the columns of the sample of a submission, and in their order.
 
-    A level or class goes under its own column, or else under whatever the first is called. Raises InputError for columns
-    that are no findings.
+    A level or class goes under its own column, or else under whatever the first is called. Raises InputError for
+    columns that are no findings.
     """
     if len(rows.columns) == 1 and columns:
         name = rows.columns[0] if rows.columns[0] in columns else columns[0]
