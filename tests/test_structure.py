@@ -25,6 +25,7 @@ LATE = {
     "dr.export",
     "blend.train",
     "blend.predict",
+    "submissions.evaluate",
     "submissions.grade",
     "submissions.serve",
     "submissions.report.pictures",

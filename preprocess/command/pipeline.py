@@ -34,6 +34,7 @@ BESIDE = (
     "dr.explain",
     "dr.export",
     "kappa.score",
+    "submissions.evaluate",
     "submissions.grade",
     "submissions.serve",
 )
