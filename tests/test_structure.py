@@ -27,6 +27,7 @@ LATE = {
     "dr.export",
     "blend.train",
     "blend.predict",
+    "submissions.evaluate",
     "submissions.grade",
     "submissions.serve",
     "submissions.report.pictures",
