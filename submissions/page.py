@@ -86,6 +86,9 @@ def list_photographs(folder: Path, task: Task) -> Listed:
     if not task.has_eyes:
         folders = [folder / "folder"] if kept["folder"] else []
         return photographs.list_images([*kept["images"], *folders], is_uploaded=True)
+    for side in ("left", "right"):
+        if len(kept[side]) > 1:
+            raise InputError(f"{len(kept[side])} photographs of the {side} eye; give one, or all of them as a folder")
     left = kept["left"][0] if kept["left"] else None
     right = kept["right"][0] if kept["right"] else None
     folders = [folder / "folder"] if kept["folder"] else []

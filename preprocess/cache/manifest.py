@@ -14,7 +14,17 @@ from preprocess.command.pipeline import FOLDERS
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
-LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "simplejpeg", "pillow", "pandas", "torch")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "simplejpeg",
+    "pillow",
+    "pandas",
+    "torch",
+    "torchvision",
+    "timm",
+)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
