@@ -19,8 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dr import scores as score_files
+from dr import validation
 from dr.machine import workers
-from dr.scores import NUMBER_FORMAT, THRESHOLDS, match_targets, read_scores, write_scores
+from dr.metrics.operating import UNSURE
+from dr.scores import THRESHOLDS, match_targets, read_scores, write_scores
 from dr.squares import source
 from dr.squares.source import CachedSquares
 from dr.tasks.kinds import make_task
@@ -35,7 +38,8 @@ from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError
 
 TABLES = ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv")
-VERSION = 2  # raise it when the same checkpoints give other scores
+VERSION = 3  # raise it when the same checkpoints give other tables
+SCORES_VERSION = 2  # raise it when they give other scores
 
 
 class ScoreTable(NamedTuple):
@@ -95,9 +99,11 @@ def write_tables(
     written = list(score_tables)
     for name, table in score_tables.items():
         write_scores(folder / name, table.images, table.scores, task)
+    if validation.write_targets(folder, dataset):
+        written.append(validation.TARGETS)
     if write_thresholds(folder, dataset, task):
         written.append(THRESHOLDS)
-    for name in {*TABLES, THRESHOLDS} - set(written):  # of a split that is no more
+    for name in {*TABLES, THRESHOLDS, validation.TARGETS} - set(written):  # of a split that is no more
         (folder / name).unlink(missing_ok=True)
     outputs = {name: files.hash_file(folder / name) for name in written}
     manifest.write_manifest(folder, "dr.predict", parameters, inputs, outputs)
@@ -113,9 +119,11 @@ def write_thresholds(folder: Path, dataset: DataSet, task: Task) -> bool:
         return False
     scores = read_scores(scores_from, task)
     targets = match_targets(scores.index, scores_from, dataset.get_targets("train"), dataset.target_sources["train"])
-    thresholds = task.choose_thresholds(scores.to_numpy(), targets.to_numpy())
-    texts = ["" if np.isnan(threshold) else NUMBER_FORMAT % threshold for threshold in thresholds]
-    tables.write_rows(folder / THRESHOLDS, ["finding", "threshold"], zip(task.names, texts, strict=True))
+    points = task.choose_thresholds(scores.to_numpy(), targets.to_numpy())
+    score_files.write_thresholds(folder / THRESHOLDS, points)
+    for point in points:
+        if not point.is_sure:
+            print(f"dr.predict: {point.name}: {point.positives} images held out have it: {UNSURE}")
     return True
 
 
@@ -178,7 +186,9 @@ def score_split(options: argparse.Namespace, trained: Trained, split: Split, epo
     paths = {epoch: trained.folder.parent / "views" / f"{split.name}_{epoch:04}.npz" for epoch in epochs}
     scores, keys = {}, {}
     for epoch, path in paths.items():
-        keys[epoch] = files.hash_text(json.dumps([VERSION, options.views, trained.checkpoints[epoch], *made_from]))
+        keys[epoch] = files.hash_text(
+            json.dumps([SCORES_VERSION, options.views, trained.checkpoints[epoch], *made_from])
+        )
         # A missing or damaged file: the epoch is scored again.
         unreadable = contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
         with unreadable, np.load(path, allow_pickle=False) as file:

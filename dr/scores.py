@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dr.metrics.operating import OperatingPoint
 from dr.tasks.task import SUM_TOLERANCE, Task
 from preprocess.dataset.dataset import DataSet
 from preprocess.disk import tables
@@ -21,7 +22,8 @@ NUMBER_FORMAT = "%.9g"  # nine significant digits tell any two float32 apart
 # The option that takes scores whatever their rows sum to, and what to say where it is missing.
 NORMALIZE: dict[str, Any] = {"action": "store_true", "help": "divide each row of --scores by its sum"}
 NORMALIZE_HINT = "; --normalize divides each row by its sum"
-THRESHOLDS = "thresholds.csv"  # finding, and the score from which it counts as present
+THRESHOLDS = "thresholds.csv"  # the score from which each finding counts as present
+THRESHOLD_COLUMNS = ["finding", "threshold", "positives"]  # the last: among the images that it was chosen on
 LEAST_DECIMALS = 2  # of scores that count as rounded; sums of coarser ones may be off by whatever a slip makes
 
 
@@ -88,14 +90,26 @@ def write_scores(path: Path, images: Sequence[str], scores: np.ndarray, task: Ta
     tables.write_csv(path, frame.to_csv(float_format=NUMBER_FORMAT, lineterminator="\n"))
 
 
-def read_thresholds(path: Path, task: Task) -> np.ndarray | None:
-    """Return the score from which each finding counts as present, (k,), NaN if unknown; None without the table."""
+def write_thresholds(path: Path, points: Sequence[OperatingPoint]) -> None:
+    """Write the threshold of each finding, by name; empty if it could not be chosen."""
+    rows = []
+    for point in points:
+        text = "" if np.isnan(point.threshold) else NUMBER_FORMAT % point.threshold
+        rows.append([point.name, text, point.positives])
+    tables.write_rows(path, THRESHOLD_COLUMNS, rows)
+
+
+def read_thresholds(path: Path, task: Task) -> list[OperatingPoint] | None:
+    """Return the point from which each finding counts as present, under the finding's name; None without the table."""
     if not path.exists():
         return None
     header, *rows = tables.read_csv(path)
-    if header != ["finding", "threshold"] or [row[0] for row in rows] != list(task.names):
+    if header != THRESHOLD_COLUMNS or [row[0] for row in rows] != list(task.names):
         raise InputError(f"{path}: not the thresholds of {', '.join(task.names)}; run python -m dr.predict again")
-    return np.array([float(row[1] or "nan") for row in rows])
+    points = []
+    for name, threshold, positives in rows:
+        points.append(OperatingPoint(name, float(threshold or "nan"), int(positives)))
+    return points
 
 
 def read_targets_of(

@@ -38,9 +38,19 @@ def read_crops(cache: Path, split: str) -> dict[str, Row]:
     return journal.read_rows(cache / "crop", split, "preprocess.crop")
 
 
+def read_squares(cache: Path, split: str) -> dict[str, Row]:
+    """Return what is known of each square: image -> row. Raises InputError if the stage has not run on the split."""
+    return journal.read_rows(cache / "resize", split, "preprocess.resize")
+
+
+def identify_square(row: Row) -> list[int]:
+    """Return what tells a square's pixels from others', of its row: the size and the checksum of its file."""
+    return [row["png_bytes"], row["png_crc32"]]
+
+
 def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
     """Return the images of a split and the histograms of their pixels inside the disc, (n, 3, 256) int64, in RGB."""
-    rows = journal.read_rows(cache / "resize", split, "preprocess.resize")
+    rows = read_squares(cache, split)
     if not rows:
         raise InputError(f"{cache}/resize: every image of {split} is rejected; see {cache / 'rejected.csv'}")
     return list(rows), np.stack([cut.decode_histogram(row["histogram"]) for row in rows.values()])

@@ -12,6 +12,7 @@ from blend.pairs import pair_eyes
 from dr import out_of_distribution
 from dr.machine import device
 from dr.metrics import agreement
+from dr.metrics.operating import OperatingPoint
 from dr.nets.net import Net
 from dr.squares import store
 from dr.tasks.task import Task
@@ -65,7 +66,7 @@ class Ensemble(NamedTuple):
     members: Sequence[Member]
     nets: Sequence[Net]  # theirs, on a device
     blend: Blend | None
-    thresholds: np.ndarray | None  # (k,), the score from which a finding counts as present
+    thresholds: Sequence[OperatingPoint] | None  # the point from which each finding counts as present
 
     @property
     def task(self) -> Task:
@@ -74,7 +75,7 @@ class Ensemble(NamedTuple):
 
 
 def load(
-    members: Sequence[Member], blend_from: Path | None, thresholds: np.ndarray | None, device_name: str
+    members: Sequence[Member], blend_from: Path | None, thresholds: Sequence[OperatingPoint] | None, device_name: str
 ) -> Ensemble:
     """Put the nets on a device, and read the blend from its file, if there is one."""
     on = device.choose_device(device_name)
@@ -218,11 +219,21 @@ def is_copy(eye: Eye, other: Eye) -> bool:
 
 
 def list_decision(ensemble: Ensemble, scores: np.ndarray, output: int) -> list[str] | None:
-    """Return by name the level or class, or the findings whose score, (k,), reaches its threshold; None without any."""
-    names = ensemble.task.names
+    """Return by name the level or class, or the findings whose score, (k,), reaches its threshold; None without any.
+
+    A threshold that was chosen on too few positives decides nothing.
+    """
     if not ensemble.task.has_thresholds:
-        return [names[output]]
+        return [ensemble.task.names[output]]
     if ensemble.thresholds is None:
         return None
-    is_reached = scores >= ensemble.thresholds
-    return [name for name, is_present in zip(names, is_reached, strict=True) if is_present]
+    present = []
+    for point, score in zip(ensemble.thresholds, scores, strict=True):
+        if point.is_sure and score >= point.threshold:
+            present.append(point.name)
+    return present
+
+
+def list_undecided(thresholds: Sequence[OperatingPoint] | None) -> list[str]:
+    """Return the findings on which nothing is decided, by name, since their thresholds are not sure."""
+    return [point.name for point in thresholds or () if not point.is_sure]

@@ -20,6 +20,7 @@ import numpy as np
 
 from dr import out_of_distribution
 from dr.machine import workers
+from dr.metrics.operating import UNSURE, OperatingPoint
 from dr.scores import THRESHOLDS, read_thresholds
 from dr.tasks.task import Task
 from dr.training import runs, settings
@@ -45,7 +46,7 @@ class Source(NamedTuple):
 
     members: list[Member]
     blend: Path | None
-    thresholds: np.ndarray | None
+    thresholds: list[OperatingPoint] | None
 
 
 class Fetched(NamedTuple):
@@ -56,7 +57,7 @@ class Fetched(NamedTuple):
     reasons: dict[str, str]  # address -> why it cannot be had
 
 
-def describe_outputs(grades: Sequence[Grade], task: Task, has_thresholds: bool) -> list[str]:
+def describe_outputs(grades: Sequence[Grade], task: Task, thresholds: Sequence[OperatingPoint] | None) -> list[str]:
     """Return classes or findings as lines for people, one per image, with all probabilities."""
     names = [show_path(Path(grade.eye.path.name)) for grade in grades]
     name_width = max(len(name) for name in ("image", *names))
@@ -68,7 +69,10 @@ def describe_outputs(grades: Sequence[Grade], task: Task, has_thresholds: bool) 
         decision = ", ".join(grade.decision or ["none"])
         lines.append(f"{name:{name_width}}{numbers}  {', '.join([decision, *grade.warnings])}")
     if task.has_thresholds:
-        lines.append(DECIDED if has_thresholds else UNDECIDED)
+        lines.append(UNDECIDED if thresholds is None else DECIDED)
+    for point in thresholds or ():
+        if not point.is_sure:
+            lines.append(f"{point.name}: {point.positives} positives to choose by: {UNSURE}")
     return lines
 
 
@@ -199,7 +203,7 @@ def print_json(grades: Sequence[Grade], refused: dict[str, str], source: Source,
         entry = describe(graded, task)
         entry["photograph"] = addresses.get(entry["photograph"], entry["photograph"])
         entries.append(entry)
-    content = {
+    content: dict[str, Any] = {
         "notice": pipeline.NOTICE,
         "version": pipeline.VERSION,
         "nets": [runs.describe_member(member) for member in source.members],
@@ -207,7 +211,20 @@ def print_json(grades: Sequence[Grade], refused: dict[str, str], source: Source,
         "eyes" if task.has_eyes else "images": entries,
         "refused": [{"photograph": path, "reason": reason} for path, reason in refused.items()],
     }
+    if task.has_thresholds:
+        content["thresholds"] = describe_thresholds(source.thresholds)
     print(json.dumps(content, indent=2))
+
+
+def describe_thresholds(points: Sequence[OperatingPoint] | None) -> dict[str, dict[str, Any]] | None:
+    """Return the threshold of each finding, on how many positives it was chosen, and whether it decides anything."""
+    if points is None:
+        return None
+    described = {}
+    for point in points:
+        threshold = None if np.isnan(point.threshold) else point.threshold
+        described[point.name] = {"threshold": threshold, "positives": point.positives, "decides": point.is_sure}
+    return described
 
 
 def print_table(grades: Sequence[Grade], refused: dict[str, str], source: Source) -> None:
@@ -215,7 +232,7 @@ def print_table(grades: Sequence[Grade], refused: dict[str, str], source: Source
     task = source.members[0].checkpoint.task
     lines: list[str] = []
     if not task.has_eyes:
-        lines += describe_outputs(grades, task, source.thresholds is not None)
+        lines += describe_outputs(grades, task, source.thresholds)
     elif grades:
         lines += describe_levels(grades, task)
     lines += [f"refused: {name}: {reason}" for name, reason in refused.items()]

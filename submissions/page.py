@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dr import look, out_of_distribution
+from dr.metrics.operating import UNSURE
 from dr.nets import heat
 from dr.tasks.task import Task
 from preprocess.dataset import listing
@@ -127,6 +128,9 @@ def describe(ensemble: Ensemble, graded: Grade) -> dict[str, Any]:
     verdict = UNDECIDED
     if graded.decision is not None:
         verdict = ", ".join(graded.decision) or "none of the findings"
+        undecided = ensembles.list_undecided(ensemble.thresholds)
+        if undecided:
+            verdict += f" (not decided: {', '.join(undecided)}; {UNSURE})"
     if ensemble.task.has_eyes:
         verdict = f"level {graded.output}, {verdict}"
     scores = {"net": graded.scores}

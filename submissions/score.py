@@ -1,63 +1,48 @@
 """Tell what each step is worth: the cache's score tables and levels against the true levels -> a table on the screen.
 
-The quadratic weighted kappa after each step: on the test set if DATA/testLabels.csv (image, level) or --labels tells
-its levels, else on the validation fold, where the blend is cross-fitted. Of classes: accuracy, log loss, macro F1, and
-each class by itself; of findings the AUC and average precision of each, and their means.
+The quadratic weighted kappa, accuracy or mean AUC after each step, and all figures of the last: of each level, class or
+finding, of conditions such as referable disease, and of the operating points chosen on the validation fold. Of the test
+set, if DATA/testLabels.csv (image, level) or --labels tells its levels, else of the validation fold, where the blend
+is cross-fitted and each operating point chosen on other patients.
 """
 
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from dr.metrics.agreement import quadratic_weighted_kappa
-from dr.metrics.bootstrap import Estimate
 from dr.tasks.kinds import make_task
 from dr.tasks.task import Task
 from preprocess.cache import manifest
 from preprocess.command import cli, pipeline, process, recipe
 from preprocess.dataset import readers
 from preprocess.dataset.dataset import DataSet
-from preprocess.disk import tables
 from preprocess.disk.errors import InputError
-from submissions.report import evidence
+from preprocess.disk.tables import sort_images
+from submissions.evaluation import tables
+from submissions.report import evidence, figures
 from submissions.report.evidence import Group, Source
 
 
-def show(cell: object) -> str:
-    """Return a count or a figure, with its interval."""
-    if not isinstance(cell, Estimate):
-        return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
-    return f"{cell.value:.4f} ({cell.low:.3f} to {cell.high:.3f})" if np.isfinite(cell.value) else "not measurable"
-
-
-def describe_each(group: Group, task: Task) -> str:
-    """Return what each step is worth, and how well the last tells each class or finding."""
-    import pandas as pd
-
-    overall = {}
-    each = {}
-    for step, scores in group.scores.items():
-        measured = task.measure_all(group.patients, scores, group.targets)
-        overall[task.name_step(step)] = [show(figure) for figure in measured.overall]
-        for name, figures in zip(task.names, measured.each, strict=True):  # in the end the last step's
-            each[name] = [show(figure) for figure in figures]
-    overall_table = pd.DataFrame.from_dict(overall, "index", columns=list(task.overall_names))
-    each_table = pd.DataFrame.from_dict(each, "index", columns=list(task.each_names))
-    each_table = each_table.rename_axis("of the last", axis=1)
+def describe_steps(group: Group, task: Task) -> list[str]:
+    """Return what each step is worth by the task's headline figure, with intervals."""
     images = f"{len(group.images)} images of {len(set(group.patients))} patients"
-    title = f"{task.kind} on the {group.title} ({images}), with 95 % intervals"
-    return "\n".join([title, overall_table.to_string(), each_table.to_string(), task.intervals_note])
+    lines = [f"{task.headline_title} on the {group.title} ({images}), with 95 % intervals"]
+    for step, gain in task.measure_steps(group.patients, group.targets, group.scores, group.decisions).items():
+        lines.append(f"  {step:<46} {tables.show(gain.figure)}")
+    return lines
 
 
-def describe_levels(group: Group, task: Task) -> str:
-    """Return the quadratic weighted kappa after each step."""
-    lines = [f"quadratic weighted kappa on the {group.title} ({len(group.images)} images)"]
-    for step, decisions in group.decisions.items():
-        kappa = quadratic_weighted_kappa(group.targets, decisions, len(task.names))
-        lines.append(f"  {step:<46} {kappa:7.4f}")
-    return "\n".join(lines)
+def describe_figures(groups: Sequence[Group], task: Task) -> list[str]:
+    """Return all figures of the last step; first of all, if so, that it is no better than a guess."""
+    measured = figures.measure_group(task, groups[0], groups)
+    lines = [f"warning: {verdict}" for verdict in measured.verdicts]
+    lines += describe_steps(groups[0], task)
+    for table in tables.list_tables(task, measured):
+        lines += ["", tables.describe_table(table)]
+    lines += ["", tables.NOTE, task.intervals_note, *tables.note_unsure(measured)]
+    if not any(points for _, points in measured.conditions.values()):
+        lines.append(figures.WITHOUT_POINTS)
+    return lines
 
 
 def check_data(options: Namespace, dataset: DataSet) -> None:
@@ -67,7 +52,7 @@ def check_data(options: Namespace, dataset: DataSet) -> None:
     photographs = dataset.list_paths("test")
     if targets is not None and len(targets) and photographs and not set(targets.index) & photographs.keys():
         source = options.labels or dataset.target_sources["test"]
-        image = tables.sort_images(targets.index)[0]
+        image = sort_images(targets.index)[0]
         raise InputError(f"{source}: names none of the test photographs of {dataset.folder}, but {image}")
 
 
@@ -83,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         known = f"no scores of images whose {task.target} is known"
         missing = manifest.find_missing_stage(options.cache, "dr.predict")
         raise InputError(f"{options.cache}: {known}; run python -m {missing} first")
-    describe = describe_levels if task.has_eyes else describe_each
-    print(describe(groups[0], task))
+    print("\n".join(describe_figures(groups, task)))
     print(pipeline.NOTICE)
 
 

@@ -18,6 +18,7 @@ MOST_MODULES = 12  # in a room
 # Where work begins that needs torch, or pandas to draw: one function of each imports it late. Torch takes a second
 # and a half, and whoever asks for help or is cached does not wait for it.
 LATE = {
+    "dr.nets.catalog",
     "dr.foresight",
     "preprocess.synthetic",
     "dr.train",

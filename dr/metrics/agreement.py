@@ -42,6 +42,13 @@ def count_pairs(levels: np.ndarray, others: np.ndarray, n_levels: int) -> np.nda
     return np.bincount(n_levels * levels + others, minlength=n_levels**2).reshape(n_levels, n_levels)
 
 
+def count_weighted_pairs(levels: np.ndarray, others: np.ndarray, n_levels: int, weights: np.ndarray) -> np.ndarray:
+    """Return `count_pairs` of many draws, (d, n_levels, n_levels); weights (d, n): how often each image is in each."""
+    cells = np.zeros((len(levels), n_levels**2))
+    cells[np.arange(len(levels)), n_levels * levels + others] = 1
+    return (weights @ cells).reshape(-1, n_levels, n_levels)
+
+
 def kappa_of_counts(counts: np.ndarray) -> np.ndarray:
     """Return the quadratic weighted kappa of each confusion matrix, (...,) float64; `counts` is (..., k, k)."""
     weights = square_distances(counts.shape[-1])

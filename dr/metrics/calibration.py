@@ -1,4 +1,4 @@
-"""How far scores are probabilities: log loss, and how often scores of each size come true."""
+"""How far scores are probabilities: log loss, Brier score, calibration slope, and how often each size comes true."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,6 +9,9 @@ from dr.metrics.bootstrap import draw_figures, estimate_drawn
 
 FLOOR = 1e-6  # of a score in the log loss: one certain error does not make the mean infinite
 N_BINS = 10  # of the reliability diagram
+NEWTON_STEPS = 100  # of the calibration slope; most fits take seven
+LONGEST_STEP = 2.0  # of Newton's method, in standardized units, so that it does not overshoot
+CONVERGED = 1e-10  # a step as short ends the fit
 LEAST_IN_BIN = 10  # a share of fewer scores says nothing
 
 
@@ -68,3 +71,85 @@ def bin_scores(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def measure_error(counts: np.ndarray, predicted: np.ndarray, observed: np.ndarray) -> float:
     """Return how far the scores of bins, see `bin_scores`, lie from how often they came true, in the mean."""
     return float(np.abs(predicted - observed).sum() / counts.sum()) if counts.any() else float("nan")
+
+
+def measure_brier(probabilities: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mean squared distance of probabilities (n,) from what is true, 1 or 0, of many draws, (d,).
+
+    Weights (d, n) say how often each image is in each draw. Source: Brier, Monthly Weather Review 78(1), 1950.
+    """
+    total = weights.sum(axis=1)
+    squares = weights @ (probabilities - is_true) ** 2
+    return np.divide(squares, total, out=np.full(len(weights), np.nan), where=total > 0)
+
+
+def measure_weighted_error(probabilities: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return `measure_error` of the bins of probabilities (n,), of many draws, (d,); weights (d, n), as above."""
+    bins = np.minimum((probabilities * N_BINS).astype(int), N_BINS - 1)
+    is_in_bin = bins[:, None] == np.arange(N_BINS)
+    differences = weights @ (is_in_bin * (probabilities - is_true)[:, None])
+    total = weights.sum(axis=1)
+    return np.divide(np.abs(differences).sum(axis=1), total, out=np.full(len(weights), np.nan), where=total > 0)
+
+
+def fit_slope(probabilities: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the calibration slope of probabilities (n,), of many draws, (d,); weights (d, n), as above.
+
+    The slope of a logistic regression, by maximum likelihood, of what is true on the logit of the probability, beside
+    an intercept: 1 is ideal, less means that the probabilities are too extreme, more that they are too timid.
+    Probabilities are taken as at least FLOOR and at most 1 - FLOOR. Not measurable, NaN, where all or none are true,
+    or a threshold tells the two apart without an error. Source: Cox, Biometrika 45(3/4), 1958; Van Calster et al., BMC
+    Medicine 17:230, 2019.
+    """
+    slopes = np.full(len(weights), np.nan)
+    if not len(probabilities):
+        return slopes
+    clipped = np.clip(probabilities, FLOOR, 1 - FLOOR)
+    logits = np.log(clipped / (1 - clipped))
+    deviation = logits.std()
+    is_fitted = _find_overlap(logits, is_true, weights)
+    if deviation == 0 or not is_fitted.any():
+        return slopes
+    x = (logits - logits.mean()) / deviation
+    slopes[is_fitted] = _fit_logistic(x, is_true.astype(np.float64), weights[is_fitted]) / deviation
+    return slopes
+
+
+def _find_overlap(values: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return in which draws, (d,) bool, neither all true values lie beyond all others nor all others beyond these."""
+    is_drawn = weights > 0
+    highest = []
+    lowest = []
+    for is_chosen in (is_true, ~is_true):
+        is_here = is_drawn & is_chosen
+        highest.append(np.where(is_here, values, -np.inf).max(axis=1))
+        lowest.append(np.where(is_here, values, np.inf).min(axis=1))
+    return (highest[1] > lowest[0]) & (highest[0] > lowest[1])
+
+
+def _fit_logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the slope of y (n,), 1 or 0, on x (n,) of each draw, (d,), by Newton's method; NaN if it does not end."""
+    intercept = np.zeros(len(weights))
+    slope = np.zeros(len(weights))
+    is_done = np.zeros(len(weights), bool)
+    for _ in range(NEWTON_STEPS):
+        rows = np.flatnonzero(~is_done)
+        drawn = weights[rows]
+        expected = 1 / (1 + np.exp(-(intercept[rows, None] + slope[rows, None] * x)))
+        residuals = drawn * (y - expected)
+        variances = drawn * expected * (1 - expected)
+        first = residuals.sum(axis=1)
+        second = residuals @ x
+        whole = variances.sum(axis=1)
+        mixed = variances @ x
+        square = variances @ x**2
+        determinant = whole * square - mixed**2
+        steps = np.stack([square * first - mixed * second, whole * second - mixed * first])  # (2, rows)
+        steps = np.divide(steps, determinant, out=np.full(steps.shape, np.nan), where=determinant > 0)
+        steps = np.clip(steps, -LONGEST_STEP, LONGEST_STEP)
+        intercept[rows] += steps[0]
+        slope[rows] += steps[1]
+        is_done[rows] = ~(np.abs(steps).max(axis=0) > CONVERGED)  # NaN is done, too
+        if is_done.all():
+            return slope
+    return np.where(is_done, slope, np.nan)

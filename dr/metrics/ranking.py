@@ -21,6 +21,39 @@ def measure_auc(scores: np.ndarray, is_true: np.ndarray) -> float:
     return float((true * (np.cumsum(false) - false / 2)).sum() / n_pairs) if n_pairs else float("nan")
 
 
+def count_weighted_runs(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `count_runs` of many draws, (d, values) each; weights (d, n): how often each image is in each draw."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.unique(scores[order], return_index=True)[1]
+    ordered = weights[:, order]
+    true = np.add.reduceat(ordered * is_true[order], starts, axis=1)
+    false = np.add.reduceat(ordered * ~is_true[order], starts, axis=1)
+    return true, false
+
+
+def measure_weighted_auc(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return `measure_auc` of many draws, (d,); weights (d, n): how often each image is in each draw."""
+    if not len(scores):
+        return np.full(len(weights), np.nan)
+    true, false = count_weighted_runs(scores, is_true, weights)
+    n_pairs = true.sum(axis=1) * false.sum(axis=1)
+    n_right = (true * (np.cumsum(false, axis=1) - false / 2)).sum(axis=1)
+    return np.divide(n_right, n_pairs, out=np.full(len(weights), np.nan), where=n_pairs > 0)
+
+
+def measure_weighted_average_precision(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return `measure_average_precision` of many draws, (d,); weights (d, n), as above."""
+    if not len(scores):
+        return np.full(len(weights), np.nan)
+    true, false = count_weighted_runs(scores, is_true, weights)
+    true = np.flip(true, axis=1)
+    reached = np.cumsum(true + np.flip(false, axis=1), axis=1)
+    precision = np.divide(np.cumsum(true, axis=1), reached, out=np.zeros_like(reached), where=reached > 0)
+    n_true = true.sum(axis=1)
+    total = (true * precision).sum(axis=1)
+    return np.divide(total, n_true, out=np.full(len(weights), np.nan), where=n_true > 0)
+
+
 def trace_roc(scores: np.ndarray, is_true: np.ndarray) -> np.ndarray:
     """Return the shares of the false and of the true images with a score from each on, (2, n), from 0 to 1."""
     true, false = (np.r_[0, np.cumsum(np.flip(of))] for of in count_runs(scores, is_true))

@@ -12,7 +12,7 @@ from dr.metrics import agreement, bootstrap, calibration, ranking
 from dr.metrics.bootstrap import Estimate, StepGain, measure_step_gains
 from dr.tasks import losses
 from dr.tasks.levels import refuse_positives
-from dr.tasks.task import Measured, Task, share_exclusive, weigh_exclusive
+from dr.tasks.task import Measured, Task, guess_exclusive, share_exclusive, weigh_exclusive
 from preprocess.disk.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class Classes(Task):
     target: ClassVar[str] = "class"
     headline: ClassVar[str] = "accuracy"
     headline_name: ClassVar[str] = "accuracy"
+    headline_title: ClassVar[str] = "accuracy"
     overall_names: ClassVar[tuple[str, ...]] = ("accuracy", "log loss", "macro F1")
     each_names: ClassVar[tuple[str, ...]] = ("images", "precision", "recall", "F1", "one-vs-rest AUC")
-    intervals_note: ClassVar[str] = (
-        "accuracy, precision, recall: Wilson's intervals, of images; the others: bootstrap over patients"
-    )
+    intervals_note: ClassVar[str] = "intervals: bootstrap over patients"
+    decision_name: ClassVar[str] = "likeliest class"
 
     def decide(self, scores: np.ndarray) -> np.ndarray:
         """Return the likeliest class."""
@@ -90,40 +90,47 @@ class Classes(Task):
         """Return the accuracy of each step's classes."""
         return measure_step_gains(patients, targets, decisions, agreement.accuracy_of_counts)
 
-    def measure_all(self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> Measured:
-        """Return accuracy, log loss and macro F1, and ClassFigures of each class, the likeliest class decided.
+    def draw_overall(
+        self, scores: np.ndarray, targets: np.ndarray, decided: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        """Return accuracy and macro F1 of the classes decided on, and between them the log loss, (d, 3)."""
+        counts = agreement.count_weighted_pairs(targets, decided, len(self.names), weights)
+        log_loss = weights @ calibration.measure_losses(scores, targets) / weights.sum(axis=1)
+        return np.stack([agreement.accuracy_of_counts(counts), log_loss, agreement.macro_f1_of_counts(counts)], axis=1)
 
-        Intervals of shares are Wilson's, which take images as independent; the others are of a bootstrap over patients.
-        """
+    def measure_all(
+        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None
+    ) -> Measured:
+        """Return accuracy, log loss and macro F1, and ClassFigures of each class."""
         n_classes = scores.shape[1]
-        decided = scores.argmax(axis=1)
-        losses = calibration.measure_losses(scores, targets)
-        is_true = targets[:, None] == np.arange(n_classes)
+        classes = self.decide(scores) if decided is None else decided
 
-        def measure(rows: np.ndarray) -> list[float]:
-            counts = agreement.count_pairs(targets[rows], decided[rows], n_classes)
-            f1 = agreement.rates_of_counts(counts)[2]
-            aucs = [ranking.measure_auc(scores[rows, k], is_true[rows, k]) for k in range(n_classes)]
-            return [losses[rows].mean(), agreement.macro_f1_of_counts(counts), *f1, *aucs]
+        def draw(weights: np.ndarray) -> np.ndarray:
+            counts = agreement.count_weighted_pairs(targets, classes, n_classes, weights)
+            rates = agreement.rates_of_counts(counts).reshape(len(weights), 3 * n_classes)
+            aucs = []
+            for k in range(n_classes):
+                aucs.append(ranking.measure_weighted_auc(scores[:, k], targets == k, weights))
+            return np.concatenate([rates, np.stack(aucs, axis=1)], axis=1)
 
-        drawn = bootstrap.draw_figures(patients, measure)
-        log_loss, macro_f1, *estimates = [bootstrap.estimate_drawn(column) for column in drawn.T]
-        counts = agreement.count_pairs(targets, decided, n_classes)
-        right = np.diagonal(counts).tolist()
-        n_decided = counts.sum(axis=0).tolist()
-        n_true = counts.sum(axis=1).tolist()
-        each = [
-            ClassFigures(
-                images=n_true[k],
-                precision=bootstrap.estimate_share(right[k], n_decided[k]),
-                recall=bootstrap.estimate_share(right[k], n_true[k]),
-                f1=estimates[k],
-                auc=estimates[n_classes + k],
+        drawn = bootstrap.draw_weighted(patients, draw)
+        precision, recall, f1, auc = np.split(drawn, 4, axis=1)  # (1 + N_DRAWS, k) each
+        each = []
+        for k in range(n_classes):
+            each.append(
+                ClassFigures(
+                    images=int((targets == k).sum()),
+                    precision=bootstrap.estimate_drawn(precision[:, k]),
+                    recall=bootstrap.estimate_drawn(recall[:, k]),
+                    f1=bootstrap.estimate_drawn(f1[:, k]),
+                    auc=bootstrap.estimate_drawn(auc[:, k]),
+                )
             )
-            for k in range(n_classes)
-        ]
-        accuracy = bootstrap.estimate_share(sum(right), len(targets))
-        return Measured([accuracy, log_loss, macro_f1], each)
+        return Measured(self.measure_overall(patients, scores, targets, classes), each)
+
+    def guess(self, targets: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the scores of the commonest class, and of the classes' shares, for all images."""
+        return guess_exclusive(targets, len(self.names), self.target)
 
 
 def refuse_eye_settings(task: Task, options: argparse.Namespace) -> None:

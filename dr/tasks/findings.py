@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from dr.metrics import bootstrap, calibration, ranking
+from dr.metrics import bootstrap, calibration, operating, ranking
 from dr.metrics.bootstrap import Estimate, StepGain
+from dr.metrics.operating import OperatingPoint, Rule
 from dr.tasks import losses
 from dr.tasks.classes import refuse_eye_settings
-from dr.tasks.task import SUM_TOLERANCE, Fault, Measured, Task, describe_improbable
+from dr.tasks.task import SUM_TOLERANCE, Condition, Fault, Measured, Task, describe_improbable
 
 if TYPE_CHECKING:
     import torch
 
     from dr.training.settings import Settings
+
+
+DECIDING = "best F1"  # the operating point from which a finding counts as present
 
 
 class FindingFigures(NamedTuple):
@@ -37,6 +41,7 @@ class Findings(Task):
     target: ClassVar[str] = "finding"
     headline: ClassVar[str] = "auc"
     headline_name: ClassVar[str] = "mean AUC"
+    headline_title: ClassVar[str] = "mean AUC"
     is_exclusive: ClassVar[bool] = False
     has_thresholds: ClassVar[bool] = True
     overall_names: ClassVar[tuple[str, ...]] = ("mean AUC", "mean average precision", "log loss")
@@ -44,6 +49,8 @@ class Findings(Task):
     intervals_note: ClassVar[str] = (
         "intervals: bootstrap over patients; off by: how far probabilities lie from how often they come true"
     )
+
+    decision_name: ClassVar[str] = "scores"
 
     def find_fault(self, scores: np.ndarray, tolerance: float = SUM_TOLERANCE) -> Fault | None:
         """Return the first row of scores that are not all probabilities, None if all are."""
@@ -117,21 +124,40 @@ class Findings(Task):
             gains[self.name_step(step)] = StepGain(mean_auc, None)
         return gains
 
-    def measure_all(self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> Measured:
-        """Return mean AUC, mean average precision and log loss, and FindingFigures of each; means are over what is
-        measurable.
-        """
+    def draw_overall(
+        self, scores: np.ndarray, targets: np.ndarray, decided: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        """Return mean AUC, mean average precision and log loss, (d, 3); means are over what is measurable."""
+        drawn = self._draw_each(scores, targets, weights)
+        aucs, precisions = np.split(drawn, 2, axis=1)
         losses = calibration.measure_finding_losses(scores, targets)
+        is_known = ~np.isnan(losses)
+        total = weights @ is_known.sum(axis=1)
+        summed = weights @ np.nansum(losses, axis=1)
+        log_loss = np.divide(summed, total, out=np.full(len(weights), np.nan), where=total > 0)
+        return np.stack([_mean_measurable(aucs), _mean_measurable(precisions), log_loss], axis=1)
 
-        def measure(rows: np.ndarray) -> list[float]:
-            aucs = ranking.measure_each(ranking.measure_auc, scores[rows], targets[rows])
-            precisions = ranking.measure_each(ranking.measure_average_precision, scores[rows], targets[rows])
-            means = [ranking.mean_measurable(aucs), ranking.mean_measurable(precisions)]
-            return [*means, float(np.nanmean(losses[rows])), *aucs, *precisions]
+    def _draw_each(self, scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the AUC of each finding, then the average precision of each, (d, 2k)."""
+        aucs = []
+        precisions = []
+        for k in range(len(self.names)):
+            is_known = ~np.isnan(targets[:, k])
+            known = scores[is_known, k]
+            is_true = targets[is_known, k] == 1
+            drawn = weights[:, is_known]
+            aucs.append(ranking.measure_weighted_auc(known, is_true, drawn))
+            precisions.append(ranking.measure_weighted_average_precision(known, is_true, drawn))
+        return np.stack([*aucs, *precisions], axis=1)
 
-        drawn = bootstrap.draw_figures(patients, measure)
-        auc, precision, log_loss, *estimates = [bootstrap.estimate_drawn(column) for column in drawn.T]
+    def measure_all(
+        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None
+    ) -> Measured:
+        """Return mean AUC, mean average precision and log loss, and FindingFigures of each finding."""
+        likeliest = self.decide(scores) if decided is None else decided
         n_findings = scores.shape[1]
+        drawn = bootstrap.draw_weighted(patients, lambda weights: self._draw_each(scores, targets, weights))
+        estimates = [bootstrap.estimate_drawn(column) for column in drawn.T]
         n_true = (targets == 1).sum(axis=0).tolist()
         n_known = (~np.isnan(targets)).sum(axis=0).tolist()
         each = []
@@ -146,12 +172,41 @@ class Findings(Task):
                     off_by=calibration.measure_error(counts, predicted, observed),
                 )
             )
-        return Measured([auc, precision, log_loss], each)
+        return Measured(self.measure_overall(patients, scores, targets, likeliest), each)
+
+    def guess(self, targets: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the scores of the commoner answer to each finding, and of the findings' shares, for all images."""
+        shares = self.find_prior(targets)
+        majority = (shares > 0.5).astype(np.float64)
+        n = len(targets)
+        return {"commoner answer": np.tile(majority, (n, 1)), "guessing by frequency": np.tile(shares, (n, 1))}
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        """How operating points are chosen: for each finding also the one by which it counts as present."""
+        return {**operating.RULES, DECIDING: ranking.choose_threshold}
+
+    def find_condition(self, condition: Condition, targets: np.ndarray) -> np.ndarray:
+        """Return whether images have a finding, (n,): 1, 0, or NaN where it is unknown."""
+        (output,) = condition.outputs
+        return targets[:, output]
 
     def name_step(self, step: str) -> str:
         """Return what a step is called: no finding is the likeliest."""
         return step.replace("argmax", "scores")
 
-    def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return the score of best F1 of each finding, NaN for want of images that have it."""
-        return ranking.measure_each(ranking.choose_threshold, scores, targets)
+    def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> list[OperatingPoint]:
+        """Return the point of best F1 of each finding, under its name; NaN for want of images that have it."""
+        points = []
+        for name, chosen in self.choose_points(scores, targets).items():
+            (best,) = [point for point in chosen if point.name == DECIDING]
+            points.append(best._replace(name=name))
+        return points
+
+
+def _mean_measurable(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each row's (d, k) measurable values, (d,); NaN where none is."""
+    is_measurable = ~np.isnan(values)
+    n_measurable = is_measurable.sum(axis=1)
+    total = np.where(is_measurable, values, 0).sum(axis=1)
+    return np.divide(total, n_measurable, out=np.full(len(values), np.nan), where=n_measurable > 0)

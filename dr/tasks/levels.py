@@ -5,20 +5,34 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from dr.metrics import agreement, calibration
-from dr.metrics.bootstrap import StepGain, measure_step_gains
+from dr.metrics import agreement, bootstrap, calibration
+from dr.metrics.bootstrap import Estimate, StepGain, measure_step_gains
 from dr.tasks import losses
-from dr.tasks.task import Task, share_exclusive, weigh_exclusive
+from dr.tasks.task import Condition, Measured, Task, guess_exclusive, share_exclusive, weigh_exclusive
+from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
     from dr.training.settings import Settings
+
+
+# The conditions of the clinical scale, by their lowest level. Referable: Gulshan et al., JAMA 316(22), 2016;
+# vision-threatening: the levels that are treated at once, severe and proliferative.
+CLINICAL_CUTS = ("any retinopathy", "referable", "vision-threatening", "proliferative")
+
+
+class LevelFigures(NamedTuple):
+    """What is measured of one level; NaN if it is not measurable."""
+
+    images: int  # that have it
+    recall: Estimate
+    precision: Estimate
 
 
 class Levels(Task):
@@ -30,7 +44,12 @@ class Levels(Task):
     target: ClassVar[str] = "level"
     headline: ClassVar[str] = "qwk"
     headline_name: ClassVar[str] = "QWK"
+    headline_title: ClassVar[str] = "quadratic weighted kappa"
     has_eyes: ClassVar[bool] = True
+    overall_names: ClassVar[tuple[str, ...]] = ("QWK", "accuracy", "log loss")
+    each_names: ClassVar[tuple[str, ...]] = ("images", "recall", "precision")
+    intervals_note: ClassVar[str] = "intervals: bootstrap over patients; recall and precision: of the rounded level"
+    decision_name: ClassVar[str] = "rounded"
 
     @property
     def columns(self) -> list[str]:
@@ -41,6 +60,11 @@ class Levels(Task):
     def titles(self) -> list[str]:
         """The levels with their numbers: 0 no retinopathy, ..."""
         return [f"{level} {name}" for level, name in enumerate(self.names)]
+
+    @property
+    def ticks(self) -> list[str]:
+        """The levels' numbers."""
+        return [str(level) for level in range(len(self.names))]
 
     def name_output(self, output: int) -> str:
         """Return a level in words."""
@@ -99,6 +123,48 @@ class Levels(Task):
     ) -> dict[str, StepGain]:
         """Return the quadratic weighted kappa of each step's levels."""
         return measure_step_gains(patients, targets, decisions, agreement.kappa_of_counts)
+
+    def draw_overall(
+        self, scores: np.ndarray, targets: np.ndarray, decided: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        """Return QWK and accuracy of the levels decided on, and the log loss of the scores, (d, 3)."""
+        counts = agreement.count_weighted_pairs(targets, decided, len(self.names), weights)
+        log_loss = weights @ calibration.measure_losses(scores, targets) / weights.sum(axis=1)
+        return np.stack([agreement.kappa_of_counts(counts), agreement.accuracy_of_counts(counts), log_loss], axis=1)
+
+    def measure_all(
+        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None
+    ) -> Measured:
+        """Return QWK, accuracy and log loss, and LevelFigures of each level."""
+        n_levels = len(self.names)
+        levels = self.decide(scores) if decided is None else decided
+
+        def draw(weights: np.ndarray) -> np.ndarray:
+            counts = agreement.count_weighted_pairs(targets, levels, n_levels, weights)
+            rates = agreement.rates_of_counts(counts)
+            return np.concatenate([rates[:, 1], rates[:, 0]], axis=1)
+
+        estimates = [bootstrap.estimate_drawn(column) for column in bootstrap.draw_weighted(patients, draw).T]
+        each = []
+        for level in range(n_levels):
+            n_images = int((targets == level).sum())
+            each.append(LevelFigures(n_images, recall=estimates[level], precision=estimates[n_levels + level]))
+        return Measured(self.measure_overall(patients, scores, targets, levels), each)
+
+    def guess(self, targets: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the scores of the commonest level, and of the levels' shares, for all images."""
+        return guess_exclusive(targets, len(self.names), self.target)
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """The k - 1 cuts of k levels, each all levels from one on; named where the scale is the clinical one."""
+        conditions = []
+        for lowest in range(1, len(self.names)):
+            name = f"level ≥ {lowest}"
+            if self.names == RETINOPATHY.names:
+                name = f"{CLINICAL_CUTS[lowest - 1]} (≥ {lowest})"
+            conditions.append(Condition(name, tuple(range(lowest, len(self.names)))))
+        return conditions
 
     def explain_absence(self) -> None:
         """Return None: all stages have a part."""

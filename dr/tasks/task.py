@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from dr.metrics import bootstrap
+from dr.metrics import bootstrap, operating
 from dr.metrics.bootstrap import Estimate, StepGain
+from dr.metrics.detection import Thresholds
+from dr.metrics.operating import OperatingPoint, Rule
 from preprocess.dataset.question import Question
 
 if TYPE_CHECKING:
@@ -28,6 +30,13 @@ class Fault(NamedTuple):
 
     row: int
     reason: str
+
+
+class Condition(NamedTuple):
+    """A yes-or-no question about an image, whose probability is the sum of some outputs' scores."""
+
+    name: str
+    outputs: tuple[int, ...]
 
 
 class Measured(NamedTuple):
@@ -51,6 +60,7 @@ class Task(abc.ABC):
     target: ClassVar[str]  # one target, in words: a level, a class, a finding
     headline: ClassVar[str]  # the figure that tells the best epoch, beside the log loss
     headline_name: ClassVar[str]  # the same for people
+    headline_title: ClassVar[str]  # and in full
     # Whether images are of the left or the right eye of a patient, and the stages that blend both and choose levels
     # that agree best have a part.
     has_eyes: ClassVar[bool] = False
@@ -62,6 +72,8 @@ class Task(abc.ABC):
     overall_names: ClassVar[tuple[str, ...]] = ()
     each_names: ClassVar[tuple[str, ...]] = ()
     intervals_note: ClassVar[str] = ""
+    # What `decide` gives, in words.
+    decision_name: ClassVar[str]
 
     @property
     def question(self) -> Question:
@@ -76,6 +88,11 @@ class Task(abc.ABC):
     @property
     def titles(self) -> list[str]:
         """The outputs as a table for people lists them."""
+        return list(self.names)
+
+    @property
+    def ticks(self) -> list[str]:
+        """The outputs as short as a chart or a matrix names them."""
         return list(self.names)
 
     def describe(self) -> dict[str, Any]:
@@ -157,12 +174,86 @@ class Task(abc.ABC):
     ) -> dict[str, StepGain]:
         """Return what each step is worth by the headline figure: scores (n, k) by step, and decisions (n,) by step."""
 
-    def measure_all(self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> Measured:
-        """Return the figures called `overall_names`, and for each output those called `each_names`."""
-        raise NotImplementedError(f"{self.kind} have no figures for each output")
+    @abc.abstractmethod
+    def draw_overall(
+        self, scores: np.ndarray, targets: np.ndarray, decided: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        """Return the figures called `overall_names` of many draws, (d, figures).
 
-    def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return the score from which each output counts as present, (k,), NaN if it cannot be chosen."""
+        `decided` is one output for each image, (n,); weights (d, n) say how often each image is in each draw.
+        """
+
+    @abc.abstractmethod
+    def measure_all(
+        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None
+    ) -> Measured:
+        """Return the figures called `overall_names`, and for each output those called `each_names`.
+
+        `decided` is one output for each image, (n,); without it what `decide` says. Intervals are of a bootstrap over
+        patients.
+        """
+
+    def measure_overall(
+        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray, decided: np.ndarray
+    ) -> list[Estimate]:
+        """Return the figures called `overall_names` alone."""
+
+        def draw(weights: np.ndarray) -> np.ndarray:
+            return self.draw_overall(scores, targets, decided, weights)
+
+        return [bootstrap.estimate_drawn(column) for column in bootstrap.draw_weighted(patients, draw).T]
+
+    @abc.abstractmethod
+    def guess(self, targets: np.ndarray) -> dict[str, np.ndarray]:
+        """Return scores (n, k) that need no image, by how: the commonest target for all, and the targets' shares."""
+
+    # --- conditions -----------------------------------------------------------------------------------------------
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """The yes-or-no questions that the scores answer: does an image have this output?"""
+        return [Condition(name, (output,)) for output, name in enumerate(self.names)]
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        """How operating points of a condition are chosen."""
+        return operating.RULES
+
+    def score_condition(self, condition: Condition, scores: np.ndarray) -> np.ndarray:
+        """Return the probability of a condition, (n,), by scores (n, k)."""
+        return np.minimum(scores[:, list(condition.outputs)].sum(axis=1), 1.0)
+
+    def find_condition(self, condition: Condition, targets: np.ndarray) -> np.ndarray:
+        """Return whether images have a condition, (n,): 1, 0, or NaN where it is unknown."""
+        return np.isin(targets, condition.outputs).astype(np.float64)
+
+    def choose_points(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, list[OperatingPoint]]:
+        """Return the operating points of each condition, chosen on images that they must not be reported on."""
+        points = {}
+        for condition in self.conditions:
+            probabilities = self.score_condition(condition, scores)
+            truth = self.find_condition(condition, targets)
+            points[condition.name] = operating.choose_points(probabilities, truth, self.rules)
+        return points
+
+    def cross_fit_points(
+        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray
+    ) -> dict[str, list[Thresholds]]:
+        """Return the operating points of each condition, as above, with thresholds to report on the same images by.
+
+        Each image is judged by a threshold that was chosen on other patients.
+        """
+        thresholds: dict[str, list[Thresholds]] = {}
+        for condition in self.conditions:
+            probabilities = self.score_condition(condition, scores)
+            truth = self.find_condition(condition, targets)
+            applied = operating.cross_fit(patients, probabilities, truth, self.rules)
+            points = operating.choose_points(probabilities, truth, self.rules)
+            thresholds[condition.name] = [Thresholds(point, applied[point.name]) for point in points]
+        return thresholds
+
+    def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> list[OperatingPoint]:
+        """Return the point from which each output counts as present, under the output's name."""
         raise NotImplementedError(f"{self.kind} have no thresholds")
 
     # --- words ----------------------------------------------------------------------------------------------------
@@ -213,3 +304,12 @@ def weigh_exclusive(targets: np.ndarray, n_outputs: int, how: str, most: float |
 def share_exclusive(targets: np.ndarray, n_outputs: int) -> np.ndarray:
     """Return the share of each output among targets (n,), (n_outputs,)."""
     return np.bincount(targets, minlength=n_outputs) / len(targets)
+
+
+def guess_exclusive(targets: np.ndarray, n_outputs: int, target: str) -> dict[str, np.ndarray]:
+    """Return what needs no image, of outputs of which each image has one: see `Task.guess`."""
+    shares = share_exclusive(targets, n_outputs)
+    majority = np.zeros(n_outputs)
+    majority[shares.argmax()] = 1
+    n = len(targets)
+    return {f"majority {target}": np.tile(majority, (n, 1)), "guessing by frequency": np.tile(shares, (n, 1))}

@@ -132,6 +132,19 @@ def read_averaged(run: Path, share: float = 1.0) -> list[Member]:
     return members
 
 
+def list_caches(run: Path) -> list[Path]:
+    """Return the caches in which the nets of a run's folder, or of the runs that it is the mean of, were trained."""
+    predicted = manifest.read_manifest(run)
+    names = predicted["parameters"].get("average", []) if predicted else []
+    if not names:
+        return [_find_cache(run)]
+    caches: dict[Path, Path] = {}
+    for name in names:
+        for cache in list_caches(folder_of(_find_cache(run), name)):
+            caches.setdefault(cache.resolve(), cache)
+    return list(caches.values())
+
+
 def read_members(run: Path, paths: Sequence[Path] | None, n_views: int | None) -> list[Member]:
     """Return the nets of the checkpoints at `paths`, which count alike, or those that `dr.predict` averaged last in a
     run's folder. Raises InputError if one is not there, or they have different tasks.

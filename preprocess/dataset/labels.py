@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preprocess.dataset.question import Question
+from preprocess.dataset.question import RETINOPATHY, Question
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError, shorten, suggest
 
@@ -53,6 +54,27 @@ def read_labels(
         row = int(targets[table["image"]].isna().argmax())
         raise InputError(f"{path}, row {row + 2}: {describe_empty(question)}{hint}")
     return number_targets(targets.dropna(), question)
+
+
+def infer_question(path: Path, columns: Sequence[str]) -> Question:
+    """Return what a table of labels asks, where nothing but it and the columns of its scores is at hand.
+
+    Levels are as many as there are columns p0, p1, ...; classes are named by the columns, as are findings. Raises
+    InputError if the table has no target for them.
+    """
+    header = tables.list_columns(path)
+    names = tuple(column for column in columns if column != "image")
+    if "level" in header:
+        n_levels = len([name for name in names if re.fullmatch(r"p\d+", name)])
+        if n_levels == len(RETINOPATHY.names):
+            return RETINOPATHY
+        return Question("levels", tuple(f"level {level}" for level in range(max(n_levels, 2))))
+    if "class" in header:
+        return Question("classes", names)
+    shared = tuple(name for name in names if name in header)
+    if not shared:
+        raise InputError(f"{path}: no column level or class, and none of a finding that the scores are of")
+    return Question("findings", shared)
 
 
 def describe_empty(question: Question) -> str:

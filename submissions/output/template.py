@@ -4,8 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from preprocess.disk import files
+
 FOLDER = Path(__file__).parents[1]
-BASE = Path(__file__).with_name("base.html.jinja")  # what all pages look like
+
+
+def hash_parts() -> str:
+    """Return the digest of the templates that pages share, for a manifest."""
+    paths = sorted(Path(__file__).parent.glob("*.jinja"))
+    return files.hash_text("".join(files.hash_file(path) for path in paths))
 
 
 def render(template: Path, content: Mapping[str, Any]) -> str:

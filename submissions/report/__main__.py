@@ -14,11 +14,13 @@ from preprocess.command import cli, pipeline, process, recipe
 from preprocess.dataset import readers
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
+from submissions.evaluation.charts import draw_roc
 from submissions.output import target, template
+from submissions.output.charts import render as render_chart
 from submissions.report import charts, evidence, sections
 from submissions.report.evidence import Source
 
-VERSION = 3  # raise it when the same inputs give another report
+VERSION = 4  # raise it when the same inputs give another report
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 
@@ -31,10 +33,10 @@ def render(content: Mapping[str, Any]) -> str:
         "history": (charts.draw_history, content["histories"]),
         "reliability": (charts.draw_reliability, content["reliability"]),
         "levels": (charts.draw_levels, content["shares"]),
-        "roc": (charts.draw_roc, content["roc"]),
+        "roc": (draw_roc, content["roc"]),
     }
     task = content["task"]
-    drawn_charts = {name: Markup(charts.render(name, draw, of, task)) for name, (draw, of) in drawn.items() if of}  # noqa: S704
+    drawn_charts = {name: Markup(render_chart(name, draw, of, task)) for name, (draw, of) in drawn.items() if of}  # noqa: S704
     return template.render(TEMPLATE, {**content, "charts": drawn_charts})
 
 
@@ -44,7 +46,7 @@ def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -
     parameters = {"version": VERSION, "name": name, "data": source.dataset.folder.resolve().name}
     parameters["compare"] = list(map(str, others))
     inputs = evidence.digest_inputs(source, others)
-    inputs |= {"template": files.hash_file(TEMPLATE), "base": files.hash_file(template.BASE)}
+    inputs |= {"template": files.hash_file(TEMPLATE), "base": template.hash_parts()}
     change = manifest.find_change(folder, parameters, inputs)
     if change is not None:
         files.write_bytes(folder / "report.html", render(sections.collect(source, name, others)).encode())

@@ -1,12 +1,9 @@
-"""What the page says of findings alone: the figures of each, what occurs together, the surest mistakes, boxes hit."""
+"""What the page says of findings alone: what occurs together, the surest mistakes, boxes hit."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from dr.metrics import bootstrap, ranking
-from dr.scores import THRESHOLDS, read_thresholds
 from preprocess.photographs import read_crops
 from preprocess.picture import outline
 from preprocess.picture.photograph import Photograph
@@ -21,50 +18,18 @@ MOST_BOXES = 100  # images with a box that are looked at, of each finding
 
 
 def describe_findings(source: Source, group: Group | None) -> dict[str, Any]:
-    """Return all that the page says of findings alone, in rows of tables, and the ROC curve of each finding."""
+    """Return all that the page says of findings alone, in rows of tables."""
     if group is None:
         return {"together": [], "mistaken": None}
     names = source.task.names
     is_true = group.targets == 1
     counts = is_true.astype(int).T @ is_true.astype(int)
     return {
-        "rates": measure_rates(source, group),
-        "roc": trace_curves(names, group),
         "together": [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)],
         "mistaken": show_surest(source, group),
         "hits": measure_hits(source, group),
         "published": PUBLISHED,
     }
-
-
-def measure_rates(source: Source, group: Group) -> list[list[Any]]:
-    """Return a row for each finding with a threshold: sensitivity and specificity of what reaches it."""
-    thresholds = read_thresholds(source.cache / "dr" / THRESHOLDS, source.task)
-    if thresholds is None:
-        return []
-    rows: list[list[Any]] = []
-    for k, name in enumerate(source.task.names):
-        if np.isnan(thresholds[k]):
-            continue
-        scores = group.last[:, k]
-        has_it = group.targets[:, k] == 1
-        has_it_not = group.targets[:, k] == 0
-        is_reached = scores >= thresholds[k]
-        found = bootstrap.estimate_share(int((is_reached & has_it).sum()), int(has_it.sum()))
-        left = bootstrap.estimate_share(int((~is_reached & has_it_not).sum()), int(has_it_not.sum()))
-        rows.append([name, float(thresholds[k]), found, left])
-    return rows
-
-
-def trace_curves(names: Sequence[str], group: Group) -> dict[str, np.ndarray]:
-    """Return the ROC curve of each finding that some images have and some have not."""
-    curves = {}
-    for k, name in enumerate(names):
-        is_known = ~np.isnan(group.targets[:, k])
-        is_true = group.targets[is_known, k] == 1
-        if is_true.any() and not is_true.all():
-            curves[name] = ranking.trace_roc(group.last[is_known, k], is_true)
-    return curves
 
 
 def show_surest(source: Source, group: Group) -> list[dict[str, Any]]:

@@ -17,9 +17,12 @@ from preprocess.cache import manifest, rejected, stage
 from preprocess.command import pipeline
 from preprocess.disk.errors import InputError
 from preprocess.picture import depth, outline
+from submissions.evaluation import tables
+from submissions.evaluation.figures import trace_curves
 from submissions.report import evidence, pictures
 from submissions.report.evidence import BLEND, NET, Group, Source
 from submissions.report.examples import show_hardest, show_mistaken
+from submissions.report.figures import measure_group
 from submissions.report.findings import describe_findings
 
 TILES = 8  # typical photographs on the crop sheet, and as many of the least sure
@@ -46,7 +49,8 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
         "first": first,
         "groups": groups,
         "beside": [],
-        "roc": {},
+        "published": {},
+        "hits": [],
         "confusions": {},
         "agreements": {},
         "hardest": {},
@@ -57,6 +61,7 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
     }
     content |= describe_run(source)
     content |= describe_steps(task, groups)
+    content |= describe_figures(task, groups)
     content |= describe_scores(first)
     content |= describe_frequencies(source, first)
     content |= describe_faults(source)
@@ -68,12 +73,10 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
         content["agreements"] = {group.title: make_agreements(task, group) for group in groups}
         if first and first.scores:
             content["hardest"] = show_hardest(source, first)
+    elif task.has_thresholds:
+        content |= describe_findings(source, first)
     else:
-        content |= describe_each(task, groups)
-        if task.has_thresholds:
-            content |= describe_findings(source, first)
-        else:
-            content["mistaken"] = show_mistaken(source, first) if first else None
+        content["mistaken"] = show_mistaken(source, first) if first else None
     return content
 
 
@@ -213,17 +216,25 @@ def describe_faults(source: Source) -> dict[str, Any]:
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
-def describe_each(task: Task, groups: Sequence[Group]) -> dict[str, Any]:
-    """Return what the last step is worth: a row for each group, and for each of its classes or findings."""
-    overall = []
-    each = {}
-    cards = {}
-    for group in groups:
-        measured = task.measure_all(group.patients, group.last, group.targets)
-        overall.append([group.title, *measured.overall])
-        each[group.title] = [[name, *figures] for name, figures in zip(task.names, measured.each, strict=True)]
-        cards[group.title] = measured.overall[0]  # of accuracy, Wilson's interval
-    return {"overall": overall, "each": each, "cards": cards}
+def describe_figures(task: Task, groups: Sequence[Group]) -> dict[str, Any]:
+    """Return the tables of all figures of each group, the ROC curves of the first, and what is no better than a guess.
+
+    The card of a task whose steps are one is its headline figure.
+    """
+    by_group = {group.title: measure_group(task, group, groups) for group in groups}
+    curves = {}
+    for group in groups[:1]:
+        traced = trace_curves(task, by_group[group.title])
+        if traced:
+            curves = {group.title: traced}
+    unsure = [note for measured in by_group.values() for note in tables.note_unsure(measured)]
+    return {
+        "figures": {title: tables.list_tables(task, measured) for title, measured in by_group.items()},
+        "figures_note": tables.NOTE,
+        "roc": curves,
+        "unsure": unsure[:1],
+        "verdicts": by_group[groups[0].title].verdicts if groups else [],
+    }
 
 
 def make_confusions(task: Task, group: Group) -> list[dict[str, Any]]:
