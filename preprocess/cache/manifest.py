@@ -14,7 +14,17 @@ from preprocess.command.pipeline import FOLDERS
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
-LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "simplejpeg", "pillow", "pandas", "torch")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "simplejpeg",
+    "pillow",
+    "pandas",
+    "torch",
+    "torchvision",
+    "timm",
+)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -44,18 +54,23 @@ def write_manifest(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_partials(folder)
-    versions = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     content = {
         "stage": stage,
         "parameters": parameters,
         "inputs": inputs,
         "outputs": outputs,
-        "versions": versions,
+        "versions": list_versions(),
     }
     files.write_json(folder / "manifest.json", content)
+
+
+def list_versions() -> dict[str, str]:
+    """Return the versions of the libraries that results depend on, of those that are installed."""
+    versions = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def read_output(folder: Path, name: str, made_by: str) -> str:
