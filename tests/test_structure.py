@@ -29,6 +29,7 @@ LATE = {
     "blend.predict",
     "submissions.evaluate",
     "submissions.grade",
+    "submissions.evaluate",
     "submissions.serve",
     "submissions.report.pictures",
 }
