@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr.metrics import bootstrap
-from dr.metrics.bootstrap import Estimate
-from dr.scores import match_targets, read_scores
+from dr import card, validation
 from dr.tasks.task import Task
 from dr.training import runs, settings
 from dr.training.runs import Member
+from dr.validation import Validation
 from preprocess.command import cli, pipeline, process
 from preprocess.dataset import readers
 from preprocess.disk import files
@@ -46,13 +45,18 @@ def export(options: argparse.Namespace) -> None:
     if any((member.checkpoint.task, member.checkpoint.making) != (of.task, of.making) for member in members):
         raise InputError("the nets want different squares, or answer different questions; name one by --run")
     described, told = describe(members), ""
-    card = write_card(described, *measure_held_out(options, of.task))
+    held_out = find_validation(options, of.task)
+    if held_out is not None:
+        points = of.task.choose_points(held_out.scores, held_out.targets)
+        described["operating_points"] = card.describe_points(points)
+    dataset = readers.read_dataset(options.data, options.layout) if options.data.is_dir() else None
+    text = card.write_card(described, of.task, held_out, dataset)
     if options.out.suffix == ".onnx":
         told = f", scores off by {write_onnx(members, described, options.out, options.half):.1g} at most"
     else:
         write_weights(members, described, options.out, options.half)
     files.write_json(options.out.with_suffix(".json"), described)
-    files.write_bytes(options.out.with_suffix(".md"), card.encode())
+    files.write_bytes(options.out.with_suffix(".md"), text.encode())
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB{told}; .json and .md beside it\n{pipeline.NOTICE}")
 
 
@@ -172,55 +176,19 @@ def write_weights(members: Sequence[Member], described: dict[str, Any], out: Pat
     files.write_bytes(out, safetensors.save(weights, metadata))
 
 
-def write_card(described: dict[str, Any], measured: dict[str, Estimate], n_held_out: int) -> str:
-    """Return the model card, in Markdown."""
-    nets, making, task = described["nets"], described["making"], described["task"]
-    voices = "\n".join(
-        f"- {net['net']}, epoch {net['epoch']}, learned from {net['n_images']} images; counts "
-        f"{net['share']:.3g}, by {net['views']} views; checkpoint {net['checkpoint'][:16]}"
-        for net in nets
-    )
-    figures = "How good it is has not been measured here."
-    if measured:
-        rows = [f"| {name} | {of.value:.4f} | {of.low:.4f} | {of.high:.4f} |" for name, of in measured.items()]
-        told = f"On {n_held_out} images that training did not see, with 95 % intervals of a bootstrap over groups:"
-        figures = "\n".join([told, "", "| figure | value | from | to |", "|---|---|---|---|", *rows])
-    return f"""# {", ".join(dict.fromkeys(net["net"] for net in nets))}: {", ".join(task["names"])}
-
-{pipeline.NOTICE}
-
-Made by version {described["version"]} of the diabetic retinopathy pipeline.
-
-{voices}
-
-Squares of {making["size_px"]} px, crop {making["crop"]}, normalize {making["normalize"]}.
-
-{figures}
-
-Limits: It knows nothing of images unlike those it learned from: other cameras, other people, other diseases. How it \
-scores them says nothing of how sure it may be.
-"""
-
-
-def measure_held_out(options: argparse.Namespace, task: Task) -> tuple[dict[str, Estimate], int]:
-    """Return the figures of the images held out, and how many these are; none without their scores and targets."""
-    scores_from = runs.folder_of(options.cache, options.run) / "scores_valid.csv"
-    if options.checkpoint or not scores_from.exists() or not options.data.is_dir():
-        return {}, 0
-    dataset = readers.read_dataset(options.data, options.layout)
-    scores = read_scores(scores_from, task)
-    known = dataset.get_targets("train", known_only=task.is_exclusive)
-    targets = match_targets(scores.index, scores_from, known, dataset.target_sources["train"])
-    patients = dataset.get_patients(scores.index)
-    drawn = task.draw_measures(patients, scores.to_numpy(), targets.to_numpy())
-    return {name: bootstrap.estimate_drawn(values) for name, values in drawn.items()}, len(scores)
+def find_validation(options: argparse.Namespace, task: Task) -> Validation | None:
+    """Return the images that the nets of a cache held out; None of other nets, or if the cache does not know them."""
+    run = runs.folder_of(options.cache, options.run)
+    if options.checkpoint or not (run / validation.TARGETS).exists():
+        return None
+    return validation.read_validation(options.cache, options.run, task, is_blended=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser("dr.export", __doc__, "--data data --cache cache --out net.onnx")
     parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets, without a cache")
     parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.predict left what it averaged")
-    cli.add_data_options(parser, "tells what is true of the images held out")
+    cli.add_data_options(parser, "what it learned from, for the card")
     parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
     parser.add_argument("--views", type=cli.whole(1), help="views of each square (as many as dr.predict took)")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.onnx|NAME.safetensors", help="what to write")

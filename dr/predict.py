@@ -322,7 +322,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = recipe.parse(parser, argv, "dr.predict")
     dataset = readers.open_dataset(options)
     task = make_task(dataset.question)
-    with stage.working(options.cache, "dr.predict", [runs.folder_of(options.cache, options.run)]):
+    folder = runs.folder_of(options.cache, options.run)
+    with stage.working(options.cache, "dr.predict", [folder], folder if options.run else None):
         if options.average:
             average_runs(options, dataset, task)
         else:

@@ -151,7 +151,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_data(options, dataset)
     epochs = runs.folder_of(options.cache, options.run) / "epochs"
     is_first = workers.rank() == 0
-    with stage.working(options.cache, "dr.train", [epochs]) if is_first else contextlib.nullcontext():
+    times_in = runs.folder_of(options.cache, options.run) if options.run else None
+    with stage.working(options.cache, "dr.train", [epochs], times_in) if is_first else contextlib.nullcontext():
         train(options, wanted, dataset)
 
 

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dr.metrics.agreement import count_pairs
-from dr.metrics.bootstrap import measure_step_gains
+import numpy as np
+
+from dr.metrics import bootstrap
+from dr.metrics.agreement import count_pairs, kappa_of_counts
 from dr.scores import match_targets
 from preprocess.command import cli, pipeline, process
 from preprocess.dataset import kaggle, labels
@@ -29,6 +31,33 @@ def find_question(paths: Sequence[Path]) -> Question:
     if highest < len(RETINOPATHY.names) or highest >= MOST_LEVELS:
         return RETINOPATHY
     return Question("levels", tuple(f"level {level}" for level in range(highest + 1)))
+
+
+def describe_kappa(groups: Sequence[str], levels: np.ndarray, predicted: np.ndarray, grouped_by: str) -> str:
+    """Return the kappa with its interval, or why it has none; `levels` are the true ones, (n,).
+
+    Draws in which all true levels are one say nothing of agreement: they are left out, and counted.
+    """
+    if len(np.unique(levels)) < 2:
+        return f"not measurable: all true levels are {levels[0]}"
+    n_levels = int(max(levels.max(), predicted.max())) + 1
+
+    def measure(rows: np.ndarray) -> np.ndarray:
+        if len(np.unique(levels[rows])) < 2:
+            return np.array(np.nan)
+        return kappa_of_counts(count_pairs(levels[rows], predicted[rows], n_levels))
+
+    kappa = measure(np.arange(len(levels)))
+    n_groups = len(set(groups))
+    if n_groups < 2:
+        return f"{kappa:.4f}, interval not measurable over one patient"
+    drawn = bootstrap.draw_figures(groups, measure)
+    estimate = bootstrap.estimate_drawn(drawn)
+    n_lost = int(np.isnan(drawn[1:]).sum())
+    text = f"{kappa:.4f}, 95 % interval {estimate.low:.4f} to {estimate.high:.4f} over {n_groups} {grouped_by}"
+    if n_lost:
+        text += f" ({n_lost:,} of {len(drawn) - 1:,} draws have one true level only, and are left out)"
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,15 +82,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         grouped_by = "images, whose names tell of no patients"
     levels = true.to_numpy()
     predicted = given[true.index].to_numpy()
-    kappa, low, high = measure_step_gains(groups, levels, {"": predicted})[""].figure
     left_out = f", {len(given) - len(true)} without a known level left out" if options.known_only else ""
     print(f"kappa.score: {len(true)} images{left_out}")
-    interval = f"95 % interval {low:.4f} to {high:.4f} over {len(set(groups))} {grouped_by}"
-    print(f"  quadratic weighted kappa {kappa:.4f}, {interval}")
+    print(f"  quadratic weighted kappa {describe_kappa(groups, levels, predicted, grouped_by)}")
     counts = count_pairs(levels, predicted, len(question.names))
     table = pd.DataFrame(counts).map("{:,d}".format).rename_axis("true \\ given", axis=1)
     print(table.to_string())
     print(pipeline.NOTICE)
+    kappa = kappa_of_counts(counts)
     if kappa < 0:
         worse = f"kappa {kappa:.4f}, worse than levels drawn by lot"
         print(f"warning: {worse}; is column level of {options.levels} the one that is meant?", file=sys.stderr)

@@ -4,8 +4,11 @@ The lists are of images; those of val_list.txt are held out as fold 0. sorted-70
 numbers. official-...: test_list.txt stays, val_list.txt has an eighth of the other patients, the last or drawn.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +16,9 @@ from preprocess.command import cli, process
 from preprocess.dataset import findings
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TENTHS = (7, 8)  # of the patients, where validation and test begin: 70 %, 10 %, 20 %
 VALID_SHARE = 1 / 8  # of the official train_val patients: 10 of its 80 %
@@ -38,7 +44,9 @@ def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
     path = findings.find_table(data)
     if path is None:
         raise InputError(f"{data}: no table of findings, {' or '.join(findings.TABLES)}")
-    groups = findings.read_table(path).patients
+    table = findings.read_table(path)
+    groups = table.patients
+    written_as = read_names(path)
     lists = {part: findings.find_list(data, part) for part in findings.LISTS}
     written = list(lists) if how == HOW[0] else ["valid"]
     for part in written:
@@ -55,10 +63,31 @@ def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
         raise InputError(f"{path}: too few patients, {len({*groups.values()})}: {empty[0]} would have none")
     for part in written:
         named = patients[part] | (valid if part == "train" else set())  # as train_val_list.txt does
-        tables.write_csv(lists[part], "".join(f"{image}\n" for image, group in groups.items() if group in named))
+        tables.write_csv(
+            lists[part], "".join(f"{written_as[image]}\n" for image, group in groups.items() if group in named)
+        )
     for part, of in zip(("train", "validation", "test"), patients.values(), strict=True):
         n_images = sum(group in of for group in groups.values())
         print(f"preprocess.split: {part}: {n_images:,} images of {len(of):,} patients")
+        is_in_part = [group in of for group in groups.values()]
+        lacking = list_absent(table.targets, is_in_part)
+        if lacking:
+            print(f"preprocess.split: {part}: nobody has {', '.join(lacking)}: nothing can be measured of it there")
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Return the images of a table as it writes them, id -> text, so that tables and lists can be compared."""
+    header, *rows = tables.read_csv(path)
+    column = findings.IMAGE if findings.IMAGE in header else "image"
+    position = header.index(column)
+    return {findings.normalize_id(row[position]): row[position] for row in rows}
+
+
+def list_absent(targets: pd.DataFrame, is_in_part: Sequence[bool]) -> list[str]:
+    """Return the findings that no image of a part has, of those that some image has."""
+    is_present = (targets == 1).any()
+    is_present_here = (targets[np.array(is_in_part)] == 1).any()
+    return list(targets.columns[is_present & ~is_present_here])
 
 
 def main(argv: list[str] | None = None) -> None:

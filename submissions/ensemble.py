@@ -1,5 +1,6 @@
 """An ensemble: the nets of a finished run and the blend, and what they make of raw photographs."""
 
+import filecmp
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from preprocess.picture import outline
 from preprocess.picture.disc import Disc
 from preprocess.picture.square import Making, Square, make_square
 
+COPY = "the same photograph is given as the other eye"
 EYES_AT_ONCE = 64  # prepared and scored together; their squares take 50 MB
 
 
@@ -188,6 +190,8 @@ def decide(ensemble: Ensemble, eyes: Sequence[Eye], scores: np.ndarray) -> list[
         warnings = []
         if task.has_eyes and not has_fellow:
             warnings.append("no fellow: blended with itself" if is_blended else "no fellow")
+        if any(is_copy(eye, other) for other in eyes):
+            warnings.append(COPY)
         if eye.disc is not None and eye.disc.confidence == 0:
             warnings.append("no rim seen: taken whole")
         if out_of_distribution.is_outside(eye.distance):
@@ -205,6 +209,13 @@ def decide(ensemble: Ensemble, eyes: Sequence[Eye], scores: np.ndarray) -> list[
             )
         )
     return grades
+
+
+def is_copy(eye: Eye, other: Eye) -> bool:
+    """Return whether another eye of a patient is shown by the same photograph, perhaps a copy of the file."""
+    if other.subject.patient != eye.subject.patient or other.subject.side == eye.subject.side:
+        return False
+    return filecmp.cmp(eye.path, other.path, shallow=False)
 
 
 def list_decision(ensemble: Ensemble, scores: np.ndarray, output: int) -> list[str] | None:

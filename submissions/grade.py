@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,6 +113,7 @@ def describe(grade: Grade, task: Task) -> dict[str, Any]:
         else:
             content["class"] = task.names[grade.output]
         content["scores"] = dict(zip(task.names, grade.scores.round(DECIMALS).tolist(), strict=True))
+    content["warnings"] = grade.warnings
     distance = grade.eye.distance
     content["unlikeness"] = None if distance is None else round(distance, DECIMALS)
     content["is_unlike"] = None if distance is None else out_of_distribution.is_outside(distance)
@@ -189,19 +190,24 @@ def grade(options: argparse.Namespace, folder: Path) -> None:
         refused[fetched.addresses.get(name, name)] = reason
     refused |= fetched.reasons
     if options.json:
-        print_json(grades, refused, source, fetched.addresses)
+        print(json.dumps(describe_all(grades, refused, source, fetched.addresses), indent=2))
     else:
         print_table(grades, refused, source)
     check_refused(refused, len(grades))
 
 
-def print_json(grades: Sequence[Grade], refused: dict[str, str], source: Source, addresses: dict[str, str]) -> None:
-    """Print all that is known of the photographs as JSON; one from the web by its address."""
+def describe_all(
+    grades: Sequence[Grade], refused: Mapping[str, str], source: Source, names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all that is known of the photographs as plain numbers and names, and the nets that grade.
+
+    `names` are those to show in the place of paths, such as the address of one from the web.
+    """
     task = source.members[0].checkpoint.task
     entries = []
     for graded in grades:
         entry = describe(graded, task)
-        entry["photograph"] = addresses.get(entry["photograph"], entry["photograph"])
+        entry["photograph"] = names.get(entry["photograph"], entry["photograph"])
         entries.append(entry)
     content: dict[str, Any] = {
         "notice": pipeline.NOTICE,
@@ -213,7 +219,7 @@ def print_json(grades: Sequence[Grade], refused: dict[str, str], source: Source,
     }
     if task.has_thresholds:
         content["thresholds"] = describe_thresholds(source.thresholds)
-    print(json.dumps(content, indent=2))
+    return content
 
 
 def describe_thresholds(points: Sequence[OperatingPoint] | None) -> dict[str, dict[str, Any]] | None:

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 import cv2
@@ -17,13 +17,14 @@ from dr.nets import heat
 from dr.tasks.task import Task
 from preprocess.dataset import listing
 from preprocess.disk.errors import InputError
+from preprocess.disk.files import show_path
 from preprocess.picture import outline, sheet
 from preprocess.picture.photograph import Photograph
 from preprocess.picture.square import make_square
 from submissions import ensemble as ensembles
 from submissions import photographs
 from submissions.ensemble import Ensemble, Grade
-from submissions.grade import DECIMALS, UNDECIDED
+from submissions.grade import DECIMALS, UNDECIDED, Source, describe_all
 from submissions.output.pictures import encode, encode_picture
 from submissions.photographs import Listed
 
@@ -35,32 +36,55 @@ WEBP_OPTIONS = (cv2.IMWRITE_WEBP_QUALITY, 80)
 Uploads = Mapping[str, Sequence[tuple[str, BinaryIO]]]  # field -> name and content of each file dropped there
 
 
+class Graded(NamedTuple):
+    """What came of uploads: grades, and the files that were refused, name -> reason, by the names they were sent by."""
+
+    grades: list[Grade]
+    refused: list[tuple[str, str]]
+
+
 def answer(ensemble: Ensemble, is_strict: bool, uploads: Uploads) -> dict[str, Any]:
     """Return what the page shows of photographs, whose files are gone then.
 
     Raises InputError, in words for the page, if there are none, or it is not clear whose eyes they show.
     """
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        refused = keep(uploads, folder)
-        listed = Listed({}, {})
-        if not refused or any(folder.glob("*/*")):
-            try:
-                listed = list_photographs(folder, ensemble.task)
-            except InputError as error:
-                raise InputError(str(error).replace(f"{folder}/", "")) from None
-        grades, reasons = ensembles.grade_eyes(ensemble, listed.subjects, is_strict)
+        grades, refused = grade_uploads(ensemble, is_strict, uploads, Path(name))
         cards = []
         if len(grades) <= MOST_DRAWN:
             cards = [describe(ensemble, graded) for graded in grades]
     rows = [make_row(graded, ensemble.task) for graded in grades]
+    table = f"data:text/csv;charset=utf-8,{quote(pd.DataFrame(rows).to_csv(index=False))}"
+    return {"rows": rows, "csv": table, "cards": cards, "refused": refused}
+
+
+def answer_json(ensemble: Ensemble, is_strict: bool, source: Source, uploads: Uploads) -> dict[str, Any]:
+    """Return what a program is told of photographs, whose files are gone then: what `grade --json` prints of them.
+
+    Raises InputError as `answer` does.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        grades, refused = grade_uploads(ensemble, is_strict, uploads, Path(name))
+    names = {show_path(graded.eye.path): listing.show_name(graded.eye.path.name) for graded in grades}
+    return describe_all(grades, dict(refused), source, names)
+
+
+def grade_uploads(ensemble: Ensemble, is_strict: bool, uploads: Uploads, folder: Path) -> Graded:
+    """Return the grades of photographs, which are kept in an empty folder. Raises InputError as `answer` does."""
+    refused = keep(uploads, folder)
+    listed = Listed({}, {})
+    if not refused or any(folder.glob("*/*")):
+        try:
+            listed = list_photographs(folder, ensemble.task)
+        except InputError as error:
+            raise InputError(str(error).replace(f"{folder}/", "")) from None
+    grades, reasons = ensembles.grade_eyes(ensemble, listed.subjects, is_strict)
     for path, reason in {**listed.misnamed, **reasons}.items():
         refused.append((listing.show_name(Path(path).name), reason))
     for line in listed.unread:
         name, _, reason = line.partition(": ")
         refused.append((listing.show_name(Path(name).name), reason))
-    table = f"data:text/csv;charset=utf-8,{quote(pd.DataFrame(rows).to_csv(index=False))}"
-    return {"rows": rows, "csv": table, "cards": cards, "refused": refused}
+    return Graded(grades, refused)
 
 
 def keep(uploads: Uploads, folder: Path) -> list[tuple[str, str]]:
@@ -87,6 +111,9 @@ def list_photographs(folder: Path, task: Task) -> Listed:
     if not task.has_eyes:
         folders = [folder / "folder"] if kept["folder"] else []
         return photographs.list_images([*kept["images"], *folders], is_uploaded=True)
+    for side in ("left", "right"):
+        if len(kept[side]) > 1:
+            raise InputError(f"{len(kept[side])} photographs of the {side} eye; give one, or all of them as a folder")
     left = kept["left"][0] if kept["left"] else None
     right = kept["right"][0] if kept["right"] else None
     folders = [folder / "folder"] if kept["folder"] else []

@@ -10,33 +10,39 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dr.machine import workers
 from dr.tasks.task import Task
+from preprocess.cache import manifest
 from preprocess.command import cli, pipeline, process
+from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from submissions import grade
+from submissions.guard import LOOPBACK, Guard, Queue, list_hosts, make_protocol
 from submissions.output import template
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.datastructures import FormData
     from starlette.requests import Request
     from starlette.responses import Response
 
 REQUIREMENTS = Path(__file__).with_name("serve-requirements.txt")
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-LOOPBACK = "127.0.0.1"
+UNPROCESSABLE = 422  # the status where every photograph is refused
 MOST_FILES, MOST_MB = 1000, 2000  # dropped at once: they lie in a temporary folder while they are graded
 # The page may load what stands in it, and send a form to where it came from; nothing else, even if a name is hostile.
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
-HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+# Of a form of this page a browser tells the origin only under this policy; other sites are told nothing by it.
+HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "same-origin", "X-Content-Type-Options": "nosniff"}
 
 
 def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
@@ -46,54 +52,120 @@ def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
     return template.render(TEMPLATE, fixed | nothing | dict(content))
 
 
-def make_app(task: Task, answer: Callable[[dict], dict[str, Any]], hosts: Sequence[str]) -> Starlette:
+def make_app(
+    task: Task,
+    answer: Callable[[dict], dict[str, Any]],
+    hosts: Sequence[str],
+    answer_json: Callable[[dict], dict[str, Any]] | None = None,
+    health: Mapping[str, Any] | None = None,
+    is_logging: bool = False,
+) -> Starlette:
     """Return the page's server: `answer` makes of uploads what the page tells of them, see `submissions.page`.
 
-    It may be asked for by the names of `hosts`: by none that another's name server points at this machine.
+    `answer_json` makes of them what programs are told by POST /api/grade, `health` is what GET /health tells. The
+    server may be asked for by the names of `hosts`: by none that another's name server points at this machine.
     """
     from anyio import CapacityLimiter, to_thread
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import ClientDisconnect
-    from starlette.responses import HTMLResponse
+    from starlette.responses import HTMLResponse, JSONResponse
     from starlette.routing import Route
 
     one_at_a_time = CapacityLimiter(1)  # the nets take all cores already
+    queue = Queue()
 
-    def respond(content: Mapping[str, Any], status: int = 200) -> Response:
+    def respond(content: Mapping[str, Any], status: int = 200, more: Mapping[str, str] | None = None) -> Response:
         nonce = secrets.token_urlsafe(16)
-        headers = HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)}
+        headers = HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)} | dict(more or {})
         return HTMLResponse(render(task, content, nonce), status, headers)
 
-    async def show_error(_: Request, error: Exception) -> Response:
-        told = error.detail if isinstance(error, HTTPException) else str(error)
-        return respond({"error": told}, getattr(error, "status_code", 400))
+    async def show_error(request: Request, error: Exception) -> Response:
+        message = error.detail if isinstance(error, HTTPException) else str(error)
+        status = getattr(error, "status_code", 400)
+        more = getattr(error, "headers", None)
+        if request.url.path == "/":
+            return respond({"error": message}, status, more)
+        content = {"notice": pipeline.NOTICE, "error": message}
+        return JSONResponse(content, status, HEADERS | dict(more or {}))
+
+    async def grade_form(request: Request, work: Callable[[dict], dict[str, Any]]) -> dict[str, Any]:
+        """Return what `work` makes of the uploads of a form, when all before it are graded."""
+        await check_size(request)
+        async with queue.entered(), request.form(max_files=MOST_FILES, max_fields=0) as form:
+            uploads = collect_uploads(form)
+
+            def work_timed() -> dict[str, Any]:
+                began_s = time.monotonic()
+                content = work(uploads)
+                queue.note(time.monotonic() - began_s)
+                return content
+
+            return await to_thread.run_sync(work_timed, limiter=one_at_a_time)
 
     async def show(request: Request) -> Response:
         if request.method != "POST":
             return respond({})
-        size = request.headers.get("content-length")
-        if size is None or int(size) > MOST_MB * 10**6:
-            async for _ in request.stream():
-                pass  # a browser listens when it has sent all
-            if size is None:
-                raise HTTPException(411, "how much is sent is not told: give a Content-Length")
-            raise HTTPException(413, f"more than {MOST_MB} MB at once")
-        async with request.form(max_files=MOST_FILES, max_fields=0) as form:
-            uploads: dict[str, list] = {}
-            for field, upload in form.multi_items():
-                if not isinstance(upload, str) and upload.filename:
-                    uploads.setdefault(field, []).append((upload.filename, upload.file))
-            return respond(await to_thread.run_sync(answer, uploads, limiter=one_at_a_time))
+        content = await grade_form(request, answer)
+        is_refused = bool(content["refused"]) and not content["rows"]
+        return respond(content, UNPROCESSABLE if is_refused else 200)
 
+    async def tell(request: Request) -> Response:
+        assert answer_json is not None
+        content = await grade_form(request, answer_json)
+        is_refused = bool(content["refused"]) and not content["eyes" if task.has_eyes else "images"]
+        return JSONResponse(content, UNPROCESSABLE if is_refused else 200, HEADERS)
+
+    async def tell_health(_: Request) -> Response:
+        return JSONResponse({"status": "ok", "waiting": queue.n_waiting, **(health or {})}, 200, HEADERS)
+
+    routes = [Route("/", show, methods=["GET", "POST"]), Route("/health", tell_health)]
+    if answer_json is not None:
+        routes.append(Route("/api/grade", tell, methods=["POST"]))
     return Starlette(
-        routes=[Route("/", show, methods=["GET", "POST"])],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        routes=routes,
+        middleware=[Middleware(Guard, hosts=hosts, is_logging=is_logging)],
         # Whoever has left hears no answer, and is no error to be logged.
         exception_handlers={HTTPException: show_error, InputError: show_error, ClientDisconnect: show_error},
     )
+
+
+async def check_size(request: Request) -> None:
+    """Raise HTTPException for an upload that is too large, or whose size is not told."""
+    from starlette.exceptions import HTTPException
+
+    size = request.headers.get("content-length")
+    if size is not None and int(size) <= MOST_MB * 10**6:
+        return
+    async for _ in request.stream():
+        pass  # a browser listens when it has sent all
+    if size is None:
+        raise HTTPException(411, "how much is sent is not told: give a Content-Length")
+    raise HTTPException(413, f"more than {MOST_MB} MB at once")
+
+
+def collect_uploads(form: FormData) -> dict[str, list[tuple[str, BinaryIO]]]:
+    """Return the name and content of each file of a form, by field."""
+    uploads: dict[str, list[tuple[str, BinaryIO]]] = {}
+    for field, upload in form.multi_items():
+        if not isinstance(upload, str) and upload.filename:
+            uploads.setdefault(field, []).append((upload.filename, upload.file))
+    return uploads
+
+
+def describe_health(source: grade.Source, device: str) -> dict[str, Any]:
+    """Return which nets answer, by their digests, what they tell, where they run, and the versions."""
+    task = source.members[0].checkpoint.task
+    return {
+        "notice": pipeline.NOTICE,
+        "version": pipeline.VERSION,
+        "nets": [member.digest for member in source.members],
+        "blend": files.hash_file(source.blend) if source.blend else None,
+        "task": task.describe(),
+        "device": device,
+        "libraries": manifest.list_versions(),
+    }
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -110,8 +182,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default=LOOPBACK, help="address to listen at; any other lets in whoever reaches this "
                         "machine, with neither password nor encryption")  # fmt: skip
     parser.add_argument("--port", type=cli.whole(0, 65535), default=8000, help="0: any that is free")
+    parser.add_argument("--name", action="append", default=[], metavar="HOST", help="a name by which this machine may "
+                        "be asked for, beside those of the loopback; may be repeated (default: with another --host "
+                        "any)")  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="print no line per request")
     options = parser.parse_args(argv)
-    uvicorn, *_ = process.import_libraries(REQUIREMENTS, "uvicorn", "starlette", "python_multipart")
+    uvicorn, auto, *_ = process.import_libraries(
+        REQUIREMENTS, "uvicorn", "uvicorn.protocols.http.auto", "starlette", "python_multipart"
+    )
     source = grade.read_source(options)
     workers.let_waiting_threads_sleep()
     with listen(options.host, options.port) as listening, contextlib.suppress(KeyboardInterrupt):
@@ -119,10 +197,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         from submissions import ensemble, page
 
         loaded = ensemble.load(source.members, source.blend, source.thresholds, options.device)
-        hosts = [LOOPBACK, "localhost"] if options.host == LOOPBACK else ["*"]
-        app = make_app(loaded.task, partial(page.answer, loaded, options.strict), hosts)
+        app = make_app(
+            loaded.task,
+            partial(page.answer, loaded, options.strict),
+            hosts=list_hosts(options.host, options.name),
+            answer_json=partial(page.answer_json, loaded, options.strict, source),
+            health=describe_health(source, str(next(loaded.nets[0].parameters()).device)),
+            is_logging=not options.quiet,
+        )
         print(f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{pipeline.NOTICE}", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])
+        protocol = make_protocol(auto.AutoHTTPProtocol)
+        config = uvicorn.Config(app, http=protocol, log_level="warning", access_log=False)
+        uvicorn.Server(config).run([listening])
 
 
 if __name__ == "__main__":

@@ -45,11 +45,14 @@ def list_expected(dataset: DataSet) -> Expected:
     sample = dataset.sample_submission
     if sample.exists():
         columns = tuple(tables.read_csv(sample)[0])
-        image_column = "image" if "image" in columns else columns[0]
-        rows = tables.read_csv(sample)[1:]
+        image_column = "image"
+        is_named = len(columns) > 1 and columns.count(columns[0]) == 1
+        if "image" not in columns and is_named:  # APTOS's id_code; what has no second column is no submission
+            image_column = columns[0]
+        # Raises for what are no ids.
+        tables.read_table(sample, [image_column], dataset.normalize_id, image_column=image_column)
         position = columns.index(image_column)
-        images = [row[position] for row in rows]
-        tables.read_table(sample, [image_column], dataset.normalize_id, image_column)  # raises for what are no ids
+        images = [row[position] for row in tables.read_csv(sample)[1:]]
         return Expected(images, sample, (image_column, *(column for column in columns if column != image_column)))
     images = list(dataset.list_paths("test"))
     if not images:
@@ -95,10 +98,12 @@ def write_submission(table: pd.DataFrame, made_from: Path, dataset: DataSet, out
 def name_columns(rows: pd.DataFrame, columns: Sequence[str], sample: Path) -> pd.DataFrame:
     """Return targets under the columns of the sample of a submission, and in their order.
 
-    A level or class goes under whatever its one column is called. Raises InputError for columns that are no findings.
+    A level or class goes under its own column, or else under whatever the first is called. Raises InputError for
+    columns that are no findings.
     """
-    if len(rows.columns) == 1 and len(columns) == 1:
-        return rows.set_axis(list(columns), axis=1)
+    if len(rows.columns) == 1 and columns:
+        name = rows.columns[0] if rows.columns[0] in columns else columns[0]
+        return rows.set_axis([name], axis=1)
     if not columns or list(columns) == list(rows.columns):
         return rows
     unknown = [column for column in columns if column not in rows]

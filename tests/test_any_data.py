@@ -21,11 +21,16 @@ def read_rows(path):
         return list(csv.reader(file))
 
 
+def list_outputs(path):
+    """Return the options that put submission and report beside each other, outside of the project."""
+    return ["submissions.write", f"--out={path}.csv", "submissions.report", f"--out={path}.html"]
+
+
 def test_aptos_as_downloaded_ends_in_its_own_submission(tmp_path, capsys, monkeypatch):
     layouts.draw_aptos(tmp_path / "aptos")
     monkeypatch.chdir(tmp_path)
     options = [f"--data={tmp_path / 'aptos'}", f"--cache={tmp_path / 'cache'}", "--name=aptos", *FEW]
-    run_stages(tmp_path, *options, *TINY, "submissions.write", f"--out={tmp_path / 'aptos.csv'}")
+    run_stages(tmp_path, *options, *TINY, *list_outputs(tmp_path / "aptos"))
     sample = read_rows(tmp_path / "aptos" / "sample_submission.csv")
     rows = read_rows(tmp_path / "aptos.csv")
     assert rows[0] == ["id_code", "diagnosis"] and [row[0] for row in rows] == [row[0] for row in sample]
@@ -46,7 +51,7 @@ def test_three_levels_in_folders_with_sides_end_in_levels_a_blend_and_kappa(tmp_
     write(tmp_path / "layout.toml", f'{keys}{patterns}[train]\nimages = "train"\n[test]\nimages = "test"\n')
     monkeypatch.chdir(tmp_path)
     options = [f"--data={tmp_path / 'mine'}", f"--layout={tmp_path / 'layout.toml'}", f"--cache={tmp_path / 'cache'}"]
-    run_stages(tmp_path, *options, "--name=mine", *FEW, *TINY, "submissions.write", f"--out={tmp_path / 'mine.csv'}")
+    run_stages(tmp_path, *options, "--name=mine", *FEW, *TINY, *list_outputs(tmp_path / "mine"))
     shown = capsys.readouterr().out
     assert "1 of 13 images have no known level: left out" in shown
     assert "quadratic weighted kappa on the test set (4 images)" in shown and "each is its own fellow" not in shown

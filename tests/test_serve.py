@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from urllib.parse import quote
@@ -20,7 +22,7 @@ from dr import explain, out_of_distribution
 from dr.nets import heat
 from dr.training import runs
 from preprocess.disk.errors import InputError
-from submissions import ensemble, grade, page, serve
+from submissions import ensemble, grade, guard, page, serve
 from tests.hostile import CONTENTS
 from tests.tasks import TASK
 from tests.test_report import open_page
@@ -38,11 +40,19 @@ def seated(finished_cache):
 
 
 @pytest.fixture
-def client(seated, tmp_path, monkeypatch):
+def client(seated, finished_cache, tmp_path, monkeypatch):
     """A browser's stand-in; whatever is left of a request lies in tmp_path / "left"."""
     (tmp_path / "left").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "left"))
-    app = serve.make_app(TASK, partial(page.answer, seated, False), [serve.LOOPBACK])
+    members = runs.read_members(finished_cache / "dr", None, None)
+    source = grade.Source(members, finished_cache / "blend/train/model.pt", None)
+    app = serve.make_app(
+        TASK,
+        partial(page.answer, seated, False),
+        [serve.LOOPBACK],
+        answer_json=partial(page.answer_json, seated, False, source),
+        health=serve.describe_health(source, "cpu"),
+    )
     with testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}") as client:
         yield client
     assert not list((tmp_path / "left").iterdir())
@@ -158,6 +168,90 @@ def test_too_much_at_once_and_other_names_of_the_machine_are_refused(client, mon
     chunked = client.post("/", content=iter([b"x"]))
     assert chunked.status_code == 411 and "how much is sent is not told" in chunked.text
     assert client.get("/", headers={"Host": "elsewhere.example"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),  # a program
+        ({"Origin": f"http://{serve.LOOPBACK}"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": f"http://{serve.LOOPBACK}"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/api/grade"])
+def test_forms_of_other_sites_are_refused(client, pair, headers, status, path):
+    files = {"left": ("a.jpeg", pair[0].read_bytes())}
+    assert client.post(path, files=files, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000"])
+@pytest.mark.parametrize("listening", ["localhost", "127.0.0.1", "::1"])
+def test_every_name_of_the_loopback_is_one_and_no_other(seated, host, listening):
+    app = serve.make_app(TASK, partial(page.answer, seated, False), guard.list_hosts(listening, []))
+    with testclient.TestClient(app) as client:
+        assert client.get("/", headers={"Host": host}).status_code == 200
+        assert client.get("/", headers={"Host": "elsewhere.example"}).status_code == 400
+    assert guard.list_hosts("0.0.0.0", []) == ["*"]
+    assert "elsewhere.example" not in guard.list_hosts("0.0.0.0", ["here.example"])
+
+
+def test_a_program_is_told_what_grade_prints(client, finished_cache, pair, capsys):
+    grade.main([*map(str, pair), f"--cache={finished_cache}", "--device=cpu", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    files = [(side, (path.name, path.read_bytes())) for side, path in zip(("left", "right"), pair, strict=True)]
+    answered = client.post("/api/grade", files=files)
+    told = answered.json()
+    assert answered.status_code == 200
+    for content in (told, printed):
+        for eye in content["eyes"]:
+            eye["photograph"] = eye["photograph"].rpartition("/")[2]
+            for name in ("scores", "blended", "expected_level", "unlikeness"):
+                eye[name] = np.round(eye[name] or [0], 4).tolist()
+    assert told == printed
+
+
+def test_photographs_that_are_all_refused_answer_4xx(client, pair):
+    for path in ("/", "/api/grade"):
+        assert client.post(path, files={"left": ("a.jpeg", b"no picture")}).status_code == 422
+        assert client.post(path, files={"other": ("a.jpeg", b"no picture")}).status_code == 400
+    content = client.post("/api/grade", files={"left": ("a.jpeg", b"no picture")}).json()
+    assert (
+        content["refused"] == [{"photograph": "a.jpeg", "reason": "neither a JPEG nor a PNG image"}]
+        or content["refused"]
+    )
+
+
+def test_health_tells_the_nets_and_what_they_run_on(client, finished_cache):
+    told = client.get("/health").json()
+    kept = json.loads((finished_cache / "dr/epochs/manifest.json").read_text())["outputs"]
+    assert told["status"] == "ok" and set(told["nets"]) <= set(kept.values())
+    assert told["task"]["kind"] == "levels" and told["device"] == "cpu" and "torch" in told["libraries"]
+
+
+def test_a_full_queue_says_when_to_come_back_and_empties(seated, pair, monkeypatch):
+    monkeypatch.setattr(guard, "MOST_WAITING", 2)
+    is_free = threading.Event()
+
+    def work(_):
+        is_free.wait(20)
+        return {"rows": [], "refused": [], "cards": [], "csv": ""}
+
+    app = serve.make_app(TASK, work, [serve.LOOPBACK])
+    files = {"left": ("a.jpeg", b"x")}
+    with testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}") as client, ThreadPoolExecutor(2) as people:
+        waiting = [people.submit(client.post, "/", files=files) for _ in range(2)]
+        while client.get("/health").json()["waiting"] < 2:
+            time.sleep(0.01)
+        busy = client.post("/", files=files)
+        is_free.set()
+        assert [one.result().status_code for one in waiting] == [200, 200]
+        assert busy.status_code == 503 and int(busy.headers["Retry-After"]) >= 1 and "busy" in busy.text
+        assert client.post("/", files=files).status_code == 200
 
 
 @pytest.mark.parametrize("size", [b"9", b"99999999999"])

@@ -27,7 +27,9 @@ LATE = {
     "dr.export",
     "blend.train",
     "blend.predict",
+    "submissions.evaluate",
     "submissions.grade",
+    "submissions.evaluate",
     "submissions.serve",
     "submissions.report.pictures",
 }

@@ -37,9 +37,15 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> str:
     """Return the named precision, or for `auto` the first that the device multiplies natively.
 
+    A processor that would emulate float16 takes float32, and says so.
+
     The loss by bfloat16 and float16 is smaller than the spread between seeds:
     `python -m tests.benchmarks.precision`.
     """
+    if name == "float16" and device.type == "cpu" and not is_native(name, device):
+        if workers.rank() == 0:
+            print("--precision float16: this processor would emulate it, many times slower: float32 is taken")
+        return "float32"
     if name != "auto":
         return name
     for precision in KINDS:

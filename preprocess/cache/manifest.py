@@ -14,14 +14,24 @@ from preprocess.command.pipeline import FOLDERS
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
-LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "simplejpeg", "pillow", "pandas", "torch")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "simplejpeg",
+    "pillow",
+    "pandas",
+    "torch",
+    "torchvision",
+    "timm",
+)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return `folder/manifest.json`, or None if there is none or it is no manifest."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
     if not isinstance(manifest, dict):
         return None
@@ -44,18 +54,23 @@ def write_manifest(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_partials(folder)
-    versions = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     content = {
         "stage": stage,
         "parameters": parameters,
         "inputs": inputs,
         "outputs": outputs,
-        "versions": versions,
+        "versions": list_versions(),
     }
     files.write_json(folder / "manifest.json", content)
+
+
+def list_versions() -> dict[str, str]:
+    """Return the versions of the libraries that results depend on, of those that are installed."""
+    versions = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def read_output(folder: Path, name: str, made_by: str) -> str:

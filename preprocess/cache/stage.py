@@ -13,10 +13,11 @@ ROW = re.compile(r"(?P<stage>[^,]+),(?P<elapsed_s>\d+(\.\d+)?)")
 
 
 @contextlib.contextmanager
-def working(cache: Path, name: str, folders: Sequence[Path] = ()) -> Iterator[None]:
+def working(cache: Path, name: str, folders: Sequence[Path] = (), times_in: Path | None = None) -> Iterator[None]:
     """Hold the cache while the stage `name` works, and keep the time it took if it made something.
 
-    Its manifests are in `folders`, if not in the one that FOLDERS names.
+    Its manifests are in `folders`, if not in the one that FOLDERS names; the time goes to times.csv in the cache, or in
+    another folder, such as that of a run with a name.
     """
     folders = folders or [cache / str(FOLDERS[name])]
     with files.locked(cache):
@@ -25,7 +26,7 @@ def working(cache: Path, name: str, folders: Sequence[Path] = ()) -> Iterator[No
         yield
         if _read_manifests(folders) != before:
             elapsed_s = time.monotonic() - started
-            path = cache / "times.csv"
+            path = (times_in or cache) / "times.csv"
             with files.naming(path), open(path, "a", encoding="utf-8") as table:
                 table.write(f"{name},{elapsed_s:.1f}\n")
 
@@ -39,12 +40,12 @@ def _read_manifests(folders: Sequence[Path]) -> list[bytes]:
     return contents
 
 
-def read_times(cache: Path) -> dict[str, float]:
-    """Return the seconds that each stage took when it last had work to do.
+def read_times(folder: Path) -> dict[str, float]:
+    """Return the seconds that each stage took when it last had work to do, in a cache or a run with a name.
 
     A row torn by a kill is left out.
     """
-    path = cache / "times.csv"
+    path = folder / "times.csv"
     if not path.exists():
         return {}
     times = {}

@@ -37,6 +37,7 @@ BESIDE = (
     "dr.explain",
     "dr.export",
     "kappa.score",
+    "submissions.evaluate",
     "submissions.grade",
     "submissions.serve",
 )

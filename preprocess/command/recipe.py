@@ -66,7 +66,7 @@ def read_chain(name: str, named_by: str = "--recipe", beside: Path = Path(), n_a
     if n_above > MOST_BASES:
         raise InputError(f"{path}: based_on runs in a circle")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such recipe") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

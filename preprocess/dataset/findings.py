@@ -222,8 +222,9 @@ def read_boxes(folder: Path) -> dict[str, dict[str, list[tuple[float, ...]]]]:
     boxes: dict[str, dict[str, list[tuple[float, ...]]]] = {}
     if not path.exists():
         return boxes
-    for row, (image, name, *numbers) in enumerate(tables.read_csv(path)[1:], 2):
+    for row, fields in enumerate(tables.read_csv(path)[1:], 2):
         try:
+            image, name, *numbers = fields
             left, top, width, height = map(float, numbers[:4])
         except ValueError:
             raise InputError(f"{path}, row {row}: no box of four numbers") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +109,24 @@ def _read_labels(path: Path) -> dict[Any, dict[Any, Any]]:
         return {}
     others = [name for name in tables.list_columns(path) if name not in ("image", "level")]
     table = tables.read_table(path, ["image", "level", *others], normalize_id)
+    _check_subjects(path, table["image"])
     table["level"] = labels.parse_levels(path, table, RETINOPATHY.names)
     return table.set_index("image").to_dict("index")
 
 
 def _list_submitted(path: Path) -> set[str]:
     """Return the images of a sample submission; none if there is no such table."""
-    return set(tables.read_table(path, ["image"], normalize_id)["image"]) if path.exists() else set()
+    if not path.exists():
+        return set()
+    images = tables.read_table(path, ["image"], normalize_id)["image"]
+    _check_subjects(path, images)
+    return set(images)
+
+
+def _check_subjects(path: Path, images: Iterable[str]) -> None:
+    """Raise InputError, naming the row of a table, for an image that is no eye's."""
+    for row, image in enumerate(images, 2):  # the header is row 1
+        try:
+            find_subject(image)
+        except InputError as error:
+            raise InputError(f"{path}, row {row}: {error}") from None

@@ -71,14 +71,19 @@ def read_csv(path: Path) -> list[list[str]]:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
         text = io.StringIO(content.decode("utf-8-sig"), newline="")
-        rows = list(csv.reader(text, skipinitialspace=True, strict=True))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        message = f"{path}: not a CSV table (no UTF-8 text from byte {error.start} on)"
+        number = content.count(b"\n", 0, error.start) + 1
+        message = f"{path}, row {number}: not a CSV table (no UTF-8 text from byte {error.start} on)"
         raise InputError(message) from None
-    except (csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not a CSV table ({error})") from None
+    reader = csv.reader(text, skipinitialspace=True, strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise InputError(f"{path}, row {reader.line_num}: not a CSV table ({error})") from None
     while rows and not rows[-1]:  # empty lines at the end
         rows.pop()
     if not rows or not rows[0]:

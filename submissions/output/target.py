@@ -13,11 +13,14 @@ from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
 FOLDER = Path("submissions") if pipeline.WRITES_HERE else Path(__file__).parents[1]
+SUFFIXES = (".csv", ".html")
 MADE_FROM = ".made_from.json"
 
 
 def parse_name(text: str) -> str:
-    """Return a name that is one plain file name."""
+    """Return a name that is one plain file name; an ending that the file will have anyway is dropped."""
+    for suffix in SUFFIXES:
+        text = text.removesuffix(suffix)
     if not text or text.startswith(".") or Path(text).name != text:
         raise argparse.ArgumentTypeError("a plain file name is wanted")
     return text

@@ -267,7 +267,7 @@ def digest_inputs(source: Source, others: Sequence[Path] = ()) -> dict[str, str]
     paths: dict[str, Path] = {}
     for pattern in DIGESTED:
         for path in sorted(source.cache.glob(pattern)):
-            if path.parent.name != "report":
+            if path.relative_to(source.cache).parts[0] not in ("report", "evaluations"):
                 paths[str(path.relative_to(source.cache))] = path
     for path in others:
         for split in SCORED:

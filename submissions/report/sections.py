@@ -11,6 +11,7 @@ import numpy as np
 from dr.metrics import agreement, bootstrap, calibration
 from dr.metrics.bootstrap import StepGain
 from dr.tasks.task import Task
+from dr.training import runs
 from preprocess import crop
 from preprocess.cache import manifest, rejected, stage
 from preprocess.command import pipeline
@@ -124,7 +125,7 @@ def describe_run(source: Source) -> dict[str, Any]:
     data["training labels"] = "none here" if targets is None else f"{len(targets):,}"
     data["rejected"] = f"{len(rejected.read_rejected(source.cache)):,}"
     times = {}
-    for name, elapsed_s in stage.read_times(source.cache).items():
+    for name, elapsed_s in read_times(source.cache).items():
         times[name] = str(datetime.timedelta(seconds=round(elapsed_s)))
     stages = []
     versions: dict[str, dict[str, None]] = {}
@@ -145,6 +146,17 @@ def describe_run(source: Source) -> dict[str, Any]:
         "versions": [[library, " and ".join(used)] for library, used in sorted(versions.items())],
         "preprocess_time": times.get("preprocess"),
     }
+
+
+def read_times(cache: Path) -> dict[str, float]:
+    """Return the seconds that each stage took, over all runs whose scores these are."""
+    times = stage.read_times(cache)
+    for run in evidence.list_runs(cache):
+        if run is None:
+            continue
+        for name, elapsed_s in stage.read_times(runs.folder_of(cache, run)).items():
+            times[name] = times.get(name, 0.0) + elapsed_s
+    return times
 
 
 def describe_value(value: Any) -> str:
