@@ -29,7 +29,6 @@ LATE = {
     "blend.predict",
     "submissions.evaluate",
     "submissions.grade",
-    "submissions.evaluate",
     "submissions.serve",
     "submissions.report.pictures",
 }
