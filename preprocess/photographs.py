@@ -175,7 +175,7 @@ def check_files(dataset: DataSet, allow_rejected: bool) -> None:
     for part in PARTS:
         for image, path in dataset.list_paths(part).items():
             n_named += 1
-            if not path.exists():
+            if not os.path.exists(path):
                 missing[image] = path
     if missing and not allow_rejected:
         image, path = next(iter(missing.items()))

@@ -92,7 +92,7 @@ def _list_rows(folder: Path, part: str, paths: dict[str, Path]) -> list[dict[str
     expected = set(labelled) if part == "train" else _list_submitted(folder / SAMPLE)
     rows = []
     for image in dict.fromkeys([*paths, *expected, *labelled]):
-        subject = find_subject(image)
+        subject = _find_listed_subject(image, [folder / LABELS[part], folder / SAMPLE])
         path = paths.get(image)
         if path is None and paths and image in expected:
             path = folder / part / f"{image}{listing.SUFFIXES[0]}"
@@ -109,7 +109,6 @@ def _read_labels(path: Path) -> dict[Any, dict[Any, Any]]:
         return {}
     others = [name for name in tables.list_columns(path) if name not in ("image", "level")]
     table = tables.read_table(path, ["image", "level", *others], normalize_id)
-    _check_subjects(path, table["image"])
     table["level"] = labels.parse_levels(path, table, RETINOPATHY.names)
     return table.set_index("image").to_dict("index")
 
@@ -119,14 +118,19 @@ def _list_submitted(path: Path) -> set[str]:
     if not path.exists():
         return set()
     images = tables.read_table(path, ["image"], normalize_id)["image"]
-    _check_subjects(path, images)
     return set(images)
 
 
-def _check_subjects(path: Path, images: Iterable[str]) -> None:
-    """Raise InputError, naming the row of a table, for an image that is no eye's."""
-    for row, image in enumerate(images, 2):  # the header is row 1
-        try:
-            find_subject(image)
-        except InputError as error:
-            raise InputError(f"{path}, row {row}: {error}") from None
+def _find_listed_subject(image: str, sources: Iterable[Path]) -> Subject:
+    """Return whose eye an image of some tables shows. Raises InputError, naming the row, if it is none."""
+    try:
+        return find_subject(image)
+    except InputError as error:
+        for path in sources:
+            if not path.exists():
+                continue
+            images = tables.read_table(path, ["image"], normalize_id)["image"]
+            for row, listed in enumerate(images, 2):  # the header is row 1
+                if listed == image:
+                    raise InputError(f"{path}, row {row}: {error}") from None
+        raise

@@ -239,7 +239,11 @@ def read_groups(source: Source) -> list[Group]:
         whole, *parts = of_split
         if not whole.images:
             raise InputError(f"none of the {len(scored)} images of {source.cache}, {split}, has a true level")
-        groups += [whole, *(part for part in parts if 0 < len(part.images) < len(whole.images))]
+        groups.append(whole)
+        for part in parts:
+            has_interval = len(set(part.patients)) > 1  # over a single patient nothing can be drawn
+            if has_interval and len(part.images) < len(whole.images):
+                groups.append(part)
     return groups
 
 
