@@ -296,7 +296,7 @@ def test_in_a_browser_two_files_are_graded_and_a_broken_one_is_refused(address, 
     grade.main([*map(str, pair), f"--cache={finished_cache}", "--device=cpu", "--json"])
     levels = [eye["level"] for eye in json.loads(capsys.readouterr().out)["eyes"]]
     broken = shutil.copy(__file__, tmp_path / "1_left.jpeg")
-    with open_page(address) as shown:
+    with open_page(address, n_refused=1) as shown:
         for side, path in zip(("left", "right"), pair, strict=True):
             shown.set_input_files(f"[name={side}]", path)
         shown.get_by_role("button", name="Grade", exact=True).click()
