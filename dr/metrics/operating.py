@@ -4,6 +4,7 @@ Gulshan et al. (JAMA 316(22), 2016) set the form: one point of high sensitivity,
 specificity, both chosen on images that they are not reported on.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ class OperatingPoint(NamedTuple):
     @property
     def is_sure(self) -> bool:
         """Whether it may decide: it is given, or was chosen on enough positives."""
-        return np.isfinite(self.threshold) and (self.positives is None or self.positives >= LEAST_POSITIVES)
+        return math.isfinite(self.threshold) and (self.positives is None or self.positives >= LEAST_POSITIVES)
 
 
 class Rates(NamedTuple):
