@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dr import card, validation
+from dr.tasks.kinds import make_task
 from dr.tasks.task import Task
 from dr.training import runs, settings
 from dr.training.runs import Member
@@ -49,7 +50,12 @@ def export(options: argparse.Namespace) -> None:
     if held_out is not None:
         points = of.task.choose_points(held_out.scores, held_out.targets)
         described["operating_points"] = card.describe_points(points)
-    dataset = readers.read_dataset(options.data, options.layout) if options.data.is_dir() else None
+    dataset = None
+    if options.data.is_dir():
+        dataset = readers.read_dataset(options.data, options.layout)
+        asked = make_task(dataset.question)
+        if asked != of.task:
+            raise InputError(f"{options.data}: asks for {asked.names}, but the net tells {of.task.names}")
     text = card.write_card(described, of.task, held_out, dataset)
     if options.out.suffix == ".onnx":
         told = f", scores off by {write_onnx(members, described, options.out, options.half):.1g} at most"

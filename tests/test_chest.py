@@ -110,7 +110,7 @@ def test_the_submission_has_the_probability_of_each_finding(run, tmp_path, capsy
 def test_score_tells_what_is_not_measurable_and_the_rest(run, capsys):
     score.main(run[0])
     shown = capsys.readouterr().out
-    assert "findings on the test set (12 images of 6 patients)" in shown and "not a medical device" in shown
+    assert "mean AUC on the test set (12 images of 6 patients)" in shown and "not a medical device" in shown
     (hernia,) = (line for line in shown.splitlines() if "Hernia" in line)
     assert hernia.count("not measurable") == 2
 

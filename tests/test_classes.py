@@ -60,7 +60,7 @@ def test_the_submission_names_the_likeliest_class_of_each_test_image(run, tmp_pa
 def test_score_tells_figures_with_intervals_of_all_and_of_each_class(run, capsys):
     score.main(run[0])
     shown = capsys.readouterr().out
-    assert "classes on the test set" in shown and "not a medical device" in shown
+    assert "accuracy on the test set" in shown and "not a medical device" in shown
     assert all(word in shown for word in ("accuracy", "log loss", "macro F1", "one-vs-rest AUC", *NAMES))
 
 

@@ -157,20 +157,6 @@ def test_auc_agrees_with_scikit_learn_with_ties_and_needs_both(rows):
         assert np.isnan(own)
 
 
-def test_wilsons_interval_by_hand():
-    # Newcombe, Statistics in Medicine 17(8), 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29
-    published = {
-        (81, 263): (0.2553, 0.3662),
-        (15, 148): (0.0624, 0.1605),
-        (0, 20): (0, 0.1611),
-        (1, 29): (0.0061, 0.1718),
-    }
-    for (n_true, n), interval in published.items():
-        assert bootstrap.estimate_share(n_true, n)[1:] == pytest.approx(interval, abs=5e-5)
-    assert bootstrap.estimate_share(93, 93).high == 1
-    assert np.isnan(bootstrap.estimate_share(0, 0)).all()
-
-
 def test_classes_are_measured_by_groups_and_what_is_absent_is_not():
     rng = np.random.default_rng(0)
     targets, groups = rng.integers(0, 3, 200), [str(group) for group in rng.integers(0, 30, 200)]

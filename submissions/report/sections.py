@@ -217,23 +217,25 @@ def describe_faults(source: Source) -> dict[str, Any]:
 
 
 def describe_figures(task: Task, groups: Sequence[Group]) -> dict[str, Any]:
-    """Return the tables of all figures of each group, the ROC curves of the first, and what is no better than a guess.
-
-    The card of a task whose steps are one is its headline figure.
-    """
-    by_group = {group.title: measure_group(task, group, groups) for group in groups}
+    """Return the tables of all figures of each group, the ROC curves of the first, and whether it only guesses."""
+    by_group = {}
+    for group in groups:
+        if len(set(group.patients)) > 1:  # of a single patient there is no interval
+            by_group[group.title] = measure_group(task, group, groups)
     curves = {}
-    for group in groups[:1]:
-        traced = trace_curves(task, by_group[group.title])
+    verdicts: list[str] = []
+    for title, measured in list(by_group.items())[:1]:
+        verdicts = measured.verdicts
+        traced = trace_curves(task, measured)
         if traced:
-            curves = {group.title: traced}
+            curves = {title: traced}
     unsure = [note for measured in by_group.values() for note in tables.note_unsure(measured)]
     return {
         "figures": {title: tables.list_tables(task, measured) for title, measured in by_group.items()},
         "figures_note": tables.NOTE,
         "roc": curves,
         "unsure": unsure[:1],
-        "verdicts": by_group[groups[0].title].verdicts if groups else [],
+        "verdicts": verdicts,
     }
 
 
