@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = Path(__file__).with_name("onnx-requirements.txt")
 SUFFIXES = (".onnx", ".safetensors")
-OPSETS = (17, 18)  # of 2022, which every runtime in use knows; the next one, for the few nets that need it (volo)
+OPSET = 17  # of 2022, which every runtime in use knows
 LEAST_HALVED = 256  # numbers in a tensor; smaller ones, biases above all, weigh nothing and are kept as they are
 TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-2  # of the scores of the file against the nets' in float32
 N_CHECKED = 3  # squares that both are given
@@ -114,27 +114,23 @@ def write_onnx(members: Sequence[Member], described: dict[str, Any], out: Path, 
 
 
 def _trace_to_onnx(mean: torch.nn.Module, given: dict[str, torch.Tensor], partial: Path, out: Path) -> None:
-    """Write a net as ONNX, in the oldest form that has all of its operators. Raises InputError if none has.
+    """Write a net as ONNX. Raises InputError if ONNX lacks one of its operators.
 
     The exporter is the one by tracing: fifty times as fast here as its successor, and its files are smaller.
     """
     import torch
 
     names = [*given, "scores"]
-    for opset in OPSETS:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what tracing may get wrong: the caller checks whether it did
-                torch.onnx.export(
-                    mean, tuple(given.values()), partial, dynamo=False, opset_version=opset,
-                    input_names=list(given), output_names=["scores"], dynamic_axes={name: {0: "n"} for name in names},
-                )  # fmt: skip
-        except torch.onnx.errors.UnsupportedOperatorError as error:
-            if opset == OPSETS[-1]:
-                reason = " ".join(str(error).split())
-                raise InputError(f"{out}: ONNX has no operator for this net ({reason[:100]})") from None
-        else:
-            return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what tracing may get wrong: the caller checks whether it did
+            torch.onnx.export(
+                mean, tuple(given.values()), partial, dynamo=False, opset_version=OPSET,
+                input_names=list(given), output_names=["scores"], dynamic_axes={name: {0: "n"} for name in names},
+            )  # fmt: skip
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(f"{out}: not written: torch cannot write this net as ONNX ({reason})") from None
 
 
 def halve(model: onnx.ModelProto) -> None:

@@ -123,6 +123,9 @@ def test_public_and_private_part_are_told_apart_and_ignored_images_do_not_count(
     labels.write_text("\n".join([lines[0], lines[1].replace("Public", "Ignored"), *lines[2:6]]) + "\n")
     whole, public, *_ = evidence.read_groups(evidence.Source(kaggle.read_dataset(data), TASK, cache, labels))
     assert (whole.images, public.images) == (["7_right", "8_left", "8_right", "9_left"], ["7_right", "9_left"])
+    labels.write_text(labels.read_text().replace("Private", "1").replace("Public", "2").replace("Ignored", "3"))
+    whole, *others = evidence.read_groups(evidence.Source(kaggle.read_dataset(data), TASK, cache, labels))
+    assert (len(whole.images), [group.title for group in others]) == (5, ["validation fold"])
 
 
 def test_a_finished_run_is_shown_with_its_crops_heat_and_times(data, finished_cache, tmp_path):
@@ -130,7 +133,7 @@ def test_a_finished_run_is_shown_with_its_crops_heat_and_times(data, finished_ca
     cache, gone = shutil.copytree(finished_cache, tmp_path / "cache"), sorted((data / "train").iterdir())[0]
     gone.unlink()
     with open(cache / "times.csv", "a") as times:
-        times.write("preprocess,3725\ndr.train,")
+        times.write("preprocess,3725.0\ndr.train,")
     page = make(data, cache, tmp_path / "page.html")
     shown = {'alt="Image ': 4, 'alt="Heat map of level': 8, "what was found of the eye": 11}  # two test patients
     assert {text: page.count(text) for text in shown} == shown

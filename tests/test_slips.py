@@ -19,11 +19,12 @@ from dr.metrics.agreement import quadratic_weighted_kappa
 from dr.scores import read_scores, write_scores
 from kappa import assign, score
 from preprocess.cache import rejected
-from preprocess.dataset import kaggle
+from preprocess.dataset import kaggle, readers
 from preprocess.dataset.dataset import Subject
 from preprocess.disk.errors import InputError
 from submissions import write
 from submissions.output import target
+from tests import layouts
 from tests.tasks import TASK
 
 ROOT = Path(__file__).parents[1]
@@ -309,3 +310,12 @@ def test_what_is_read_in_the_data_folder_is_never_written(data, tmp_path, name, 
     with pytest.raises(InputError, match="belongs to the data, and would be lost"):
         main([f"--data={data}", f"--cache={tmp_path / 'cache'}", f"{option}={data / name}"])
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["train_images/new.csv", "test_images/new.csv", "train.csv"])
+def test_nothing_is_written_beside_the_photographs_of_a_layout_either(tmp_path, name):
+    layouts.draw_aptos(tmp_path)
+    dataset = readers.read_dataset(tmp_path)
+    dataset.check_out(tmp_path / "new.csv")
+    with pytest.raises(InputError, match="belongs to the data, and would be lost"):
+        dataset.check_out(tmp_path / name)

@@ -105,7 +105,7 @@ def test_the_time_is_kept_of_what_made_something(tmp_path):
             files.write_bytes(tmp_path / "crop" / "manifest.json", value.encode())
     assert (tmp_path / "times.csv").read_text().count("preprocess.crop,") == 2
     with open(tmp_path / "times.csv", "a") as table:
-        table.write("dr.train,12.5\ndr.predict,1\nblend.tr")
+        table.write("dr.train,12.5\ndr.predict,1.0\nblend.train,3")
     times = stage.read_times(tmp_path)
     assert list(times) == ["preprocess.crop", "dr.train", "dr.predict"]
     assert times["dr.train"] == 12.5

@@ -72,6 +72,12 @@ def test_the_mean_is_of_patches_alone_and_the_token_another():
     torch.testing.assert_close(token.body(images)[:, :, 0, 0], output[:, 0])
 
 
+def test_a_net_whose_record_names_stages_that_it_lacks_is_seen_at_its_last_maps():
+    net = make("twins_pcpvt_small", n_squeezed=8)
+    assert net.body.grids["fine"] == net.body.grids["last"]
+    assert net(torch.randn(1, 3, SIDE_PX, SIDE_PX)).shape == (1, 5)
+
+
 @pytest.mark.parametrize(
     ("n_tokens", "n_prefix", "expected"),
     [(197, 1, (14, 1)), (201, 5, (14, 5)), (196, None, (14, 0)), (197, None, (14, 1)), (198, 1, None), (2, 1, None)],

@@ -93,10 +93,10 @@ class Ruler:
         )
 
 
-def _find_side(size: int | tuple[int, ...] | str) -> int:
+def _find_side(size: int | tuple[int, ...] | list[int] | str) -> int:
     if isinstance(size, str):  # padding "same"
         return 0
-    return size[0] if isinstance(size, tuple) else size
+    return size[0] if isinstance(size, tuple | list) else size
 
 
 class _Watch:
@@ -112,8 +112,10 @@ class _Watch:
             module.register_forward_pre_hook(lambda *_, child=child: self.called.add(child))
             if isinstance(module, SAMPLERS):
                 module.register_forward_hook(self.ruler.pass_layer)
+        paths = {path for path, _ in model.named_modules()}
         for stage in getattr(model, "feature_info", None) or []:
-            self._watch_stage(model, stage["module"], stage["num_chs"])
+            if stage["module"] in paths:  # timm's record of some nets, as hrnet and twins, names stages that they lack
+                self._watch_stage(model, stage["module"], stage["num_chs"])
 
     def _watch_stage(self, model: nn.Module, path: str, n_channels: int) -> None:
         def add_output(_module: nn.Module, _inputs: object, output: object) -> None:

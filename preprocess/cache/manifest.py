@@ -31,7 +31,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return `folder/manifest.json`, or None if there is none or it is no manifest."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
     if not isinstance(manifest, dict):
         return None

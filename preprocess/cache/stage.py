@@ -9,7 +9,7 @@ from pathlib import Path
 from preprocess.command.pipeline import FOLDERS
 from preprocess.disk import files
 
-ROW = re.compile(r"(?P<stage>[^,]+),(?P<elapsed_s>\d+(\.\d+)?)")
+ROW = re.compile(r"(?P<stage>[^,]+),(?P<elapsed_s>\d+\.\d)")
 
 
 @contextlib.contextmanager

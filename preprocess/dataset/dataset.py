@@ -117,10 +117,13 @@ class DataSet:
 
     def check_out(self, path: Path) -> None:
         """Raise InputError for a file to write that would replace or join what the data set consists of."""
+        photographs = [Path(photograph) for photograph in self.samples["path"].dropna()]
+        folders = {photograph.parent for photograph in photographs} - {self.folder}
         tops = [self.folder / part for part in PARTS]
-        read = [*tops, *self.target_sources.values(), self.sample_submission]
+        read = [*tops, *folders, *self.target_sources.values(), self.sample_submission]
         wanted = path.resolve()
-        if {wanted, *wanted.parents} & {source.resolve() for source in read}:
+        is_read = {wanted, *wanted.parents} & {source.resolve() for source in read}
+        if is_read or path in photographs:
             raise InputError(f"{path}: belongs to the data, and would be lost; write to another place")
 
 

@@ -38,6 +38,8 @@ NET, BLEND = STEPS[1][0], STEPS[3][0]  # the scores before and after both eyes a
 ASSIGNED = "kappa/levels_test.csv"
 SCORED = ("valid", "test")
 DIGESTED = ("*.csv", "*/*.csv", "*/manifest.json", "*/*/manifest.json", "dr/**/epochs/history.csv")  # of the cache
+# Folders of a cache that tell nothing of its own run: what was made of it, and the caches of other runs.
+NOT_OF_THIS_RUN = ("report", "evaluations", "folds-", "average-")
 KAGGLE_PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solution were ignored
 
 
@@ -189,14 +191,22 @@ def read_true_targets(source: Source) -> dict[str, dict[str, Any]]:
 
 
 def read_usage(source: Source) -> pd.Series | None:
-    """Return which part of Kaggle's test set each image belongs to; None if the labels do not say."""
+    """Return which part of Kaggle's test set each image belongs to; None if the labels do not say.
+
+    A column of this name that names neither part is another data set's, and tells nothing.
+    """
     if not source.labels:
-        rows = source.dataset.get_part("test")
-        return rows.set_index("image")["Usage"] if "Usage" in rows and rows["Usage"].notna().any() else None
-    if "Usage" not in tables.read_csv(source.labels)[0]:
+        table = source.dataset.get_part("test")
+        if "Usage" not in table:
+            return None
+    else:
+        if "Usage" not in tables.read_csv(source.labels)[0]:
+            return None
+        table = tables.read_table(source.labels, ["image", "Usage"], source.dataset.normalize_id)
+    usage = table.set_index("image")["Usage"]
+    if not usage.isin(KAGGLE_PARTS).any():
         return None
-    table = tables.read_table(source.labels, ["image", "Usage"], source.dataset.normalize_id)
-    return table.set_index("image")["Usage"]
+    return usage
 
 
 def read_groups(source: Source) -> list[Group]:
@@ -271,8 +281,9 @@ def digest_inputs(source: Source, others: Sequence[Path] = ()) -> dict[str, str]
     paths: dict[str, Path] = {}
     for pattern in DIGESTED:
         for path in sorted(source.cache.glob(pattern)):
-            if path.relative_to(source.cache).parts[0] not in ("report", "evaluations"):
-                paths[str(path.relative_to(source.cache))] = path
+            name = path.relative_to(source.cache)
+            if not name.parts[0].startswith(NOT_OF_THIS_RUN):
+                paths[str(name)] = path
     for path in others:
         for split in SCORED:
             for table in list_scores(path, split):
