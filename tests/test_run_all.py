@@ -171,6 +171,6 @@ def test_a_rejected_eye_stops_the_run_or_is_in_the_submission_and_a_recipe_reach
     options = ["--allow-rejected", "--recipe", tmp_path / "own.toml", "--data", data, "--cache", cache, *SMALL]
     run_stages(tmp_path, *options, *write_to(tmp_path))
     told, shown = ("dr.train: cached", "from mlp to linear", "from anneal to exact"), capsys.readouterr().out
-    assert all(text in shown for text in (*told, "on the validation fold (8 images)"))
+    assert all(text in shown for text in (*told, "on the validation fold (8 images of 4 patients)"))
     assert "QWK, validation fold" in (tmp_path / "out.html").read_text()
     assert list(pd.read_csv(tmp_path / "out.csv")["image"]) == list(pd.read_csv(out / "out.csv")["image"])

@@ -51,9 +51,11 @@ def check_options(commands: Sequence[Command]) -> None:
     if "dr.train" not in options:  # with --average, which trains nothing
         return
     _check_together(options["preprocess"], train=options["dr.train"], predict=options["dr.predict"])
-    _check_machine(options, modules, dataset)
-    if "preprocess.synthetic" not in options:  # which draws what is not there yet
+    are_drawn = "preprocess.synthetic" in options  # what is not there yet
+    if not are_drawn:
         _check_photographs(options, modules, dataset)
+    _check_machine(options, modules, dataset)
+    if not are_drawn:
         n_runs = sum(command.stage == "dr.train" for command in commands)
         _check_space(options, modules, dataset, n_runs)
 
