@@ -16,7 +16,10 @@ from preprocess.disk import files
 
 # Options that say how explicit files are to be read.
 READING: dict[str, dict[str, Any]] = {
-    "known-only": {"action": "store_true", "help": "leave out images that --labels has no level of"},
+    "known-only": {
+        "action": "store_true",
+        "help": "leave out images that --labels has no level of",
+    },
     "normalize": NORMALIZE,
     "pairs-from": {
         "type": Path,
@@ -79,7 +82,10 @@ def run(
         return
     work = Work(options, dataset, task)
     if len(dataset.samples) and not (dataset.samples["side"] != "").any():
-        print(f"{name}: no image has a side: each is its own fellow", file=files.summary_stream(options.out))
+        print(
+            f"{name}: no image has a side: each is its own fellow",
+            file=files.summary_stream(options.out),
+        )
     if options.scores:
         summary = on_files(work)
     else:

@@ -21,7 +21,10 @@ FORMAT = "blend 1"  # of the checkpoint
 N_HIDDEN = 500  # the article's two hidden layers
 DROPOUT = 0.5  # the article's "strong dropout"
 LOWEST = 1e-4  # scores below it count as it before the logarithm: a net that sure is no surer than one that is not
-LOG_CENTER, LOG_SCALE = -4.6, 2.5  # bring logarithms, from -9.2 to 0, to -1.8 to 1.8, alike for all score tables
+LOG_CENTER, LOG_SCALE = (
+    -4.6,
+    2.5,
+)  # bring logarithms, from -9.2 to 0, to -1.8 to 1.8, alike for all score tables
 N_EPOCHS = 8  # passes over the examples; twice as many overfit 60 patients
 MOST_STEPS = 340  # 8 epochs of 10,906 images, the most that could be measured; more images are seen fewer times
 BATCH = 256
@@ -62,7 +65,11 @@ def list_shapes(n_features: int, n_levels: int) -> dict[str, tuple[int, ...]]:
 
 def make_net(n_features: int, n_levels: int, rng: torch.Generator) -> Net:
     """Return random weights and biases, those of the last layer zero: training starts from the linear blend."""
-    bounds = {"0": n_features**-0.5, "1": N_HIDDEN**-0.5, "2": 0.0}  # torch's own choice for linear layers
+    bounds = {
+        "0": n_features**-0.5,
+        "1": N_HIDDEN**-0.5,
+        "2": 0.0,
+    }  # torch's own choice for linear layers
     net = {}
     for name, shape in list_shapes(n_features, n_levels).items():
         layer = name[-1]
@@ -71,12 +78,17 @@ def make_net(n_features: int, n_levels: int, rng: torch.Generator) -> Net:
 
 
 def apply_net(
-    net: Net, features: torch.Tensor, start: torch.Tensor, dropout_rng: torch.Generator | None = None
+    net: Net,
+    features: torch.Tensor,
+    start: torch.Tensor,
+    dropout_rng: torch.Generator | None = None,
 ) -> torch.Tensor:
     """Return logits, (n, k); with a generator, drop hidden units for training."""
     hidden = features
     for layer in range(2):
-        hidden = torch.relu(nn.functional.linear(hidden, net[f"weight{layer}"], net[f"bias{layer}"]))
+        hidden = torch.relu(
+            nn.functional.linear(hidden, net[f"weight{layer}"], net[f"bias{layer}"])
+        )
         if dropout_rng:
             kept = torch.empty_like(hidden).bernoulli_(1 - DROPOUT, generator=dropout_rng)
             hidden = hidden * kept / (1 - DROPOUT)
@@ -96,7 +108,9 @@ def fit_net(features: torch.Tensor, start: torch.Tensor, targets: torch.Tensor, 
         if len(rows) < min(BATCH, n):
             rows = torch.randperm(n, generator=rng)
         batch, rows = rows[:BATCH], rows[BATCH:]
-        loss = nn.functional.cross_entropy(apply_net(net, features[batch], start[batch], rng), targets[batch])
+        loss = nn.functional.cross_entropy(
+            apply_net(net, features[batch], start[batch], rng), targets[batch]
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -130,10 +144,16 @@ def apply_blend(blend: Blend, pairs: Pairs) -> np.ndarray:
     if not blend.nets:
         return blend_linear(pairs, blend.fellow_weight)
     inputs = make_inputs(pairs, blend.fellow_weight)
-    return torch.stack([torch.softmax(apply_net(net, *inputs).double(), dim=1) for net in blend.nets]).mean(0).numpy()
+    return (
+        torch.stack([torch.softmax(apply_net(net, *inputs).double(), dim=1) for net in blend.nets])
+        .mean(0)
+        .numpy()
+    )
 
 
-def fit_predictor(pairs: Pairs, levels: np.ndarray, method: str, seed: int) -> Callable[[Pairs], np.ndarray]:
+def fit_predictor(
+    pairs: Pairs, levels: np.ndarray, method: str, seed: int
+) -> Callable[[Pairs], np.ndarray]:
     """Return `apply_blend` of a blend that is fitted, for `blend.pairs.cross_fit`."""
     return partial(apply_blend, fit_blend(pairs, levels, method, seed))
 
@@ -150,7 +170,9 @@ def load_blend(path: Path) -> Blend:
     files.check_regular(path)
     content = checkpoint.load(path, "blend.train")
     if not _is_blend(content):
-        raise InputError(f"{path}: not a checkpoint of this version of blend.train; run python -m blend.train again")
+        raise InputError(
+            f"{path}: not a checkpoint of this version of blend.train; run python -m blend.train again"
+        )
     return Blend(content["fellow_weight"], content["nets"])
 
 
@@ -180,4 +202,8 @@ def _is_finite(tensor: object, shape: tuple[int, ...]) -> bool:
     """Return whether something is a tensor of finite float32 numbers in a shape."""
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
         return False
-    return tensor.dtype == torch.float32 and tensor.shape == shape and bool(torch.isfinite(tensor).all())
+    return (
+        tensor.dtype == torch.float32
+        and tensor.shape == shape
+        and bool(torch.isfinite(tensor).all())
+    )

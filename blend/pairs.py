@@ -35,10 +35,14 @@ class Pairs(NamedTuple):
         return (self.own != self.fellow).any(axis=1)
 
 
-Fit = Callable[[Pairs, np.ndarray], Callable[[Pairs], np.ndarray]]  # makes of pairs and levels a blend
+Fit = Callable[
+    [Pairs, np.ndarray], Callable[[Pairs], np.ndarray]
+]  # makes of pairs and levels a blend
 
 
-def read_subjects(images: Sequence[str], dataset: DataSet, pairs_from: Path | None) -> list[Subject]:
+def read_subjects(
+    images: Sequence[str], dataset: DataSet, pairs_from: Path | None
+) -> list[Subject]:
     """Return whose eyes images are, by the data set or by a table of image, group and side (left or right).
 
     Raises InputError, naming some or file and row, for images that neither knows.
@@ -54,9 +58,13 @@ def read_subjects(images: Sequence[str], dataset: DataSet, pairs_from: Path | No
     if is_wrong.any():
         row = int(is_wrong.argmax())
         side = shorten(table["side"][row])
-        raise InputError(f"{pairs_from}, row {row + 2}: side {side!r} is not left or right, or the group is empty")
+        raise InputError(
+            f"{pairs_from}, row {row + 2}: side {side!r} is not left or right, or the group is empty"
+        )
     subjects = dict(zip(table["image"], map(Subject, table["group"], sides), strict=True))
-    tables.check_same_images(images, [image for image in images if image in subjects], "the scores", pairs_from)
+    tables.check_same_images(
+        images, [image for image in images if image in subjects], "the scores", pairs_from
+    )
     return [subjects[image] for image in images]
 
 
@@ -102,5 +110,7 @@ def fit_fellow_weight(pairs: Pairs, levels: np.ndarray) -> float:
     pairs, levels = pairs.select(pairs.is_pair), levels[pairs.is_pair]
     if not len(levels):
         return 0.0
-    best = minimize_scalar(lambda weight: measure_log_loss(blend_linear(pairs, weight), levels), bounds=(0, 1)).x
+    best = minimize_scalar(
+        lambda weight: measure_log_loss(blend_linear(pairs, weight), levels), bounds=(0, 1)
+    ).x
     return float(best * len(levels) / (len(levels) + PRIOR_IMAGES))

@@ -18,7 +18,10 @@ from preprocess.disk.errors import InputError
 
 NAME = "blend.predict"
 VERSION = 1  # of what this stage computes
-VALID = {"scores_valid.csv": "out_of_fold.csv", "linear_valid.csv": "linear_out_of_fold.csv"}  # what blend.train made
+VALID = {
+    "scores_valid.csv": "out_of_fold.csv",
+    "linear_valid.csv": "linear_out_of_fold.csv",
+}  # what blend.train made
 TEST = ("scores_test.csv", "linear_test.csv")
 
 
@@ -43,7 +46,10 @@ def predict_in_cache(work: Work) -> str:
     cache = work.options.cache
     folder = cache / "blend"
     fitted = cache / "blend" / "train"
-    inputs = {name: manifest.read_output(fitted, name, "blend.train") for name in ("model.pt", *VALID.values())}
+    inputs = {
+        name: manifest.read_output(fitted, name, "blend.train")
+        for name in ("model.pt", *VALID.values())
+    }
     test = cache / "dr" / "scores_test.csv"  # missing where there is no test set
     outputs = list(VALID)
     if test.exists():
@@ -65,13 +71,17 @@ def predict_in_cache(work: Work) -> str:
     return manifest.renew(folder, NAME, {"version": VERSION}, inputs, outputs, blend)
 
 
-def predict(work: Work, scores_from: Path, model: Path, out: Path, linear_out: Path | None = None) -> str:
+def predict(
+    work: Work, scores_from: Path, model: Path, out: Path, linear_out: Path | None = None
+) -> str:
     """Read scores, write them blended (and linearly blended), and return one line on what was done."""
     from blend import mlp  # imported late: it needs torch
 
     blend = mlp.load_blend(model)
     normalize_id = work.dataset.normalize_id
-    table = read_scores(scores_from, work.task, work.options.normalize, normalize_id, NORMALIZE_HINT)
+    table = read_scores(
+        scores_from, work.task, work.options.normalize, normalize_id, NORMALIZE_HINT
+    )
     images = list(table.index)
     subjects = read_subjects(images, work.dataset, work.options.pairs_from)
     pairs = pair_eyes(subjects, table.to_numpy())

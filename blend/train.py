@@ -32,14 +32,25 @@ if TYPE_CHECKING:
 NAME = "blend.train"
 VERSION = 2  # of what this stage computes; a change refits every cache's blend
 METHODS = ("mlp", "linear")
-OUT_OF_FOLD = ("out_of_fold.csv", "linear_out_of_fold.csv")  # by the method chosen; by the linear blend, to compare
+OUT_OF_FOLD = (
+    "out_of_fold.csv",
+    "linear_out_of_fold.csv",
+)  # by the method chosen; by the linear blend, to compare
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_parser(NAME, __doc__, "--data data --cache cache")
-    parser.add_argument("--method", choices=METHODS, help="what to blend with: small networks, or a fixed weight")
-    explicit_files = {"scores": "scores of labelled images", "labels": "their levels", "out": "checkpoint to write"}
-    options = explicit.parse(NAME, parser, argv, explicit_files, ("known-only", "normalize", "pairs-from"))
+    parser.add_argument(
+        "--method", choices=METHODS, help="what to blend with: small networks, or a fixed weight"
+    )
+    explicit_files = {
+        "scores": "scores of labelled images",
+        "labels": "their levels",
+        "out": "checkpoint to write",
+    }
+    options = explicit.parse(
+        NAME, parser, argv, explicit_files, ("known-only", "normalize", "pairs-from")
+    )
     explicit.run(NAME, options, train_on_files, train_in_cache)
 
 
@@ -59,7 +70,12 @@ def train_in_cache(work: Work) -> str:
         raise InputError(f"{scores}: no such file; run python -m {missing} first")
     levels = work.dataset.get_targets("train", known_only=True)
     labels_from = work.dataset.target_sources["train"]
-    parameters = {"version": VERSION, "method": work.options.method, "n_folds": N_FOLDS, "seed": SEED}
+    parameters = {
+        "version": VERSION,
+        "method": work.options.method,
+        "n_folds": N_FOLDS,
+        "seed": SEED,
+    }
     inputs = {"scores_valid": files.hash_file(scores), "labels": files.hash_text(levels.to_json())}
 
     def fit() -> str:
@@ -69,7 +85,12 @@ def train_in_cache(work: Work) -> str:
 
 
 def train(
-    work: Work, scores_from: Path, targets: pd.Series, labels_from: Path, out: Path, folder: Path | None = None
+    work: Work,
+    scores_from: Path,
+    targets: pd.Series,
+    labels_from: Path,
+    out: Path,
+    folder: Path | None = None,
 ) -> str:
     """Fit a blend to a table of scores, write its checkpoint, return one line on what it gains.
 
@@ -78,7 +99,9 @@ def train(
     from blend import mlp  # imported late: it needs torch
 
     options = work.options
-    table = read_scores(scores_from, work.task, options.normalize, work.dataset.normalize_id, NORMALIZE_HINT)
+    table = read_scores(
+        scores_from, work.task, options.normalize, work.dataset.normalize_id, NORMALIZE_HINT
+    )
     known = match_targets(table.index, scores_from, targets, labels_from, options.known_only)
     images = list(known.index)
     scores = table.loc[known.index].to_numpy()
@@ -86,7 +109,9 @@ def train(
     subjects = read_subjects(images, work.dataset, options.pairs_from)
     patients = [subject.patient for subject in subjects]
     if len(set(patients)) < 2:
-        raise InputError(f"{scores_from}: one patient only; a blend is judged on other patients than it was fitted to")
+        raise InputError(
+            f"{scores_from}: one patient only; a blend is judged on other patients than it was fitted to"
+        )
     warn_of_columns(scores, levels, work.task, scores_from)
     pairs = pair_eyes(subjects, scores)
     blended: dict[str, np.ndarray] = {}
@@ -103,7 +128,9 @@ def train(
         parts[0] += " (none of these eyes has a fellow)"
     if options.known_only:
         parts.append(f"{len(table) - len(images)} without a known level left out")
-    figures = ", ".join(describe_figures(name, part, levels) for name, part in {"raw": scores, **blended}.items())
+    figures = ", ".join(
+        describe_figures(name, part, levels) for name, part in {"raw": scores, **blended}.items()
+    )
     parts.append(f"cross-fitted log loss and squared error: {figures}")
     return "; ".join(parts)
 
@@ -120,9 +147,14 @@ def warn_of_columns(scores: np.ndarray, levels: np.ndarray, task: Task, scores_f
     prior = task.find_prior(levels)
     guessed = measure_log_loss(np.tile(prior, (len(levels), 1)), levels)
     if loss > guessed:
-        worse = f"log loss {loss:.4f}, worse than guessing each level by its frequency, {guessed:.4f}"
+        worse = (
+            f"log loss {loss:.4f}, worse than guessing each level by its frequency, {guessed:.4f}"
+        )
         columns = ", ".join(task.columns)
-        print(f"warning: {scores_from}: {worse}; are {columns} in the order of the levels?", file=sys.stderr)
+        print(
+            f"warning: {scores_from}: {worse}; are {columns} in the order of the levels?",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

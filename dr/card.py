@@ -21,18 +21,29 @@ BY_HAND = "(to fill by hand)"
 NOT_MEASURED = "How good it is has not been measured here."
 # What only people know: a heading and its questions.
 OPEN_QUESTIONS = {
-    "Intended use": ["who uses it, on whom, at which step of care", "what is done with a positive and a negative"],
+    "Intended use": [
+        "who uses it, on whom, at which step of care",
+        "what is done with a positive and a negative",
+    ],
     "Population": [
         "where, when and why the photographs were taken; cameras, mydriasis",
         "age, sex, ethnicity, diabetes",
     ],
-    "Reference standard": ["who graded, by which scale; how often two graders agree", "how disagreements were settled"],
+    "Reference standard": [
+        "who graded, by which scale; how often two graders agree",
+        "how disagreements were settled",
+    ],
     "Limits": ["for whom it fails: figures of subgroups", "what was excluded, and why"],
-    "Oversight": ["ethics approval, funding, conflicts of interest", "who answers for it, and how errors are reported"],
+    "Oversight": [
+        "ethics approval, funding, conflicts of interest",
+        "who answers for it, and how errors are reported",
+    ],
 }
 
 
-def describe_points(points: Mapping[str, Sequence[OperatingPoint]]) -> dict[str, list[dict[str, Any]]]:
+def describe_points(
+    points: Mapping[str, Sequence[OperatingPoint]],
+) -> dict[str, list[dict[str, Any]]]:
     """Return operating points as plain numbers; None is the threshold of one that could not be chosen."""
     described: dict[str, list[dict[str, Any]]] = {}
     for condition, of_condition in points.items():
@@ -40,12 +51,19 @@ def describe_points(points: Mapping[str, Sequence[OperatingPoint]]) -> dict[str,
         for point in of_condition:
             threshold = point.threshold if np.isfinite(point.threshold) else None
             described[condition].append(
-                {"name": point.name, "threshold": threshold, "positives": point.positives, "decides": point.is_sure}
+                {
+                    "name": point.name,
+                    "threshold": threshold,
+                    "positives": point.positives,
+                    "decides": point.is_sure,
+                }
             )
     return described
 
 
-def write_card(described: Mapping[str, Any], task: Task, validation: Validation | None, dataset: DataSet | None) -> str:
+def write_card(
+    described: Mapping[str, Any], task: Task, validation: Validation | None, dataset: DataSet | None
+) -> str:
     """Return the card of what `dr.export.describe` describes, as far as validation patients and data are at hand."""
     nets = described["nets"]
     making = described["making"]
@@ -96,11 +114,12 @@ def describe_population(task: Task, dataset: DataSet | None) -> str:
     targets = dataset.get_targets("train", known_only=True)
     patients = set(dataset.get_patients(targets.index))
     shares = task.find_prior(targets.to_numpy())
-    frequent = ", ".join(f"{title} {share:.1%}" for title, share in zip(task.titles, shares, strict=True))
-    labelled = f"{len(targets):,} labelled images of {len(patients):,} patients"
-    return (
-        f"The data set that it was trained and validated on, {dataset.folder.resolve().name}: {labelled}; {frequent}."
+    frequent = ", ".join(
+        f"{title} {share:.1%}" for title, share in zip(task.titles, shares, strict=True)
     )
+    labelled = f"{len(targets):,} labelled images of {len(patients):,} patients"
+    name = dataset.folder.resolve().name
+    return f"The data set that it was trained and validated on, {name}: {labelled}; {frequent}."
 
 
 def describe_figures(task: Task, validation: Validation | None) -> str:

@@ -40,7 +40,9 @@ def read_checkpoint(options: argparse.Namespace) -> Checkpoint:
         checkpoint = runs.read_checkpoint(trained, max(trained.checkpoints))
     last = len(checkpoint.task.names) - 1
     if options.level is not None and options.level > last:
-        raise InputError(f"--level {options.level}: the net's last {checkpoint.task.target} is {last}")
+        raise InputError(
+            f"--level {options.level}: the net's last {checkpoint.task.target} is {last}"
+        )
     if options.strict and not checkpoint.distribution:
         raise InputError(f"--strict: {out_of_distribution.UNKNOWN}")
     return checkpoint
@@ -50,9 +52,13 @@ def choose_targets(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
     """Return where the picture of each photograph goes. Raises InputError if two would go to the same place."""
     targets = {path: out / f"{path.stem}{SUFFIX}" for path in paths}
     if len(set(targets.values())) < len(paths):
-        raise InputError("two of the photographs have the same name; explain them in two runs with another --out each")
+        raise InputError(
+            "two of the photographs have the same name; explain them in two runs with another --out each"
+        )
     if out.resolve() in {path.resolve().parent for path in paths}:
-        raise InputError(f"{out}: holds the photographs, and heat maps would be taken for some; give another --out")
+        raise InputError(
+            f"{out}: holds the photographs, and heat maps would be taken for some; give another --out"
+        )
     return targets
 
 
@@ -84,12 +90,16 @@ def explain(options: argparse.Namespace) -> None:
             squares = look.gather_one(checkpoint, square)
             scores = views.score_views(net, checkpoint, squares, 1, 1, bar)[0, 0]
         output = int(task.decide(scores[None])[0]) if options.level is None else options.level
-        rgb, _ = photograph.decode(path, photograph.MAX_PIXELS, checkpoint.making.bits)  # never reduced
+        rgb, _ = photograph.decode(
+            path, photograph.MAX_PIXELS, checkpoint.making.bits
+        )  # never reduced
         seen = look.see_photograph(
             net, checkpoint, square, look.Asked(options.layer, np.array([output])), shape=rgb.shape
         )
         write_jpeg(target, heat.blend_heat(rgb, seen.placed[0]))
-        text = describe_scores(task, scores, output, has_heat=bool(seen.maps.any()), distance=distance)
+        text = describe_scores(
+            task, scores, output, has_heat=bool(seen.maps.any()), distance=distance
+        )
         print(f"{shown}: {text} -> {files.show_path(target)}", flush=True)
     if not checkpoint.distribution:
         print(out_of_distribution.UNKNOWN)
@@ -103,7 +113,9 @@ def write_jpeg(target: Path, rgb: np.ndarray) -> None:
     files.write_bytes(target, encode_image(bgr, ".jpeg", JPEG_OPTIONS))
 
 
-def describe_scores(task: Task, scores: np.ndarray, output: int, has_heat: bool, distance: float | None) -> str:
+def describe_scores(
+    task: Task, scores: np.ndarray, output: int, has_heat: bool, distance: float | None
+) -> str:
     """Return what a net scores a photograph, (k,), and which output is explained, if anything speaks for it."""
     decided = int(task.decide(scores[None])[0])
     parts = [f"{task.name_output(output)} ({scores[output]:.0%} by this net)"]
@@ -119,10 +131,21 @@ def describe_scores(task: Task, scores: np.ndarray, output: int, has_heat: bool,
 def main(argv: Sequence[str] | None = None) -> None:
     example = "data/test/10_left.jpeg --checkpoint cache/dr/epochs/0060.pt --out heat"
     parser = cli.make_bare_parser("dr.explain", __doc__, example)
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, JPEG or PNG")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.train left the net: its last epoch")
-    parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="photographs, JPEG or PNG"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("cache"),
+        help="where dr.train left the net: its last epoch",
+    )
+    parser.add_argument(
+        "--run", type=settings.parse_run, help="name of one of several nets in the cache"
+    )
     parser.add_argument("--level", type=cli.whole(0), help="level to explain (the one nearest to the mean), "
                         "or the number of a class or finding in their order (the likeliest)")  # fmt: skip
     out_of_distribution.add_strict_option(parser)

@@ -43,8 +43,13 @@ def export(options: argparse.Namespace) -> None:
     run = runs.folder_of(options.cache, options.run)
     members = runs.read_members(run, options.checkpoint, options.views)
     of = members[0].checkpoint
-    if any((member.checkpoint.task, member.checkpoint.making) != (of.task, of.making) for member in members):
-        raise InputError("the nets want different squares, or answer different questions; name one by --run")
+    if any(
+        (member.checkpoint.task, member.checkpoint.making) != (of.task, of.making)
+        for member in members
+    ):
+        raise InputError(
+            "the nets want different squares, or answer different questions; name one by --run"
+        )
     described, told = describe(members), ""
     held_out = find_validation(options, of.task)
     if held_out is not None:
@@ -55,7 +60,9 @@ def export(options: argparse.Namespace) -> None:
         dataset = readers.read_dataset(options.data, options.layout)
         asked = make_task(dataset.question)
         if asked != of.task:
-            raise InputError(f"{options.data}: asks for {asked.names}, but the net tells {of.task.names}")
+            raise InputError(
+                f"{options.data}: asks for {asked.names}, but the net tells {of.task.names}"
+            )
     text = card.write_card(described, of.task, held_out, dataset)
     if options.out.suffix == ".onnx":
         told = f", scores off by {write_onnx(members, described, options.out, options.half):.1g} at most"
@@ -63,7 +70,9 @@ def export(options: argparse.Namespace) -> None:
         write_weights(members, described, options.out, options.half)
     files.write_json(options.out.with_suffix(".json"), described)
     files.write_bytes(options.out.with_suffix(".md"), text.encode())
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB{told}; .json and .md beside it\n{pipeline.NOTICE}")
+    print(
+        f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB{told}; .json and .md beside it\n{pipeline.NOTICE}"
+    )
 
 
 def describe(members: Sequence[Member]) -> dict[str, Any]:
@@ -85,7 +94,9 @@ def describe(members: Sequence[Member]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_onnx(members: Sequence[Member], described: dict[str, Any], out: Path, is_half: bool) -> float:
+def write_onnx(
+    members: Sequence[Member], described: dict[str, Any], out: Path, is_half: bool
+) -> float:
     """Write the mean of the nets and views; return by how much its scores differ from theirs in float32. Raises
     InputError if that is too much.
     """
@@ -104,7 +115,9 @@ def write_onnx(members: Sequence[Member], described: dict[str, Any], out: Path, 
         model = onnx.load(partial)
         if is_half:
             halve(model)
-        onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in described.items()})
+        onnx.helper.set_model_props(
+            model, {key: json.dumps(value) for key, value in described.items()}
+        )
         onnx.save(model, partial)
         session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
         differences = []
@@ -115,11 +128,15 @@ def write_onnx(members: Sequence[Member], described: dict[str, Any], out: Path, 
                 differences.append(np.abs(scores - mean(**some).numpy()).max())
         off = float(np.max(differences))  # NaN if one is
         if not off <= (HALF_TOLERANCE if is_half else TOLERANCE):
-            raise InputError(f"{out}: not written: its scores would differ by {off:.1g} from the nets' own")
+            raise InputError(
+                f"{out}: not written: its scores would differ by {off:.1g} from the nets' own"
+            )
     return off
 
 
-def _trace_to_onnx(mean: torch.nn.Module, given: dict[str, torch.Tensor], partial: Path, out: Path) -> None:
+def _trace_to_onnx(
+    mean: torch.nn.Module, given: dict[str, torch.Tensor], partial: Path, out: Path
+) -> None:
     """Write a net as ONNX. Raises InputError if ONNX lacks one of its operators.
 
     The exporter is the one by tracing: fifty times as fast here as its successor, and its files are smaller.
@@ -129,14 +146,18 @@ def _trace_to_onnx(mean: torch.nn.Module, given: dict[str, torch.Tensor], partia
     names = [*given, "scores"]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what tracing may get wrong: the caller checks whether it did
+            warnings.simplefilter(
+                "ignore"
+            )  # of what tracing may get wrong: the caller checks whether it did
             torch.onnx.export(
                 mean, tuple(given.values()), partial, dynamo=False, opset_version=OPSET,
                 input_names=list(given), output_names=["scores"], dynamic_axes={name: {0: "n"} for name in names},
             )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
         reason = " ".join(str(error).split())[:100]
-        raise InputError(f"{out}: not written: torch cannot write this net as ONNX ({reason})") from None
+        raise InputError(
+            f"{out}: not written: torch cannot write this net as ONNX ({reason})"
+        ) from None
 
 
 def halve(model: onnx.ModelProto) -> None:
@@ -150,7 +171,9 @@ def halve(model: onnx.ModelProto) -> None:
             continue
         name = tensor.name
         tensor.CopyFrom(onnx.numpy_helper.from_array(check_half(numbers, name), f"{name}_float16"))
-        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+        casts.append(
+            onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT)
+        )
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -165,18 +188,24 @@ def check_half(numbers: np.ndarray, name: str) -> np.ndarray:
     return halved
 
 
-def write_weights(members: Sequence[Member], described: dict[str, Any], out: Path, is_half: bool) -> None:
+def write_weights(
+    members: Sequence[Member], described: dict[str, Any], out: Path, is_half: bool
+) -> None:
     """Write the weights of one net, with its `mean` and `std`, as `dr.train --weights` takes them."""
     (safetensors,) = process.import_libraries(REQUIREMENTS, "safetensors.torch")
     if len(members) > 1:
-        raise InputError(f"{out}: holds the weights of one net, not of {len(members)}; name one by --checkpoint")
+        raise InputError(
+            f"{out}: holds the weights of one net, not of {len(members)}; name one by --checkpoint"
+        )
     import torch
 
     of = members[0].checkpoint
     weights = {name: value.contiguous() for name, value in of.net.items()}
     if is_half:
         kept = {name: value for name, value in weights.items() if value.is_floating_point()}
-        weights |= {name: torch.from_numpy(check_half(value.numpy(), name)) for name, value in kept.items()}
+        weights |= {
+            name: torch.from_numpy(check_half(value.numpy(), name)) for name, value in kept.items()
+        }
     weights |= {"mean": torch.tensor(of.mean), "std": torch.tensor(of.std)}
     metadata = {key: json.dumps(value) for key, value in described.items()}
     files.write_bytes(out, safetensors.save(weights, metadata))
@@ -192,19 +221,37 @@ def find_validation(options: argparse.Namespace, task: Task) -> Validation | Non
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser("dr.export", __doc__, "--data data --cache cache --out net.onnx")
-    parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets, without a cache")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="where dr.predict left what it averaged")
+    parser.add_argument(
+        "--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets, without a cache"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path("cache"), help="where dr.predict left what it averaged"
+    )
     cli.add_data_options(parser, "what it learned from, for the card")
-    parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
-    parser.add_argument("--views", type=cli.whole(1), help="views of each square (as many as dr.predict took)")
-    parser.add_argument("--out", type=Path, required=True, metavar="NAME.onnx|NAME.safetensors", help="what to write")
-    parser.add_argument("--half", action="store_true", help="keep the weights in float16: half the size")
+    parser.add_argument(
+        "--run", type=settings.parse_run, help="name of one of several nets in the cache"
+    )
+    parser.add_argument(
+        "--views", type=cli.whole(1), help="views of each square (as many as dr.predict took)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="NAME.onnx|NAME.safetensors",
+        help="what to write",
+    )
+    parser.add_argument(
+        "--half", action="store_true", help="keep the weights in float16: half the size"
+    )
     options = parser.parse_args(argv)
     if options.out.suffix not in SUFFIXES:
         raise InputError(f"--out {options.out}: ends in none of {', '.join(SUFFIXES)}")
     for other in map(options.out.with_suffix, set(SUFFIXES) - {options.out.suffix}):
         if other.exists():
-            raise InputError(f"--out {options.out}: {other} has the .json and .md of this name; give another one")
+            raise InputError(
+                f"--out {options.out}: {other} has the .json and .md of this name; give another one"
+            )
     export(options)
 
 

@@ -36,7 +36,9 @@ def check_labels(options: argparse.Namespace, dataset: DataSet) -> None:
         raise InputError(f"{source}: {missing}: dr.train learns from it")
     if dataset.question.has_many_targets or dataset.may_lack_targets:
         return
-    targets = dataset.get_targets("train", options.known_only)  # raises, naming the row, if one is empty
+    targets = dataset.get_targets(
+        "train", options.known_only
+    )  # raises, naming the row, if one is empty
     unlabelled = tables.sort_images(photographs.keys() - set(targets.index))
     if unlabelled and not options.known_only:
         column = dataset.question.columns[0]
@@ -71,12 +73,17 @@ def check_machine(options: argparse.Namespace, dataset: DataSet, size_px: int) -
         resolved = learner.resolve(wanted, size_px, torch.device("cpu"), is_seen_once=False)
         with torch.device("meta"):  # shapes, but no numbers
             blank = learner.make_untrained(resolved, make_task(dataset.question))
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # dr.train says it in its time
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):  # dr.train says it in its time
             warnings.filterwarnings("ignore", message=".*no-op.*")
             weights.begin(blank, options.weights)
 
 
-def estimate_space(options: argparse.Namespace, dataset: DataSet, size_px: int, n_runs: int) -> dict[str, int]:
+def estimate_space(
+    options: argparse.Namespace, dataset: DataSet, size_px: int, n_runs: int
+) -> dict[str, int]:
     """Return how many bytes the training of so many nets will write, by what they are; 0 where it is done."""
     if manifest.has_output(options.cache / "dr", "scores_valid.csv"):  # what is still new is little
         return {}

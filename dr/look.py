@@ -30,7 +30,9 @@ class Asked(NamedTuple):
 class Heat(NamedTuple):
     """How much each pixel speaks for each of n outputs, 0-1; all 0 where nothing does."""
 
-    maps: np.ndarray  # (n, image_px, image_px) float32, over the middle of the square, which the net sees
+    maps: (
+        np.ndarray
+    )  # (n, image_px, image_px) float32, over the middle of the square, which the net sees
     placed: np.ndarray  # (n, h, w) float32, in the photograph
 
 
@@ -52,7 +54,12 @@ def map_square(net: Net, squares: Squares, asked: Asked) -> np.ndarray:
 
 
 def see_photograph(
-    net: Net, checkpoint: Checkpoint, square: Square, asked: Asked, shape: Sequence[int], scale: float = 1.0
+    net: Net,
+    checkpoint: Checkpoint,
+    square: Square,
+    asked: Asked,
+    shape: Sequence[int],
+    scale: float = 1.0,
 ) -> Heat:
     """Return the heat of asked outputs over a photograph's square, and in place in a picture of shape (h, w).
 
@@ -60,7 +67,9 @@ def see_photograph(
     """
     maps = map_square(net, gather_one(checkpoint, square), asked)
     disc = square.disc if scale == 1 else square.disc.scaled(scale)
-    placed = [undo_crop(heat_map, disc, checkpoint.making, (shape[0], shape[1])) for heat_map in maps]
+    placed = [
+        undo_crop(heat_map, disc, checkpoint.making, (shape[0], shape[1])) for heat_map in maps
+    ]
     return Heat(maps, np.stack(placed))
 
 
@@ -75,4 +84,6 @@ def map_whole_squares(net: Net, squares: Squares, asked: Asked) -> np.ndarray:
 
 def load_squares(cached: CachedSquares, checkpoint: Checkpoint) -> Squares:
     """Return squares of a cache as the net of a checkpoint sees them, in memory."""
-    return store.load(cached, checkpoint.mean, checkpoint.std, torch.device("cpu"), "memory", Path())
+    return store.load(
+        cached, checkpoint.mean, checkpoint.std, torch.device("cpu"), "memory", Path()
+    )

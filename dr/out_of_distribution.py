@@ -10,7 +10,11 @@ UNKNOWN = "what the net was trained on looks like is not known: too few images"
 
 def add_strict_option(parser: argparse.ArgumentParser) -> None:
     """Add `--strict`."""
-    parser.add_argument("--strict", action="store_true", help=f"refuse photographs that are {OUTSIDE}; else it is said")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help=f"refuse photographs that are {OUTSIDE}; else it is said",
+    )
 
 
 def is_outside(distance: float | None) -> bool:
@@ -21,4 +25,6 @@ def is_outside(distance: float | None) -> bool:
 def check_inside(distance: float | None, is_strict: bool) -> None:
     """Raise Unusable if `--strict` refuses a photograph."""
     if is_strict and is_outside(distance):
-        raise Unusable(f"{OUTSIDE}: {distance:.1f} times as far from it as new ones of its kind may lie")
+        raise Unusable(
+            f"{OUTSIDE}: {distance:.1f} times as far from it as new ones of its kind may lie"
+        )

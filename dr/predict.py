@@ -62,10 +62,16 @@ def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
     folder = runs.folder_of(options.cache, options.run)
     trained = runs.read_trained(folder)
     epochs = choose_epochs(options.epochs_averaged, trained, task)
-    splits = [split for split in (find_valid(options, dataset, task, trained), find_test(options, dataset)) if split]
+    splits = [
+        split
+        for split in (find_valid(options, dataset, task, trained), find_test(options, dataset))
+        if split
+    ]
     if not splits:
         named = dataset.target_sources["train"].name
-        raise InputError(f"{options.data}: neither {named} nor test photographs, so nothing to score")
+        raise InputError(
+            f"{options.data}: neither {named} nor test photographs, so nothing to score"
+        )
     parameters = {"version": VERSION, "views": options.views, "epochs": epochs}
     digests = {f"epoch {epoch}": trained.checkpoints[epoch] for epoch in epochs}
     for split in splits:
@@ -103,7 +109,9 @@ def write_tables(
         written.append(validation.TARGETS)
     if write_thresholds(folder, dataset, task):
         written.append(THRESHOLDS)
-    for name in {*TABLES, THRESHOLDS, validation.TARGETS} - set(written):  # of a split that is no more
+    for name in {*TABLES, THRESHOLDS, validation.TARGETS} - set(
+        written
+    ):  # of a split that is no more
         (folder / name).unlink(missing_ok=True)
     outputs = {name: files.hash_file(folder / name) for name in written}
     manifest.write_manifest(folder, "dr.predict", parameters, inputs, outputs)
@@ -118,7 +126,9 @@ def write_thresholds(folder: Path, dataset: DataSet, task: Task) -> bool:
     if not (task.has_thresholds and scores_from.exists() and dataset.has_targets("train")):
         return False
     scores = read_scores(scores_from, task)
-    targets = match_targets(scores.index, scores_from, dataset.get_targets("train"), dataset.target_sources["train"])
+    targets = match_targets(
+        scores.index, scores_from, dataset.get_targets("train"), dataset.target_sources["train"]
+    )
     points = task.choose_thresholds(scores.to_numpy(), targets.to_numpy())
     score_files.write_thresholds(folder / THRESHOLDS, points)
     for point in points:
@@ -140,21 +150,33 @@ def choose_epochs(text: str, trained: Trained, task: Task) -> list[int]:
     missing = [epoch for epoch in wanted if epoch not in trained.checkpoints]
     if missing:
         kept = ", ".join(map(str, sorted(trained.checkpoints)))
-        raise InputError(f"--epochs-averaged {text}: epoch {missing[0]} is not kept (dr.train --keep), but {kept}")
+        raise InputError(
+            f"--epochs-averaged {text}: epoch {missing[0]} is not kept (dr.train --keep), but {kept}"
+        )
     return wanted
 
 
-def find_valid(options: argparse.Namespace, dataset: DataSet, task: Task, trained: Trained) -> Split | None:
+def find_valid(
+    options: argparse.Namespace, dataset: DataSet, task: Task, trained: Trained
+) -> Split | None:
     """Return the validation fold, None if there are no labels. Raises InputError if the net was trained on others."""
     if not dataset.has_targets("train"):
-        print(f"dr.predict: no {dataset.target_sources['train']}, so the validation fold is not scored")
+        print(
+            f"dr.predict: no {dataset.target_sources['train']}, so the validation fold is not scored"
+        )
         return None
     training_set = source.read_training_set(dataset, task, options.cache, known_only=True)
     change = manifest.describe_change(trained.inputs, training_set.digests)
     if change:
-        raise InputError(f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again")
-    is_held_out = training_set.find_held_out(trained.parameters["folds"], trained.parameters["fold"])
-    squares = training_set.squares.select(np.flatnonzero(is_held_out))._replace(digests=training_set.digests)
+        raise InputError(
+            f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again"
+        )
+    is_held_out = training_set.find_held_out(
+        trained.parameters["folds"], trained.parameters["fold"]
+    )
+    squares = training_set.squares.select(np.flatnonzero(is_held_out))._replace(
+        digests=training_set.digests
+    )
     return Split("valid", squares, squares.images)
 
 
@@ -168,29 +190,41 @@ def find_test(options: argparse.Namespace, dataset: DataSet) -> Split | None:
             return None
         raise InputError(f"{options.cache}/resize: holds no test; run python -m preprocess first")
     if not listed:
-        print(f"dr.predict: no test images in {options.data}: the test set is what {options.cache} holds")
+        print(
+            f"dr.predict: no test images in {options.data}: the test set is what {options.cache} holds"
+        )
     squares = source.read_squares(options.cache, "test", dataset)
     wanted = tables.sort_images({*listed, *squares.paths})
     reasons = rejected.read_reasons(options.cache, "test")
     missing = [image for image in wanted if image not in squares.paths]
     expected = [image for image in missing if image in reasons]
     asked = f"the test set of {options.data}"
-    tables.check_same_images(missing, expected, asked, f"{options.cache}/resize/test; preprocess them")
-    rejected.check_rejected(options.cache, {image: reasons[image] for image in missing}, options.allow_rejected)
+    tables.check_same_images(
+        missing, expected, asked, f"{options.cache}/resize/test; preprocess them"
+    )
+    rejected.check_rejected(
+        options.cache, {image: reasons[image] for image in missing}, options.allow_rejected
+    )
     return Split("test", squares, wanted)
 
 
-def score_split(options: argparse.Namespace, trained: Trained, split: Split, epochs: Sequence[int]) -> np.ndarray:
+def score_split(
+    options: argparse.Namespace, trained: Trained, split: Split, epochs: Sequence[int]
+) -> np.ndarray:
     """Return the scores of a split, (n_epochs, n_views, n, k); each epoch's are kept on disk."""
     made_from = [split.squares.images, sorted(split.squares.digests.items())]
-    paths = {epoch: trained.folder.parent / "views" / f"{split.name}_{epoch:04}.npz" for epoch in epochs}
+    paths = {
+        epoch: trained.folder.parent / "views" / f"{split.name}_{epoch:04}.npz" for epoch in epochs
+    }
     scores, keys = {}, {}
     for epoch, path in paths.items():
         keys[epoch] = files.hash_text(
             json.dumps([SCORES_VERSION, options.views, trained.checkpoints[epoch], *made_from])
         )
         # A missing or damaged file: the epoch is scored again.
-        unreadable = contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+        unreadable = contextlib.suppress(
+            OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile
+        )
         with unreadable, np.load(path, allow_pickle=False) as file:
             if str(file["key"]) == keys[epoch]:
                 scores[epoch] = file["scores"]
@@ -203,12 +237,19 @@ def score_split(options: argparse.Namespace, trained: Trained, split: Split, epo
             with files.replacing(paths[epoch]) as partial:
                 np.savez(partial, scores=views, key=keys[epoch])
             scores[epoch] = views
-            print(f"dr.predict: {split.name}: epoch {epoch}, {len(views)} views of {views.shape[1]} images", flush=True)
+            print(
+                f"dr.predict: {split.name}: epoch {epoch}, {len(views)} views of {views.shape[1]} images",
+                flush=True,
+            )
     return np.stack([scores[epoch] for epoch in epochs])
 
 
 def fill_rejected(
-    images: Sequence[str], scores: np.ndarray, wanted: Sequence[str], patients: Sequence[str], prior: np.ndarray
+    images: Sequence[str],
+    scores: np.ndarray,
+    wanted: Sequence[str],
+    patients: Sequence[str],
+    prior: np.ndarray,
 ) -> np.ndarray:
     """Return scores (n, k) of all wanted images, of whose patients `patients` has one each.
 
@@ -237,8 +278,12 @@ def average_runs(options: argparse.Namespace, dataset: DataSet, task: Task) -> N
         raise InputError(f"{folder}: holds a net of its own; give the mean another name by --run")
     resolved = [source_folder.resolve() for source_folder in folders]
     if folder.resolve() in resolved:
-        raise InputError(f"--average: {folder} would be part of its own mean; give the mean another name by --run")
-    repeated = [title for title, path in zip(titles, resolved, strict=True) if resolved.count(path) > 1]
+        raise InputError(
+            f"--average: {folder} would be part of its own mean; give the mean another name by --run"
+        )
+    repeated = [
+        title for title, path in zip(titles, resolved, strict=True) if resolved.count(path) > 1
+    ]
     if repeated:
         raise InputError(f"--average: {repeated[0]} comes twice")
     folds = describe_folds(folders, titles)
@@ -255,12 +300,16 @@ def average_runs(options: argparse.Namespace, dataset: DataSet, task: Task) -> N
                 raise
             inputs |= {os.path.relpath(path, cache): files.hash_file(path) for path in paths}
     if not means:
-        raise InputError(f"{folders[0]}: holds no score table; run python -m dr.predict --run {titles[0]} first")
+        raise InputError(
+            f"{folders[0]}: holds no score table; run python -m dr.predict --run {titles[0]} first"
+        )
     write_tables(folder, dataset, task, means, {"average": names}, inputs)
     for table, mean in means.items():
         print(f"dr.predict: {table}: {len(mean.images)} images, mean of {', '.join(titles)}")
     if folds:
-        print(f"dr.predict: {folds}: each validation image has the mean of the nets that held it out, not of all")
+        print(
+            f"dr.predict: {folds}: each validation image has the mean of the nets that held it out, not of all"
+        )
 
 
 def describe_folds(folders: Sequence[Path], titles: Sequence[str]) -> str | None:
@@ -273,7 +322,9 @@ def describe_folds(folders: Sequence[Path], titles: Sequence[str]) -> str | None
             held_out[title] = f"fold {parameters['fold']} of {parameters['folds']}"
     if len(set(held_out.values())) < 2:
         return None
-    return "the folds differ: " + ", ".join(f"{title} held out {fold}" for title, fold in held_out.items())
+    return "the folds differ: " + ", ".join(
+        f"{title} held out {fold}" for title, fold in held_out.items()
+    )
 
 
 def average_tables(paths: Sequence[Path], task: Task, have_same_images: bool) -> ScoreTable:

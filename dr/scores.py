@@ -20,15 +20,28 @@ if TYPE_CHECKING:
 
 NUMBER_FORMAT = "%.9g"  # nine significant digits tell any two float32 apart
 # The option that takes scores whatever their rows sum to, and what to say where it is missing.
-NORMALIZE: dict[str, Any] = {"action": "store_true", "help": "divide each row of --scores by its sum"}
+NORMALIZE: dict[str, Any] = {
+    "action": "store_true",
+    "help": "divide each row of --scores by its sum",
+}
 NORMALIZE_HINT = "; --normalize divides each row by its sum"
 THRESHOLDS = "thresholds.csv"  # the score from which each finding counts as present
-THRESHOLD_COLUMNS = ["finding", "threshold", "positives"]  # the last: among the images that it was chosen on
-LEAST_DECIMALS = 2  # of scores that count as rounded; sums of coarser ones may be off by whatever a slip makes
+THRESHOLD_COLUMNS = [
+    "finding",
+    "threshold",
+    "positives",
+]  # the last: among the images that it was chosen on
+LEAST_DECIMALS = (
+    2  # of scores that count as rounded; sums of coarser ones may be off by whatever a slip makes
+)
 
 
 def read_scores(
-    path: Path, task: Task, normalize: bool = False, normalize_id: Callable[[str], str] = str, hint: str = ""
+    path: Path,
+    task: Task,
+    normalize: bool = False,
+    normalize_id: Callable[[str], str] = str,
+    hint: str = "",
 ) -> pd.DataFrame:
     """Return a score table, float64, indexed by image in their order.
 
@@ -105,7 +118,9 @@ def read_thresholds(path: Path, task: Task) -> list[OperatingPoint] | None:
         return None
     header, *rows = tables.read_csv(path)
     if header != THRESHOLD_COLUMNS or [row[0] for row in rows] != list(task.names):
-        raise InputError(f"{path}: not the thresholds of {', '.join(task.names)}; run python -m dr.predict again")
+        raise InputError(
+            f"{path}: not the thresholds of {', '.join(task.names)}; run python -m dr.predict again"
+        )
     points = []
     for name, threshold, positives in rows:
         points.append(OperatingPoint(name, float(threshold or "nan"), int(positives)))
@@ -113,10 +128,16 @@ def read_thresholds(path: Path, task: Task) -> list[OperatingPoint] | None:
 
 
 def read_targets_of(
-    images: pd.Index, scores_from: Path, labels_from: Path, dataset: DataSet, known_only: bool = False
+    images: pd.Index,
+    scores_from: Path,
+    labels_from: Path,
+    dataset: DataSet,
+    known_only: bool = False,
 ) -> Any:
     """Return the targets that a table of labels has for the images of scores, see `match_targets`."""
-    return match_targets(images, scores_from, dataset.read_labels(labels_from, known_only), labels_from, known_only)
+    return match_targets(
+        images, scores_from, dataset.read_labels(labels_from, known_only), labels_from, known_only
+    )
 
 
 def match_targets(

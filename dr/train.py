@@ -41,7 +41,9 @@ def check_machine(options: argparse.Namespace, dataset: DataSet, size_px: int) -
     foresight.check_machine(options, dataset, size_px)
 
 
-def estimate_space(options: argparse.Namespace, dataset: DataSet, size_px: int, n_runs: int) -> dict[str, int]:
+def estimate_space(
+    options: argparse.Namespace, dataset: DataSet, size_px: int, n_runs: int
+) -> dict[str, int]:
     """Return how many bytes the training of so many nets will write, by what they are."""
     return foresight.estimate_space(options, dataset, size_px, n_runs)
 
@@ -72,14 +74,18 @@ def train(options: argparse.Namespace, wanted: Settings, dataset: DataSet) -> No
         runs.put_in_use(run, pending, options.overwrite)
 
 
-def find_start(options: argparse.Namespace, wanted: Settings, inputs: Mapping[str, str], pending: Path) -> Start | None:
+def find_start(
+    options: argparse.Namespace, wanted: Settings, inputs: Mapping[str, str], pending: Path
+) -> Start | None:
     """Return which epochs need not be done again, None if nothing at all is to be done, and say why."""
     run = runs.folder_of(options.cache, options.run)
     if runs.is_finished(run / "epochs", vars(wanted), inputs):
         print("dr.train: cached")
         return None
     if runs.read_mean(run) and not (run / "epochs").exists():
-        raise InputError(f"{run}: holds the mean of several nets; give this one another name by --run")
+        raise InputError(
+            f"{run}: holds the mean of several nets; give this one another name by --run"
+        )
     run.mkdir(parents=True, exist_ok=True)
     files.remove_partials(run)
     for folder in (pending, run / "former" / pending.name):
@@ -87,7 +93,12 @@ def find_start(options: argparse.Namespace, wanted: Settings, inputs: Mapping[st
             print(f"dr.train: {folder} holds the net of these settings; it is in use from now on")
             runs.put_in_use(run, folder, options.overwrite)
             return None
-    folders = [pending, run / "epochs", *sorted(run.glob("pending/*")), *sorted(run.glob("former/*"))]
+    folders = [
+        pending,
+        run / "epochs",
+        *sorted(run.glob("pending/*")),
+        *sorted(run.glob("former/*")),
+    ]
     usable = [count_usable(folder, wanted, inputs) for folder in folders]
     n_done = max(usable)
     folder = folders[usable.index(n_done)]
@@ -110,19 +121,27 @@ def count_usable(folder: Path, wanted: Settings, inputs: Mapping[str, str]) -> i
     return len(history)
 
 
-def describe_start(epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_done: int, is_overwriting: bool) -> str:
+def describe_start(
+    epochs: Path, wanted: Settings, inputs: Mapping[str, str], n_done: int, is_overwriting: bool
+) -> str:
     """Return what differs from the net in use, what is done already, and what becomes of that net."""
     in_use = manifest.read_manifest(epochs)
     if in_use is None:
         return f"goes on after epoch {n_done}" if n_done else "starts"
     old = settings.complete(in_use["parameters"])
-    change = manifest.describe_change(old, vars(wanted)) or manifest.describe_change(in_use["inputs"], inputs)
+    change = manifest.describe_change(old, vars(wanted)) or manifest.describe_change(
+        in_use["inputs"], inputs
+    )
     if change is None:
         return f"goes on after epoch {n_done}" if n_done else "starts"
 
-    is_only_longer = vars(wanted) == old | {"epochs": wanted.epochs} and old["epochs"] < wanted.epochs
+    is_only_longer = (
+        vars(wanted) == old | {"epochs": wanted.epochs} and old["epochs"] < wanted.epochs
+    )
     if is_only_longer and not n_done:
-        change += ", and with it the learning rates of epochs already done (--drop-epochs would fix them)"
+        change += (
+            ", and with it the learning rates of epochs already done (--drop-epochs would fix them)"
+        )
     begins = f"goes on after epoch {n_done}" if n_done else "starts over"
     if not in_use["outputs"]:
         return f"{change}; {begins}"
@@ -143,7 +162,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "beside the best by log loss and by the task's own measure")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="remove the net that is replaced, when that is done, "
                         "instead of keeping it")  # fmt: skip
-    parser.add_argument("--known-only", action="store_true", help="leave out photographs that have no level or class")
+    parser.add_argument(
+        "--known-only",
+        action="store_true",
+        help="leave out photographs that have no level or class",
+    )
     settings.add_options(parser)
     options, wanted = settings.parse(parser, argv)
     dataset = readers.open_dataset(options)
@@ -152,7 +175,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     epochs = runs.folder_of(options.cache, options.run) / "epochs"
     is_first = workers.rank() == 0
     times_in = runs.folder_of(options.cache, options.run) if options.run else None
-    with stage.working(options.cache, "dr.train", [epochs], times_in) if is_first else contextlib.nullcontext():
+    with (
+        stage.working(options.cache, "dr.train", [epochs], times_in)
+        if is_first
+        else contextlib.nullcontext()
+    ):
         train(options, wanted, dataset)
 
 

@@ -41,7 +41,9 @@ def write_targets(folder: Path, dataset: DataSet) -> bool:
     rows = rows[rows["image"].isin(images)]
     columns = dataset.question.columns
     table = rows[["image", "patient", "side", *columns]]
-    tables.write_csv(folder / TARGETS, table.to_csv(index=False, lineterminator="\n", float_format="%g"))
+    tables.write_csv(
+        folder / TARGETS, table.to_csv(index=False, lineterminator="\n", float_format="%g")
+    )
     return True
 
 
@@ -53,17 +55,23 @@ def find_scores(cache: Path, run: str | None, task: Task, is_blended: bool = Tru
     return runs.folder_of(cache, run) / SCORES
 
 
-def read_validation(cache: Path, run: str | None, task: Task, is_blended: bool = True) -> Validation:
+def read_validation(
+    cache: Path, run: str | None, task: Task, is_blended: bool = True
+) -> Validation:
     """Return the images that a run held out. Raises InputError, with what to do, if the cache does not know them."""
     scores_from = find_scores(cache, run, task, is_blended)
     targets_from = runs.folder_of(cache, run) / TARGETS
     for path in (scores_from, targets_from):
         if not path.exists():
             wanted = "operating points are chosen on the validation patients"
-            raise InputError(f"{path}: no such file, and {wanted}; run python -m dr.predict, or give --operating-point")
+            raise InputError(
+                f"{path}: no such file, and {wanted}; run python -m dr.predict, or give --operating-point"
+            )
     scores = read_scores(scores_from, task)
     known = labels.read_labels(targets_from, task.question, str, known_only=not task.is_exclusive)
-    targets = match_targets(scores.index, scores_from, known, targets_from, known_only=not task.is_exclusive)
+    targets = match_targets(
+        scores.index, scores_from, known, targets_from, known_only=not task.is_exclusive
+    )
     table = tables.read_table(targets_from, ["image", "patient"]).set_index("image")
     images = list(targets.index)
     return Validation(

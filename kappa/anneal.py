@@ -11,7 +11,9 @@ from kappa.proxy import Errors, expected_errors, proxy_of, sum_errors
 
 SWEEPS = 120  # proposals per image; with 60, one of ten seeds ended 2e-6 below the optimum of 53,576 images
 BLOCKS_PER_SWEEP = 64  # moves judged at once: few enough that they do not disturb each other, many enough for numpy
-HOTTEST = 10.0  # temperatures in units of the mean energy change of a random move: nearly all is accepted
+HOTTEST = (
+    10.0  # temperatures in units of the mean energy change of a random move: nearly all is accepted
+)
 COLDEST = 1e-5  # no worsening that matters is accepted
 MOST_GAP = 1e-6  # to the optimum; where annealing ends farther off (images all alike), the optimum itself is returned
 
@@ -45,7 +47,9 @@ def anneal_levels(scores: np.ndarray, rng: np.random.Generator) -> tuple[np.ndar
     for temperature in np.geomspace(HOTTEST * typical, COLDEST * typical, n_blocks):
         rows = next(blocks)
         moves = propose_moves(errors, levels, (own, chance), rows, rng)
-        is_accepted = moves.changes <= temperature * rng.standard_exponential(len(rows))  # −log of a uniform number
+        is_accepted = moves.changes <= temperature * rng.standard_exponential(
+            len(rows)
+        )  # −log of a uniform number
         levels[rows[is_accepted]] = moves.levels[is_accepted]
         own += float(moves.more_own[is_accepted].sum())
         chance += float(moves.more_chance[is_accepted].sum())
@@ -65,7 +69,11 @@ def draw_blocks(n_images: int, size: int, rng: np.random.Generator) -> Iterator[
 
 
 def propose_moves(
-    errors: Errors, levels: np.ndarray, sums: tuple[float, float], rows: np.ndarray, rng: np.random.Generator
+    errors: Errors,
+    levels: np.ndarray,
+    sums: tuple[float, float],
+    rows: np.ndarray,
+    rng: np.random.Generator,
 ) -> Moves:
     """Return another level for each of the images at `rows`; `sums` are those of `kappa.proxy.sum_errors`."""
     n_levels = len(errors.chance)

@@ -60,9 +60,13 @@ def assign_in_cache(work: Work) -> str:
     valid_from = scores_from.with_name("scores_valid.csv")
     if not scores_from.exists():
         missing = manifest.find_missing_stage(work.options.cache, "blend.predict")
-        if manifest.has_output(scores_from.parent, valid_from.name) and not work.dataset.list_paths("test"):
+        if manifest.has_output(scores_from.parent, valid_from.name) and not work.dataset.list_paths(
+            "test"
+        ):
             return f"no test photographs in {work.dataset.folder}: no levels to assign"
-        raise InputError(f"{scores_from}: no such file; run python -m {missing} first, or is there no test set?")
+        raise InputError(
+            f"{scores_from}: no such file; run python -m {missing} first, or is there no test set?"
+        )
 
     def make() -> str:
         summary = assign(work, scores_from, folder / "levels_test.csv")
@@ -79,7 +83,9 @@ def describe_validation(work: Work, scores_from: Path) -> str:
     """Return how good the method is on the validation fold, whose levels are known."""
     table = read_scores(scores_from, work.task)
     labels_from = work.dataset.target_sources["train"]
-    known = match_targets(table.index, scores_from, work.dataset.get_targets("train", known_only=True), labels_from)
+    known = match_targets(
+        table.index, scores_from, work.dataset.get_targets("train", known_only=True), labels_from
+    )
     scores = table.to_numpy()
     levels = decide(scores, work.options.method).levels
     kappa = quadratic_weighted_kappa(known.to_numpy(), levels, scores.shape[1])
@@ -90,7 +96,9 @@ def assign(work: Work, scores_from: Path, out: Path) -> str:
     """Read scores, write the levels that a method chooses, and return one line on how good these are by the proxy."""
     method = work.options.method
     normalize_id = work.dataset.normalize_id
-    table = read_scores(scores_from, work.task, work.options.normalize, normalize_id, NORMALIZE_HINT)
+    table = read_scores(
+        scores_from, work.task, work.options.normalize, normalize_id, NORMALIZE_HINT
+    )
     scores = table.to_numpy()
     decision = decide(scores, method)
     tables.write_rows(out, ("image", "level"), zip(table.index, decision.levels, strict=True))

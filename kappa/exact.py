@@ -18,7 +18,9 @@ def find_optimum(errors: Errors) -> np.ndarray:
     image. Each round takes r from the last labels; if the minimum is not below 0, no labels have a smaller ratio.
     Certain images all of one level have chance 0 for it: those labels are right, with proxy 1 as the limit.
     """
-    own = np.ascontiguousarray(errors.own.T)  # (k, n): along whole rows the least of each column is found faster
+    own = np.ascontiguousarray(
+        errors.own.T
+    )  # (k, n): along whole rows the least of each column is found faster
     best = own.argmin(axis=0)  # the lower one of equals
     while sum_errors(errors, best)[1]:
         proxy = proxy_of(errors, best)

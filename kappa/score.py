@@ -33,7 +33,9 @@ def find_question(paths: Sequence[Path]) -> Question:
     return Question("levels", tuple(f"level {level}" for level in range(highest + 1)))
 
 
-def describe_kappa(groups: Sequence[str], levels: np.ndarray, predicted: np.ndarray, grouped_by: str) -> str:
+def describe_kappa(
+    groups: Sequence[str], levels: np.ndarray, predicted: np.ndarray, grouped_by: str
+) -> str:
     """Return the kappa with its interval, or why it has none; `levels` are the true ones, (n,).
 
     Draws in which all true levels are one say nothing of agreement: they are left out, and counted.
@@ -56,15 +58,23 @@ def describe_kappa(groups: Sequence[str], levels: np.ndarray, predicted: np.ndar
     n_lost = int(np.isnan(drawn[1:]).sum())
     text = f"{kappa:.4f}, 95 % interval {estimate.low:.4f} to {estimate.high:.4f} over {n_groups} {grouped_by}"
     if n_lost:
-        text += f" ({n_lost:,} of {len(drawn) - 1:,} draws have one true level only, and are left out)"
+        text += (
+            f" ({n_lost:,} of {len(drawn) - 1:,} draws have one true level only, and are left out)"
+        )
     return text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.make_bare_parser("kappa.score", __doc__, "--levels levels.csv --labels trainLabels.csv")
+    parser = cli.make_bare_parser(
+        "kappa.score", __doc__, "--levels levels.csv --labels trainLabels.csv"
+    )
     parser.add_argument("--levels", type=Path, required=True, help="the levels that were given")
-    parser.add_argument("--labels", type=Path, required=True, help="the true levels, perhaps of more images")
-    parser.add_argument("--known-only", action="store_true", help="leave out images that --labels has no level of")
+    parser.add_argument(
+        "--labels", type=Path, required=True, help="the true levels, perhaps of more images"
+    )
+    parser.add_argument(
+        "--known-only", action="store_true", help="leave out images that --labels has no level of"
+    )
     options = parser.parse_args(argv)
     import pandas as pd
 
@@ -72,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = labels.read_labels(options.levels, question, kaggle.normalize_id)
     if given.empty:
         raise InputError(f"{options.levels}: holds no image")
-    truth = labels.read_labels(options.labels, question, kaggle.normalize_id, options.known_only, labels.HINT)
+    truth = labels.read_labels(
+        options.labels, question, kaggle.normalize_id, options.known_only, labels.HINT
+    )
     true = match_targets(given.index, options.levels, truth, options.labels, options.known_only)
     try:
         groups = [kaggle.find_subject(image).patient for image in true.index]
@@ -82,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         grouped_by = "images, whose names tell of no patients"
     levels = true.to_numpy()
     predicted = given[true.index].to_numpy()
-    left_out = f", {len(given) - len(true)} without a known level left out" if options.known_only else ""
+    left_out = (
+        f", {len(given) - len(true)} without a known level left out" if options.known_only else ""
+    )
     print(f"kappa.score: {len(true)} images{left_out}")
     print(f"  quadratic weighted kappa {describe_kappa(groups, levels, predicted, grouped_by)}")
     counts = count_pairs(levels, predicted, len(question.names))
@@ -92,7 +106,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     kappa = kappa_of_counts(counts)
     if kappa < 0:
         worse = f"kappa {kappa:.4f}, worse than levels drawn by lot"
-        print(f"warning: {worse}; is column level of {options.levels} the one that is meant?", file=sys.stderr)
+        print(
+            f"warning: {worse}; is column level of {options.levels} the one that is meant?",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

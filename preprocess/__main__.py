@@ -37,9 +37,15 @@ def main(argv: list[str] | None = None) -> None:
     dataset = readers.open_dataset(options)
     check_data(options, dataset)
     cache = options.cache
-    with stage.working(cache, "preprocess", [cache / name for name in ("crop", "resize", "normalize", "standardize")]):
+    with stage.working(
+        cache,
+        "preprocess",
+        [cache / name for name in ("crop", "resize", "normalize", "standardize")],
+    ):
         workers = options.dask or options.jobs
-        reasons = photographs.update(dataset, cache, workers, method=options.crop, size_px=options.size_px)
+        reasons = photographs.update(
+            dataset, cache, workers, method=options.crop, size_px=options.size_px
+        )
         rejected.check_rejected(cache, reasons, options.allow_rejected)
         normalize.normalize(cache, options.normalize)
         if manifest.has_output(cache / "resize", "train"):

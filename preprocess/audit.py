@@ -52,7 +52,10 @@ def look(path: Path) -> dict[str, Any]:
         return {"digest": files.hash_file(path) if path.is_file() else "", "bits": None}
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (HASH_PX + 1, HASH_PX), interpolation=cv2.INTER_AREA).astype(int)
-    return {"digest": files.hash_file(path), "bits": np.packbits(small[:, 1:] > small[:, :-1]).view(np.uint64)}
+    return {
+        "digest": files.hash_file(path),
+        "bits": np.packbits(small[:, 1:] > small[:, :-1]).view(np.uint64),
+    }
 
 
 def find_near(bits: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -60,7 +63,9 @@ def find_near(bits: np.ndarray, others: np.ndarray) -> np.ndarray:
     found = []
     for start in range(0, len(bits), ROWS_AT_ONCE):
         part = bits[start : start + ROWS_AT_ONCE, None]
-        n_differing = sum(np.bitwise_count(part[..., word] ^ others[:, word]).astype(int) for word in range(4))
+        n_differing = sum(
+            np.bitwise_count(part[..., word] ^ others[:, word]).astype(int) for word in range(4)
+        )
         found.append(np.argwhere(n_differing <= MOST_BITS) + [start, 0])
     return np.concatenate(found) if found else np.empty((0, 2), int)
 
@@ -68,7 +73,10 @@ def find_near(bits: np.ndarray, others: np.ndarray) -> np.ndarray:
 def compare(one: Sequence[Seen], other: Sequence[Seen]) -> list[tuple[str, ...]]:
     """Return a row of COLUMNS for each group and each picture that lies in both of two parts."""
     shared = {seen.group for seen in one} & {seen.group for seen in other}
-    groups = [("same group", one[0].part, "", other[0].part, "", group) for group in tables.sort_images(shared)]
+    groups = [
+        ("same group", one[0].part, "", other[0].part, "", group)
+        for group in tables.sort_images(shared)
+    ]
     readable, other_readable = list_readable(one), list_readable(other)
     pictures = []
     for row, other_row in find_near(stack_bits(readable), stack_bits(other_readable)).tolist():
@@ -98,7 +106,9 @@ def list_parts(dataset: DataSet) -> dict[str, dict[str, Path]]:
     if tested:
         parts["test"] = tested
     if len(parts) < 2:
-        raise InputError(f"{dataset.folder}: photographs in {' '.join(parts) or 'no folder'} only; nothing to compare")
+        raise InputError(
+            f"{dataset.folder}: photographs in {' '.join(parts) or 'no folder'} only; nothing to compare"
+        )
     return parts
 
 
@@ -107,12 +117,18 @@ def look_at_part(dataset: DataSet, part: str, paths: Mapping[str, Path], jobs: i
     tasks = {image: (path,) for image, path in paths.items()}
     looks = dict(parallel.map_parallel(look, tasks, jobs, f"audit {part}"))
     patients = dataset.get_patients(paths)
-    return [Seen(part, image, patient, **looks[image]) for image, patient in zip(paths, patients, strict=True)]
+    return [
+        Seen(part, image, patient, **looks[image])
+        for image, patient in zip(paths, patients, strict=True)
+    ]
 
 
 def audit(options: argparse.Namespace, dataset: DataSet) -> None:
     """Write the table, and say how many there are of each kind."""
-    parts = [look_at_part(dataset, part, paths, options.jobs) for part, paths in list_parts(dataset).items()]
+    parts = [
+        look_at_part(dataset, part, paths, options.jobs)
+        for part, paths in list_parts(dataset).items()
+    ]
     stream = files.summary_stream(options.out)
     rows: list[tuple[str, ...]] = []
     for one, other in itertools.combinations(parts, 2):
@@ -138,9 +154,16 @@ def audit(options: argparse.Namespace, dataset: DataSet) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = cli.make_bare_parser("preprocess.audit", __doc__, "--data data --cache cache")
     cli.add_data_options(parser, "folder of the photographs")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder in which the report finds the table")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("cache"),
+        help="folder in which the report finds the table",
+    )
     parser.add_argument("--out", type=Path, help=f"table to write (CACHE/{TABLE})")
-    parser.add_argument("--jobs", type=cli.whole(1), default=resources.count_jobs(), help="processes to work with")
+    parser.add_argument(
+        "--jobs", type=cli.whole(1), default=resources.count_jobs(), help="processes to work with"
+    )
     options = parser.parse_args(argv)
     options.out = options.out or options.cache / TABLE
     audit(options, readers.open_dataset(options))

@@ -35,18 +35,25 @@ def list_cropped(dataset: DataSet, cache: Path) -> list[tuple[str, Path, Row]]:
 def main(argv: list[str] | None = None) -> None:
     parser = cli.make_parser("preprocess.crop", __doc__, "--data data --cache cache --jobs 4")
     parser.add_argument("--method", **METHOD)
-    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the ellipses, the least sure first")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE.png", help="draw the ellipses, the least sure first"
+    )
     parallel.add_options(parser)
     cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "preprocess.crop")
     dataset = readers.open_dataset(options)
     photographs.check_files(dataset, options.allow_rejected)
     with stage.working(options.cache, "preprocess.crop"):
-        reasons = photographs.update(dataset, options.cache, options.dask or options.jobs, method=options.method)
+        reasons = photographs.update(
+            dataset, options.cache, options.dask or options.jobs, method=options.method
+        )
         if options.sheet:
             cropped = list_cropped(dataset, options.cache)
             n_shown = sheet.write_sheet(
-                options.sheet, cropped, outline.SHAPES[options.method], bits=depth.read_bits(options.cache / "crop")
+                options.sheet,
+                cropped,
+                outline.SHAPES[options.method],
+                bits=depth.read_bits(options.cache / "crop"),
             )
             print(f"crop: the {n_shown} least sure ellipses -> {options.sheet}")
     rejected.check_rejected(options.cache, reasons, options.allow_rejected)

@@ -83,7 +83,10 @@ def describe_unread(dataset: DataSet) -> list[str]:
     for unread in dataset.unread.values():
         for name, reason in unread.items():
             files_by_reason.setdefault(reason, []).append(name)
-    return [f"{len(names):,} files not read ({names[0]}): {reason}" for reason, names in files_by_reason.items()]
+    return [
+        f"{len(names):,} files not read ({names[0]}): {reason}"
+        for reason, names in files_by_reason.items()
+    ]
 
 
 def describe_depth(dataset: DataSet) -> list[str]:
@@ -96,7 +99,9 @@ def describe_depth(dataset: DataSet) -> list[str]:
 def describe_unknown(folder: Path, draft: str) -> list[str]:
     """Return lines on a folder that no layout fits: what lies in it, and the draft of a declaration."""
     tree = listing.walk(folder)
-    lines = [f"fits no layout: not {', '.join(layouts.list_shipped())}; nor Kaggle's, folders of classes, findings.csv"]
+    lines = [
+        f"fits no layout: not {', '.join(layouts.list_shipped())}; nor Kaggle's, folders of classes, findings.csv"
+    ]
     lines += recognise.describe_tree(tree)
     lines.append(f"a {layouts.NAME} to finish by hand (--draft writes it):")
     return lines + [f"  {line}" for line in draft.splitlines()]
@@ -122,7 +127,9 @@ def write_draft(path: Path, text: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser("preprocess.describe", __doc__, "--data data --out samples.csv")
     cli.add_data_options(parser, "the data folder")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table of samples to this file")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.csv", help="write the table of samples to this file"
+    )
     parser.add_argument(
         "--draft",
         type=Path,
@@ -151,7 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for line in describe_unknown(options.data, recognise.draft(listing.walk(options.data))):
             print(f"  {line}", file=stream)
         if options.out:
-            raise InputError(f"{options.out}: no image to list; --draft writes a {layouts.NAME} to finish by hand")
+            raise InputError(
+                f"{options.out}: no image to list; --draft writes a {layouts.NAME} to finish by hand"
+            )
         return
     for line in describe(dataset):
         print(f"  {line}", file=stream)

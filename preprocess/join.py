@@ -33,9 +33,13 @@ def name_sources(folders: Sequence[Path]) -> dict[str, Path]:
     for folder in folders:
         name = re.sub(r"[^\w-]+", "-", folder.resolve().name).strip("-_")
         if not name:
-            raise InputError(f"{folder}: its name has no letter or digit to call the source by; rename it")
+            raise InputError(
+                f"{folder}: its name has no letter or digit to call the source by; rename it"
+            )
         if name in named:
-            raise InputError(f"{folder} and {named[name]}: both sources would be called {name}; rename one")
+            raise InputError(
+                f"{folder} and {named[name]}: both sources would be called {name}; rename one"
+            )
         named[name] = folder
     return named
 
@@ -48,7 +52,9 @@ def join(datasets: Mapping[str, DataSet]) -> DataSet:
     parts = [mark_source(name, dataset.samples) for name, dataset in datasets.items()]
     samples = make_table(pd.concat(parts, ignore_index=True), question)
     first = next(iter(datasets.values()))
-    return dataclasses.replace(first, question=question, samples=samples, notes=(), unread={}, boxes={})
+    return dataclasses.replace(
+        first, question=question, samples=samples, notes=(), unread={}, boxes={}
+    )
 
 
 def mark_source(name: str, samples: pd.DataFrame) -> pd.DataFrame:
@@ -71,12 +77,18 @@ def join_questions(questions: Mapping[str, Question]) -> Question:
     findings: dict[str, None] = {}
     for name, question in questions.items():
         if question.kind != first.kind:
-            raise InputError(f"{first_name} asks {first.kind}, {name} {question.kind}: declare one of them otherwise")
+            raise InputError(
+                f"{first_name} asks {first.kind}, {name} {question.kind}: declare one of them otherwise"
+            )
         findings |= dict.fromkeys(question.names)
         if question.has_many_targets:
             continue
         have_order = question.columns == ["level"]
-        is_same = len(question.names) == len(first.names) if have_order else set(question.names) == set(first.names)
+        is_same = (
+            len(question.names) == len(first.names)
+            if have_order
+            else set(question.names) == set(first.names)
+        )
         if not is_same:
             raise InputError(
                 f"{first_name} has {first.kind} {', '.join(first.names)}, {name} {', '.join(question.names)}: "
@@ -88,10 +100,14 @@ def join_questions(questions: Mapping[str, Question]) -> Question:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.make_bare_parser("preprocess.join", __doc__, "--out data/all data/eyepacs data/aptos data/idrid")
+    parser = cli.make_bare_parser(
+        "preprocess.join", __doc__, "--out data/all data/eyepacs data/aptos data/idrid"
+    )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="data folder, of any layout that is "
                         "known without --layout, or with a data.toml")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data folder to write")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="data folder to write"
+    )
     options = parser.parse_args(argv)
     named = name_sources(options.folders)
     datasets = {}
@@ -100,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f"--out {options.out}: is one of the sets; write to another folder")
         dataset = readers.read_dataset(folder)
         if not len(dataset.samples):
-            raise InputError(f"{folder}: no image; python -m preprocess.describe --data {folder} says what is there")
+            raise InputError(
+                f"{folder}: no image; python -m preprocess.describe --data {folder} says what is there"
+            )
         for note in dataset.notes:
             print(f"{folder}: {note}")
         datasets[name] = dataset
@@ -109,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sample_table.write_table(path, joined)
     for name in datasets:
         rows = joined.samples[joined.samples[SOURCE] == name]
-        print(f"preprocess.join: {name}: {len(rows):,} images of {rows['patient'].nunique():,} patients")
+        print(
+            f"preprocess.join: {name}: {len(rows):,} images of {rows['patient'].nunique():,} patients"
+        )
     print(f"preprocess.join: {len(joined.samples):,} rows -> {path}")
 
 

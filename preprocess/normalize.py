@@ -27,7 +27,9 @@ METHOD: dict[str, Any] = {  # of the option that says what becomes of the colour
 def read_luts(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
     """Return the images of a split and their lookup tables, (n, 3, 256) uint8 RGB. Raises InputError without them."""
     path = cache / "normalize" / f"{split}.npz"
-    if manifest.read_output(path.parent, path.name, "preprocess.normalize") != files.hash_file(path):
+    if manifest.read_output(path.parent, path.name, "preprocess.normalize") != files.hash_file(
+        path
+    ):
         raise InputError(f"{path}: not what was written; run python -m preprocess.normalize again")
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["images"].tolist(), arrays["luts"]
@@ -39,7 +41,10 @@ def normalize(cache: Path, method: str) -> None:
     splits = [split for split in PARTS if manifest.has_output(cache / "resize", split)]
     if not splits:
         raise InputError(f"{cache}/resize: holds no images; run python -m preprocess.resize first")
-    inputs = {f"resize {split}": manifest.read_output(cache / "resize", split, "preprocess.resize") for split in splits}
+    inputs = {
+        f"resize {split}": manifest.read_output(cache / "resize", split, "preprocess.resize")
+        for split in splits
+    }
 
     def make() -> str:
         told = []
@@ -47,7 +52,9 @@ def normalize(cache: Path, method: str) -> None:
             named, histograms = photographs.read_histograms(cache, split)
             luts = square.make_luts(histograms, method)
             with files.replacing(folder / f"{split}.npz") as partial:
-                np.savez(partial, images=np.array(named, dtype=str), luts=luts, method=np.array(method))
+                np.savez(
+                    partial, images=np.array(named, dtype=str), luts=luts, method=np.array(method)
+                )
             told.append(f"{len(named)} images of {split}")
         return ", ".join(told)
 

@@ -52,7 +52,9 @@ def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
     """Return the images of a split and the histograms of their pixels inside the disc, (n, 3, 256) int64, in RGB."""
     rows = read_squares(cache, split)
     if not rows:
-        raise InputError(f"{cache}/resize: every image of {split} is rejected; see {cache / 'rejected.csv'}")
+        raise InputError(
+            f"{cache}/resize: every image of {split} is rejected; see {cache / 'rejected.csv'}"
+        )
     return list(rows), np.stack([cut.decode_histogram(row["histogram"]) for row in rows.values()])
 
 
@@ -66,10 +68,14 @@ def read_corrections(cache: Path, dataset: DataSet) -> Corrections:
         return {}
     table = tables.read_table(path, ["image", *outline.ELLIPSE])
     numbers = tables.read_numbers(path, table, outline.ELLIPSE)
-    bad = (numbers[:, 2:] < LEAST_SEMI_AXIS_PX).any(axis=1) | (np.abs(numbers) > MOST_PX).any(axis=1)
+    bad = (numbers[:, 2:] < LEAST_SEMI_AXIS_PX).any(axis=1) | (np.abs(numbers) > MOST_PX).any(
+        axis=1
+    )
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise InputError(f"{path}, row {row + 2}: a semi-axis is not positive, or the ellipse too small or too large")
+        raise InputError(
+            f"{path}, row {row + 2}: a semi-axis is not positive, or the ellipse too small or too large"
+        )
     unknown = set(table["image"])
     for part in PARTS:
         unknown -= set(dataset.list_paths(part))
@@ -77,7 +83,9 @@ def read_corrections(cache: Path, dataset: DataSet) -> Corrections:
             unknown -= set(read_crops(cache, part))
     if unknown:
         image = min(unknown, key=tables.order_of)
-        raise InputError(f"{path}: no photograph in {dataset.folder} is image {image}; mend or remove the row")
+        raise InputError(
+            f"{path}: no photograph in {dataset.folder} is image {image}; mend or remove the row"
+        )
     return dict(zip(table["image"], numbers.tolist(), strict=True))
 
 
@@ -112,7 +120,11 @@ def work_on(
 
 
 def update(
-    dataset: DataSet, cache: Path, workers: parallel.Workers, method: str | None = None, size_px: int | None = None
+    dataset: DataSet,
+    cache: Path,
+    workers: parallel.Workers,
+    method: str | None = None,
+    size_px: int | None = None,
 ) -> dict[str, str]:
     """Bring outlines, squares or both of all photographs up to date; return the rejected images and why.
 
@@ -124,7 +136,9 @@ def update(
         print(f"{dataset.folder}: {note}")
     corrections = read_corrections(cache, dataset) if method else {}
     found_by = method or manifest.read_parameter(cache / "crop", "method", "preprocess.crop")
-    found_depth = depth.find_depth([path for part in PARTS for path in dataset.list_paths(part).values()])
+    found_depth = depth.find_depth(
+        [path for part in PARTS for path in dataset.list_paths(part).values()]
+    )
     bits: dict[str, int] = {}  # a parameter only where the photographs have more than 8
     if found_depth:
         print(f"{dataset.folder}: {found_depth.describe()}")
@@ -135,7 +149,9 @@ def update(
     if size_px:
         shape = outline.SHAPES[found_by]
         parameters["resize"] = {"version": cut.VERSION, "size_px": size_px, "shape": shape, **bits}
-    outputs = {stage: manifest.kept_outputs(cache / stage, values) for stage, values in parameters.items()}
+    outputs = {
+        stage: manifest.kept_outputs(cache / stage, values) for stage, values in parameters.items()
+    }
     reasons: dict[str, str] = {}
     updated: list[str] = []
     for part in PARTS:
@@ -144,7 +160,9 @@ def update(
             print(f"{' and '.join(parameters)}: no {part} photographs in {dataset.folder}")
             continue
         updated.append(part)
-        journals = {stage: Journal(cache / stage, part, values) for stage, values in parameters.items()}
+        journals = {
+            stage: Journal(cache / stage, part, values) for stage, values in parameters.items()
+        }
         _update_part(cache, part, paths, corrections, found_by, journals, workers)
         for stage, finished in journals.items():
             unread = dataset.unread.get(part, {}) if stage == "crop" else {}
@@ -158,8 +176,13 @@ def update(
     if "crop" in parameters:  # first: the squares were made from it
         manifest.write_manifest(cache / "crop", "crop", parameters["crop"], {}, outputs["crop"])
     if "resize" in parameters:
-        inputs = {f"crop {part}": manifest.read_output(cache / "crop", part, "preprocess.crop") for part in updated}
-        manifest.write_manifest(cache / "resize", "resize", parameters["resize"], inputs, outputs["resize"])
+        inputs = {
+            f"crop {part}": manifest.read_output(cache / "crop", part, "preprocess.crop")
+            for part in updated
+        }
+        manifest.write_manifest(
+            cache / "resize", "resize", parameters["resize"], inputs, outputs["resize"]
+        )
     return reasons
 
 
@@ -203,7 +226,9 @@ def estimate_squares(dataset: DataSet, cache: Path, method: str, size_px: int) -
             photograph = Photograph(paths[number])
             with contextlib.suppress(Unusable):
                 row = outline.measure(photograph, method)
-                png, _ = cut.encode(*cut.cut_square(photograph, row, size_px, outline.SHAPES[method]))
+                png, _ = cut.encode(
+                    *cut.cut_square(photograph, row, size_px, outline.SHAPES[method])
+                )
                 sizes.append(len(png))
     if not sizes:
         return 0
@@ -225,7 +250,9 @@ class _Due(NamedTuple):
     images: dict[str, list[str]]  # stage -> images
 
 
-def _find_due(cache: Path, part: str, keys: Mapping[str, list], journals: Mapping[str, Journal]) -> _Due:
+def _find_due(
+    cache: Path, part: str, keys: Mapping[str, list], journals: Mapping[str, Journal]
+) -> _Due:
     """Return what is due, and print how much it is.
 
     Rows are made from the keys, [version of the file, correction]. Raises InputError if squares alone are wanted, and
@@ -241,18 +268,26 @@ def _find_due(cache: Path, part: str, keys: Mapping[str, list], journals: Mappin
     else:
         rows = read_crops(cache, part)
         known = rows.keys() & keys.keys()
-        tables.check_same_images(rows, known, cache / "crop" / f"{part}.csv", f"the {part} photographs")
+        tables.check_same_images(
+            rows, known, cache / "crop" / f"{part}.csv", f"the {part} photographs"
+        )
     if squares:
         _forget_lost_squares(cache, part, squares)
-        wanted = [image for image in (keys if crops else rows) if "reason" not in rows.get(image, {})]
-        square_keys = {image: _describe_square(keys[image], rows[image]) for image in wanted if image in rows}
+        wanted = [
+            image for image in (keys if crops else rows) if "reason" not in rows.get(image, {})
+        ]
+        square_keys = {
+            image: _describe_square(keys[image], rows[image]) for image in wanted if image in rows
+        }
         made = squares.find_made(square_keys)
         due["resize"] = [image for image in wanted if image not in made]
         _print_due("resize", part, len(wanted), due["resize"], squares.change)
     return _Due(rows, due)
 
 
-def _print_due(stage: str, part: str, n_wanted: int, images: Sequence[str], change: str | None) -> None:
+def _print_due(
+    stage: str, part: str, n_wanted: int, images: Sequence[str], change: str | None
+) -> None:
     """Print how many images of a part a stage has to work on, and what has changed."""
     state = f"all {n_wanted} images are cached"
     if images:
@@ -288,7 +323,10 @@ def _update_part(
     crops = journals.get("crop")
     squares = journals.get("resize")
     folder = cache / "resize" / part
-    keys = {image: [files.describe_source(path), corrections.get(image)] for image, path in paths.items()}
+    keys = {
+        image: [files.describe_source(path), corrections.get(image)]
+        for image, path in paths.items()
+    }
     due = _find_due(cache, part, keys, journals)
     size_px = squares.parameters["size_px"] if squares else None
     bits = next(iter(journals.values())).parameters.get("bits")

@@ -15,14 +15,18 @@ SIZE: dict[str, Any] = {"type": cli.whole(32, 4096), "help": "side of the square
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.make_parser("preprocess.resize", __doc__, "--data data --cache cache --size-px 512 --jobs 4")
+    parser = cli.make_parser(
+        "preprocess.resize", __doc__, "--data data --cache cache --size-px 512 --jobs 4"
+    )
     parser.add_argument("--size-px", **SIZE)
     parallel.add_options(parser)
     cli.add_rejected_option(parser)
     options = recipe.parse(parser, argv, "preprocess.resize")
     dataset = readers.open_dataset(options)
     with stage.working(options.cache, "preprocess.resize"):
-        reasons = photographs.update(dataset, options.cache, options.dask or options.jobs, size_px=options.size_px)
+        reasons = photographs.update(
+            dataset, options.cache, options.dask or options.jobs, size_px=options.size_px
+        )
     rejected.check_rejected(options.cache, reasons, options.allow_rejected)
 
 

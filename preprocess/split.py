@@ -56,15 +56,24 @@ def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
     if how != HOW[0] and (test := findings.read_list(lists["test"])) is None:
         raise InputError(f"{lists['test']}: no such list; --how {HOW[0]} makes one")
     tested = {groups[image] for image in test or () if image in groups}
-    valid, more = divide_patients([group for group in groups.values() if group not in tested], how, seed)
-    patients = {"train": {*groups.values()} - tested - more - valid, "valid": valid, "test": tested | more}
+    valid, more = divide_patients(
+        [group for group in groups.values() if group not in tested], how, seed
+    )
+    patients = {
+        "train": {*groups.values()} - tested - more - valid,
+        "valid": valid,
+        "test": tested | more,
+    }
     empty = [findings.LISTS[part] for part in ("train", *written) if not patients[part]]
     if empty:
-        raise InputError(f"{path}: too few patients, {len({*groups.values()})}: {empty[0]} would have none")
+        raise InputError(
+            f"{path}: too few patients, {len({*groups.values()})}: {empty[0]} would have none"
+        )
     for part in written:
         named = patients[part] | (valid if part == "train" else set())  # as train_val_list.txt does
         tables.write_csv(
-            lists[part], "".join(f"{written_as[image]}\n" for image, group in groups.items() if group in named)
+            lists[part],
+            "".join(f"{written_as[image]}\n" for image, group in groups.items() if group in named),
         )
     for part, of in zip(("train", "validation", "test"), patients.values(), strict=True):
         n_images = sum(group in of for group in groups.values())
@@ -72,7 +81,9 @@ def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
         is_in_part = [group in of for group in groups.values()]
         lacking = list_absent(table.targets, is_in_part)
         if lacking:
-            print(f"preprocess.split: {part}: nobody has {', '.join(lacking)}: nothing can be measured of it there")
+            print(
+                f"preprocess.split: {part}: nobody has {', '.join(lacking)}: nothing can be measured of it there"
+            )
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -91,7 +102,9 @@ def list_absent(targets: pd.DataFrame, is_in_part: Sequence[bool]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.make_bare_parser("preprocess.split", __doc__, "--data data/chest --how official-drawn")
+    parser = cli.make_bare_parser(
+        "preprocess.split", __doc__, "--data data/chest --how official-drawn"
+    )
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the table")
     parser.add_argument("--how", choices=HOW, default=HOW[0], help="which patients")
     parser.add_argument("--seed", type=cli.whole(0), default=0, help="of official-drawn")

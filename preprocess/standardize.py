@@ -39,7 +39,9 @@ def read_channels(cache: Path, wanted: Sequence[str]) -> tuple[np.ndarray, np.nd
     path = cache / "standardize" / "moments.csv"
     table = tables.read_table(path, ["image", *COLUMNS])
     tables.check_same_images(wanted, set(wanted) & set(table["image"]), "the training set", path)
-    return pool_moments(tables.read_numbers(path, table, COLUMNS)[table["image"].isin(list(wanted))], path)
+    return pool_moments(
+        tables.read_numbers(path, table, COLUMNS)[table["image"].isin(list(wanted))], path
+    )
 
 
 def pool_moments(moments: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +54,9 @@ def pool_moments(moments: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarra
     return mean, np.sqrt(variance)
 
 
-def count_finished(cache: Path, named: Sequence[str], luts: np.ndarray, making: square.Making) -> np.ndarray:
+def count_finished(
+    cache: Path, named: Sequence[str], luts: np.ndarray, making: square.Making
+) -> np.ndarray:
     """Return the histograms (n, 3, 256) of all pixels of the training squares `named` as the net is given them."""
 
     def count(image: str, lut: np.ndarray) -> np.ndarray:
@@ -60,7 +64,10 @@ def count_finished(cache: Path, named: Sequence[str], luts: np.ndarray, making: 
         return cut.count_pixels(square.finish(pixels, lut, making.normalize)[0])
 
     histograms = []
-    with ThreadPoolExecutor(resources.count_processors()) as pool, progress.tracking(len(named), "standardize") as bar:
+    with (
+        ThreadPoolExecutor(resources.count_processors()) as pool,
+        progress.tracking(len(named), "standardize") as bar,
+    ):
         for histogram in pool.map(count, named, luts):
             histograms.append(histogram)
             bar.update(1)
@@ -72,23 +79,32 @@ def standardize(cache: Path) -> None:
     folder = cache / "standardize"
     inputs = {
         "resize train": manifest.read_output(cache / "resize", "train", "preprocess.resize"),
-        "normalize train": manifest.read_output(cache / "normalize", "train.npz", "preprocess.normalize"),
+        "normalize train": manifest.read_output(
+            cache / "normalize", "train.npz", "preprocess.normalize"
+        ),
     }
 
     def make() -> str:
         named, histograms = photographs.read_histograms(cache, "train")
         known, luts = normalize.read_luts(cache, "train")
-        tables.check_same_images(named, known, cache / "resize", cache / "normalize")  # which have one order
+        tables.check_same_images(
+            named, known, cache / "resize", cache / "normalize"
+        )  # which have one order
         making = square.read_making(cache)
         if making.normalize == "local":
-            histograms, luts = count_finished(cache, named, luts, making), square.leave_luts(luts, making.normalize)
+            histograms, luts = (
+                count_finished(cache, named, luts, making),
+                square.leave_luts(luts, making.normalize),
+            )
         moments = measure_moments(histograms, luts)
         rows = ([image, *row] for image, row in zip(named, moments.tolist(), strict=True))
         tables.write_rows(folder / "moments.csv", ("image", *COLUMNS), rows)
         mean, std = pool_moments(moments, folder / "moments.csv")
         return f"mean {mean.round(2).tolist()}, standard deviation {std.round(2).tolist()} (RGB, 0-255)"
 
-    print(f"standardize: {manifest.renew(folder, 'standardize', PARAMETERS, inputs, ['moments.csv'], make)}")
+    print(
+        f"standardize: {manifest.renew(folder, 'standardize', PARAMETERS, inputs, ['moments.csv'], make)}"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -29,7 +29,9 @@ def is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
 
 
-def fetch(url: str, folder: Path, timeout_s: float = TIMEOUT_S, most_bytes: int = MAX_BYTES) -> Path:
+def fetch(
+    url: str, folder: Path, timeout_s: float = TIMEOUT_S, most_bytes: int = MAX_BYTES
+) -> Path:
     """Write what lies at an address into the folder, named as there, and return the file.
 
     Raises InputError, with the reason, if it cannot be had, is too large, or takes too long.

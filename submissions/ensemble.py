@@ -37,7 +37,9 @@ class Eye(NamedTuple):
     path: Path
     subject: Subject  # whose eye it shows, as far as that is known
     disc: Disc | None  # where the eye was found in it; None if the picture was taken whole
-    distance: float | None  # to the training squares, out of distribution above 1; None if no checkpoint has it
+    distance: (
+        float | None
+    )  # to the training squares, out of distribution above 1; None if no checkpoint has it
 
 
 class Grade(NamedTuple):
@@ -49,7 +51,9 @@ class Grade(NamedTuple):
     expected: float  # the mean level of the last scores; NaN where outputs have no order
     output: int  # the level nearest to it, or the number of the likeliest output
     has_fellow: bool  # whether the patient's other eye was graded as well
-    decision: list[str] | None  # the level, the class, or the findings by name; None if no thresholds are known
+    decision: (
+        list[str] | None
+    )  # the level, the class, or the findings by name; None if no thresholds are known
     warnings: list[str]  # in words, what makes the grade less sure than its probabilities tell
 
 
@@ -66,7 +70,9 @@ class Ensemble(NamedTuple):
     members: Sequence[Member]
     nets: Sequence[Net]  # theirs, on a device
     blend: Blend | None
-    thresholds: Sequence[OperatingPoint] | None  # the point from which each finding counts as present
+    thresholds: (
+        Sequence[OperatingPoint] | None
+    )  # the point from which each finding counts as present
 
     @property
     def task(self) -> Task:
@@ -75,7 +81,10 @@ class Ensemble(NamedTuple):
 
 
 def load(
-    members: Sequence[Member], blend_from: Path | None, thresholds: Sequence[OperatingPoint] | None, device_name: str
+    members: Sequence[Member],
+    blend_from: Path | None,
+    thresholds: Sequence[OperatingPoint] | None,
+    device_name: str,
 ) -> Ensemble:
     """Put the nets on a device, and read the blend from its file, if there is one."""
     on = device.choose_device(device_name)
@@ -132,7 +141,9 @@ def group_by_patient(subjects: Mapping[Path, Subject]) -> dict[str, dict[Path, S
     return patients
 
 
-def prepare(ensemble: Ensemble, path: Path, subject: Subject, is_strict: bool) -> tuple[Eye, dict[Making, Square]]:
+def prepare(
+    ensemble: Ensemble, path: Path, subject: Subject, is_strict: bool
+) -> tuple[Eye, dict[Making, Square]]:
     """Return what is known of a photograph, and its squares as the nets want them. Raises Unusable if it is refused."""
     makings = list(dict.fromkeys(member.checkpoint.making for member in ensemble.members))
     squares = {making: make_square(path, making) for making in makings}
@@ -149,7 +160,9 @@ def measure_distance(members: Sequence[Member], squares: Mapping[Making, Square]
     total = 0.0
     total_share = 0.0
     for member in members:
-        distance = distribution.measure_distance(member.checkpoint, squares[member.checkpoint.making])
+        distance = distribution.measure_distance(
+            member.checkpoint, squares[member.checkpoint.making]
+        )
         if distance is not None:
             total += member.share * distance
             total_share += member.share

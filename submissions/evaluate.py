@@ -56,7 +56,9 @@ def evaluate(options: argparse.Namespace) -> None:
     """Bring an evaluation up to date, and print it."""
     folder = options.cache / "evaluations" / find_name(options)
     if options.scores is None and not (options.cache / "dr").is_dir():
-        raise InputError(f"{options.cache}: holds no finished run; run ./run_all.sh first, or give another --cache")
+        raise InputError(
+            f"{options.cache}: holds no finished run; run ./run_all.sh first, or give another --cache"
+        )
     with files.locked(folder):
         files.remove_partials(folder)
         if options.scores is not None:
@@ -64,7 +66,9 @@ def evaluate(options: argparse.Namespace) -> None:
             validation = None
         else:
             material, validation = score_photographs(options, folder)
-        write_scores(folder / "scores.csv", material.sample.images, material.sample.scores, material.task)
+        write_scores(
+            folder / "scores.csv", material.sample.images, material.sample.scores, material.task
+        )
         write_truth(folder / "truth.csv", material)
         print(measure(options, folder, material, validation))
     print(f"submissions.evaluate: -> {folder / 'evaluation.html'}")
@@ -84,7 +88,9 @@ def find_name(options: argparse.Namespace) -> str:
 # --- what there is to measure -----------------------------------------------------------------------------------------
 
 
-def score_photographs(options: argparse.Namespace, folder: Path) -> tuple[Material, Validation | None]:
+def score_photographs(
+    options: argparse.Namespace, folder: Path
+) -> tuple[Material, Validation | None]:
     """Return the labelled images of a data set with the scores of a run, and the images that the run held out."""
     dataset = readers.open_dataset(options)
     run = runs.folder_of(options.cache, options.run)
@@ -114,7 +120,9 @@ def score_photographs(options: argparse.Namespace, folder: Path) -> tuple[Materi
         if options.drop_known:
             is_kept = np.array([image not in found.images for image in scored.images])
     if not is_kept.any():
-        raise InputError(f"{dataset.folder}: all {n_known} images are of the run's training set; nothing is left")
+        raise InputError(
+            f"{dataset.folder}: all {n_known} images are of the run's training set; nothing is left"
+        )
     images = [image for image, is_in in zip(scored.images, is_kept, strict=True) if is_in]
     sample = Sample(
         title=f"{dataset.folder.resolve().name}",
@@ -125,11 +133,17 @@ def score_photographs(options: argparse.Namespace, folder: Path) -> tuple[Materi
     )
     facts = [
         ["data", f"{dataset.folder.resolve().name}, part {part}"],
-        ["run", f"{options.run or settings.ORDINARY}, {len(members)} models{', blended' if is_blended else ''}"],
+        [
+            "run",
+            f"{options.run or settings.ORDINARY}, {len(members)} models{', blended' if is_blended else ''}",
+        ],
         ["evaluated", describe_count(sample)],
         ["refused", describe_share(len(scored.refused), len(scored.refused) + len(scored.images))],
         ["out of distribution", describe_outside(scored.distances[is_kept])],
-        ["of the training set", f"{n_known} images, {'left out' if options.drop_known else 'kept'}"],
+        [
+            "of the training set",
+            f"{n_known} images, {'left out' if options.drop_known else 'kept'}",
+        ],
     ]
     cells = chosen.samples.set_index("image").loc[images]
     return Material(task, sample, cells, facts, warnings, scored.refused), validation
@@ -164,11 +178,20 @@ def read_tables(options: argparse.Namespace) -> Material:
         scores=scores.loc[images].to_numpy(),
         targets=targets.to_numpy(),
     )
-    facts = [["scores", str(options.scores)], ["labels", str(options.labels)], ["evaluated", describe_count(sample)]]
+    facts = [
+        ["scores", str(options.scores)],
+        ["labels", str(options.labels)],
+        ["evaluated", describe_count(sample)],
+    ]
     if len(scores) > len(images):
         facts.append(["without a known label", f"{len(scores) - len(images)} images, left out"])
     if options.operating_point is None:
-        facts.append(["operating points", "none: there are no validation patients; --operating-point gives one"])
+        facts.append(
+            [
+                "operating points",
+                "none: there are no validation patients; --operating-point gives one",
+            ]
+        )
     return Material(task, sample, cells, facts, [], {})
 
 
@@ -186,12 +209,16 @@ def check_columns(by: Sequence[str], cells: pd.DataFrame, source: Path) -> None:
     """Raise InputError for a column to make subgroups by that the source lacks."""
     for column in by:
         if column not in cells:
-            raise InputError(f"--by {column}: no such column in {source}{suggest(column, map(str, cells))}")
+            raise InputError(
+                f"--by {column}: no such column in {source}{suggest(column, map(str, cells))}"
+            )
 
 
 def describe_known(images: Mapping[str, str], n_images: int, is_dropped: bool) -> str:
     """Return a warning that images were learned from."""
-    named = ", ".join(f"{image} is {own_name}" for image, own_name in list(images.items())[:MOST_NAMED])
+    named = ", ".join(
+        f"{image} is {own_name}" for image, own_name in list(images.items())[:MOST_NAMED]
+    )
     advice = "they are left out" if is_dropped else "--drop-known leaves them out"
     return f"{len(images)} of {n_images} images are of the run's training set ({named}); {advice}"
 
@@ -218,13 +245,17 @@ def write_truth(path: Path, material: Material) -> None:
     """Write what is true of each image, with its patient and every other column of its source."""
     cells = material.cells.drop(columns=["path", "split"], errors="ignore").copy()
     cells["patient"] = material.sample.patients
-    tables.write_csv(path, cells.to_csv(index_label="image", lineterminator="\n", float_format="%.9g"))
+    tables.write_csv(
+        path, cells.to_csv(index_label="image", lineterminator="\n", float_format="%.9g")
+    )
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def measure(options: argparse.Namespace, folder: Path, material: Material, validation: Validation | None) -> str:
+def measure(
+    options: argparse.Namespace, folder: Path, material: Material, validation: Validation | None
+) -> str:
     """Bring the figures of an evaluation up to date; return its text."""
     others = find_others(options)
     own_points = find_points(options.operating_point, material.task, validation)
@@ -239,11 +270,16 @@ def measure(options: argparse.Namespace, folder: Path, material: Material, valid
         "refused": material.refused,
         "task": material.task.describe(),
     }
-    inputs = {"scores.csv": files.hash_file(folder / "scores.csv"), "truth.csv": files.hash_file(folder / "truth.csv")}
+    inputs = {
+        "scores.csv": files.hash_file(folder / "scores.csv"),
+        "truth.csv": files.hash_file(folder / "truth.csv"),
+    }
     inputs |= {f"compared {name}": files.hash_file(path) for name, path in others.items()}
     inputs |= {"template": files.hash_file(page.TEMPLATE), "parts": template.hash_parts()}
     if validation is not None:
-        inputs["validation"] = files.hash_text(json.dumps([validation.scores.tolist(), validation.targets.tolist()]))
+        inputs["validation"] = files.hash_text(
+            json.dumps([validation.scores.tolist(), validation.targets.tolist()])
+        )
     if manifest.find_change(folder, parameters, inputs) is not None:
         evaluation = make_evaluation(options, folder, material, validation, own_points, others)
         written = page.write(folder, material.task, evaluation)
@@ -269,14 +305,18 @@ def make_evaluation(
     of_validation = None
     if validation is not None:
         of_validation = figures.measure_validation(task, validation, options.operating_point)
-    columns = {column: subgroups.group_rows(column, material.cells[column]) for column in options.by}
+    columns = {
+        column: subgroups.group_rows(column, material.cells[column]) for column in options.by
+    }
     of_groups = subgroups.measure_subgroups(task, sample, points, columns) if columns else None
     beside: list[list[Any]] = []
     if others:
         tables_of = {}
         for name, path in others.items():
             other = read_scores(path, task)
-            tables.check_same_images(sample.images, other.index.intersection(sample.images), folder, path)
+            tables.check_same_images(
+                sample.images, other.index.intersection(sample.images), folder, path
+            )
             tables_of[name] = other.loc[sample.images].to_numpy()
         beside = figures.compare(task, sample, tables_of)
     missing = describe_missing(own)
@@ -339,22 +379,34 @@ def find_others(options: argparse.Namespace) -> dict[str, Path]:
                 others[name] = folder / "scores.csv"
                 break
         else:
-            raise InputError(f"--compare {name}: no evaluation of this name in {options.cache}, and no folder of one")
+            raise InputError(
+                f"--compare {name}: no evaluation of this name in {options.cache}, and no folder of one"
+            )
     return others
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.make_parser("submissions.evaluate", __doc__, "--data idrid --cache cache --by camera quality")
+    parser = cli.make_parser(
+        "submissions.evaluate", __doc__, "--data idrid --cache cache --by camera quality"
+    )
     settings.add_device_option(parser)
-    parser.add_argument("--run", type=settings.parse_run, help="name of one of several nets in the cache")
+    parser.add_argument(
+        "--run", type=settings.parse_run, help="name of one of several nets in the cache"
+    )
     parser.add_argument("--part", choices=PARTS, help="which photographs of the data set, as far as their truth is "
                         "known (default: its test set, if there is one, else all)")  # fmt: skip
     parser.add_argument("--by", nargs="+", default=[], metavar="COLUMN", help="columns of the sample table whose "
                         "values are subgroups; of numbers the quartiles")  # fmt: skip
-    parser.add_argument("--name", type=target.parse_name, help="folder in CACHE/evaluations (default: the data's name)")
+    parser.add_argument(
+        "--name",
+        type=target.parse_name,
+        help="folder in CACHE/evaluations (default: the data's name)",
+    )
     parser.add_argument("--operating-point", type=cli.number(0, 1), metavar="X", help="probability from which on a "
                         "condition counts as present, instead of points chosen on validation patients")  # fmt: skip
-    parser.add_argument("--drop-known", action="store_true", help="leave out images of the run's training set")
+    parser.add_argument(
+        "--drop-known", action="store_true", help="leave out images of the run's training set"
+    )
     parser.add_argument("--compare", nargs="+", default=[], metavar="EVALUATION", help="other evaluations of the same "
                         "images beside this one, with paired differences: names in CACHE/evaluations, or "
                         "folders")  # fmt: skip

@@ -74,10 +74,14 @@ def choose_images(dataset: DataSet, part: str, task: Task) -> DataSet:
         is_chosen &= (samples["split"] == "test") == (part == "test")
     chosen = samples[is_chosen]
     if chosen.empty:
-        raise InputError(f"{dataset.folder}: no photograph of part {part} whose {task.target} is known")
+        raise InputError(
+            f"{dataset.folder}: no photograph of part {part} whose {task.target} is known"
+        )
     repeated = chosen["image"][chosen["image"].duplicated()]
     if len(repeated):
-        raise InputError(f"{dataset.folder}: image {repeated.iloc[0]} is both in training and test; give --part")
+        raise InputError(
+            f"{dataset.folder}: image {repeated.iloc[0]} is both in training and test; give --part"
+        )
     chosen = chosen.assign(split=PART).reset_index(drop=True)
     return dataclasses.replace(dataset, question=task.question, samples=chosen, unread={})
 
@@ -114,7 +118,9 @@ def read_square(road: Road, image: str) -> Square:
     return Square(pixels=pixels, lut=lut, disc=road.discs[image])
 
 
-def score(ensemble: Ensemble, dataset: DataSet, roads: Mapping[Making, Road], folder: Path) -> Scored:
+def score(
+    ensemble: Ensemble, dataset: DataSet, roads: Mapping[Making, Road], folder: Path
+) -> Scored:
     """Return the scores of all images that have squares; those that are known from before are read.
 
     Images are scored in parts that divide no patient; a part with an image that is due is scored whole, so that its
@@ -123,9 +129,15 @@ def score(ensemble: Ensemble, dataset: DataSet, roads: Mapping[Making, Road], fo
     refused: dict[str, str] = {}
     for road in roads.values():
         refused |= rejected.read_reasons(road.folder, PART)
-    listed = [image for image in dataset.list_paths(PART) if all(image in road.rows for road in roads.values())]
+    listed = [
+        image
+        for image in dataset.list_paths(PART)
+        if all(image in road.rows for road in roads.values())
+    ]
     subjects = dict(zip(listed, dataset.get_subjects(listed), strict=True))
-    order = sorted(listed, key=lambda image: (tables.order_of(subjects[image].patient), tables.order_of(image)))
+    order = sorted(
+        listed, key=lambda image: (tables.order_of(subjects[image].patient), tables.order_of(image))
+    )
     members = [[member.digest, member.share, member.n_views] for member in ensemble.members]
     journal = Journal(folder, "scores", {"version": VERSION, "members": members})
     parts = list(ensembles.split_patients({Path(image): subjects[image] for image in order}))
@@ -136,30 +148,44 @@ def score(ensemble: Ensemble, dataset: DataSet, roads: Mapping[Making, Road], fo
         if len(journal.find_made({image: key for image in images})) < len(images):
             due.append((images, key))
     n_due = sum(len(images) for images, _ in due)
-    print(f"scores: {n_due} of {len(order)} images are due" if n_due else f"scores: all {len(order)} images are cached")
+    print(
+        f"scores: {n_due} of {len(order)} images are due"
+        if n_due
+        else f"scores: all {len(order)} images are cached"
+    )
     n_views = sum(member.n_views for member in ensemble.members)
     with progress.tracking(n_due * n_views, "scoring") as bar:
         for images, key in due:
             eyes = []
             squares = []
             for image in images:
-                squares_of_image = {making: read_square(road, image) for making, road in roads.items()}
+                squares_of_image = {
+                    making: read_square(road, image) for making, road in roads.items()
+                }
                 distance = ensembles.measure_distance(ensemble.members, squares_of_image)
                 eyes.append(Eye(Path(image), subjects[image], None, distance))
                 squares.append(squares_of_image)
             scores = ensembles.score_eyes(ensemble, eyes, squares, bar)
             for eye, row in zip(eyes, scores, strict=True):
-                journal.append(str(eye.path), key, {"scores": row.tolist(), "distance": eye.distance})
+                journal.append(
+                    str(eye.path), key, {"scores": row.tolist(), "distance": eye.distance}
+                )
     journal.finish(order)
     rows = journal.rows
     net_scores = np.array([rows[image]["scores"] for image in listed])
     if ensemble.blend is not None:
-        net_scores = apply_blend(ensemble.blend, pair_eyes([subjects[image] for image in listed], net_scores))
-    distances = np.array([rows[image]["distance"] for image in listed], np.float64)  # None becomes NaN
+        net_scores = apply_blend(
+            ensemble.blend, pair_eyes([subjects[image] for image in listed], net_scores)
+        )
+    distances = np.array(
+        [rows[image]["distance"] for image in listed], np.float64
+    )  # None becomes NaN
     return Scored(listed, net_scores, distances, refused)
 
 
-def _key_part(images: Sequence[str], ensemble: Ensemble, dataset: DataSet, roads: Mapping[Making, Road]) -> list:
+def _key_part(
+    images: Sequence[str], ensemble: Ensemble, dataset: DataSet, roads: Mapping[Making, Road]
+) -> list:
     """Return what the scores of a part of images depend on, beside the nets."""
     content = []
     for image, subject in zip(images, dataset.get_subjects(images), strict=True):

@@ -35,9 +35,13 @@ from submissions.photographs import Listed
 if TYPE_CHECKING:
     from submissions.ensemble import Grade
 
-UNDECIDED = "which of them to believe is not known: dr.predict chooses thresholds on images held out"
+UNDECIDED = (
+    "which of them to believe is not known: dr.predict chooses thresholds on images held out"
+)
 DECIDED = "believed: what reaches the threshold that dr.predict chose"
-NO_BLEND = "run {}: no blend belongs to it, so no eye knows of its fellow; --blend FILE.pt gives one"
+NO_BLEND = (
+    "run {}: no blend belongs to it, so no eye knows of its fellow; --blend FILE.pt gives one"
+)
 DECIMALS = 6  # of what --json prints
 
 
@@ -57,7 +61,9 @@ class Fetched(NamedTuple):
     reasons: dict[str, str]  # address -> why it cannot be had
 
 
-def describe_outputs(grades: Sequence[Grade], task: Task, thresholds: Sequence[OperatingPoint] | None) -> list[str]:
+def describe_outputs(
+    grades: Sequence[Grade], task: Task, thresholds: Sequence[OperatingPoint] | None
+) -> list[str]:
     """Return classes or findings as lines for people, one per image, with all probabilities."""
     names = [show_path(Path(grade.eye.path.name)) for grade in grades]
     name_width = max(len(name) for name in ("image", *names))
@@ -65,7 +71,9 @@ def describe_outputs(grades: Sequence[Grade], task: Task, thresholds: Sequence[O
     header = "".join(f"{name:>{width}}" for name, width in zip(task.names, widths, strict=True))
     lines = [f"{'image':{name_width}}{header}"]
     for name, grade in zip(names, grades, strict=True):
-        numbers = "".join(f"{score:{width}.3f}" for score, width in zip(grade.scores, widths, strict=True))
+        numbers = "".join(
+            f"{score:{width}.3f}" for score, width in zip(grade.scores, widths, strict=True)
+        )
         decision = ", ".join(grade.decision or ["none"])
         lines.append(f"{name:{name_width}}{numbers}  {', '.join([decision, *grade.warnings])}")
     if task.has_thresholds:
@@ -78,7 +86,10 @@ def describe_outputs(grades: Sequence[Grade], task: Task, thresholds: Sequence[O
 
 def describe_levels(grades: Sequence[Grade], task: Task) -> list[str]:
     """Return the grades of eyes as lines for people, one per eye."""
-    names = [f"{grade.eye.subject.side or '-':5}  {show_path(Path(grade.eye.path.name))}" for grade in grades]
+    names = [
+        f"{grade.eye.subject.side or '-':5}  {show_path(Path(grade.eye.path.name))}"
+        for grade in grades
+    ]
     width = max(len(name) for name in names)
     titles = ["the net"]
     if grades[0].blended is not None:
@@ -112,7 +123,9 @@ def describe(grade: Grade, task: Task) -> dict[str, Any]:
             content["findings"] = grade.decision
         else:
             content["class"] = task.names[grade.output]
-        content["scores"] = dict(zip(task.names, grade.scores.round(DECIMALS).tolist(), strict=True))
+        content["scores"] = dict(
+            zip(task.names, grade.scores.round(DECIMALS).tolist(), strict=True)
+        )
     content["warnings"] = grade.warnings
     distance = grade.eye.distance
     content["unlikeness"] = None if distance is None else round(distance, DECIMALS)
@@ -165,7 +178,9 @@ def list_photographs(options: argparse.Namespace, paths: Sequence[Path], task: T
     if task.has_eyes:
         return photographs.list_eyes(paths, options.left, options.right, options.patient)
     if options.left or options.right or options.patient or options.blend:
-        raise InputError("--left, --right, --patient and --blend are for eyes that have levels; this net tells others")
+        raise InputError(
+            "--left, --right, --patient and --blend are for eyes that have levels; this net tells others"
+        )
     return photographs.list_images(paths)
 
 
@@ -222,14 +237,20 @@ def describe_all(
     return content
 
 
-def describe_thresholds(points: Sequence[OperatingPoint] | None) -> dict[str, dict[str, Any]] | None:
+def describe_thresholds(
+    points: Sequence[OperatingPoint] | None,
+) -> dict[str, dict[str, Any]] | None:
     """Return the threshold of each finding, on how many positives it was chosen, and whether it decides anything."""
     if points is None:
         return None
     described = {}
     for point in points:
         threshold = None if np.isnan(point.threshold) else point.threshold
-        described[point.name] = {"threshold": threshold, "positives": point.positives, "decides": point.is_sure}
+        described[point.name] = {
+            "threshold": threshold,
+            "positives": point.positives,
+            "decides": point.is_sure,
+        }
     return described
 
 
@@ -297,9 +318,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "any names, or samples.csv: PATIENT_left and PATIENT_right are blended, or what image, path, "
                         "patient and side of the table say; an eye of another name has no fellow; http(s) addresses, "
                         "too; all of them before --checkpoint")  # fmt: skip
-    parser.add_argument("--left", type=Path, metavar="FILE", help="the left eye, whatever the file's name")
+    parser.add_argument(
+        "--left", type=Path, metavar="FILE", help="the left eye, whatever the file's name"
+    )
     parser.add_argument("--right", type=Path, metavar="FILE", help="the right eye")
-    parser.add_argument("--patient", metavar="NAME", help="whose they are (as the names say, if they do)")
+    parser.add_argument(
+        "--patient", metavar="NAME", help="whose they are (as the names say, if they do)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_source_options(parser)
     with tempfile.TemporaryDirectory() as folder:

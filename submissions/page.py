@@ -33,7 +33,9 @@ MOST_DRAWN = 4  # photographs shown with heat; of more there is a table
 SHOWN_PX = 640  # longer side of a photograph on the page
 WEBP_OPTIONS = (cv2.IMWRITE_WEBP_QUALITY, 80)
 
-Uploads = Mapping[str, Sequence[tuple[str, BinaryIO]]]  # field -> name and content of each file dropped there
+Uploads = Mapping[
+    str, Sequence[tuple[str, BinaryIO]]
+]  # field -> name and content of each file dropped there
 
 
 class Graded(NamedTuple):
@@ -58,14 +60,18 @@ def answer(ensemble: Ensemble, is_strict: bool, uploads: Uploads) -> dict[str, A
     return {"rows": rows, "csv": table, "cards": cards, "refused": refused}
 
 
-def answer_json(ensemble: Ensemble, is_strict: bool, source: Source, uploads: Uploads) -> dict[str, Any]:
+def answer_json(
+    ensemble: Ensemble, is_strict: bool, source: Source, uploads: Uploads
+) -> dict[str, Any]:
     """Return what a program is told of photographs, whose files are gone then: what `grade --json` prints of them.
 
     Raises InputError as `answer` does.
     """
     with tempfile.TemporaryDirectory() as name:
         grades, refused = grade_uploads(ensemble, is_strict, uploads, Path(name))
-    names = {show_path(graded.eye.path): listing.show_name(graded.eye.path.name) for graded in grades}
+    names = {
+        show_path(graded.eye.path): listing.show_name(graded.eye.path.name) for graded in grades
+    }
     return describe_all(grades, dict(refused), source, names)
 
 
@@ -113,7 +119,9 @@ def list_photographs(folder: Path, task: Task) -> Listed:
         return photographs.list_images([*kept["images"], *folders], is_uploaded=True)
     for side in ("left", "right"):
         if len(kept[side]) > 1:
-            raise InputError(f"{len(kept[side])} photographs of the {side} eye; give one, or all of them as a folder")
+            raise InputError(
+                f"{len(kept[side])} photographs of the {side} eye; give one, or all of them as a folder"
+            )
     left = kept["left"][0] if kept["left"] else None
     right = kept["right"][0] if kept["right"] else None
     folders = [folder / "folder"] if kept["folder"] else []
@@ -181,7 +189,9 @@ def draw(ensemble: Ensemble, path: Path) -> tuple[np.ndarray, np.ndarray]:
     square = make_square(path, checkpoint.making)
     width, height = Photograph(path).size
     row = {"width": width, "height": height, **vars(square.disc)}
-    rgb = sheet.draw_outline(path, row, outline.SHAPES[checkpoint.making.crop], SHOWN_PX, checkpoint.making.bits)
+    rgb = sheet.draw_outline(
+        path, row, outline.SHAPES[checkpoint.making.crop], SHOWN_PX, checkpoint.making.bits
+    )
     asked = look.Asked("fine", np.arange(len(checkpoint.task.names)))
     scale = SHOWN_PX / max(width, height)
     seen = look.see_photograph(ensemble.nets[-1], checkpoint, square, asked, rgb.shape, scale)

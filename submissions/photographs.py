@@ -19,7 +19,9 @@ class Listed(NamedTuple):
 
     subjects: dict[Path, Subject]
     misnamed: dict[str, str]
-    unread: Sequence[str] = ()  # lines on the files beside them that are not read, by suffix and reason
+    unread: Sequence[
+        str
+    ] = ()  # lines on the files beside them that are not read, by suffix and reason
 
 
 class SidedFile(NamedTuple):
@@ -44,7 +46,9 @@ def list_eyes(
     """
     sided = [SidedFile(path, side) for path, side in ((left, "left"), (right, "right")) if path]
     if sided and photographs:
-        raise InputError("--left and --right are instead of photographs without them, not beside them")
+        raise InputError(
+            "--left and --right are instead of photographs without them, not beside them"
+        )
     if sided:
         for file in sided:
             if file.path.is_dir():
@@ -82,7 +86,9 @@ def _take_pair(photographs: Sequence[Path]) -> list[SidedFile]:
     if any(path.is_dir() for path in photographs):
         raise InputError("--patient: of a folder the names of the files tell whose eyes they show")
     if len(photographs) > 2:
-        raise InputError(f"--patient: {len(photographs)} photographs; give the patient's one or two")
+        raise InputError(
+            f"--patient: {len(photographs)} photographs; give the patient's one or two"
+        )
     return [SidedFile(path, "") for path in photographs]
 
 
@@ -125,9 +131,13 @@ def find_subjects(files: Sequence[SidedFile], patient: str | None) -> dict[Path,
     for path, side in files:
         named = read_name(path)
         if side and named.side not in ("", side):
-            raise InputError(f"{show_path(path)}: the {named.side} eye by its name, given as the {side} one")
+            raise InputError(
+                f"{show_path(path)}: the {named.side} eye by its name, given as the {side} one"
+            )
         if patient and named.patient not in ("", patient):
-            raise InputError(f"{show_path(path)}: of patient {named.patient} by its name, of {patient} by --patient")
+            raise InputError(
+                f"{show_path(path)}: of patient {named.patient} by its name, of {patient} by --patient"
+            )
         subjects[path] = Subject(patient or named.patient, side or named.side)
     if len(files) == 1:
         return subjects
@@ -152,12 +162,18 @@ def pair_files(subjects: dict[Path, Subject]) -> dict[Path, Subject]:
             raise InputError(
                 f"{show_path(path)}: which eye is it? Its name does not say; give --left FILE --right FILE"
             )
-    patients = list(dict.fromkeys(subject.patient for subject in subjects.values() if subject.patient))
+    patients = list(
+        dict.fromkeys(subject.patient for subject in subjects.values() if subject.patient)
+    )
     if len(patients) > 1:
-        raise InputError(f"{both}: of two patients, {' and '.join(patients)}; grade them alone, or a folder of all")
+        raise InputError(
+            f"{both}: of two patients, {' and '.join(patients)}; grade them alone, or a folder of all"
+        )
     sides = {subject.side for subject in subjects.values()}
     if len(sides) == 1:
-        raise InputError(f"{both}: both are the {sides.pop()} eye; grade them alone, or a folder of all")
+        raise InputError(
+            f"{both}: both are the {sides.pop()} eye; grade them alone, or a folder of all"
+        )
     patient = patients[0] if patients else ""
     paired = {path: Subject(patient, subject.side) for path, subject in subjects.items()}
     return dict(sorted(paired.items(), key=lambda item: item[1].side))

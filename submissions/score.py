@@ -27,7 +27,9 @@ def describe_steps(group: Group, task: Task) -> list[str]:
     """Return what each step is worth by the task's headline figure, with intervals."""
     images = f"{len(group.images)} images of {len(set(group.patients))} patients"
     lines = [f"{task.headline_title} on the {group.title} ({images}), with 95 % intervals"]
-    for step, gain in task.measure_steps(group.patients, group.targets, group.scores, group.decisions).items():
+    for step, gain in task.measure_steps(
+        group.patients, group.targets, group.scores, group.decisions
+    ).items():
         lines.append(f"  {step:<46} {tables.show(gain.figure)}")
     return lines
 
@@ -50,10 +52,17 @@ def check_data(options: Namespace, dataset: DataSet) -> None:
     task = make_task(dataset.question)
     targets = evidence.read_test_targets(Source(dataset, task, options.cache, options.labels))
     photographs = dataset.list_paths("test")
-    if targets is not None and len(targets) and photographs and not set(targets.index) & photographs.keys():
+    if (
+        targets is not None
+        and len(targets)
+        and photographs
+        and not set(targets.index) & photographs.keys()
+    ):
         source = options.labels or dataset.target_sources["test"]
         image = sort_images(targets.index)[0]
-        raise InputError(f"{source}: names none of the test photographs of {dataset.folder}, but {image}")
+        raise InputError(
+            f"{source}: names none of the test photographs of {dataset.folder}, but {image}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -35,19 +35,32 @@ if TYPE_CHECKING:
 REQUIREMENTS = Path(__file__).with_name("serve-requirements.txt")
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 UNPROCESSABLE = 422  # the status where every photograph is refused
-MOST_FILES, MOST_MB = 1000, 2000  # dropped at once: they lie in a temporary folder while they are graded
+MOST_FILES, MOST_MB = (
+    1000,
+    2000,
+)  # dropped at once: they lie in a temporary folder while they are graded
 # The page may load what stands in it, and send a form to where it came from; nothing else, even if a name is hostile.
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
 # Of a form of this page a browser tells the origin only under this policy; other sites are told nothing by it.
-HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "same-origin", "X-Content-Type-Options": "nosniff"}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
     """Return the page."""
-    fixed = {"notice": pipeline.NOTICE, "most_files": MOST_FILES, "most_mb": MOST_MB, "task": task, "nonce": nonce}
+    fixed = {
+        "notice": pipeline.NOTICE,
+        "most_files": MOST_FILES,
+        "most_mb": MOST_MB,
+        "task": task,
+        "nonce": nonce,
+    }
     nothing = {"error": "", "cards": [], "rows": [], "refused": []}
     return template.render(TEMPLATE, fixed | nothing | dict(content))
 
@@ -76,9 +89,13 @@ def make_app(
     one_at_a_time = CapacityLimiter(1)  # the nets take all cores already
     queue = Queue()
 
-    def respond(content: Mapping[str, Any], status: int = 200, more: Mapping[str, str] | None = None) -> Response:
+    def respond(
+        content: Mapping[str, Any], status: int = 200, more: Mapping[str, str] | None = None
+    ) -> Response:
         nonce = secrets.token_urlsafe(16)
-        headers = HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)} | dict(more or {})
+        headers = (
+            HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)} | dict(more or {})
+        )
         return HTMLResponse(render(task, content, nonce), status, headers)
 
     async def show_error(request: Request, error: Exception) -> Response:
@@ -90,7 +107,9 @@ def make_app(
         content = {"notice": pipeline.NOTICE, "error": message}
         return JSONResponse(content, status, HEADERS | dict(more or {}))
 
-    async def grade_form(request: Request, work: Callable[[dict], dict[str, Any]]) -> dict[str, Any]:
+    async def grade_form(
+        request: Request, work: Callable[[dict], dict[str, Any]]
+    ) -> dict[str, Any]:
         """Return what `work` makes of the uploads of a form, when all before it are graded."""
         await check_size(request)
         async with queue.entered(), request.form(max_files=MOST_FILES, max_fields=0) as form:
@@ -118,7 +137,9 @@ def make_app(
         return JSONResponse(content, UNPROCESSABLE if is_refused else 200, HEADERS)
 
     async def tell_health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "waiting": queue.n_waiting, **(health or {})}, 200, HEADERS)
+        return JSONResponse(
+            {"status": "ok", "waiting": queue.n_waiting, **(health or {})}, 200, HEADERS
+        )
 
     routes = [Route("/", show, methods=["GET", "POST"]), Route("/health", tell_health)]
     if answer_json is not None:
@@ -127,7 +148,11 @@ def make_app(
         routes=routes,
         middleware=[Middleware(Guard, hosts=hosts, is_logging=is_logging)],
         # Whoever has left hears no answer, and is no error to be logged.
-        exception_handlers={HTTPException: show_error, InputError: show_error, ClientDisconnect: show_error},
+        exception_handlers={
+            HTTPException: show_error,
+            InputError: show_error,
+            ClientDisconnect: show_error,
+        },
     )
 
 
@@ -173,7 +198,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port))
     except OSError as error:
-        raise InputError(f"--host {host} --port {port}: {error.strerror}; give another one") from None
+        raise InputError(
+            f"--host {host} --port {port}: {error.strerror}; give another one"
+        ) from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -181,7 +208,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     grade.add_source_options(parser)
     parser.add_argument("--host", default=LOOPBACK, help="address to listen at; any other lets in whoever reaches this "
                         "machine, with neither password nor encryption")  # fmt: skip
-    parser.add_argument("--port", type=cli.whole(0, 65535), default=8000, help="0: any that is free")
+    parser.add_argument(
+        "--port", type=cli.whole(0, 65535), default=8000, help="0: any that is free"
+    )
     parser.add_argument("--name", action="append", default=[], metavar="HOST", help="a name by which this machine may "
                         "be asked for, beside those of the loopback; may be repeated (default: with another --host "
                         "any)")  # fmt: skip
@@ -205,7 +234,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             health=describe_health(source, str(next(loaded.nets[0].parameters()).device)),
             is_logging=not options.quiet,
         )
-        print(f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{pipeline.NOTICE}", flush=True)
+        print(
+            f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{pipeline.NOTICE}",
+            flush=True,
+        )
         protocol = make_protocol(auto.AutoHTTPProtocol)
         config = uvicorn.Config(app, http=protocol, log_level="warning", access_log=False)
         uvicorn.Server(config).run([listening])

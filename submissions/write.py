@@ -35,7 +35,9 @@ class Expected(NamedTuple):
 
     images: list[str]
     source: Path
-    columns: tuple[str, ...] = ()  # of the sample: what it calls the image, and then the targets; () without one
+    columns: tuple[
+        str, ...
+    ] = ()  # of the sample: what it calls the image, and then the targets; () without one
 
 
 def list_expected(dataset: DataSet) -> Expected:
@@ -47,16 +49,24 @@ def list_expected(dataset: DataSet) -> Expected:
         columns = tuple(tables.read_csv(sample)[0])
         image_column = "image"
         is_named = len(columns) > 1 and columns.count(columns[0]) == 1
-        if "image" not in columns and is_named:  # APTOS's id_code; what has no second column is no submission
+        if (
+            "image" not in columns and is_named
+        ):  # APTOS's id_code; what has no second column is no submission
             image_column = columns[0]
         # Raises for what are no ids.
         tables.read_table(sample, [image_column], dataset.normalize_id, image_column=image_column)
         position = columns.index(image_column)
         images = [row[position] for row in tables.read_csv(sample)[1:]]
-        return Expected(images, sample, (image_column, *(column for column in columns if column != image_column)))
+        return Expected(
+            images,
+            sample,
+            (image_column, *(column for column in columns if column != image_column)),
+        )
     images = list(dataset.list_paths("test"))
     if not images:
-        raise InputError(f"{dataset.folder}: neither {sample.name} nor test images: no image to submit")
+        raise InputError(
+            f"{dataset.folder}: neither {sample.name} nor test images: no image to submit"
+        )
     return Expected(images, dataset.folder / "test")
 
 
@@ -66,7 +76,11 @@ def check_data(options: argparse.Namespace, dataset: DataSet) -> None:
     Where no photograph lies, but the cache holds test squares, these are what is submitted.
     """
     sample = dataset.sample_submission
-    if not sample.exists() or options.levels or manifest.has_output(options.cache / "resize", "test"):
+    if (
+        not sample.exists()
+        or options.levels
+        or manifest.has_output(options.cache / "resize", "test")
+    ):
         return
     photographs = dataset.list_paths("test")
     expected = list_expected(dataset).images
@@ -76,7 +90,9 @@ def check_data(options: argparse.Namespace, dataset: DataSet) -> None:
             "holds no photograph; add them, or remove this table to go on without a test set"
         )
     images = [dataset.normalize_id(image) for image in expected]
-    tables.check_same_images(images, photographs, sample, f"the test photographs of {dataset.folder}")
+    tables.check_same_images(
+        images, photographs, sample, f"the test photographs of {dataset.folder}"
+    )
 
 
 def write_submission(table: pd.DataFrame, made_from: Path, dataset: DataSet, out: Path) -> None:
@@ -92,7 +108,9 @@ def write_submission(table: pd.DataFrame, made_from: Path, dataset: DataSet, out
     if expected.columns:
         image_column, *columns = expected.columns
         rows = name_columns(rows, columns, expected.source)
-    tables.write_csv(out, rows.to_csv(index_label=image_column, float_format=NUMBER_FORMAT, lineterminator="\n"))
+    tables.write_csv(
+        out, rows.to_csv(index_label=image_column, float_format=NUMBER_FORMAT, lineterminator="\n")
+    )
 
 
 def name_columns(rows: pd.DataFrame, columns: Sequence[str], sample: Path) -> pd.DataFrame:
@@ -109,7 +127,9 @@ def name_columns(rows: pd.DataFrame, columns: Sequence[str], sample: Path) -> pd
     unknown = [column for column in columns if column not in rows]
     if unknown or len(columns) < len(rows.columns):
         named = ", ".join(rows.columns)
-        raise InputError(f"{sample}: columns {shorten(', '.join(columns))}; the scores are of {shorten(named)}")
+        raise InputError(
+            f"{sample}: columns {shorten(', '.join(columns))}; the scores are of {shorten(named)}"
+        )
     return rows[list(columns)]
 
 
@@ -182,10 +202,14 @@ def describe_promise(cache: Path, dataset: DataSet, task: Task) -> str:
     levels = dataset.read_labels(levels_path)
     tables.check_same_images(scores.index, levels.index, scores_path, levels_path)
     promised = expected_kappa(scores.to_numpy(), levels[scores.index].to_numpy())
-    return f"expected QWK {promised:.4f}: what the blended scores promise, if they mean what they say"
+    return (
+        f"expected QWK {promised:.4f}: what the blended scores promise, if they mean what they say"
+    )
 
 
-def describe_submission(table: pd.DataFrame, options: argparse.Namespace, dataset: DataSet, task: Task) -> list[str]:
+def describe_submission(
+    table: pd.DataFrame, options: argparse.Namespace, dataset: DataSet, task: Task
+) -> list[str]:
     """Return lines on how frequent the targets are, how many were guessed, and what they promise."""
     known = None
     if dataset.has_targets("train"):
@@ -203,7 +227,9 @@ def describe_submission(table: pd.DataFrame, options: argparse.Namespace, datase
     unusable = rejected.read_reasons(options.cache, "test").keys() & set(table.index)
     if unusable:
         others = "the fellow's" if task.has_eyes else "the rest of the group's"
-        lines.append(f"{len(unusable)} of them rejected photographs, graded by {others} scores or the training prior")
+        lines.append(
+            f"{len(unusable)} of them rejected photographs, graded by {others} scores or the training prior"
+        )
     if task.has_eyes:
         lines.append(describe_promise(options.cache, dataset, task))
     elif not task.has_thresholds:
@@ -214,8 +240,12 @@ def describe_submission(table: pd.DataFrame, options: argparse.Namespace, datase
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_parser("submissions.write", __doc__, "--data data --cache cache --name first")
     target.add_options(parser, ".csv")
-    parser.add_argument("--levels", type=Path, help="read the levels from this CSV instead of the cache")
-    options = recipe.parse(parser, argv, "submissions.write", check=lambda options: target.find(options, ".csv"))
+    parser.add_argument(
+        "--levels", type=Path, help="read the levels from this CSV instead of the cache"
+    )
+    options = recipe.parse(
+        parser, argv, "submissions.write", check=lambda options: target.find(options, ".csv")
+    )
     dataset = readers.open_dataset(options)
     task = make_task(dataset.question)
     out = target.find(options, ".csv")

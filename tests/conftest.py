@@ -9,7 +9,9 @@ import pytest
 
 from preprocess.synthetic import __main__ as synthetic
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for all that tests start: tiny nets are faster so
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # before torch is imported, and for all that tests start: tiny nets are faster so
+)
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -23,7 +25,9 @@ def draw(tmp_path_factory, options):
 @pytest.fixture(scope="session")
 def drawn_folder(tmp_path_factory):
     """A data folder of 4 training and 2 test patients, 400 px wide; to be read only."""
-    return draw(tmp_path_factory, "--patients-train 4 --patients-test 2 --width-px 400 --levels balanced")
+    return draw(
+        tmp_path_factory, "--patients-train 4 --patients-test 2 --width-px 400 --levels balanced"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +45,9 @@ def drawn_scans(tmp_path_factory):
 @pytest.fixture(scope="session")
 def drawn_chest(tmp_path_factory):
     """A folder of chest x-rays with a table of findings, 10 training and 3 test patients; to be read only."""
-    return draw(tmp_path_factory, "--kind chest --patients-train 10 --patients-test 3 --width-px 128")
+    return draw(
+        tmp_path_factory, "--kind chest --patients-train 10 --patients-test 3 --width-px 128"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +62,9 @@ def finished_cache(drawn_folder, tmp_path_factory):
     cache = tmp_path_factory.mktemp("finished") / "cache"
     places = [f"--data={drawn_folder}", f"--cache={cache}"]
     preprocess.__main__.main([*places, *"--size-px 48 --jobs 1".split()])
-    dr.train.main([*places, *"--epochs 2 --batch-size 2 --folds 2 --crop-px 32 --device cpu".split()])
+    dr.train.main(
+        [*places, *"--epochs 2 --batch-size 2 --folds 2 --crop-px 32 --device cpu".split()]
+    )
     dr.predict.main([*places, *"--views 2 --device cpu".split()])
     blend.train.main([*places, "--method=linear"])
     blend.predict.main(places)

@@ -35,7 +35,10 @@ def draw_aptos(folder: Path) -> None:
         put(folder / "train_images" / f"{image}.png")
     for image in test:
         put(folder / "test_images" / f"{image}.png")
-    write(folder / "train.csv", "id_code,diagnosis\n" + "".join(f"{image},{n % 5}\n" for n, image in enumerate(train)))
+    write(
+        folder / "train.csv",
+        "id_code,diagnosis\n" + "".join(f"{image},{n % 5}\n" for n, image in enumerate(train)),
+    )
     write(folder / "test.csv", "id_code\n" + "".join(f"{image}\n" for image in test))
     sample = "".join(f"{image},0\n" for image in reversed(test))
     write(folder / "sample_submission.csv", f"id_code,diagnosis\n{sample}")
@@ -59,7 +62,10 @@ def draw_idrid(folder: Path, parts: str = "ab") -> None:
             continue
         lines = ["Image name,Retinopathy grade,Risk of macular edema ,,,,,,,,,"]
         for number in range(1, n + 1):
-            put(room / "1. Original Images" / f"{letter}. {name} Set" / f"IDRiD_{number:03}.jpg", seed=ord(letter))
+            put(
+                room / "1. Original Images" / f"{letter}. {name} Set" / f"IDRiD_{number:03}.jpg",
+                seed=ord(letter),
+            )
             lines.append(f"IDRiD_{number:03},{number % 5},{number % 3},,,,,,,,,")
         path = room / "2. Groundtruths" / f"{letter}. IDRiD_Disease Grading_{name} Labels.csv"
         write(path, "\r\n".join(lines) + "\r\n")
@@ -69,8 +75,16 @@ def draw_messidor2(folder: Path) -> None:
     header = "image_id,adjudicated_dr_grade,adjudicated_dme,adjudicated_gradable\n"
     rows = "20051020_43808_0100_PP.png,2,1,1\nIM000161.jpg,0,0,1\n20051020_43832_0100_PP.png,,,0\nIM000175.tif,4,0,1\n"
     write(folder / "messidor_data.csv", header + rows)
-    write(folder / "messidor-2.csv", "left;right\n20051020_43808_0100_PP.png;20051020_43832_0100_PP.png\n")
-    for name in ("20051020_43808_0100_PP.png", "IM000161.JPG", "20051020_43832_0100_PP.png", "IM000175.tif"):
+    write(
+        folder / "messidor-2.csv",
+        "left;right\n20051020_43808_0100_PP.png;20051020_43832_0100_PP.png\n",
+    )
+    for name in (
+        "20051020_43808_0100_PP.png",
+        "IM000161.JPG",
+        "20051020_43832_0100_PP.png",
+        "IM000175.tif",
+    ):
         put(folder / "IMAGES" / name)
 
 
@@ -88,7 +102,12 @@ def draw_eyepacs_resized(folder: Path) -> None:
     lines = [",Unnamed: 0,image,level"]
     for patient in (10, 13, 15):
         for side in ("left", "right"):
-            put(folder / "resized_train_cropped" / "resized_train_cropped" / f"{patient}_{side}.jpeg")
+            put(
+                folder
+                / "resized_train_cropped"
+                / "resized_train_cropped"
+                / f"{patient}_{side}.jpeg"
+            )
             lines.append(f"{len(lines) - 1},{len(lines)},{patient}_{side},{patient % 5}")
     write(folder / "trainLabels_cropped.csv", "\n".join(lines) + "\n")
 
@@ -111,14 +130,20 @@ def draw_odir(folder: Path) -> None:
             name = f"{patient}_{side}.jpg"
             fundus = f"{patient}_left.jpg,{patient}_right.jpg,cataract,normal fundus"
             marks = "0,0,0,1,0,0,0,0" if patient == 1 else "1,0,0,0,0,0,0,0"
-            rows.append(f"""{patient},6{patient},Female,{fundus},{marks},../{name},"['N']","[1, 0]",{name}\n""")
+            rows.append(
+                f"""{patient},6{patient},Female,{fundus},{marks},../{name},"['N']","[1, 0]",{name}\n"""
+            )
             put(folder / "preprocessed_images" / name)
             put(folder / "ODIR-5K" / "ODIR-5K" / "Training Images" / name)
     write(folder / "full_df.csv", header + "".join(rows))
 
 
 def draw_rfmid(folder: Path) -> None:
-    for name, images, n in (("Training", "Training", 4), ("Validation", "Validation", 2), ("Testing", "Test", 2)):
+    for name, images, n in (
+        ("Training", "Training", 4),
+        ("Validation", "Validation", 2),
+        ("Testing", "Test", 2),
+    ):
         lines = ["ID,Disease_Risk,DR,ARMD,MH"]
         for number in range(1, n + 1):
             put(folder / images / f"{number}.png", seed=len(images))
@@ -130,7 +155,9 @@ def draw_brset(folder: Path) -> None:
     lines = ["image_id,patient_id,patient_age,exam_eye,DR_ICDR,quality,camera"]
     for number in range(1, 7):
         put(folder / f"img{number:05}.jpg")
-        lines.append(f"img{number:05},{(number + 1) // 2},5{number},{2 - number % 2},{number % 5},Adequate,Canon CR")
+        lines.append(
+            f"img{number:05},{(number + 1) // 2},5{number},{2 - number % 2},{number % 5},Adequate,Canon CR"
+        )
     write(folder / "labels.csv", "\n".join(lines) + "\n")
 
 
@@ -144,9 +171,13 @@ def draw_deepdrid(folder: Path) -> None:
                 for number in (1, 2):
                     image = f"{patient}_{side}{number}"
                     levels = f"{patient % 5}," if side == "l" else ",5"
-                    lines.append(f"{patient},{image},\\{patient}\\{image}.jpg,1,{levels},{patient % 5}")
+                    lines.append(
+                        f"{patient},{image},\\{patient}\\{image}.jpg,1,{levels},{patient % 5}"
+                    )
                     put(top / f"regular-fundus-{part}" / "Images" / str(patient) / f"{image}.jpg")
-        write(top / f"regular-fundus-{part}" / f"regular-fundus-{part}.csv", "\n".join(lines) + "\n")
+        write(
+            top / f"regular-fundus-{part}" / f"regular-fundus-{part}.csv", "\n".join(lines) + "\n"
+        )
 
 
 def draw_chexpert(folder: Path) -> None:
@@ -164,7 +195,10 @@ def draw_chexpert(folder: Path) -> None:
     for name, part in (("train.csv", rows), ("valid.csv", valid)):
         for path in part:
             put(top / path)
-        write(top / name, header + "".join(f"CheXpert-v1.0-small/{path},{text}\n" for path, text in part.items()))
+        write(
+            top / name,
+            header + "".join(f"CheXpert-v1.0-small/{path},{text}\n" for path, text in part.items()),
+        )
 
 
 DRAWN = {

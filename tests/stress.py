@@ -25,9 +25,14 @@ def add_stamps(rgb, circle, rng):
     """Write a date in one corner and a name in another, over the disc where they meet it."""
     height, width = rgb.shape[:2]
     spoilt, color = rgb.copy(), (255, 255, int(rng.integers(0, 256)))
-    for text, row in (("2009-11-24 10:32", rng.choice([0.08, 0.97])), ("R  PATIENT 00492", rng.choice([0.14, 0.91]))):
+    for text, row in (
+        ("2009-11-24 10:32", rng.choice([0.08, 0.97])),
+        ("R  PATIENT 00492", rng.choice([0.14, 0.91])),
+    ):
         corner = (int(width * rng.choice([0.01, 0.62])), int(height * row))
-        cv2.putText(spoilt, text, corner, cv2.FONT_HERSHEY_SIMPLEX, width / 700, color, max(2, width // 300))
+        cv2.putText(
+            spoilt, text, corner, cv2.FONT_HERSHEY_SIMPLEX, width / 700, color, max(2, width // 300)
+        )
     return spoilt, circle
 
 
@@ -44,7 +49,9 @@ def shade(rgb, circle, rng):
     angle, darkness = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.1)
     x, y = _grid(rgb, circle)
     along = x * np.cos(angle) + y * np.sin(angle)  # -1 to 1 over the disc
-    lit = 1 / (1 + np.exp(-(along - 0.69) / 0.03))  # the cap beyond 0.69 is a tenth of the disc's area
+    lit = 1 / (
+        1 + np.exp(-(along - 0.69) / 0.03)
+    )  # the cap beyond 0.69 is a tenth of the disc's area
     return (rgb * (darkness + (1 - darkness) * lit)[..., None]).astype(np.uint8), circle
 
 
@@ -52,7 +59,9 @@ def cut(rgb, circle, rng, n_sides):
     """Let so many sides each take away 8 to 20 % of the disc's diameter; of the others one is where the rim shows."""
     edges, outwards = [0, 0, rgb.shape[1], rgb.shape[0]], (-1, -1, 1, 1)  # left, top, right, bottom
     # How much background lies between the disc and each side; negative where that side cuts it off already.
-    background_px = [out * (edges[side] - circle[side % 2]) - circle[2] for side, out in enumerate(outwards)]
+    background_px = [
+        out * (edges[side] - circle[side % 2]) - circle[2] for side, out in enumerate(outwards)
+    ]
     kept = max(range(4), key=lambda side: background_px[side] + rng.random())
     for side in [side for side in rng.permutation(4) if side != kept][:n_sides]:
         edge = circle[side % 2] + outwards[side] * circle[2] * (1 - 2 * rng.uniform(0.08, 0.2))
@@ -73,24 +82,37 @@ def _lighten_outside(rgb, circle, light):
 
 
 def _crop(rgb, circle, left, top, right, bottom):
-    return np.ascontiguousarray(rgb[top:bottom, left:right]), (circle[0] - left, circle[1] - top, circle[2])
+    return np.ascontiguousarray(rgb[top:bottom, left:right]), (
+        circle[0] - left,
+        circle[1] - top,
+        circle[2],
+    )
 
 
 _DRAWN = (add_haze, add_jpeg_blocks, add_stamps, fill_picture, shade)
 STRESSES = {function.__name__: function for function in _DRAWN} | {
     # Grey noise up to level 60 outside the disc, as the article's worst photographs have it.
-    "add_noise": lambda rgb, at, rng: (_lighten_outside(rgb, at, rng.integers(0, 61, rgb.shape[:2])), at),
+    "add_noise": lambda rgb, at, rng: (
+        _lighten_outside(rgb, at, rng.integers(0, 61, rgb.shape[:2])),
+        at,
+    ),
     "cut_one_side": lambda *given: cut(*given, 1),
     "cut_two_sides": lambda *given: cut(*given, 2),
     "cut_three_sides": lambda *given: cut(*given, 3),
     "darken": lambda rgb, circle, rng: ((rgb * 0.15).astype(np.uint8), circle),
-    "overexpose": lambda rgb, circle, rng: (np.minimum(rgb.astype(int) * 3, 255).astype(np.uint8), circle),
+    "overexpose": lambda rgb, circle, rng: (
+        np.minimum(rgb.astype(int) * 3, 255).astype(np.uint8),
+        circle,
+    ),
 }
 
 
 def measure_overlap(disc, circle):
     """Return intersection over union of an ellipse and the circle, whole, not as shown, by the chords of 4000 rows."""
-    ellipses = ((disc.center_x, disc.center_y, disc.semi_axis_x, disc.semi_axis_y), (*circle, circle[2]))
+    ellipses = (
+        (disc.center_x, disc.center_y, disc.semi_axis_x, disc.semi_axis_y),
+        (*circle, circle[2]),
+    )
     top, bottom = min(y - b for _, y, _, b in ellipses), max(y + b for _, y, _, b in ellipses)
     rows = top + (bottom - top) * (np.arange(4000) + 0.5) / 4000
     half = [a * np.sqrt(np.maximum(0, 1 - ((rows - y) / b) ** 2)) for _, y, a, b in ellipses]

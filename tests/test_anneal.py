@@ -22,9 +22,14 @@ def anneal(scores, seed=0):
 
 
 @given(SEEDS, st.integers(1, 30), st.integers(1, 30))
-def test_each_energy_change_is_that_of_the_move_alone_and_a_sweep_meets_each_image_once(seed, n_images, size):
+def test_each_energy_change_is_that_of_the_move_alone_and_a_sweep_meets_each_image_once(
+    seed, n_images, size
+):
     rng = np.random.default_rng(seed)
-    errors, levels = expected_errors(rng.dirichlet(np.full(5, 0.4), n_images)), rng.integers(0, 5, n_images)
+    errors, levels = (
+        expected_errors(rng.dirichlet(np.full(5, 0.4), n_images)),
+        rng.integers(0, 5, n_images),
+    )
     own, chance = sum_errors(errors, levels)
     met = []
     for rows in itertools.islice(draw_blocks(n_images, size, rng), -(-n_images // size)):
@@ -34,8 +39,12 @@ def test_each_energy_change_is_that_of_the_move_alone_and_a_sweep_meets_each_ima
         ):
             moved = levels.copy()
             moved[row] = level
-            assert change == pytest.approx(proxy_of(errors, levels) - proxy_of(errors, moved), abs=1e-12)
-            assert sum_errors(errors, moved) == pytest.approx((own + more[0], chance + more[1]), abs=1e-12)
+            assert change == pytest.approx(
+                proxy_of(errors, levels) - proxy_of(errors, moved), abs=1e-12
+            )
+            assert sum_errors(errors, moved) == pytest.approx(
+                (own + more[0], chance + more[1]), abs=1e-12
+            )
     assert sorted(met) == list(range(n_images))
 
 
@@ -43,13 +52,18 @@ def test_each_energy_change_is_that_of_the_move_alone_and_a_sweep_meets_each_ima
 @given(SEEDS, st.integers(1, 5), st.sampled_from([0.1, 0.5, 2]))
 def test_reaches_the_best_of_all_labelings(seed, n_images, concentration):
     scores = np.random.default_rng(seed).dirichlet(np.full(5, concentration), n_images)
-    best = max(expected_kappa(scores, np.array(one)) for one in itertools.product(range(5), repeat=n_images))
+    best = max(
+        expected_kappa(scores, np.array(one))
+        for one in itertools.product(range(5), repeat=n_images)
+    )
     assert expected_kappa(scores, anneal(scores, seed)[0]) == pytest.approx(best, abs=1e-9)
 
 
 def find_gap(scores):
     """Return how far annealing ends from the optimum."""
-    return expected_kappa(scores, optimal_levels(scores)) - expected_kappa(scores, anneal(scores)[0])
+    return expected_kappa(scores, optimal_levels(scores)) - expected_kappa(
+        scores, anneal(scores)[0]
+    )
 
 
 def test_degenerate_scores_are_annealed_too_and_images_all_alike_get_the_optimum():
@@ -62,7 +76,9 @@ def test_degenerate_scores_are_annealed_too_and_images_all_alike_get_the_optimum
 def test_it_ends_at_the_optimum_and_hangs_on_the_generator_alone():
     scores = np.random.default_rng(5).dirichlet(np.full(5, 0.3), 2000)
     assert find_gap(scores) == pytest.approx(0, abs=1e-6)
-    (levels, acceptance), (again, as_often), (_, other) = (anneal(scores, seed) for seed in (0, 0, 7))
+    (levels, acceptance), (again, as_often), (_, other) = (
+        anneal(scores, seed) for seed in (0, 0, 7)
+    )
     assert 0.05 < acceptance < 0.5 and (levels == again).all() and as_often == acceptance != other
 
 

@@ -25,7 +25,9 @@ LEVELS = (RNG.random((len(IMAGES), 1)) > SCORES.cumsum(axis=1)[:, :4]).sum(axis=
         ("argmax", SCORES.argmax(axis=1)),
     ],
 )
-def test_each_method_decides_as_its_name_says_whatever_the_order_of_rows(method, expected, tmp_path, capsys):
+def test_each_method_decides_as_its_name_says_whatever_the_order_of_rows(
+    method, expected, tmp_path, capsys
+):
     scores, out = tmp_path / "scores.csv", tmp_path / "levels.csv"
     arguments = [f"--scores={scores}", f"--out={out}", f"--method={method}"]
     write_scores(scores, IMAGES, SCORES, TASK)
@@ -34,8 +36,13 @@ def test_each_method_decides_as_its_name_says_whatever_the_order_of_rows(method,
     assert list(table.columns) == ["image", "level"]
     assert (table.set_index("image")["level"][IMAGES] == expected).all()
     shown = capsys.readouterr().out
-    assert shown.startswith(f"kappa.assign: 200 images by {method}: proxy 0.") and shown.count("\n") == 1
-    assert all(word in shown for word in ("optimum", "gap")) and ("acceptance" in shown) == (method == "anneal")
+    assert (
+        shown.startswith(f"kappa.assign: 200 images by {method}: proxy 0.")
+        and shown.count("\n") == 1
+    )
+    assert all(word in shown for word in ("optimum", "gap")) and ("acceptance" in shown) == (
+        method == "anneal"
+    )
     written = out.read_bytes()
     pd.read_csv(scores).sample(frac=1, random_state=0).to_csv(scores, index=False)
     assign.main(arguments)
@@ -43,13 +50,22 @@ def test_each_method_decides_as_its_name_says_whatever_the_order_of_rows(method,
 
 
 def test_the_cache_is_used_and_a_change_is_named(tmp_path, capsys):
-    cached, out = [f"--data={tmp_path}", f"--cache={tmp_path}"], tmp_path / "kappa" / "levels_test.csv"
-    pd.DataFrame({"image": IMAGES, "level": LEVELS}).to_csv(tmp_path / "trainLabels.csv", index=False)
+    cached, out = (
+        [f"--data={tmp_path}", f"--cache={tmp_path}"],
+        tmp_path / "kappa" / "levels_test.csv",
+    )
+    pd.DataFrame({"image": IMAGES, "level": LEVELS}).to_csv(
+        tmp_path / "trainLabels.csv", index=False
+    )
     write_scores(tmp_path / "blend" / "scores_valid.csv", IMAGES[:100], SCORES[:100], TASK)
     write_scores(tmp_path / "blend" / "scores_test.csv", IMAGES[100:], SCORES[100:], TASK)
     assign.main(cached)
     shown = capsys.readouterr().out
-    assert "100 images by anneal" in shown and "validation fold: QWK" in shown and "(not made yet)" in shown
+    assert (
+        "100 images by anneal" in shown
+        and "validation fold: QWK" in shown
+        and "(not made yet)" in shown
+    )
     first = out.read_bytes()
     assert list(pd.read_csv(out)["image"]) == IMAGES[100:]
     assign.main(cached)
@@ -66,7 +82,9 @@ def test_the_cache_is_used_and_a_change_is_named(tmp_path, capsys):
 
 
 def test_what_is_missing_is_said_and_options_that_do_not_fit_together_are_refused(tmp_path, capsys):
-    with pytest.raises(InputError, match="scores_test.csv: no such file; run python -m preprocess first"):
+    with pytest.raises(
+        InputError, match="scores_test.csv: no such file; run python -m preprocess first"
+    ):
         assign.main([f"--cache={tmp_path}"])
     for alone in ("--scores=S.csv", "--out=L.csv", "--method=best"):
         with pytest.raises(SystemExit, match="^2$"):

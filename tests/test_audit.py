@@ -29,7 +29,9 @@ def test_patients_and_copies_in_two_parts_are_named(rows_of, capsys):
     first, second = sorted((data / "train" / "CNV").iterdir())[:2]
     shutil.copyfile(first, data / "test" / "CNV" / "CNV-1-1.jpeg")
     brighter = cv2.convertScaleAbs(cv2.imread(str(second)), alpha=1.1)
-    cv2.imwrite(str(data / "test" / "CNV" / "CNV-2-1.jpeg"), cv2.resize(brighter, None, fx=0.9, fy=0.9))
+    cv2.imwrite(
+        str(data / "test" / "CNV" / "CNV-2-1.jpeg"), cv2.resize(brighter, None, fx=0.9, fy=0.9)
+    )
     other = data / "test" / "DME" / f"DME-{first.stem.split('-')[1]}-99.png"
     cv2.imwrite(str(other), scans.draw(scans.Scan("", 1, 1, "DME"), 9, 128)[0])
     (data / "test" / "DME" / "DME-3-1.png").write_bytes(b"none")
@@ -39,7 +41,9 @@ def test_patients_and_copies_in_two_parts_are_named(rows_of, capsys):
         ("identical", first.stem, "CNV-1-1", ""),
         ("near-identical", second.stem, "CNV-2-1", ""),
     }
-    told = "train and test: 1 patients in both, 1 pairs of identical images, 1 of near-identical ones"
+    told = (
+        "train and test: 1 patients in both, 1 pairs of identical images, 1 of near-identical ones"
+    )
     shown = capsys.readouterr().out
     assert told in shown and "1 images cannot be read, compared by patient only: DME-3-1\n" in shown
 

@@ -47,7 +47,11 @@ NET = {  # the content of a checkpoint of dr.train, but for the size of its net
     "optimizer": {"weight": {"momentum_buffer": torch.zeros(3)}},
     **{"scaler": {}, "n_images": 4, "likeness": {}, "raw": None},
 }
-BLEND = {"format": mlp.FORMAT, "fellow_weight": 0.3, "nets": [mlp.make_net(10, 5, torch.Generator().manual_seed(0))]}
+BLEND = {
+    "format": mlp.FORMAT,
+    "fellow_weight": 0.3,
+    "nets": [mlp.make_net(10, 5, torch.Generator().manual_seed(0))],
+}
 KINDS = {"net": (checkpoint.read, NET), "blend": (mlp.load_blend, BLEND)}
 
 
@@ -106,7 +110,14 @@ def test_what_is_no_checkpoint_is_refused(whole):
     check_refusal(reader, save(path, {"weights": torch.zeros(3)}))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data.txt", "no net")
-    texts = b"", b"rubbish", b"PK\x03\x04", b"\x80\x04.", b"image,level\n1_left,0\n", pickle.dumps({"epoch": 1})
+    texts = (
+        b"",
+        b"rubbish",
+        b"PK\x03\x04",
+        b"\x80\x04.",
+        b"image,level\n1_left,0\n",
+        pickle.dumps({"epoch": 1}),
+    )
     for content in (path.read_bytes(), *texts):
         path.write_bytes(content)
         check_refusal(reader, path)
@@ -115,12 +126,31 @@ def test_what_is_no_checkpoint_is_refused(whole):
 NO_NUMBER, NO_TENSOR = [float("nan")] * 3, {"weight": {"momentum_buffer": 7}}
 SENSELESS = {  # part of the content -> what is amiss in it; `...` is missing
     "": [
-        *(("newer", 1), ("settings", None), ("epoch", "1"), ("task", None), ("net", {"weight": 7}), ("net", ...)),
-        *(("mean", NO_NUMBER), ("mean", [127.0] * 2), ("std", [0.0, 1.0, 1.0]), ("prior", None), ("prior", [0.25] * 4)),
+        *(
+            ("newer", 1),
+            ("settings", None),
+            ("epoch", "1"),
+            ("task", None),
+            ("net", {"weight": 7}),
+            ("net", ...),
+        ),
+        *(
+            ("mean", NO_NUMBER),
+            ("mean", [127.0] * 2),
+            ("std", [0.0, 1.0, 1.0]),
+            ("prior", None),
+            ("prior", [0.25] * 4),
+        ),
         *(("making", None), ("optimizer", [torch.zeros(3)]), ("optimizer", NO_TENSOR)),
     ],
     "settings": [
-        *(("attention", True), ("crop_px", ...), ("crop_px", 10**6), ("crop_px", "32"), ("dropout", 2.0)),
+        *(
+            ("attention", True),
+            ("crop_px", ...),
+            ("crop_px", 10**6),
+            ("crop_px", "32"),
+            ("dropout", 2.0),
+        ),
         *(
             ("net", "hf-hub:any/net"),
             ("seed", None),
@@ -135,19 +165,30 @@ SENSELESS = {  # part of the content -> what is amiss in it; `...` is missing
 }
 
 
-@pytest.mark.parametrize(("where", "change"), [(where, change) for where in SENSELESS for change in SENSELESS[where]])
+@pytest.mark.parametrize(
+    ("where", "change"), [(where, change) for where in SENSELESS for change in SENSELESS[where]]
+)
 def test_nets_of_other_versions_or_senseless_content_are_refused(path, where, change):
     content, (name, value) = copy.deepcopy(NET), change
     part = content[where] if where else content
     part[name] = value
     if value is ...:
         del part[name]
-    message = "another version of dr.train, which differs in attention" if name == "attention" else "dr.train.*train"
+    message = (
+        "another version of dr.train, which differs in attention"
+        if name == "attention"
+        else "dr.train.*train"
+    )
     check_refusal(checkpoint.read, save(path, content), message)
 
 
 BLEND_DAMAGES = [
-    *({"format": "blend 2"}, {"fellow_weight": None}, {"fellow_weight": 2.0}, {"fellow_weight": "0.5"}),
+    *(
+        {"format": "blend 2"},
+        {"fellow_weight": None},
+        {"fellow_weight": 2.0},
+        {"fellow_weight": "0.5"},
+    ),
     *({"nets": {"a": 1}}, {"nets": [7]}, {"nets": [{"weight9": torch.zeros(3)}]}),
     {"nets": [mlp.make_net(12, 5, torch.Generator().manual_seed(0))]},
     *({"nets": [{name: part * torch.nan for name, part in net.items()}]} for net in BLEND["nets"]),
@@ -161,7 +202,9 @@ def test_blends_of_other_versions_or_senseless_content_are_refused(path, tmp_pat
     scores = tmp_path / "scores.csv"
     write_scores(scores, ["1_left"], np.full((1, 5), 0.2), TASK)
     with pytest.raises(InputError, match="run python -m blend.train again"):
-        blend_predict.main([f"--scores={scores}", f"--model={path}", f"--out={tmp_path / 'out.csv'}"])
+        blend_predict.main(
+            [f"--scores={scores}", f"--model={path}", f"--out={tmp_path / 'out.csv'}"]
+        )
 
 
 def test_a_checkpoint_of_the_second_edition_still_grades(path, pair, capsys):
@@ -192,7 +235,12 @@ def test_what_is_read_is_what_was_written_and_other_layers_are_refused(path):
     assert (written.task, written.settings.crop_px, written.making.size_px) == (TASK, 32, 36)
 
 
-ADDED = ("pool", "layer_decay", "mean", "std")  # settings that the first checkpoints of this form had not
+ADDED = (
+    "pool",
+    "layer_decay",
+    "mean",
+    "std",
+)  # settings that the first checkpoints of this form had not
 
 
 def test_a_setting_that_a_checkpoint_lacks_takes_the_default_which_does_what_was_done_before(path):
@@ -201,7 +249,11 @@ def test_a_setting_that_a_checkpoint_lacks_takes_the_default_which_does_what_was
         del old["settings"][name]
     kept = checkpoint.read(save(path, old))
     assert kept.settings == checkpoint.read(save(path, NET)).settings
-    assert (kept.settings.pool, kept.settings.layer_decay, kept.settings.mean) == ("mean", 1.0, None)
+    assert (kept.settings.pool, kept.settings.layer_decay, kept.settings.mean) == (
+        "mean",
+        1.0,
+        None,
+    )
 
 
 def test_a_net_trained_before_a_setting_was_added_is_cached_still(run, cache):

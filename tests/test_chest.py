@@ -51,7 +51,9 @@ def run(tmp_path_factory):
             square = rng.integers(0, 60, (40, 40)) + np.repeat(120 * has, 20)[:, None]
             cv2.imwrite(str(data / "images" / f"{patient}_{number}.png"), square.astype(np.uint8))
             cells = ["" if rng.random() < 0.1 else str(value) for value in has]
-            lines.append(f"{patient}_{number},{patient},{','.join(cells)},{int((patient, number) == (0, 0))}")
+            lines.append(
+                f"{patient}_{number},{patient},{','.join(cells)},{int((patient, number) == (0, 0))}"
+            )
             tested += [f"{patient}_{number}.png"] * (patient >= 30)
     (data / "findings.csv").write_text("\n".join(lines) + "\n")
     (data / "test_list.txt").write_text("\n".join(tested) + "\n")
@@ -83,7 +85,9 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
     told = json.loads(capsys.readouterr().out)
     assert "not a medical device" in told["notice"] and len(told["images"]) == len(images)
     for image in told["images"]:
-        assert image["findings"] == [name for name in NAMES if image["scores"][name] >= thresholds[name]]
+        assert image["findings"] == [
+            name for name in NAMES if image["scores"][name] >= thresholds[name]
+        ]
     nets = load(read_members(cache / "dr", None, None), None, None, "cpu")
 
     def drop(names, believed):
@@ -91,10 +95,18 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
         return page.answer(nets._replace(thresholds=believed), False, {"images": files})
 
     rows = drop(images, thresholds[NAMES].to_numpy())["rows"]
-    assert [row["finding"].split("; ") for row in rows] == [image["findings"] or [""] for image in told["images"]]
-    for believed, verdict in (np.zeros(3), "Mass, Nodule, Hernia"), (np.full(3, 2.0), "none"), (None, "which of them"):
+    assert [row["finding"].split("; ") for row in rows] == [
+        image["findings"] or [""] for image in told["images"]
+    ]
+    for believed, verdict in (
+        (np.zeros(3), "Mass, Nodule, Hernia"),
+        (np.full(3, 2.0), "none"),
+        (None, "which of them"),
+    ):
         shown = serve.render(TASK, drop(images[:1], believed), "")
-        assert f"<h2>{verdict}" in shown and shown.count('class="believed"') == verdict.count("s, N") * len(NAMES)
+        assert f"<h2>{verdict}" in shown and shown.count('class="believed"') == verdict.count(
+            "s, N"
+        ) * len(NAMES)
         assert shown.count('type="radio"') == len(NAMES)
     grade.main([*images, f"--checkpoint={cache}/dr/epochs/0012.pt", "--views=1", "--device=cpu"])
     assert "which of them to believe is not known" in capsys.readouterr().out
@@ -103,14 +115,19 @@ def test_thresholds_are_chosen_where_the_finding_is_and_tell_what_is_believed(ru
 def test_the_submission_has_the_probability_of_each_finding(run, tmp_path, capsys):
     write.main([*run[0], f"--out={tmp_path}/out.csv"])
     written = pd.read_csv(tmp_path / "out.csv", index_col="image")
-    pd.testing.assert_frame_equal(written, pd.read_csv(run[2] / "dr" / "scores_test.csv", index_col="image"))
+    pd.testing.assert_frame_equal(
+        written, pd.read_csv(run[2] / "dr" / "scores_test.csv", index_col="image")
+    )
     assert "not a medical device" in capsys.readouterr().out
 
 
 def test_score_tells_what_is_not_measurable_and_the_rest(run, capsys):
     score.main(run[0])
     shown = capsys.readouterr().out
-    assert "mean AUC on the test set (12 images of 6 patients)" in shown and "not a medical device" in shown
+    assert (
+        "mean AUC on the test set (12 images of 6 patients)" in shown
+        and "not a medical device" in shown
+    )
     (hernia,) = (line for line in shown.splitlines() if "Hernia" in line)
     assert hernia.count("not measurable") == 2
 
@@ -119,16 +136,28 @@ def test_the_report_shows_each_finding_its_curve_its_boxes_and_the_surest_mistak
     places, data, cache = run
     truth = pd.read_csv(data / "findings.csv", index_col="image")
     scores = pd.read_csv(cache / "dr" / "scores_test.csv", index_col="image")
-    boxes = [f"{image}.png,Mass,0,0,40,20" for image in scores.index if truth.at[image, "Mass"] == 1]
-    (data / BOXES).write_text("\n".join(["Image Index,Finding Label,Bbox [x,y,w,h]", *boxes]) + "\n")
+    boxes = [
+        f"{image}.png,Mass,0,0,40,20" for image in scores.index if truth.at[image, "Mass"] == 1
+    ]
+    (data / BOXES).write_text(
+        "\n".join(["Image Index,Finding Label,Bbox [x,y,w,h]", *boxes]) + "\n"
+    )
     report.main([*places, f"--out={tmp_path}/out.html"])
     page = (tmp_path / "out.html").read_text()
     assert page.index("Not a medical device") < page.index("<h1>")
-    assert all(word in page for word in ("mean AUC", "0.814", "not measurable", "What occurs together"))
-    wrong = scores.where(truth.loc[scores.index, NAMES] == 0).max(axis=1).sort_values(ascending=False)
+    assert all(
+        word in page for word in ("mean AUC", "0.814", "not measurable", "What occurs together")
+    )
+    wrong = (
+        scores.where(truth.loc[scores.index, NAMES] == 0).max(axis=1).sort_values(ascending=False)
+    )
     finding = scores.where(truth.loc[scores.index, NAMES] == 0).loc[wrong.index[0]].idxmax()
     assert f'alt="Heat map of {finding} over {wrong.index[0]}"' in page
-    n_hit = int(re.search(rf">Mass</th><td>{len(boxes)}</td><td>(\d+)</td><td>[\d.]+</td><td>0.50<", page)[1])
+    n_hit = int(
+        re.search(rf">Mass</th><td>{len(boxes)}</td><td>(\d+)</td><td>[\d.]+</td><td>0.50<", page)[
+            1
+        ]
+    )
     assert n_hit > 0.8 * len(boxes)  # a mass brightens the upper half
     assert "QWK" not in page and "eyes" not in page
     (data / BOXES).write_text("a,b,c,d,e,f\n1_0.png,Mass,0,0,40,x\n")
@@ -142,7 +171,9 @@ def test_stages_of_eyes_have_no_part_and_heat_is_of_the_finding_asked_for(run, t
         stage.main(run[0])
         assert "no part in this recipe: findings have no pairs" in capsys.readouterr().out
     image = run[1] / "images" / "0_0.png"
-    explain.main([str(image), f"--cache={run[2]}", f"--out={tmp_path}", "--device=cpu", "--level=1"])
+    explain.main(
+        [str(image), f"--cache={run[2]}", f"--out={tmp_path}", "--device=cpu", "--level=1"]
+    )
     assert f"{image}: Nodule (" in capsys.readouterr().out
     for option in ("--pairs", "--squared-error=1"):
         with pytest.raises(InputError, match="findings have no order"):
@@ -152,7 +183,9 @@ def test_stages_of_eyes_have_no_part_and_heat_is_of_the_finding_asked_for(run, t
 def test_what_is_unknown_is_neither_learned_nor_lost_and_positives_weigh_more():
     """Against the formula in float64: a cell of NaN counts as nothing lost, and has no gradient."""
     targets = torch.tensor([[1.0, 0.0], [torch.nan, 1.0], [0.0, torch.nan]])
-    logits = torch.tensor([[0.3, -1.0], [2.0, 0.5], [-0.7, 9.0]], dtype=torch.float64, requires_grad=True)
+    logits = torch.tensor(
+        [[0.3, -1.0], [2.0, 0.5], [-0.7, 9.0]], dtype=torch.float64, requires_grad=True
+    )
     weights = torch.tensor([4.0, 2.0], dtype=torch.float64)
     loss = TASK.measure_loss(logits, targets.double(), weights, make_settings())
     p = logits.detach().sigmoid().numpy()
@@ -170,7 +203,10 @@ def test_weights_and_priors_are_of_the_known_images():
     with pytest.raises(InputError, match="one of the classes; balanced"):
         Classes(("A", "B")).weigh_targets(np.array([0, 1]), "positives")
     assert TASK.find_prior(targets).tolist() == [1 / 3, 0, 2 / 3]
-    assert TASK.measure(np.full((4, 3), 0.5), targets) == {"log_loss": pytest.approx(np.log(2)), "auc": 0.5}
+    assert TASK.measure(np.full((4, 3), 0.5), targets) == {
+        "log_loss": pytest.approx(np.log(2)),
+        "auc": 0.5,
+    }
 
 
 def test_folds_spread_the_rarest_finding_of_each_patient():
@@ -194,4 +230,6 @@ def test_two_processes_come_to_the_same_auc_as_one(run, tmp_path):
     weights, others = (checkpoint.read(epochs / "0001.pt").net for epochs in (one, two))
     for name, value in weights.items():
         torch.testing.assert_close(others[name], value, rtol=0, atol=1e-4)
-    pd.testing.assert_frame_equal(*(pd.read_csv(epochs / "history.csv") for epochs in (one, two)), atol=1e-4)
+    pd.testing.assert_frame_equal(
+        *(pd.read_csv(epochs / "history.csv") for epochs in (one, two)), atol=1e-4
+    )

@@ -44,9 +44,15 @@ def test_scores_have_a_column_per_class_and_the_history_the_tasks_figures(run):
 
 
 def test_blend_and_kappa_say_that_they_have_no_part(run, capsys):
-    for stage, name in ((blend.train, "blend.train"), (blend.predict, "blend.predict"), (assign, "kappa.assign")):
+    for stage, name in (
+        (blend.train, "blend.train"),
+        (blend.predict, "blend.predict"),
+        (assign, "kappa.assign"),
+    ):
         stage.main(run[0])
-        assert capsys.readouterr().out.startswith(f"{name}: no part in this recipe: classes have no pairs")
+        assert capsys.readouterr().out.startswith(
+            f"{name}: no part in this recipe: classes have no pairs"
+        )
 
 
 def test_the_submission_names_the_likeliest_class_of_each_test_image(run, tmp_path, capsys):
@@ -61,7 +67,9 @@ def test_score_tells_figures_with_intervals_of_all_and_of_each_class(run, capsys
     score.main(run[0])
     shown = capsys.readouterr().out
     assert "accuracy on the test set" in shown and "not a medical device" in shown
-    assert all(word in shown for word in ("accuracy", "log loss", "macro F1", "one-vs-rest AUC", *NAMES))
+    assert all(
+        word in shown for word in ("accuracy", "log loss", "macro F1", "one-vs-rest AUC", *NAMES)
+    )
 
 
 def test_the_report_shows_confusions_of_classes_and_who_is_taken_for_whom(run, tmp_path):
@@ -74,7 +82,10 @@ def test_the_report_shows_confusions_of_classes_and_who_is_taken_for_whom(run, t
     for image, given in wrong[:12]:
         true = image.split("-")[0]
         assert f"{image}: {true}, taken for {given}" in page
-        assert all(f'alt="Heat map of {name} over {image}"' in page for name in (f"{true}, true", f"{given}, given"))
+        assert all(
+            f'alt="Heat map of {name} over {image}"' in page
+            for name in (f"{true}, true", f"{given}, given")
+        )
     assert "QWK" not in page and "level 0" not in page and "eyes" not in page
 
 
@@ -85,7 +96,11 @@ def test_the_report_shows_what_training_and_test_have_in_common(run, drawn_scans
     copied = next((tmp_path / "data" / "test").glob("*/*.jpeg"))
     shutil.copyfile(copied, tmp_path / "data" / "train" / copied.parent.name / "again.jpeg")
     shared = f"<td>train</td><td>again</td><td>test</td><td>{copied.stem}</td>"
-    for data, told in (("nowhere", "nobody has looked"), (drawn_scans, "Nothing"), (tmp_path / "data", shared)):
+    for data, told in (
+        ("nowhere", "nobody has looked"),
+        (drawn_scans, "Nothing"),
+        (tmp_path / "data", shared),
+    ):
         if data != "nowhere":
             audit.main([f"--data={data}", f"--cache={run[1]}", "--jobs=1"])
         report.main([*run[0], f"--out={tmp_path}/out.html"])
@@ -98,7 +113,9 @@ def test_one_image_is_named_with_all_probabilities(run, drawn_scans, tmp_path, c
     grade.main([str(scan), f"--cache={run[1]}", "--device=cpu", "--json"])
     told = json.loads(capsys.readouterr().out)
     (image,) = told["images"]
-    assert list(image["scores"]) == NAMES and image["class"] == max(image["scores"], key=image["scores"].get)
+    assert list(image["scores"]) == NAMES and image["class"] == max(
+        image["scores"], key=image["scores"].get
+    )
     assert "not a medical device" in told["notice"]
     grade.main([str(scan.parent), f"--cache={run[1]}", "--device=cpu"])
     assert image["class"] in capsys.readouterr().out

@@ -14,7 +14,9 @@ from tests.benchmarks.crash import read_all
 distributed = pytest.importorskip("distributed")
 
 
-def test_a_cluster_with_a_killed_worker_ends_in_the_same_bytes(drawn_folder, cache, tmp_path, monkeypatch):
+def test_a_cluster_with_a_killed_worker_ends_in_the_same_bytes(
+    drawn_folder, cache, tmp_path, monkeypatch
+):
     preprocess([f"--data={drawn_folder}", f"--cache={cache}", "--jobs=1"])
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
@@ -28,7 +30,13 @@ def test_a_cluster_with_a_killed_worker_ends_in_the_same_bytes(drawn_folder, cac
             return encode_line(content)
 
         monkeypatch.setattr(journal, "_encode_line", encode_and_kill)
-        preprocess([f"--data={drawn_folder}", f"--cache={tmp_path / 'other'}", f"--dask={cluster.scheduler_address}"])
+        preprocess(
+            [
+                f"--data={drawn_folder}",
+                f"--cache={tmp_path / 'other'}",
+                f"--dask={cluster.scheduler_address}",
+            ]
+        )
     assert not victims
     assert read_all(tmp_path / "other") == read_all(cache)
 

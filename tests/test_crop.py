@@ -33,7 +33,11 @@ def test_table_holds_the_true_discs_in_pixels_of_the_photograph(drawn_folder, ca
     discs = pd.read_csv(drawn_folder / "discs.csv", index_col="image").loc[table.index]
     assert list(table.index) == list(kaggle.list_folder(drawn_folder / "train").paths)
     assert (table[["width", "height"]] == discs[["width", "height"]]).all(axis=None)
-    for column, truth in (("center_x", "center_x"), ("center_y", "center_y"), ("semi_axis_x", "radius")):
+    for column, truth in (
+        ("center_x", "center_x"),
+        ("center_y", "center_y"),
+        ("semi_axis_x", "radius"),
+    ):
         assert (table[column] - discs[truth]).abs().max() < 0.02 * discs["radius"].min()
     assert table["confidence"].between(0, 1).all()
 
@@ -43,7 +47,9 @@ def test_whole_takes_a_picture_as_it_is_from_its_header_and_the_sheet_shows_its_
     cv2.imwrite(str(path), np.zeros((300, 400, 3), np.uint8))
     row = outline.measure(Photograph(path), "whole")
     assert [row[name] for name in outline.COLUMNS[1:]] == [400, 300, 199.5, 149.5, 200, 150, 1]
-    box, ellipse = (sheet.draw_tile(path, row, "", shape) == sheet.LINE_RGB for shape in ("box", "ellipse"))
+    box, ellipse = (
+        sheet.draw_tile(path, row, "", shape) == sheet.LINE_RGB for shape in ("box", "ellipse")
+    )
     assert box[0].all() and box[:119, [0, -1]].all()  # its whole border
     assert not ellipse[0, [0, -1]].all(axis=-1).any()
 
@@ -76,7 +82,9 @@ def test_a_correction_wins_and_redoes_only_its_image(data, cache, capsys):
     assert run(data, cache).equals(first)
 
 
-def test_corrections_without_size_and_of_unknown_images_are_refused_before_anything_is_done(data, cache):
+def test_corrections_without_size_and_of_unknown_images_are_refused_before_anything_is_done(
+    data, cache
+):
     correct(cache, "1_left,1,1,0,9")
     with pytest.raises(InputError, match=r"corrections\.csv, row 2: a semi-axis is not positive"):
         run(data, cache)
@@ -91,7 +99,9 @@ def test_corrections_without_size_and_of_unknown_images_are_refused_before_anyth
     assert manifest.has_output(cache / "crop", "test")
     correct(cache, "99_left,100,90,80,80")
     for main in (crop.main, preprocess):
-        with pytest.raises(InputError, match=r"corrections\.csv: no photograph in .* is image 99_left"):
+        with pytest.raises(
+            InputError, match=r"corrections\.csv: no photograph in .* is image 99_left"
+        ):
             main([f"--data={data}", f"--cache={cache}", "--jobs=1"])
 
 
@@ -101,10 +111,16 @@ def test_bad_photographs_are_listed_and_the_others_done(data, cache, capsys):
     empty, missing, *_ = (data / "train" / f"{image}.jpeg" for image in good.index)
     empty.write_bytes(b"")
     missing.rename(data / "train" / "holiday.jpeg")
-    with pytest.raises(InputError, match=r"2 photographs are rejected.*, 1 file is missing.*--allow-rejected"):
+    with pytest.raises(
+        InputError, match=r"2 photographs are rejected.*, 1 file is missing.*--allow-rejected"
+    ):
         run(data, cache)
     reasons = rejected.read_reasons(cache, "train")
-    assert list(reasons) == [good.index[0], "holiday.jpeg", good.index[1]]  # what is missing stands last
+    assert list(reasons) == [
+        good.index[0],
+        "holiday.jpeg",
+        good.index[1],
+    ]  # what is missing stands last
     assert "empty" in reasons[empty.stem] and "no such file" in reasons[missing.stem]
     capsys.readouterr()
     assert run(data, cache, "--allow-rejected").equals(good.iloc[2:])
@@ -116,7 +132,9 @@ def test_sheet_shows_every_cropped_photograph_least_sure_first(data, cache, tmp_
     path.write_bytes(path.read_bytes()[:4000])  # no pixels, but a correction
     correct(cache, f"{image},100,90,80,80")
     drawn, draw_tile = [], sheet.draw_tile
-    monkeypatch.setattr(sheet, "draw_tile", lambda *arguments: drawn.append(arguments[1]) or draw_tile(*arguments))
+    monkeypatch.setattr(
+        sheet, "draw_tile", lambda *arguments: drawn.append(arguments[1]) or draw_tile(*arguments)
+    )
     run(data, cache, f"--sheet={tmp_path / 'sheet.png'}")
     confidences = [row["confidence"] for row in drawn]
     assert len(confidences) == 12

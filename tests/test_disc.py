@@ -29,12 +29,17 @@ def draw_disc(circle, size=SIZE, color=(180, 110, 60), blur_px=1.0):
 @pytest.fixture(scope="module")
 def drawn_eyes():
     """Pairs of a drawn photograph, 768 px wide, and its true circle, of four cameras."""
-    drawn = [eyes.draw_eye(3, patient, side, 2, 768) for patient, side in ((1, "left"), (2, "right"), (4, "left"))]
+    drawn = [
+        eyes.draw_eye(3, patient, side, 2, 768)
+        for patient, side in ((1, "left"), (2, "right"), (4, "left"))
+    ]
     return [(eye.photograph, tuple(eye.disc)) for eye in drawn]
 
 
 @given(st.floats(-99, 9999), st.floats(1, 999), st.floats(0.05, 20))
-def test_scaling_keeps_edges_not_pixel_centres_and_scaling_back_gives_the_same_disc(center, semi_axis, factor):
+def test_scaling_keeps_edges_not_pixel_centres_and_scaling_back_gives_the_same_disc(
+    center, semi_axis, factor
+):
     # Two pixels with centres 0 and 1 reach from -0.5 to 1.5; enlarged threefold that is -0.5 to 5.5, centre 2.5.
     assert Disc(0.5, 0.5, 1, 2, 0.9).scaled(3) == Disc(2.5, 2.5, 3, 6, 0.9)
     disc = Disc(center, -center, semi_axis, semi_axis / 2, 0.5)
@@ -47,12 +52,21 @@ def test_overlap_agrees_with_hand_computed_values():
     assert measure_overlap(Disc(5, 5, 2, 4, 1), (5, 5, 4)) == pytest.approx(1 / 2, abs=1e-4)
     assert measure_overlap(Disc(50, 5, 4, 4, 1), (5, 5, 4)) == 0
     lens = 2 * np.pi / 3 - np.sqrt(3) / 2  # of two unit circles, each through the other's centre
-    assert measure_overlap(Disc(1, 0, 1, 1, 1), (0, 0, 1)) == pytest.approx(lens / (2 * np.pi - lens), abs=1e-4)
+    assert measure_overlap(Disc(1, 0, 1, 1, 1), (0, 0, 1)) == pytest.approx(
+        lens / (2 * np.pi - lens), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(
     "circle",
-    [(299.5, 199.5, 180), (250.3, 210.7, 150), (300, 200, 240), (290, 205, 300), (420, 200, 230), (120, 300, 200)]
+    [
+        (299.5, 199.5, 180),
+        (250.3, 210.7, 150),
+        (300, 200, 240),
+        (290, 205, 300),
+        (420, 200, 230),
+        (120, 300, 200),
+    ]
     + [(300, 200, 290)],
 )
 def test_plain_disc_is_found_within_two_percent_though_cut_off(circle):
@@ -68,10 +82,14 @@ def test_other_resolutions_give_the_same_disc(factor):
     height, width = SIZE
     circle = (311.4, 190.2, 170.5)
     larger = Disc(*circle, circle[2], 1).scaled(factor)
-    rgb = draw_disc(dataclasses.astuple(larger)[:3], (factor * height, factor * width), blur_px=factor)
+    rgb = draw_disc(
+        dataclasses.astuple(larger)[:3], (factor * height, factor * width), blur_px=factor
+    )
     found = find_disc(rgb).scaled(1 / factor)
     plain = find_disc(draw_disc(circle))
-    assert (found.center_x, found.center_y) == pytest.approx((plain.center_x, plain.center_y), abs=0.3)
+    assert (found.center_x, found.center_y) == pytest.approx(
+        (plain.center_x, plain.center_y), abs=0.3
+    )
     assert found.semi_axis_x == pytest.approx(plain.semi_axis_x, rel=0.006)
 
 
@@ -87,7 +105,12 @@ def test_notch_and_flat_bottom_do_not_count():
 def test_nearly_black_eye_and_one_darker_than_the_noise_around_it_are_found():
     for level in (5, 12, 30):
         circle = (300, 195, 190)
-        assert measure_overlap(find_disc(draw_disc(circle, color=(level, level - 1, level - 3))), circle) > 0.95
+        assert (
+            measure_overlap(
+                find_disc(draw_disc(circle, color=(level, level - 1, level - 3))), circle
+            )
+            > 0.95
+        )
     circle = (300, 195, 170)
     rgb = draw_disc(circle, color=(34, 22, 10))
     noise = np.random.default_rng(8).integers(0, 61, SIZE)
@@ -111,7 +134,11 @@ def test_confidence_is_the_share_of_the_rim_with_an_edge_on_it():
     y, x = np.indices(SIZE)
     for hidden in (0.1, 0.25, 0.4):
         rgb = draw_disc((300, 200, 160))
-        rgb[np.arctan2(y - 200, x - 300) / (2 * np.pi) % 1 < hidden] = (180, 110, 60)  # as bright outside as inside
+        rgb[np.arctan2(y - 200, x - 300) / (2 * np.pi) % 1 < hidden] = (
+            180,
+            110,
+            60,
+        )  # as bright outside as inside
         assert find_disc(rgb).confidence == pytest.approx(1 - hidden, abs=0.06)
 
 
@@ -132,7 +159,11 @@ def draw_text():
 
 def draw_landscape():
     y = np.linspace(0, 1, SIZE[0])[:, None, None] * np.ones((1, SIZE[1], 1))
-    land = np.where(y < 0.5, np.array([120, 170, 230]) * (1.2 - 0.8 * y), np.array([70, 120, 40]) * (1.4 - 0.8 * y))
+    land = np.where(
+        y < 0.5,
+        np.array([120, 170, 230]) * (1.2 - 0.8 * y),
+        np.array([70, 120, 40]) * (1.4 - 0.8 * y),
+    )
     return np.clip(land + np.random.default_rng(2).normal(0, 3, land.shape), 0, 255)
 
 
@@ -151,13 +182,17 @@ EYELESS = FLAT | {
     "text": draw_text(),
     "white on black": 255 - draw_text(),
     "yellowed text": draw_text() * np.array([0.95, 0.88, 0.75]),
-    "rectangle": cv2.rectangle(np.zeros((*SIZE, 3), np.uint8), (150, 60), (480, 350), (180, 110, 60), -1),
+    "rectangle": cv2.rectangle(
+        np.zeros((*SIZE, 3), np.uint8), (150, 60), (480, 350), (180, 110, 60), -1
+    ),
 }
 
 
 @pytest.mark.parametrize("name", EYELESS)
 def test_picture_without_an_eye_is_refused(name):
-    with pytest.raises(Unusable, match="one flat colour" if name in FLAT else "no round outline|one flat colour"):
+    with pytest.raises(
+        Unusable, match="one flat colour" if name in FLAT else "no round outline|one flat colour"
+    ):
         find_disc(np.ascontiguousarray(np.broadcast_to(EYELESS[name], (*SIZE, 3))).astype(np.uint8))
 
 
@@ -177,7 +212,9 @@ def real_sample(real_data):
     sample = []
     for row in pd.read_csv(folder / "discs.csv")[::16].to_dict("records"):
         rgb, reduction = decode(folder / "train" / f"{row['image']}.jpeg", 512)
-        sample.append((rgb, tuple(row[name] / reduction for name in ("center_x", "center_y", "radius"))))
+        sample.append(
+            (rgb, tuple(row[name] / reduction for name in ("center_x", "center_y", "radius")))
+        )
     return sample
 
 

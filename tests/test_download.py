@@ -22,12 +22,19 @@ def address(drawn_folder):
             if self.path == "/hangs":
                 time.sleep(2)
                 return
-            answer = {"/drips": b"x", "/a_left.jpeg": jpeg, "/page": b"<html>", "/large": bytes(5000)}.get(self.path)
+            answer = {
+                "/drips": b"x",
+                "/a_left.jpeg": jpeg,
+                "/page": b"<html>",
+                "/large": bytes(5000),
+            }.get(self.path)
             self.send_response(302 if self.path == "/file" else 200 if answer else 404)
             if self.path == "/file":
                 self.send_header("Location", "file:///etc/hostname")
             self.end_headers()
-            for _ in range(20 * (self.path == "/drips")):  # always a byte in time, and never the last
+            for _ in range(
+                20 * (self.path == "/drips")
+            ):  # always a byte in time, and never the last
                 self.wfile.write(b"x")
                 time.sleep(0.1)
             self.wfile.write(answer or b"")
@@ -63,9 +70,22 @@ def test_addresses_are_graded_like_files_and_named(address, finished_cache, caps
     epoch = finished_cache / "dr" / "epochs" / "0002.pt"
     good = f"{address}/a_left.jpeg"
     capsys.readouterr()
-    with pytest.raises(InputError, match=rf"1 photograph is refused \({address}/missing: cannot .*; 1 done"):
-        grade.main([good, f"{address}/missing", f"--checkpoint={epoch}", "--views=1", "--device=cpu", "--json"])
+    with pytest.raises(
+        InputError, match=rf"1 photograph is refused \({address}/missing: cannot .*; 1 done"
+    ):
+        grade.main(
+            [
+                good,
+                f"{address}/missing",
+                f"--checkpoint={epoch}",
+                "--views=1",
+                "--device=cpu",
+                "--json",
+            ]
+        )
     told = json.loads(capsys.readouterr().out)
-    assert [eye["photograph"] for eye in told["eyes"]] == [good] and told["eyes"][0]["patient"] == "a"
+    assert [eye["photograph"] for eye in told["eyes"]] == [good] and told["eyes"][0][
+        "patient"
+    ] == "a"
     with pytest.raises(InputError, match="page: neither a JPEG nor a PNG"):
         grade.main([f"{address}/page", f"--checkpoint={epoch}", "--device=cpu"])

@@ -32,7 +32,10 @@ ADVERSARIAL = {
 
 
 def check(scores):
-    errors, labelings = expected_errors(scores), itertools.product(range(scores.shape[1]), repeat=len(scores))
+    errors, labelings = (
+        expected_errors(scores),
+        itertools.product(range(scores.shape[1]), repeat=len(scores)),
+    )
     best = max(proxy_of(errors, np.array(levels)) for levels in labelings)
     assert expected_kappa(scores, optimal_levels(scores)) == pytest.approx(best, abs=1e-12)
 
@@ -43,7 +46,11 @@ def test_adversarial_scores_reach_the_best_of_all_labelings(scores):
 
 
 @settings(max_examples=40, deadline=None)
-@given(SEEDS, st.sampled_from([(1, 5), (2, 5), (3, 5), (4, 5), (5, 5), (7, 3)]), st.sampled_from([0.05, 0.3, 1, 5]))
+@given(
+    SEEDS,
+    st.sampled_from([(1, 5), (2, 5), (3, 5), (4, 5), (5, 5), (7, 3)]),
+    st.sampled_from([0.05, 0.3, 1, 5]),
+)
 def test_random_and_coarse_scores_reach_the_best_of_all_labelings(seed, shape, concentration):
     rng, (n_images, n_levels) = np.random.default_rng(seed), shape
     check(rng.dirichlet(np.full(n_levels, concentration), n_images))
@@ -72,12 +79,16 @@ def test_many_random_scores_agree_with_bisection():
 
 
 def test_real_scores_agree_with_bisection(real_data):
-    check_by_bisection(read_scores(real_data / "eyepacs-test-scores" / "scores.csv.gz", TASK).to_numpy())
+    check_by_bisection(
+        read_scores(real_data / "eyepacs-test-scores" / "scores.csv.gz", TASK).to_numpy()
+    )
 
 
 def test_the_proxy_of_certain_scores_is_the_kappa_and_of_the_same_everywhere_zero():
     levels, predicted = np.random.default_rng(1).integers(0, 5, (2, 200))
-    assert expected_kappa(np.eye(5)[levels], predicted) == pytest.approx(quadratic_weighted_kappa(levels, predicted))
+    assert expected_kappa(np.eye(5)[levels], predicted) == pytest.approx(
+        quadratic_weighted_kappa(levels, predicted)
+    )
     assert expected_kappa(np.eye(5)[[3, 3]], np.array([3, 3])) == 1
     assert expected_kappa(np.full((4, 5), 0.2), np.array([0, 1, 2, 3])) == pytest.approx(0)
 
@@ -88,13 +99,17 @@ def test_the_proxy_is_the_mean_kappa_of_drawn_levels():
     predicted = scores.argmax(axis=1)
     drawn = (rng.random((300, 3000, 1)) > scores.cumsum(axis=1)[:, :4]).sum(axis=2)
     kappas = [quadratic_weighted_kappa(levels, predicted) for levels in drawn]
-    assert expected_kappa(scores, predicted) == pytest.approx(np.mean(kappas), abs=4 * np.std(kappas) / 300**0.5 + 5e-4)
+    assert expected_kappa(scores, predicted) == pytest.approx(
+        np.mean(kappas), abs=4 * np.std(kappas) / 300**0.5 + 5e-4
+    )
 
 
 @pytest.mark.parametrize(
     ("shape", "score", "n_levels"),
     [((2, 5), np.nan, 2), ((2, 5), 0.3, 2), ((0, 5), 0.2, 0), (5, 0.2, 5), ((3, 5), 0.2, 2)],
 )
-def test_scores_that_are_no_distributions_and_levels_of_another_length_are_refused(shape, score, n_levels):
+def test_scores_that_are_no_distributions_and_levels_of_another_length_are_refused(
+    shape, score, n_levels
+):
     with pytest.raises(InputError):
         expected_kappa(np.full(shape, score), np.zeros(n_levels, int))

@@ -43,7 +43,10 @@ def test_overlay_has_the_photographs_size_and_changes_nothing_outside_the_eye(
     assert "not a medical device" in printed
     for name in photographs[:2]:
         assert f"{name}: level 2 (" in printed
-        before, after = (cv2.imread(str(path)).astype(int) for path in (name, out / f"{Path(name).stem}_heat.jpeg"))
+        before, after = (
+            cv2.imread(str(path)).astype(int)
+            for path in (name, out / f"{Path(name).stem}_heat.jpeg")
+        )
         assert after.shape == before.shape
         disc = square.make_square(Path(name), eager.making).disc
         rows, columns = np.indices(before.shape[:2])
@@ -61,23 +64,34 @@ def test_crop_is_undone(crop):
     heat = np.zeros((28, 28), np.float32)
     heat[5, 20] = 1
     placed = undo_crop(heat, disc, making, (260, 400))
-    place = (130 + (5 + 2 - 15.5) * 6, 210 + (20 + 2 - 15.5) * 6)  # of pixel (7, 22), from the middle 15.5, 6 px each
+    place = (
+        130 + (5 + 2 - 15.5) * 6,
+        210 + (20 + 2 - 15.5) * 6,
+    )  # of pixel (7, 22), from the middle 15.5, 6 px each
     assert placed.shape == (260, 400) and np.unravel_index(placed.argmax(), placed.shape) == place
     everywhere = undo_crop(np.ones((28, 28), np.float32), disc, making, (260, 400))
     seen = np.argwhere(everywhere > 0)
     for ends, sign in ((seen.min(axis=0), -1), (seen.max(axis=0), 1)):
         assert ends == pytest.approx([130 + sign * 14 * 6, 210 + sign * 14 * 6], abs=6)
-    assert (everywhere[130 - 13 * 6, 210 - 13 * 6] > 0) == (crop == "whole")  # a corner, outside the ellipse
+    assert (everywhere[130 - 13 * 6, 210 - 13 * 6] > 0) == (
+        crop == "whole"
+    )  # a corner, outside the ellipse
     disc, making = Disc(100.0, 50.0, 40.0, 20.0, 1.0), Making("box", 32, "cdf")
     flat = undo_crop(np.ones((32, 32), np.float32), disc, making, (100, 200))
-    assert [flat[row, column] > 0 for row, column in ((50, 139), (50, 142), (69, 100), (72, 100))] == [True, False] * 2
+    assert [
+        flat[row, column] > 0 for row, column in ((50, 139), (50, 142), (69, 100), (72, 100))
+    ] == [True, False] * 2
 
 
-def test_refused_photograph_is_named_and_the_others_are_explained(photographs, net_file, tmp_path, capsys):
+def test_refused_photograph_is_named_and_the_others_are_explained(
+    photographs, net_file, tmp_path, capsys
+):
     broken = tmp_path / "broken.jpeg"
     broken.write_bytes(b"no photograph")
     with pytest.raises(InputError, match="1 photograph is refused .*broken.jpeg: neither a JPEG"):
-        explain.main([str(broken), photographs[0], f"--checkpoint={net_file}", f"--out={tmp_path}/out"])
+        explain.main(
+            [str(broken), photographs[0], f"--checkpoint={net_file}", f"--out={tmp_path}/out"]
+        )
     assert len(list((tmp_path / "out").iterdir())) == 1
     assert "broken.jpeg: refused: neither" in capsys.readouterr().out
 

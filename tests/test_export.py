@@ -44,17 +44,26 @@ def test_halves_are_half_as_large_and_say_nearly_the_same(trained, tmp_path):
     assert 0.4 < sizes[1] / sizes[0] < 0.6
 
 
-def test_a_paired_net_tells_that_it_wants_to_know_whose_eyes_there_are(places, cache, run, tmp_path):
+def test_a_paired_net_tells_that_it_wants_to_know_whose_eyes_there_are(
+    places, cache, run, tmp_path
+):
     run("--epochs", 1, "--pairs")
-    export.main([f"--checkpoint={cache}/dr/epochs/0001.pt", "--views=1", f"--out={tmp_path}/net.onnx"])
+    export.main(
+        [f"--checkpoint={cache}/dr/epochs/0001.pt", "--views=1", f"--out={tmp_path}/net.onnx"]
+    )
     told = json.loads((tmp_path / "net.json").read_text())
-    assert [given.name for given in onnx.load(tmp_path / "net.onnx").graph.input] == ["squares", told["eyes"]["name"]]
+    assert [given.name for given in onnx.load(tmp_path / "net.onnx").graph.input] == [
+        "squares",
+        told["eyes"]["name"],
+    ]
 
 
 def test_what_says_something_else_is_not_written(trained, tmp_path, monkeypatch):
     def spoil(model):
         for tensor in model.graph.initializer:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), tensor.name)
+            )
 
     monkeypatch.setattr(export, "halve", spoil)
     with pytest.raises(InputError, match="not written: its scores would differ"):
@@ -72,7 +81,9 @@ def test_training_goes_on_from_exported_weights(trained, cache, run, tmp_path, h
         torch.nn.init.zeros_(parameter)
     assert weights.begin(begun, path) == (pytest.approx(of.mean), pytest.approx(of.std))
     for name, value in begun.state_dict().items():
-        torch.testing.assert_close(value, of.net[name], rtol=1e-3 if half else 0, atol=1e-6 if half else 0)
+        torch.testing.assert_close(
+            value, of.net[name], rtol=1e-3 if half else 0, atol=1e-6 if half else 0
+        )
 
 
 def test_a_weight_beyond_float16_is_refused():
@@ -85,7 +96,9 @@ def test_no_description_is_missing_or_anothers(trained, drawn_scans, tmp_path):
         export.main([*trained, f"--data={drawn_scans}", f"--out={tmp_path}/net.onnx"])
     assert not list(tmp_path.glob("net*"))
     (tmp_path / "net.onnx").touch()
-    with pytest.raises(InputError, match=r"net.onnx has the .json and .md of this name; give another"):
+    with pytest.raises(
+        InputError, match=r"net.onnx has the .json and .md of this name; give another"
+    ):
         export.main([*trained, f"--out={tmp_path}/net.safetensors"])
 
 

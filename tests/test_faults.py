@@ -32,10 +32,16 @@ def run_pipeline(data, cache, jobs):
     """Run all stages, in this process."""
     at, out = [f"--data={data}", f"--cache={cache}"], cache / "submission.csv"
     preprocess([*at, *crash.SIZE, f"--jobs={jobs}"])
-    train.main([*at, *"--epochs=1 --folds=2 --batch-size=4 --device=cpu --precision=float32".split()])
+    train.main(
+        [*at, *"--epochs=1 --folds=2 --batch-size=4 --device=cpu --precision=float32".split()]
+    )
     predict.main([*at, *"--views=1 --epochs-averaged=last:1 --device=cpu".split()])
     blend_train.main([*at, "--method=linear"])
-    for main, options in ((blend_predict.main, []), (assign.main, []), (write.main, [f"--out={out}"])):
+    for main, options in (
+        (blend_predict.main, []),
+        (assign.main, []),
+        (write.main, [f"--out={out}"]),
+    ):
         main([*at, *options])
 
 
@@ -47,7 +53,9 @@ def whole(drawn_folder, tmp_path_factory):
     return cache
 
 
-def test_two_processes_end_in_the_bytes_of_one_from_photographs_to_submission(drawn_folder, whole, tmp_path):
+def test_two_processes_end_in_the_bytes_of_one_from_photographs_to_submission(
+    drawn_folder, whole, tmp_path
+):
     run_pipeline(drawn_folder, tmp_path, jobs=2)
     one, two = crash.read_all(whole), crash.read_all(tmp_path)
     assert len(one) > 30
@@ -55,7 +63,9 @@ def test_two_processes_end_in_the_bytes_of_one_from_photographs_to_submission(dr
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
-def test_stages_stopped_at_random_instants_end_in_the_same_bytes(drawn_folder, whole, tmp_path, name):
+def test_stages_stopped_at_random_instants_end_in_the_same_bytes(
+    drawn_folder, whole, tmp_path, name
+):
     rng, cache = random.Random(name), tmp_path / "cache"
     toll = crash.disturb(crash.AT_ONCE, drawn_folder, cache, 2, getattr(signal, name), 1.5, rng)
     assert toll.kills >= 2
@@ -81,7 +91,10 @@ with files.locked(Path(sys.argv[1])):
 
 
 def test_who_comes_second_is_told_which_process_holds_the_cache(data, tmp_path):
-    command, ends = [sys.executable, "-c", HOLD, tmp_path], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command, ends = (
+        [sys.executable, "-c", HOLD, tmp_path],
+        {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE},
+    )
     with subprocess.Popen(command, **ends, cwd=ROOT) as holder:
         holder.stdout.readline()
         message = f"another run is using this cache (process {holder.pid} on "
@@ -97,9 +110,25 @@ def test_who_comes_second_is_told_which_process_holds_the_cache(data, tmp_path):
 
 def run_script(data, cache, *options):
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
-    command = [ROOT / "run_all.sh", "--data", data, "--cache", cache, "--size-px", "64", "--jobs", "2", *options]
+    command = [
+        ROOT / "run_all.sh",
+        "--data",
+        data,
+        "--cache",
+        cache,
+        "--size-px",
+        "64",
+        "--jobs",
+        "2",
+        *options,
+    ]
     return subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -159,7 +188,9 @@ def test_a_reader_beside_a_writer_never_sees_half_a_file(tmp_path):
 def test_workers_do_not_outlive_a_killed_stage(drawn_folder, tmp_path):
     command = crash.list_command(crash.AT_ONCE, drawn_folder, tmp_path)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+    )
     wait_for_square(tmp_path, process)
     process.kill()
     process.wait()

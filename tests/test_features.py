@@ -11,7 +11,9 @@ FROZEN = ["--epochs", 3, "--freeze-epochs", 3, "--flips", "none", "--crop-px", S
 
 
 @pytest.mark.parametrize(
-    "net", [[], ["--squeeze=8", "--hidden=0", "--ema=0.5"], ["--net=test_resnet", "--dropout=0.3"]], ids=str
+    "net",
+    [[], ["--squeeze=8", "--hidden=0", "--ema=0.5"], ["--net=test_resnet", "--dropout=0.3"]],
+    ids=str,
 )
 def test_the_head_is_the_same(run, cache, net):
     """Bit for bit; a run that was stopped goes on with the file, and so does another head."""
@@ -27,12 +29,15 @@ def test_the_head_is_the_same(run, cache, net):
     (once / "0003.pt").write_bytes(b"half")
     assert "has seen" not in run(*FROZEN, *net, "--run=once", "--features=file")
     assert (once / "0003.pt").read_bytes() == whole
-    assert "has seen" not in run(*FROZEN, *net, "--run=wide", "--features=file", "--learning-rate=0.1")
+    assert "has seen" not in run(
+        *FROZEN, *net, "--run=wide", "--features=file", "--learning-rate=0.1"
+    )
     assert "has seen" in run(*FROZEN, *net, "--run=other", "--features=file", "--seed=3")
 
 
 @pytest.mark.parametrize(
-    "change", ["--freeze-epochs 2", "--flips horizontal", "--shift 0.1", "--zoom 1 1.1", "--crop-px 32"]
+    "change",
+    ["--freeze-epochs 2", "--flips horizontal", "--shift 0.1", "--zoom 1 1.1", "--crop-px 32"],
 )
 def test_a_body_that_would_see_something_else_is_refused(run, change):
     with pytest.raises(InputError, match=rf"--features file: .*{change.split()[0]}"):

@@ -26,7 +26,12 @@ def chest(tmp_path):
     """Four x-rays of three patients in the release's folders, one RGBA, and the last patient is to be tested by."""
     data = put_table(tmp_path / "chest", *ROWS)
     (data / "test_list.txt").write_text("10_0.png\n")
-    for name in ("images_001/images/1_0.png", "images_001/images/1_1.png", "images_002/2_0.png", "images_002/10_0.png"):
+    for name in (
+        "images_001/images/1_0.png",
+        "images_001/images/1_1.png",
+        "images_002/2_0.png",
+        "images_002/10_0.png",
+    ):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         channels = (4,) if name.endswith("2_0.png") else ()
         cv2.imwrite(str(data / name), np.full((48, 48, *channels), 90, np.uint8))
@@ -35,7 +40,10 @@ def chest(tmp_path):
 
 def test_findings_patients_and_splits_are_the_tables(chest):
     dataset = readers.read_dataset(chest)
-    assert dataset.question == ("findings", ("Mass", "Nodule"))  # findings that no image has are left out, with a note
+    assert dataset.question == (
+        "findings",
+        ("Mass", "Nodule"),
+    )  # findings that no image has are left out, with a note
     assert "nobody has Atelectasis, " in dataset.notes[0]
     listed = {part: list(dataset.list_paths(part)) for part in ("train", "test")}
     assert listed == {"train": ["1_0", "1_1", "2_0"], "test": ["10_0"]}
@@ -69,8 +77,16 @@ def test_a_column_per_finding_knows_the_unknown(tmp_path):
         (["1,1,2"], "image,group,Mass\n", "row 2: Mass is '2', not 0, 1 or nothing"),
         (["1.png,Mass,1", "2.png,Mass,1"], HEADER, "test_list.txt: divides patient 1"),
         (["1.png,Mass,2", "3.png,Mass,1"], HEADER, "image 3 is in neither"),
-        (["1.png,Mass,2"], HEADER, "test_list.txt, row 1: Data_Entry_2017.csv has no image 2 nor 0 more"),
-        (["2.png,Mass,2"], HEADER, "val_list.txt, row 2: Data_Entry_2017.csv has no image 1 nor 1 more"),
+        (
+            ["1.png,Mass,2"],
+            HEADER,
+            "test_list.txt, row 1: Data_Entry_2017.csv has no image 2 nor 0 more",
+        ),
+        (
+            ["2.png,Mass,2"],
+            HEADER,
+            "val_list.txt, row 2: Data_Entry_2017.csv has no image 1 nor 1 more",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_one_line(tmp_path, rows, header, message):
@@ -87,7 +103,9 @@ def test_what_cannot_be_used_is_one_line(tmp_path, rows, header, message):
 
 def test_files_without_a_row_and_rows_without_a_file_are_rejected(chest, cache):
     put_table(chest, *ROWS, "3_0.png,Mass,3")
-    (chest / "images_002" / "stray.png").write_bytes((chest / "images_002" / "2_0.png").read_bytes())
+    (chest / "images_002" / "stray.png").write_bytes(
+        (chest / "images_002" / "2_0.png").read_bytes()
+    )
     options = "--recipe oct-demo --size-px 32 --jobs 1 --allow-rejected".split()
     preprocess.main([f"--data={chest}", f"--cache={cache}", *options])
     reasons = read_reasons(cache, "train") | read_reasons(cache, "test")
@@ -98,16 +116,33 @@ def test_files_without_a_row_and_rows_without_a_file_are_rejected(chest, cache):
 
 @pytest.mark.parametrize("how", split.HOW)
 def test_no_patient_is_lost_or_in_two_parts(tmp_path, how, capsys):
-    put_table(tmp_path, *(f"{patient}_{n}.png,Mass,{patient}" for patient in range(1, 101) for n in range(patient % 4)))
+    put_table(
+        tmp_path,
+        *(
+            f"{patient}_{n}.png,Mass,{patient}"
+            for patient in range(1, 101)
+            for n in range(patient % 4)
+        ),
+    )
     if how != split.HOW[0]:
-        (tmp_path / "test_list.txt").write_text("".join(f"{p}_{n}.png\n" for p in range(81, 101) for n in range(p % 4)))
+        (tmp_path / "test_list.txt").write_text(
+            "".join(f"{p}_{n}.png\n" for p in range(81, 101) for n in range(p % 4))
+        )
     split.main([f"--data={tmp_path}", f"--how={how}"])
     dataset = readers.read_dataset(tmp_path)
-    parts = {name: set(findings.read_list(tmp_path / f"{name}_list.txt")) for name in ("val", "test")}
+    parts = {
+        name: set(findings.read_list(tmp_path / f"{name}_list.txt")) for name in ("val", "test")
+    }
     images = set(dataset.samples["image"])
-    assert set(dataset.list_images("valid")) == parts["val"] and set(dataset.list_images("test")) == parts["test"]
+    assert (
+        set(dataset.list_images("valid")) == parts["val"]
+        and set(dataset.list_images("test")) == parts["test"]
+    )
     owners = {image: dataset.find_subject(image).patient for image in images}
-    groups = [{owners[image] for image in part} for part in (images - parts["val"] - parts["test"], *parts.values())]
+    groups = [
+        {owners[image] for image in part}
+        for part in (images - parts["val"] - parts["test"], *parts.values())
+    ]
     assert [len(of) for of in groups] in ([53, 7, 15], [52, 8, 15])
     assert not set.intersection(*groups[:2]) and not groups[2] & (groups[0] | groups[1])
     assert "validation: 1" in capsys.readouterr().out
@@ -115,14 +150,20 @@ def test_no_patient_is_lost_or_in_two_parts(tmp_path, how, capsys):
         split.main([f"--data={tmp_path}", f"--how={how}"])
 
 
-@pytest.mark.parametrize(("how", "n"), [*((split.HOW[0], n) for n in (0, 1, 2, 6)), (split.HOW[1], 2)])
+@pytest.mark.parametrize(
+    ("how", "n"), [*((split.HOW[0], n) for n in (0, 1, 2, 6)), (split.HOW[1], 2)]
+)
 def test_too_few_patients_to_divide_are_one_line_and_no_list(tmp_path, how, n):
     put_table(tmp_path, *(f"{patient}.png,Mass,{patient}" for patient in range(n)))
     (tmp_path / "test_list.txt").write_text("0.png\n")
     before = set(tmp_path.iterdir())
-    with pytest.raises(InputError, match=f"csv: too few patients, {n}: .*_list.txt would have none"):
+    with pytest.raises(
+        InputError, match=f"csv: too few patients, {n}: .*_list.txt would have none"
+    ):
         split.main([f"--data={tmp_path}", f"--how={how}", "--overwrite"])
-    assert set(tmp_path.iterdir()) == before and (tmp_path / "test_list.txt").read_text() == "0.png\n"
+    assert (
+        set(tmp_path.iterdir()) == before and (tmp_path / "test_list.txt").read_text() == "0.png\n"
+    )
 
 
 def test_the_whole_table_of_chest_xray14_is_divided_as_published(real_data, tmp_path, capsys):

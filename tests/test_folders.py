@@ -32,8 +32,20 @@ def put_groups(data, *rows):
 def scans(tmp_path):
     """Three classes, a patient in two of them, one in train and val, and a test set of which some are known."""
     data = tmp_path / "scans"
-    put(data, "train/CNV/CNV-7-1.jpeg", "train/CNV/CNV-8-1.png", "train/DME/DME-7-2.jpg", "train/NORMAL/odd.jpeg")
-    put(data, "val/CNV/CNV-9-1.jpeg", "val/DME/DME-8-1.jpeg", "test/DME/DME-5-1.jpeg", "test/6-1.jpeg")
+    put(
+        data,
+        "train/CNV/CNV-7-1.jpeg",
+        "train/CNV/CNV-8-1.png",
+        "train/DME/DME-7-2.jpg",
+        "train/NORMAL/odd.jpeg",
+    )
+    put(
+        data,
+        "val/CNV/CNV-9-1.jpeg",
+        "val/DME/DME-8-1.jpeg",
+        "test/DME/DME-5-1.jpeg",
+        "test/6-1.jpeg",
+    )
     return data
 
 
@@ -69,30 +81,62 @@ def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
     dataset = readers.read_dataset(scans)
     images = list(dataset.list_paths("train"))
     squares = type("Squares", (), {"subjects": dataset.get_subjects(images), "images": images})
-    of = TrainingSet(squares, np.array([0, 0, 0, 1, 1, 2]), {}, frozenset(dataset.list_images("valid")))
+    of = TrainingSet(
+        squares, np.array([0, 0, 0, 1, 1, 2]), {}, frozenset(dataset.list_images("valid"))
+    )
     assert of.find_held_out(3, 0).tolist() == [False, True, True, False, True, False]
     folds = [of.find_held_out(3, fold) for fold in range(3)]
     assert (np.sum(folds, axis=0) == 1).all()
     assert folds[1][0] == folds[1][3]  # the patient with two classes
     notes = dataset.notes
-    assert notes[0].startswith("1 of 8 images each count as a patient") and "the same 1 patients" in notes[1]
+    assert (
+        notes[0].startswith("1 of 8 images each count as a patient")
+        and "the same 1 patients" in notes[1]
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda data: (data / "train" / "DRUSEN").mkdir(), "train/DRUSEN: a class without images"),
-        (lambda data: put(data, "test/AMD/AMD-1-1.png"), r"test/AMD: a class that .*train lacks \(CNV, DME, NORMAL\)"),
-        (lambda data: [shutil.rmtree(data / "train" / name) for name in ("DME", "NORMAL")], "CNV is the only class"),
-        (lambda data: put(data, "train/DME/CNV-7-1.png"), "DME/CNV-7-1.png and .*CNV-7-1.jpeg are both image CNV-7-1"),
-        (lambda data: put(data, "val/CNV/CNV-7-1.jpeg"), "val/CNV/CNV-7-1.jpeg and .*train/CNV/CNV-7-1.jpeg are both"),
+        (
+            lambda data: put(data, "test/AMD/AMD-1-1.png"),
+            r"test/AMD: a class that .*train lacks \(CNV, DME, NORMAL\)",
+        ),
+        (
+            lambda data: [shutil.rmtree(data / "train" / name) for name in ("DME", "NORMAL")],
+            "CNV is the only class",
+        ),
+        (
+            lambda data: put(data, "train/DME/CNV-7-1.png"),
+            "DME/CNV-7-1.png and .*CNV-7-1.jpeg are both image CNV-7-1",
+        ),
+        (
+            lambda data: put(data, "val/CNV/CNV-7-1.jpeg"),
+            "val/CNV/CNV-7-1.jpeg and .*train/CNV/CNV-7-1.jpeg are both",
+        ),
         (lambda data: put(data, "train/cnv/a.png"), "CNV and cnv: one class or two"),
-        (lambda data: put(data, "train/AMD/AMD/a.png"), "AMD/AMD: its photographs lie too deep; move them up to"),
-        (lambda data: put(data, "test/test/a.png"), "test/test: lies in a folder of its own name; move what is in it"),
-        (lambda data: (data / "val").rename(data / "validation"), "validation: is not read; rename it to val/"),
+        (
+            lambda data: put(data, "train/AMD/AMD/a.png"),
+            "AMD/AMD: its photographs lie too deep; move them up to",
+        ),
+        (
+            lambda data: put(data, "test/test/a.png"),
+            "test/test: lies in a folder of its own name; move what is in it",
+        ),
+        (
+            lambda data: (data / "val").rename(data / "validation"),
+            "validation: is not read; rename it to val/",
+        ),
         (lambda data: put(data, "train/image/a.png"), "'image' cannot be a class's name"),
-        (lambda data: put_groups(data, "odd,7", "CNV-7-1,"), "groups.csv, row 3: group is '': whom does"),
-        (lambda data: put_groups(data, "odd,7", "CNV/odd,7", "6-2,7"), "row 3: .*no image CNV/odd nor 1 more of these"),
+        (
+            lambda data: put_groups(data, "odd,7", "CNV-7-1,"),
+            "groups.csv, row 3: group is '': whom does",
+        ),
+        (
+            lambda data: put_groups(data, "odd,7", "CNV/odd,7", "6-2,7"),
+            "row 3: .*no image CNV/odd nor 1 more of these",
+        ),
     ],
 )
 def test_what_cannot_be_learned_is_one_line(scans, change, message):
@@ -124,12 +168,20 @@ def test_an_unknown_folder_is_told_what_layouts_there_are(tmp_path):
 
 
 def test_odd_files_are_rejected_and_16_bit_and_cmyk_scans_taken(scans, cache, capsys):
-    put(scans, "train/CNV/deep-1-1.png", pixels=np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27)
+    put(
+        scans,
+        "train/CNV/deep-1-1.png",
+        pixels=np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27,
+    )
     Image.new("CMYK", (60, 40), (0, 0, 0, 128)).save(scans / "train" / "CNV" / "print-1-2.jpeg")
     (scans / "train" / "DME" / "page-1-3.jpeg").write_text("<html>")
     (scans / "train" / "stray.png").write_bytes(b"")
     preprocess.main(
-        [f"--data={scans}", f"--cache={cache}", *"--recipe oct-demo --size-px 32 --jobs 1 --allow-rejected".split()]
+        [
+            f"--data={scans}",
+            f"--cache={cache}",
+            *"--recipe oct-demo --size-px 32 --jobs 1 --allow-rejected".split(),
+        ]
     )
     assert read_reasons(cache, "train") == {
         "page-1-3": "neither a JPEG nor a PNG image, nor TIFF, BMP, PPM, PGM, WebP or DICOM",
@@ -137,7 +189,9 @@ def test_odd_files_are_rejected_and_16_bit_and_cmyk_scans_taken(scans, cache, ca
     }
     assert {"deep-1-1", "print-1-2"} <= set(read_crops(cache, "train"))
     deep = cv2.imread(str(cache / "resize" / "train" / "deep-1-1.png"))
-    assert deep.shape == (32, 32, 3) and deep[0].max() < 20 and deep[-1].min() > 230  # stretched: nothing is padded
+    assert (
+        deep.shape == (32, 32, 3) and deep[0].max() < 20 and deep[-1].min() > 230
+    )  # stretched: nothing is padded
     assert f"{scans}: val/ is held out as fold 0: 2 images" in capsys.readouterr().out
 
 

@@ -90,7 +90,11 @@ def test_what_is_no_single_visible_picture_is_refused(tmp_path):
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     Image.new("RGBA", (9, 9), (200, 100, 50, 0)).save(tmp_path / "glass.png")
     Image.fromarray(np.ones((9, 9), np.float32)).save(tmp_path / "float.tif")
-    for name, reason in (("pages.tif", "TIFF of 2 pictures"), ("glass.png", "transparent"), ("float.tif", "32 bits")):
+    for name, reason in (
+        ("pages.tif", "TIFF of 2 pictures"),
+        ("glass.png", "transparent"),
+        ("float.tif", "32 bits"),
+    ):
         with pytest.raises(Unusable, match=reason):
             decode(tmp_path / name, 10)
 
@@ -101,7 +105,9 @@ def draw_deep_set(folder, n=6):
     for image in range(n):
         eye = synthetic_eye(rng, most=4000 if image else 900)
         (folder / "train").mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / "train" / f"{image // 2}_{'left' if image % 2 else 'right'}.png"), eye)
+        cv2.imwrite(
+            str(folder / "train" / f"{image // 2}_{'left' if image % 2 else 'right'}.png"), eye
+        )
     lines = [f"{image // 2}_{'left' if image % 2 else 'right'},{image % 5}" for image in range(n)]
     write(folder / "trainLabels.csv", "\n".join(["image,level", *lines]) + "\n")
     return folder
@@ -113,10 +119,16 @@ def synthetic_eye(rng, most):
     return (rng.uniform(0.4, 1, (80, 80)) * most * is_inside).astype(np.uint16)
 
 
-def test_one_rule_for_a_set_of_12_bits_reaches_cache_and_making_and_other_bits_rebuild_it(tmp_path, capsys):
+def test_one_rule_for_a_set_of_12_bits_reaches_cache_and_making_and_other_bits_rebuild_it(
+    tmp_path, capsys
+):
     data = draw_deep_set(tmp_path / "data")
     cache = tmp_path / "cache"
-    options = [f"--data={data}", f"--cache={cache}", *"--crop whole --size-px 48 --normalize none --jobs 1".split()]
+    options = [
+        f"--data={data}",
+        f"--cache={cache}",
+        *"--crop whole --size-px 48 --normalize none --jobs 1".split(),
+    ]
     preprocess.main(options)
     assert "by the range of 12 bits, 0 to 4,095" in capsys.readouterr().out
     making = square.read_making(cache)
@@ -125,7 +137,9 @@ def test_one_rule_for_a_set_of_12_bits_reaches_cache_and_making_and_other_bits_r
         path = data / "train" / f"{name}.png"
         kept = square.read_pixels(cache / "resize" / "train" / f"{name}.png", 48)
         assert np.array_equal(square.make_square(path, making).pixels, kept)
-    assert 40 < square.read_pixels(cache / "resize" / "train" / "0_right.png", 48).max() < 70  # dark, not black
+    assert (
+        40 < square.read_pixels(cache / "resize" / "train" / "0_right.png", 48).max() < 70
+    )  # dark, not black
     describe.main([f"--data={data}"])
     assert "by the range of 12 bits" in capsys.readouterr().out
     cv2.imwrite(str(data / "train" / "2_left.png"), make_ramp(16))
@@ -153,7 +167,9 @@ def make_dicom(path: Path, values: np.ndarray, interpretation="MONOCHROME2", bit
     meta.MediaStorageSOPInstanceUID = generate_uid()
     content = pydicom.dataset.Dataset()
     content.file_meta = meta
-    content.Rows, content.Columns = values.shape[-2:] if "NumberOfFrames" in tags else values.shape[:2]
+    content.Rows, content.Columns = (
+        values.shape[-2:] if "NumberOfFrames" in tags else values.shape[:2]
+    )
     content.SamplesPerPixel = 3 if values.ndim == 3 and "NumberOfFrames" not in tags else 1
     if content.SamplesPerPixel == 3:
         content.PlanarConfiguration = 0
@@ -183,7 +199,9 @@ def test_a_dicom_ramp_is_scaled_by_bits_stored_and_monochrome1_inverted(tmp_path
 
 def test_a_window_of_a_dicom_file_is_looked_through(tmp_path):
     ramp = make_ramp(12)[..., 0]
-    rgb, _ = decode(make_dicom(tmp_path / "a.dcm", ramp, bits=12, WindowCenter=1000, WindowWidth=200), 10)
+    rgb, _ = decode(
+        make_dicom(tmp_path / "a.dcm", ramp, bits=12, WindowCenter=1000, WindowWidth=200), 10
+    )
     assert rgb[0, ramp[0] < 890].max() == 0 and rgb[0, ramp[0] > 1110].min() == 255
     assert 100 < rgb[0, np.abs(ramp[0].astype(int) - 1000).argmin(), 0] < 155
     line = {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": 0, "WindowWidth": 100}
@@ -198,7 +216,10 @@ def test_colours_and_palettes_of_dicom_files_are_read_and_frames_refused(tmp_pat
     shown, _ = decode(make_dicom(tmp_path / "ybr.dcm", ybr, "YBR_FULL"), 10)
     assert np.abs(shown.astype(int) - rgb).max() <= 3
     table = np.arange(256, dtype=np.uint16) * 257
-    colors = {f"{color}PaletteColorLookupTableDescriptor": [256, 0, 16] for color in ("Red", "Green", "Blue")}
+    colors = {
+        f"{color}PaletteColorLookupTableDescriptor": [256, 0, 16]
+        for color in ("Red", "Green", "Blue")
+    }
     colors |= {
         "RedPaletteColorLookupTableData": table.tobytes(),
         "GreenPaletteColorLookupTableData": table[::-1].tobytes(),
@@ -215,22 +236,39 @@ def test_colours_and_palettes_of_dicom_files_are_read_and_frames_refused(tmp_pat
         decode(tmp_path / "cut.dcm", 10)
 
 
-def test_patient_and_side_of_dicom_files_come_from_their_tags_and_are_never_printed(tmp_path, capsys):
+def test_patient_and_side_of_dicom_files_come_from_their_tags_and_are_never_printed(
+    tmp_path, capsys
+):
     rng = np.random.default_rng(1)
     for number in range(4):
         eye = synthetic_eye(rng, 4000)
-        tags = {"PatientID": f"SECRET{number // 2}", "PatientName": "Doe^Jane", "StudyInstanceUID": f"1.2.3.{number}"}
+        tags = {
+            "PatientID": f"SECRET{number // 2}",
+            "PatientName": "Doe^Jane",
+            "StudyInstanceUID": f"1.2.3.{number}",
+        }
         side = "LR"[number % 2]
-        make_dicom(tmp_path / "pacs" / "ward" / f"IM{number}", eye, bits=12, ImageLaterality=side, **tags)
-    write(tmp_path / "pacs" / "labels.csv", "image,grade\n" + "".join(f"IM{n},{n % 2}\n" for n in range(4)))
+        make_dicom(
+            tmp_path / "pacs" / "ward" / f"IM{number}", eye, bits=12, ImageLaterality=side, **tags
+        )
+    write(
+        tmp_path / "pacs" / "labels.csv",
+        "image,grade\n" + "".join(f"IM{n},{n % 2}\n" for n in range(4)),
+    )
     keys = 'kind = "levels"\nnames = ["no", "yes"]\nimage = "image"\ntarget = "grade"\n'
-    write(tmp_path / "pacs" / "data.toml", f'{keys}[train]\ntable = "labels.csv"\nimages = "ward"\n')
+    write(
+        tmp_path / "pacs" / "data.toml", f'{keys}[train]\ntable = "labels.csv"\nimages = "ward"\n'
+    )
     describe.main([f"--data={tmp_path / 'pacs'}", f"--out={tmp_path / 'samples.csv'}"])
     shown = capsys.readouterr().out + (tmp_path / "samples.csv").read_text()
     assert "4 images of 2 patients; 2 left, 2 right" in shown
     assert "SECRET" not in shown and "Doe" not in shown and "1.2.3." not in shown
     preprocess.main(
-        [f"--data={tmp_path / 'pacs'}", f"--cache={tmp_path / 'cache'}", *"--size-px 48 --crop whole --jobs 1".split()]
+        [
+            f"--data={tmp_path / 'pacs'}",
+            f"--cache={tmp_path / 'cache'}",
+            *"--size-px 48 --crop whole --jobs 1".split(),
+        ]
     )
     assert not read_reasons(tmp_path / "cache", "train")
 

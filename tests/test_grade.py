@@ -47,7 +47,9 @@ def test_averaged_runs_are_averaged(finished_cache, pair, tmp_path, capsys):
     cache = shutil.copytree(finished_cache, tmp_path / "cache")
     for name, epochs in (("one", [1]), ("two", [1, 2])):
         shutil.copytree(cache / "dr" / "epochs", cache / "dr" / "runs" / name / "epochs")
-        manifest.write_manifest(cache / "dr" / "runs" / name, "dr.predict", {"views": 1, "epochs": epochs}, {}, {})
+        manifest.write_manifest(
+            cache / "dr" / "runs" / name, "dr.predict", {"views": 1, "epochs": epochs}, {}, {}
+        )
     manifest.write_manifest(cache / "dr", "dr.predict", {"average": ["one", "two"]}, {}, {})
     graded = run(capsys, *pair, "--cache", cache)
     nets = [cache / "dr" / "epochs" / f"000{epoch}.pt" for epoch in (1, 2)]
@@ -57,7 +59,10 @@ def test_averaged_runs_are_averaged(finished_cache, pair, tmp_path, capsys):
     np.testing.assert_allclose(scores_of(named), each[0], atol=2e-6)
     assert named["blend"] is None and graded["blend"]
     blend = cache / "blend" / "train" / "model.pt"
-    assert run(capsys, *pair, "--cache", cache, "--run", "one", "--blend", blend)["blend"] == graded["blend"]
+    assert (
+        run(capsys, *pair, "--cache", cache, "--run", "one", "--blend", blend)["blend"]
+        == graded["blend"]
+    )
     with pytest.raises(InputError, match="give the one or the other"):
         run(capsys, *pair, "--run", "one", "--checkpoint", nets[0])
     grade.main([*map(str, pair), f"--cache={cache}", "--run=one", "--device=cpu"])
@@ -73,14 +78,22 @@ def test_blended_scores_and_levels_are_the_pipelines(finished_cache, pair, tmp_p
     np.testing.assert_allclose(scores_of(graded, "expected_level"), blended @ range(5), atol=1e-5)
     assert all(eye["has_fellow"] for eye in graded["eyes"])
     assert graded["notice"] == pipeline.NOTICE and graded["refused"] == []
-    assert graded["eyes"][0]["crop"].keys() == {"center_x", "center_y", "semi_axis_x", "semi_axis_y", "confidence"}
+    assert graded["eyes"][0]["crop"].keys() == {
+        "center_x",
+        "center_y",
+        "semi_axis_x",
+        "semi_axis_y",
+        "confidence",
+    }
     assert graded["eyes"][0]["crop"]["confidence"] > 0.9
     save_blend(tmp_path / "fellow.pt", Blend(1.0, []))
     swapped = run(capsys, *pair, "--cache", finished_cache, "--blend", tmp_path / "fellow.pt")
     np.testing.assert_allclose(scores_of(swapped, "blended"), scores_of(swapped)[::-1], atol=2e-6)
 
 
-def test_eye_without_a_fellow_or_with_a_refused_one_is_its_own(finished_cache, pair, tmp_path, capsys):
+def test_eye_without_a_fellow_or_with_a_refused_one_is_its_own(
+    finished_cache, pair, tmp_path, capsys
+):
     alone = run(capsys, pair[0], "--cache", finished_cache)
     blend = load_blend(finished_cache / "blend" / "train" / "model.pt")
     expected = apply_blend(blend, pair_eyes(OWNERS[:1], scores_of(alone)))
@@ -89,23 +102,32 @@ def test_eye_without_a_fellow_or_with_a_refused_one_is_its_own(finished_cache, p
     broken = tmp_path / f"{pair[1].stem}.jpeg"
     broken.write_bytes(b"")
     for others, eyes in ([pair[0]], alone["eyes"]), ([], []):
-        with pytest.raises(InputError, match=f"1 photograph is refused .*{broken.name}: the file is empty"):
+        with pytest.raises(
+            InputError, match=f"1 photograph is refused .*{broken.name}: the file is empty"
+        ):
             run(capsys, *others, broken, "--cache", finished_cache)
         graded = json.loads(capsys.readouterr().out)
         assert graded["eyes"] == eyes
         assert graded["refused"] == [{"photograph": str(broken), "reason": "the file is empty"}]
 
 
-def test_folder_is_graded_patient_by_patient(finished_cache, photographs, tmp_path, capsys, monkeypatch):
+def test_folder_is_graded_patient_by_patient(
+    finished_cache, photographs, tmp_path, capsys, monkeypatch
+):
     """In parts of which none divides a patient, though they hold only one eye each by their size."""
     for image, path in photographs.items():
         shutil.copy(path, tmp_path / f"{image}.jpeg")
     (tmp_path / "notes.txt").write_text("no photograph")
     whole = run(capsys, tmp_path, "--cache", finished_cache)
-    assert [eye["photograph"] for eye in whole["eyes"]] == [str(tmp_path / f"{image}.jpeg") for image in photographs]
+    assert [eye["photograph"] for eye in whole["eyes"]] == [
+        str(tmp_path / f"{image}.jpeg") for image in photographs
+    ]
     monkeypatch.setattr(ensemble, "EYES_AT_ONCE", 1)
     owners = {path: kaggle.find_subject(image) for image, path in photographs.items()}
-    assert [list(part) for part in ensemble.split_patients(owners)] == [list(owners)[:2], list(owners)[2:]]
+    assert [list(part) for part in ensemble.split_patients(owners)] == [
+        list(owners)[:2],
+        list(owners)[2:],
+    ]
     (tmp_path / "whose.jpeg").write_text("a broken file is refused, and all others are graded")
     with pytest.raises(InputError, match="whose.jpeg: neither a JPEG"):
         run(capsys, tmp_path, "--cache", finished_cache)
@@ -115,7 +137,9 @@ def test_folder_is_graded_patient_by_patient(finished_cache, photographs, tmp_pa
     np.testing.assert_allclose(scores_of(parts, "blended"), scores_of(whole, "blended"), atol=2e-6)
 
 
-def test_table_is_aligned_and_says_that_it_is_no_medical_device(finished_cache, pair, tmp_path, capsys):
+def test_table_is_aligned_and_says_that_it_is_no_medical_device(
+    finished_cache, pair, tmp_path, capsys
+):
     broken = tmp_path / pair[1].name
     broken.write_bytes(b"GIF89a")
     refuse("refused", finished_cache, pair[0], broken)
@@ -134,10 +158,15 @@ def test_without_a_blend_only_the_nets_scores_are_shown(finished_cache, pair, ca
     net_alone = pair[0], "--checkpoint", finished_cache / "dr" / "epochs" / "0002.pt"
     grade.main([*map(str, net_alone), "--views=1", "--device=cpu"])
     lines = capsys.readouterr().out.splitlines()
-    assert (lines[0].split(), lines[1].split()) == (["the", "net"], ["eye", "crop", *"01234", "mean", "level"])
+    assert (lines[0].split(), lines[1].split()) == (
+        ["the", "net"],
+        ["eye", "crop", *"01234", "mean", "level"],
+    )
     (eye,) = run(capsys, *net_alone)["eyes"]
     assert run(capsys, *net_alone, "--views=8")["eyes"] == [eye]  # the article's
-    assert eye["blended"] is None and eye["level"] == agreement.round_levels(np.array(eye["scores"]))
+    assert eye["blended"] is None and eye["level"] == agreement.round_levels(
+        np.array(eye["scores"])
+    )
 
 
 def test_wrong_arguments_and_unfinished_caches_are_one_line(finished_cache, pair, cache, tmp_path):

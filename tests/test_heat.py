@@ -21,7 +21,9 @@ def net():
     generator = torch.Generator().manual_seed(3)
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5, generator=generator)
+            nn.init.normal_(
+                layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5, generator=generator
+            )
     net.train()
     with torch.no_grad():
         for _ in range(3):
@@ -73,7 +75,10 @@ def test_agrees_with_hooks_on_the_articles_order(net, layer, block, is_local, mo
     levels = np.array([0, 4, 2])
     maps, *_ = heat.compute_heat(net, images, levels, layer)
     assert not net.training
-    assert all(parameter.grad is None or not parameter.grad.any() for parameter in net.head.outputs.parameters())
+    assert all(
+        parameter.grad is None or not parameter.grad.any()
+        for parameter in net.head.outputs.parameters()
+    )
     slow = [explain_slowly(net, images[row], levels[row], block, is_local) for row in range(3)]
     np.testing.assert_allclose(maps, slow, rtol=0, atol=1e-9)
     assert maps.any()
@@ -105,7 +110,9 @@ def test_heat_lies_on_the_pixel_it_comes_from(block, px):
     image = torch.zeros(1, 3, IMAGE_PX, IMAGE_PX)
     image[:, :, px, px] = 1
     activations = net.eval().body.record_activations(image, block)
-    (light,) = heat.scale_heat(activations.maps.detach().sum(dim=1).numpy())  # what Grad-CAM's mean weights make of it
+    (light,) = heat.scale_heat(
+        activations.maps.detach().sum(dim=1).numpy()
+    )  # what Grad-CAM's mean weights make of it
     placed = heat.upsample_heat(light, activations.stride, IMAGE_PX).astype(float)
     for axis in (0, 1):
         middle = np.average(np.arange(IMAGE_PX), weights=placed.sum(axis=axis))

@@ -35,7 +35,9 @@ def jpeg(drawn_folder):
 
 
 @pytest.mark.parametrize("name", [*hostile.CONTENTS, *hostile.PLACES])
-def test_what_is_no_good_photograph_is_taken_or_refused_with_a_reason_for_people(jpeg, tmp_path, capfd, name):
+def test_what_is_no_good_photograph_is_taken_or_refused_with_a_reason_for_people(
+    jpeg, tmp_path, capfd, name
+):
     assert len(hostile.CONTENTS) + len(hostile.PLACES) + len(hostile.NAMES) >= 99
     path, found = tmp_path / "1_left.jpeg", hostile.TAKEN
     make, outcome = (hostile.CONTENTS | hostile.PLACES)[name]
@@ -53,7 +55,15 @@ def test_what_is_no_good_photograph_is_taken_or_refused_with_a_reason_for_people
 
 
 def run_preprocess(data, cache):
-    preprocess([f"--data={data}", f"--cache={cache}", f"--size-px={MAKING.size_px}", "--jobs=1", "--allow-rejected"])
+    preprocess(
+        [
+            f"--data={data}",
+            f"--cache={cache}",
+            f"--size-px={MAKING.size_px}",
+            "--jobs=1",
+            "--allow-rejected",
+        ]
+    )
 
 
 def test_hostile_files_change_nothing_for_the_others(data, tmp_path, jpeg, monkeypatch, capfd):
@@ -63,7 +73,10 @@ def test_hostile_files_change_nothing_for_the_others(data, tmp_path, jpeg, monke
         (data / "train" / f"{number}_left.jpeg").write_bytes(kind.make(jpeg))
     for number, kind in enumerate(hostile.PLACES.values(), start=2000):
         kind.make(data / "train" / f"{number}_left.jpeg", jpeg)
-    kinds = [*enumerate(hostile.CONTENTS.values(), start=1000), *enumerate(hostile.PLACES.values(), start=2000)]
+    kinds = [
+        *enumerate(hostile.CONTENTS.values(), start=1000),
+        *enumerate(hostile.PLACES.values(), start=2000),
+    ]
     expected = {f"{number}_left": kind.outcome for number, kind in kinds}
     vanishing = data / "train" / "3000_left.jpeg"
     vanishing.write_bytes(jpeg)
@@ -99,13 +112,20 @@ def test_hostile_names_are_taken_refused_or_none_of_ours(jpeg, tmp_path):
     assert len(rows) == outcomes.count(hostile.TAKEN)
     assert len(rejected) == outcomes.count(hostile.MISNAMED)
     assert all(hostile.MISNAMED in row.reason for row in rejected)
-    assert all(row.image.isprintable() and not row.image.startswith(listing.FORMULA_STARTS) for row in rejected)
+    assert all(
+        row.image.isprintable() and not row.image.startswith(listing.FORMULA_STARTS)
+        for row in rejected
+    )
     assert {path.stem for path in (cache / "resize" / "train").iterdir()} == set(rows)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own peak")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="only Linux tells a process's own peak"
+)
 def test_bombs_take_little_memory(jpeg, tmp_path):
-    names = [name for name in hostile.CONTENTS if "bomb" in name or "60000" in name or "claims" in name]
+    names = [
+        name for name in hostile.CONTENTS if "bomb" in name or "60000" in name or "claims" in name
+    ]
     assert len(names) >= 7
     for number, name in enumerate(names):
         (tmp_path / f"{number}_left.jpeg").write_bytes(hostile.CONTENTS[name].make(jpeg))
@@ -118,7 +138,9 @@ def test_bombs_take_little_memory(jpeg, tmp_path):
         "    except Unusable: pass\n"
         "print(re.search(r'VmHWM:\\s*(\\d+) kB', pathlib.Path('/proc/self/status').read_text())[1])"
     )
-    shown = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert int(shown.stdout) * 1024 < MOST_MB * 10**6
 
 

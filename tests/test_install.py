@@ -26,7 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_a_stage_does_not_outlive_its_killed_script(drawn_folder, tmp_path):
-    script = run_script(drawn_folder, tmp_path, "--epochs=100000", "dr.train", *"--folds 2 --batch-size 4".split())
+    script = run_script(
+        drawn_folder, tmp_path, "--epochs=100000", "dr.train", *"--folds 2 --batch-size 4".split()
+    )
     while not list(tmp_path.rglob("*.pt")):
         assert script.poll() is None
         time.sleep(0.05)
@@ -45,7 +47,9 @@ def call(*arguments, cwd):
 
 
 def test_options_take_their_values_after_a_sign_too(tmp_path):
-    shown = call("--data=there", "--cache=kept", "--name=x=y", "--jobs=1", "--size-px=64", cwd=tmp_path)
+    shown = call(
+        "--data=there", "--cache=kept", "--name=x=y", "--jobs=1", "--size-px=64", cwd=tmp_path
+    )
     assert shown.stderr == "error: there: no such folder\n"
     for option in ("--data=", "--cache=", "--size-px="):
         assert f"{option[:-1]} needs a value" in call(option, cwd=tmp_path).stderr
@@ -57,9 +61,18 @@ def test_options_take_their_values_after_a_sign_too(tmp_path):
     [
         ("dr.train --fold 9 --folds 3", "--fold 9: of 3 folds the last is 2"),
         ("preprocess --size-px 90 | dr.train --crop-px 96 | dr.predict", "squares are only 90 px"),
-        ("preprocess | dr.train --features file --freeze-epochs 60 --flips none | dr.predict", "crops of whole"),
-        ("preprocess | dr.train --epochs 3 | dr.predict --epochs-averaged 2,4", "training ends after epoch 3"),
-        ("preprocess | dr.train --run x | dr.predict", "the stages behind use the net without a name"),
+        (
+            "preprocess | dr.train --features file --freeze-epochs 60 --flips none | dr.predict",
+            "crops of whole",
+        ),
+        (
+            "preprocess | dr.train --epochs 3 | dr.predict --epochs-averaged 2,4",
+            "training ends after epoch 3",
+        ),
+        (
+            "preprocess | dr.train --run x | dr.predict",
+            "the stages behind use the net without a name",
+        ),
         ("submissions.report --labels none.csv", "none.csv: no such file"),
         ("submissions.score --labels none.csv", "none.csv: no such file"),
         ("submissions.write --out .", ".: a folder; give the name of a file to write"),
@@ -87,7 +100,9 @@ class Parsed(Exception):  # noqa: N818  not an error
 
 @pytest.mark.parametrize("name", [*pipeline.FOLDERS, "preprocess"])
 def test_every_value_of_every_stage_is_looked_at_before_the_first(name, monkeypatch, capsys):
-    module = importlib.import_module(f"{name}.__main__" if find_spec(name).submodule_search_locations else name)
+    module = importlib.import_module(
+        f"{name}.__main__" if find_spec(name).submodule_search_locations else name
+    )
     parsers = []
 
     def remember(parser, argv):
@@ -97,9 +112,15 @@ def test_every_value_of_every_stage_is_looked_at_before_the_first(name, monkeypa
     with monkeypatch.context() as patch, pytest.raises(Parsed):
         patch.setattr(argparse.ArgumentParser, "parse_args", remember)
         module.main([])
-    taking = [action for action in parsers[0]._actions if action.nargs != 0 and action.type is not Path]
+    taking = [
+        action for action in parsers[0]._actions if action.nargs != 0 and action.type is not Path
+    ]
     free = {action.dest for action in taking if action.type in {None, str} and not action.choices}
-    assert free <= {"recipe", "dask", "weights"}  # of which the first and the last are looked at below
+    assert free <= {
+        "recipe",
+        "dask",
+        "weights",
+    }  # of which the first and the last are looked at below
     for action in taking:
         with pytest.raises((SystemExit, InputError)) as end:
             module.main([action.option_strings[0], "?/", "--check-options"])
@@ -108,7 +129,10 @@ def test_every_value_of_every_stage_is_looked_at_before_the_first(name, monkeypa
 
 
 def test_help_names_the_formats_that_are_read(tmp_path):
-    for shown in (call("--help", cwd=tmp_path), call_installed(sys.executable, "-m", "preprocess", "--help", cwd=ROOT)):
+    for shown in (
+        call("--help", cwd=tmp_path),
+        call_installed(sys.executable, "-m", "preprocess", "--help", cwd=ROOT),
+    ):
         assert all(suffix in shown.stdout for suffix in SUFFIXES)
 
 
@@ -118,7 +142,9 @@ def test_help_names_the_formats_that_are_read(tmp_path):
 def call_installed(*command, cwd):
     """Run a command without any of the tests' own environment, and return what it showed."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, env=environment, cwd=cwd, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +152,28 @@ def installed(tmp_path_factory):
     """The installed command of an environment that sees the tests' packages, but not this folder."""
     folder = tmp_path_factory.mktemp("installed")
     for path in ROOT.iterdir():
-        if path.name in {"pyproject.toml", "requirements.txt", "README.md", "LICENSE", "run_all.sh"}:
+        if path.name in {
+            "pyproject.toml",
+            "requirements.txt",
+            "README.md",
+            "LICENSE",
+            "run_all.sh",
+        }:
             shutil.copy(path, folder / path.name)
         elif (path / "__init__.py").exists():
             shutil.copytree(path, folder / path.name)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "own"], check=True)
     (packages,) = folder.glob("own/lib/*/site-packages")
     (packages / "tests.pth").write_text(os.path.dirname(os.path.dirname(pytest.__file__)))
-    pip = [sys.executable, "-m", "pip", "--python", folder / "own" / "bin" / "python", "install", "--quiet"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        folder / "own" / "bin" / "python",
+        "install",
+        "--quiet",
+    ]
     subprocess.run([*pip, "--no-index", "--no-deps", "--no-build-isolation", folder], check=True)
     return folder / "own" / "bin" / "dr-pipeline"
 
@@ -143,24 +183,40 @@ def test_what_pip_installs_is_all_rooms_and_the_version_stands_in_one_place():
     rooms = {".".join(path.parent.relative_to(ROOT).parts) for path in FILES}
     assert {*project["tool"]["setuptools"]["packages"]} == {*rooms, "diabetic_retinopathy_pipeline"}
     assert "version" in project["project"]["dynamic"]
-    assert [path.stem for path in FILES if f'"{pipeline.VERSION}"' in path.read_text()] == ["pipeline"]
+    assert [path.stem for path in FILES if f'"{pipeline.VERSION}"' in path.read_text()] == [
+        "pipeline"
+    ]
 
 
 def test_the_command_knows_every_stage():
     assert {*pipeline.FOLDERS, *pipeline.BESIDE} == {*STAGES}
 
 
-def test_the_installed_command_draws_preprocesses_and_keeps_below_the_working_directory(installed, tmp_path):
+def test_the_installed_command_draws_preprocesses_and_keeps_below_the_working_directory(
+    installed, tmp_path
+):
     assert call_installed(installed, "--version", cwd=tmp_path).stdout == f"{pipeline.VERSION}\n"
     assert "dr.train" in call_installed(installed, cwd=tmp_path).stdout
-    assert "usage: dr-pipeline run" in call_installed(installed, "run", "--help", cwd=tmp_path).stdout
-    assert "example: python -m dr.train" in call_installed(installed, "dr.train", "--help", cwd=tmp_path).stdout
+    assert (
+        "usage: dr-pipeline run" in call_installed(installed, "run", "--help", cwd=tmp_path).stdout
+    )
+    assert (
+        "example: python -m dr.train"
+        in call_installed(installed, "dr.train", "--help", cwd=tmp_path).stdout
+    )
     wrong = call_installed(installed, "dr.tarin", cwd=tmp_path)
-    assert (wrong.returncode, wrong.stderr) == (2, "error: dr.tarin: no such stage; see dr-pipeline --help\n")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "error: dr.tarin: no such stage; see dr-pipeline --help\n",
+    )
     few = "run --jobs=1 preprocess.synthetic --patients-train 1 --patients-test 1 --width-px 200 dr.train --folds 2"
     shown = call_installed(installed, *few.split(), cwd=tmp_path)
     assert "2 folds" in shown.stderr  # of one patient: after all that needs no torch
-    assert len(list(tmp_path.glob("data/demo/*/*.jpeg"))) == len(list(tmp_path.glob("cache/demo/resize/*/*.png"))) == 4
+    assert (
+        len(list(tmp_path.glob("data/demo/*/*.jpeg")))
+        == len(list(tmp_path.glob("cache/demo/resize/*/*.png")))
+        == 4
+    )
 
 
 def test_the_installed_stages_find_recipes_template_and_folder(installed, tmp_path):

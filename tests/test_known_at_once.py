@@ -25,7 +25,9 @@ def check_run(data, cache):
     """Check the options of a run over the data folder as run_all.sh does, before its first stage."""
 
     def check_options(*words):
-        plan = plan_run([f"--data={data}", f"--cache={cache}", "--size-px=64", "--device=cpu", *words])
+        plan = plan_run(
+            [f"--data={data}", f"--cache={cache}", "--size-px=64", "--device=cpu", *words]
+        )
         check.check_options(plan.commands)
         assert not cache.exists()
 
@@ -47,10 +49,22 @@ def test_a_sound_folder_passes(check_run):
     ("change", "message"),
     [
         (lambda lines: [], r"trainLabels\.csv: no such file: dr\.train learns from it"),
-        (lambda lines: lines[:-2], r"trainLabels\.csv: no level of 2 of 8 training photographs: .*--known-only"),
-        (lambda lines: [*lines[:-1], "99_left,7"], r"trainLabels\.csv, row 9: level is 7, not 0, 1, 2, 3 or 4"),
-        (lambda lines: [*lines[:-1], lines[-1][:-1]], r"trainLabels\.csv, row 9: level is '', .*--known-only"),
-        (lambda lines: [*lines, "99_left,0"], r"1 of 13 photograph is missing, .*: 99_left, .*--allow-rejected"),
+        (
+            lambda lines: lines[:-2],
+            r"trainLabels\.csv: no level of 2 of 8 training photographs: .*--known-only",
+        ),
+        (
+            lambda lines: [*lines[:-1], "99_left,7"],
+            r"trainLabels\.csv, row 9: level is 7, not 0, 1, 2, 3 or 4",
+        ),
+        (
+            lambda lines: [*lines[:-1], lines[-1][:-1]],
+            r"trainLabels\.csv, row 9: level is '', .*--known-only",
+        ),
+        (
+            lambda lines: [*lines, "99_left,0"],
+            r"1 of 13 photograph is missing, .*: 99_left, .*--allow-rejected",
+        ),
     ],
 )
 def test_labels_that_are_missing_wrong_or_of_other_images(check_run, labels, change, message):
@@ -77,14 +91,20 @@ def test_a_sample_submission_and_the_test_folder_have_the_same_images(check_run,
     lines = sample.read_text().splitlines()
     sample.write_text("\n".join(lines[:-1]) + "\n")
     lacking = lines[-1].partition(",")[0]
-    with pytest.raises(InputError, match=f"1 images of the test photographs of .* are not in .*csv: {lacking}"):
+    with pytest.raises(
+        InputError, match=f"1 images of the test photographs of .* are not in .*csv: {lacking}"
+    ):
         check_run()
     sample.write_text("\n".join([*lines, "99_left,0"]) + "\n")
-    with pytest.raises(InputError, match="1 of 13 photograph is missing, which the tables name: 99_left"):
+    with pytest.raises(
+        InputError, match="1 of 13 photograph is missing, which the tables name: 99_left"
+    ):
         check_run()
     sample.write_text("\n".join(lines) + "\n")
     shutil.rmtree(data / "test")
-    with pytest.raises(InputError, match=r"names 4 test images, such as \S+, but .*test holds no photograph"):
+    with pytest.raises(
+        InputError, match=r"names 4 test images, such as \S+, but .*test holds no photograph"
+    ):
         check_run()
 
 
@@ -94,12 +114,16 @@ def test_labels_of_the_test_set_that_no_report_could_use(check_run, data):
     with pytest.raises(InputError, match=r"testLabels\.csv, row 2: level is 9\d, not"):
         check_run()
     path.write_text("image,level\n99_left,0\n")
-    with pytest.raises(InputError, match=r"testLabels\.csv: names none of the test photographs of .*, but 99_left"):
+    with pytest.raises(
+        InputError, match=r"testLabels\.csv: names none of the test photographs of .*, but 99_left"
+    ):
         check_run()
 
 
 def test_a_device_without_a_driver(check_run, monkeypatch):
-    monkeypatch.setattr(torch, "zeros", lambda *_, device: (_ for _ in ()).throw(RuntimeError("no driver\nmore")))
+    monkeypatch.setattr(
+        torch, "zeros", lambda *_, device: (_ for _ in ()).throw(RuntimeError("no driver\nmore"))
+    )
     with pytest.raises(InputError, match=r"^--device cuda:7: no driver$"):
         check_run("--device=cuda:7")
 
@@ -125,12 +149,17 @@ def test_weights_out_of_reach_are_one_question_and_one_line(check_run, monkeypat
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(catalog, "find_kept", lambda _: None)
-    with pytest.raises(InputError, match=r"--weights imagenet: out of reach \(.*no route.*\); fetch https://\S+ and"):
+    with pytest.raises(
+        InputError,
+        match=r"--weights imagenet: out of reach \(.*no route.*\); fetch https://\S+ and",
+    ):
         check_run("dr.train", "--net", NET, "--weights=imagenet")
     assert len(asked) == 1
 
 
-def test_a_disk_that_is_too_small_is_told_by_a_sample_of_the_photographs(check_run, data, cache, monkeypatch):
+def test_a_disk_that_is_too_small_is_told_by_a_sample_of_the_photographs(
+    check_run, data, cache, monkeypatch
+):
     free = []
     monkeypatch.setattr(files, "measure_free_space", lambda folder: free[-1])
     free.append(10**5)
@@ -138,7 +167,11 @@ def test_a_disk_that_is_too_small_is_told_by_a_sample_of_the_photographs(check_r
         check_run()
     message = str(told.value)
     assert message.startswith(f"{cache}: about ")
-    assert "squares 1 MB" in message and "checkpoints 89 MB" in message and message.count("1 MB free") == 1
+    assert (
+        "squares 1 MB" in message
+        and "checkpoints 89 MB" in message
+        and message.count("1 MB free") == 1
+    )
     free.append(10**12)
     check_run()
 
@@ -172,8 +205,12 @@ def test_known_only_learns_from_the_others_and_the_later_stages_go_on(run, place
     data, cache = (place.partition("=")[2] for place in places)
     table = files.Path(data) / "trainLabels.csv"
     lines = table.read_text().splitlines()
-    table.write_text("\n".join([lines[0], lines[1].partition(",")[0] + ",", *lines[3:]]) + "\n")  # one empty, one gone
-    with pytest.raises(InputError, match="row 2: level is '', not known; --known-only leaves such images out"):
+    table.write_text(
+        "\n".join([lines[0], lines[1].partition(",")[0] + ",", *lines[3:]]) + "\n"
+    )  # one empty, one gone
+    with pytest.raises(
+        InputError, match="row 2: level is '', not known; --known-only leaves such images out"
+    ):
         run("--epochs=1")
     run("--epochs=1", "--known-only")
     predict.main([*places, "--views=1", "--epochs-averaged=last:1", "--device=cpu"])
@@ -185,5 +222,7 @@ def test_each_stage_names_the_one_that_is_really_missing(data, cache):
         train.main([f"--data={data}", f"--cache={cache}", *TRAIN_OPTIONS])
     from kappa import assign
 
-    with pytest.raises(InputError, match=r"scores_test\.csv: no such file; run python -m preprocess first"):
+    with pytest.raises(
+        InputError, match=r"scores_test\.csv: no such file; run python -m preprocess first"
+    ):
         assign.main([f"--data={data}", f"--cache={cache}"])

@@ -56,7 +56,13 @@ def test_a_set_as_it_is_downloaded_is_recognised_and_read_alike_by_name(tmp_path
     learned = dataset.get_part("train")
     n_unknown = int(learned[dataset.question.columns].isna().all(axis=1).sum())
     sides = list(learned["side"])
-    counted = (len(learned), learned["patient"].nunique(), sides.count("left"), sides.count("right"), n_unknown)
+    counted = (
+        len(learned),
+        learned["patient"].nunique(),
+        sides.count("left"),
+        sides.count("right"),
+        n_unknown,
+    )
     assert (*counted, len(dataset.get_part("test"))) == EXPECTED[name]
     assert len(dataset.list_paths("train")) == len(learned)  # each has a photograph, which is there
     assert all(path.is_file() for path in dataset.list_paths("train").values())
@@ -83,10 +89,14 @@ def test_colliding_ids_are_prefixed_by_part_and_each_has_its_own_picture(tmp_pat
 
 
 def test_traps_of_single_sets(tmp_path):
-    deepdrid, chexpert, odir, brset = (tmp_path / name for name in ("deepdrid", "chexpert", "odir", "brset"))
+    deepdrid, chexpert, odir, brset = (
+        tmp_path / name for name in ("deepdrid", "chexpert", "odir", "brset")
+    )
     layouts.draw_deepdrid(deepdrid)
     targets = readers.read_dataset(deepdrid).get_targets("train")
-    assert targets["1_l1"] == targets["1_l2"] == 1 and "1_r1" not in targets  # 5 is not to be graded
+    assert (
+        targets["1_l1"] == targets["1_l2"] == 1 and "1_r1" not in targets
+    )  # 5 is not to be graded
     layouts.draw_chexpert(chexpert)
     rows = readers.read_dataset(chexpert).samples.set_index("patient")
     assert rows.loc["patient00001", "Fracture"] == 0  # no finding: what is not mentioned is absent
@@ -111,16 +121,24 @@ def test_a_row_per_patient_names_both_eyes_in_a_sheet(tmp_path):
         put(tmp_path / "ODIR-5K_Training_Dataset" / f"{name}.jpg")
     dataset = readers.read_dataset(tmp_path)
     assert dataset.find_subject("7_right") == ("7", "right")
-    assert dataset.samples["diabetes"].tolist() == [1, 1, 0, 0] and set(dataset.samples["Patient Age"]) == {"61", "60"}
+    assert dataset.samples["diabetes"].tolist() == [1, 1, 0, 0] and set(
+        dataset.samples["Patient Age"]
+    ) == {"61", "60"}
 
 
 @pytest.mark.parametrize("how", ["tabs", "semicolons", "gzip", "cp1252", "utf-16", "no header"])
 def test_tables_of_any_writing_are_one(tmp_path, how):
     text = "image;patient;grade\nIM 1.JPG;Zoë;mild\nIM 2;Zoë;no\nIM 3;Max;n/a\n"
-    keys = RETINOPATHY + 'image = "image"\ntarget = "grade"\npatient = "patient"\nunknown = ["n/a"]\n'
+    keys = (
+        RETINOPATHY + 'image = "image"\ntarget = "grade"\npatient = "patient"\nunknown = ["n/a"]\n'
+    )
     for number in (1, 2, 3):
         put(tmp_path / "pictures" / "clinic" / f"IM {number}.jpg")
-    path = write(tmp_path / "labels.csv", text.replace("\n", "\r\n"), how if how in ("cp1252", "utf-16") else "utf-8")
+    path = write(
+        tmp_path / "labels.csv",
+        text.replace("\n", "\r\n"),
+        how if how in ("cp1252", "utf-16") else "utf-8",
+    )
     if how == "tabs":
         write(path, "\ufeff" + text.replace(";", "\t"))
     elif how == "gzip":
@@ -140,7 +158,10 @@ def test_patient_and_side_come_from_the_path_and_decomposed_names_are_one_id(tmp
     put(tmp_path / "pictures" / "Max" / "MAX-OS.png")
     write(tmp_path / "labels.csv", "image,grade\nZoë-OD,1\nMAX-OS,0\n")
     patterns = "patient_from = 'pictures/([^/]+)/'\nside_from = '-(O[DS])'\n"
-    write(tmp_path / "data.toml", RETINOPATHY + 'image = "image"\ntarget = "grade"\n' + patterns + TABLE)
+    write(
+        tmp_path / "data.toml",
+        RETINOPATHY + 'image = "image"\ntarget = "grade"\n' + patterns + TABLE,
+    )
     dataset = readers.read_dataset(tmp_path)
     assert dataset.find_subject("Zoë-OD") == ("Zoë", "right")
     assert dataset.find_subject("MAX-OS") == ("Max", "left")
@@ -148,14 +169,18 @@ def test_patient_and_side_come_from_the_path_and_decomposed_names_are_one_id(tmp
 
 
 def test_binary_by_values_keep_and_any_number_of_levels_survive_the_table_of_samples(tmp_path):
-    values = 'names = ["not referable", "referable"]\nvalues = { 0 = 0, 1 = 0, 2 = 1, 3 = 1, 4 = 1 }\n'
+    values = (
+        'names = ["not referable", "referable"]\nvalues = { 0 = 0, 1 = 0, 2 = 1, 3 = 1, 4 = 1 }\n'
+    )
     keys = 'kind = "levels"\nimage = "image"\ntarget = "grade"\nunknown = ["9"]\n' + values + TABLE
     folder = declare(tmp_path, keys, "a,0\nb,3\nc,1.0\nd,9\n", "abcd")
     dataset = readers.read_dataset(folder)
     assert dataset.get_targets("train").to_dict() == {"a": 0, "b": 1, "c": 0}
     describe.main([f"--data={folder}", f"--out={folder / 'samples.csv'}"])
     again = readers.read_dataset(folder)
-    assert again.question == dataset.question and again.get_targets("train").equals(dataset.get_targets("train"))
+    assert again.question == dataset.question and again.get_targets("train").equals(
+        dataset.get_targets("train")
+    )
     write(folder / "data.toml", keys.replace(TABLE, "keep = { grade = [0, 3] }\n") + TABLE)
     (folder / "samples.csv").unlink()
     kept = readers.read_dataset(folder)
@@ -164,10 +189,15 @@ def test_binary_by_values_keep_and_any_number_of_levels_survive_the_table_of_sam
 
 
 def test_joined_findings_of_several_rows_are_one_image(tmp_path):
-    keys = 'kind = "findings"\nimage = "image"\ntarget = "grade"\njoined = "|"\nnames = ["Mass", "Nodule"]\n' + TABLE
+    keys = (
+        'kind = "findings"\nimage = "image"\ntarget = "grade"\njoined = "|"\nnames = ["Mass", "Nodule"]\n'
+        + TABLE
+    )
     folder = declare(tmp_path, keys, "a,Mass\na,nodule\nb,No Finding\nc,\n", "abc")
     rows = readers.read_dataset(folder).samples.set_index("image")
-    assert rows.loc["a", ["Mass", "Nodule"]].tolist() == [1, 1] and rows.loc["b", ["Mass", "Nodule"]].tolist() == [0, 0]
+    assert rows.loc["a", ["Mass", "Nodule"]].tolist() == [1, 1] and rows.loc[
+        "b", ["Mass", "Nodule"]
+    ].tolist() == [0, 0]
     assert rows.loc["c", ["Mass", "Nodule"]].isna().all()
 
 
@@ -178,16 +208,36 @@ COLUMNS = 'image = "image"\ntarget = "grade"\n'
     ("keys", "rows", "message"),
     [
         ('knd = "levels"\n' + TABLE, "a,0\n", r"data\.toml: knd: no such key \(near: kind\)"),
-        ('kind = "stages"\n' + TABLE, "a,0\n", "kind: 'stages' is none of levels, classes, findings"),
+        (
+            'kind = "stages"\n' + TABLE,
+            "a,0\n",
+            "kind: 'stages' is none of levels, classes, findings",
+        ),
         (
             RETINOPATHY + 'image = "imgae"\ntarget = "grade"\n' + TABLE,
             "a,0\n",
             r"image: .*no column 'imgae' \(near: image\)",
         ),
-        (RETINOPATHY + 'image = "image"\ntarget = "grades"\n' + TABLE, "a,0\n", r"target: .*'grades' \(near: grade\)"),
-        (RETINOPATHY + COLUMNS + TABLE, "a,0\nb,7\n", r"labels\.csv, row 3: grade is '7', no level from 0 to 4"),
-        (RETINOPATHY + COLUMNS + TABLE, "a,0\nb,midl\n", r"row 3: grade is 'midl', no level .*\(near: mild\)"),
-        (RETINOPATHY + COLUMNS + TABLE, "a,0\na,1\n", r"row 3: a is 0 and 1; .*row 2 says the first"),
+        (
+            RETINOPATHY + 'image = "image"\ntarget = "grades"\n' + TABLE,
+            "a,0\n",
+            r"target: .*'grades' \(near: grade\)",
+        ),
+        (
+            RETINOPATHY + COLUMNS + TABLE,
+            "a,0\nb,7\n",
+            r"labels\.csv, row 3: grade is '7', no level from 0 to 4",
+        ),
+        (
+            RETINOPATHY + COLUMNS + TABLE,
+            "a,0\nb,midl\n",
+            r"row 3: grade is 'midl', no level .*\(near: mild\)",
+        ),
+        (
+            RETINOPATHY + COLUMNS + TABLE,
+            "a,0\na,1\n",
+            r"row 3: a is 0 and 1; .*row 2 says the first",
+        ),
         (RETINOPATHY + COLUMNS + TABLE, "z,0\n", r"row 2: no photograph below .*pictures is z"),
         (
             RETINOPATHY + COLUMNS + TABLE.replace("pictures", "picture"),
@@ -199,14 +249,36 @@ COLUMNS = 'image = "image"\ntarget = "grade"\n'
             "a,0\n",
             r"\[train\] table: .*\(near: labels\.csv\)",
         ),
-        (RETINOPATHY + COLUMNS + "side_from = 'left|right'\n" + TABLE, "a,0\n", "side_from: .* has 0 groups"),
-        (RETINOPATHY + COLUMNS + 'side = "grade"\n' + TABLE, "a,0\n", r"row 2: side is '0'.*sides = "),
-        (COLUMNS + 'kind = "levels"\n' + TABLE, "a,mild\nb,0\n", "names is missing: 'mild' is a level"),
-        (RETINOPATHY + COLUMNS + "[train]\ntabel = 'labels.csv'\n", "a,0\n", r"\[train\] tabel: no key of a part"),
-        (RETINOPATHY + COLUMNS + 'separator = "tab"\n' + TABLE, "a,0\n", r"no column 'image' \(near: image,grade"),
+        (
+            RETINOPATHY + COLUMNS + "side_from = 'left|right'\n" + TABLE,
+            "a,0\n",
+            "side_from: .* has 0 groups",
+        ),
+        (
+            RETINOPATHY + COLUMNS + 'side = "grade"\n' + TABLE,
+            "a,0\n",
+            r"row 2: side is '0'.*sides = ",
+        ),
+        (
+            COLUMNS + 'kind = "levels"\n' + TABLE,
+            "a,mild\nb,0\n",
+            "names is missing: 'mild' is a level",
+        ),
+        (
+            RETINOPATHY + COLUMNS + "[train]\ntabel = 'labels.csv'\n",
+            "a,0\n",
+            r"\[train\] tabel: no key of a part",
+        ),
+        (
+            RETINOPATHY + COLUMNS + 'separator = "tab"\n' + TABLE,
+            "a,0\n",
+            r"no column 'image' \(near: image,grade",
+        ),
     ],
 )
-def test_a_fault_of_a_declaration_is_one_line_with_file_key_and_what_would_be_right(tmp_path, keys, rows, message):
+def test_a_fault_of_a_declaration_is_one_line_with_file_key_and_what_would_be_right(
+    tmp_path, keys, rows, message
+):
     folder = declare(tmp_path, keys, rows)
     with pytest.raises(InputError, match=message) as caught:
         readers.read_dataset(folder)
@@ -229,7 +301,11 @@ def test_no_file_of_a_named_folder_is_passed_over_in_silence(tmp_path):
     write(tmp_path / "train_images" / "Thumbs.db", "")
     (note,) = [note for note in readers.read_dataset(tmp_path).notes if "not read" in note]
     assert note.startswith("train_images: 3 files not read: ")
-    assert "1 .tif (no row of the table names it)" in note and "1 .txt (no photograph)" in note and "1 .db" in note
+    assert (
+        "1 .tif (no row of the table names it)" in note
+        and "1 .txt (no photograph)" in note
+        and "1 .db" in note
+    )
 
 
 def test_one_picture_in_two_parts_and_two_pictures_of_one_name_are_errors(tmp_path):
@@ -249,13 +325,19 @@ def draw_semicolons(folder):
         put(folder / "bilder" / f"ward {n % 2}" / f"B{n}.tif")
         lines.append(f"B{n}.tif;{word};P{n // 2};{'RL'[n % 2]}")
     write(folder / "befunde.csv", "\r\n".join(lines), "cp1252")
-    return {"names = ": 'names = ["keine", "leicht", "schwer"]', "# values": 'unknown = ["nicht beurteilbar"]'}
+    return {
+        "names = ": 'names = ["keine", "leicht", "schwer"]',
+        "# values": 'unknown = ["nicht beurteilbar"]',
+    }
 
 
 def draw_nested_folders(folder):
     for n, word in enumerate(("healthy", "severe", "mild", "healthy")):
         put(folder / "set" / word / f"patient{n // 2}" / f"{n}.bmp")
-    return {"names = ": 'names = ["healthy", "mild", "severe"]', "# patient_from": "patient_from = '(patient\\d+)/'"}
+    return {
+        "names = ": 'names = ["healthy", "mild", "severe"]',
+        "# patient_from": "patient_from = '(patient\\d+)/'",
+    }
 
 
 def draw_path_column(folder):
@@ -296,4 +378,7 @@ def test_a_draft_of_a_known_layout_is_that_layout(tmp_path, capsys):
 
 def test_describe_reads_real_idrid(real_data, capsys):
     shown = describe_folder(capsys, "--data", real_data / "idrid-grading")
-    assert "413 images of 413 patients; level 0 134, level 1 20, level 2 136, level 3 74, level 4 49" in shown
+    assert (
+        "413 images of 413 patients; level 0 134, level 1 20, level 2 136, level 3 74, level 4 49"
+        in shown
+    )

@@ -32,7 +32,10 @@ def vary(pixels, rng):
 def summarize(of, pixels):
     """Return a checkpoint that knows what squares of these pixels look like, and how far each lies from them."""
     luts = square.keep_values(len(pixels))
-    made = [Square(own, lut, Disc(0.0, 0.0, 1.0, 1.0, 1.0)) for own, lut in zip(pixels, luts, strict=True)]
+    made = [
+        Square(own, lut, Disc(0.0, 0.0, 1.0, 1.0, 1.0))
+        for own, lut in zip(pixels, luts, strict=True)
+    ]
     squares = store.gather([Subject(str(row)) for row in range(len(made))], made, of.mean, of.std)
     learned = np.arange(0, len(made), 2)
     held_out = np.arange(1, len(made), 2)
@@ -51,10 +54,15 @@ def trained(finished_cache):
 def knowing(trained, drawn_folder, tmp_path):
     """The file of the same net, which knows what drawn eyes look like."""
     of = trained
-    paths = kaggle.list_folder(drawn_folder / "train").paths | kaggle.list_folder(drawn_folder / "test").paths
+    paths = (
+        kaggle.list_folder(drawn_folder / "train").paths
+        | kaggle.list_folder(drawn_folder / "test").paths
+    )
     eyes = [square.make_square(path, of.making) for path in paths.values()]
     pixels = np.stack([cv2.LUT(eye.pixels, eye.lut.T[None]) for eye in eyes])
-    told, _ = summarize(of, np.concatenate([vary(pixels, np.random.default_rng(0)), pixels, pixels]))
+    told, _ = summarize(
+        of, np.concatenate([vary(pixels, np.random.default_rng(0)), pixels, pixels])
+    )
     checkpoint.write(tmp_path / "knowing.pt", told)
     return tmp_path / "knowing.pt"
 
@@ -70,7 +78,9 @@ def lamp(tmp_path):
     """A file with a picture of a lamp: a bright disc before black, as the photograph of an eye is."""
     rows, columns = np.indices((300, 400))
     inside = np.hypot(rows - 150, columns - 200) < 130
-    cv2.imwrite(str(tmp_path / "lamp.png"), (inside[..., None] * np.array([40, 140, 250])).astype(np.uint8))
+    cv2.imwrite(
+        str(tmp_path / "lamp.png"), (inside[..., None] * np.array([40, 140, 250])).astype(np.uint8)
+    )
     return tmp_path / "lamp.png"
 
 
@@ -78,13 +88,20 @@ def test_new_squares_of_the_kind_are_alike_and_others_are_not(trained):
     rng = np.random.default_rng(0)
     noise = vary(rng.integers(0, 120, (5, 48, 48, 3)), rng)
     told, far = summarize(trained, noise)
-    assert far[1::2].max() == pytest.approx(1, abs=1e-4)  # 99 of 100 of those held out, so all of 30
+    assert far[1::2].max() == pytest.approx(
+        1, abs=1e-4
+    )  # 99 of 100 of those held out, so all of 30
     assert np.median(far) < 0.9
     for other in (
         np.tile(np.arange(48, dtype=np.uint8)[:, None, None] * 5, (1, 48, 3)),
         np.zeros((48, 48, 3), np.uint8),
     ):
-        assert distribution.measure_distance(told, Square(other, square.keep_values(1)[0], Disc(0, 0, 1, 1, 1))) > 2
+        assert (
+            distribution.measure_distance(
+                told, Square(other, square.keep_values(1)[0], Disc(0, 0, 1, 1, 1))
+            )
+            > 2
+        )
 
 
 def test_few_squares_tell_nothing_and_equal_ones_do_not_divide_by_zero(trained):
@@ -100,14 +117,22 @@ def test_training_keeps_it_and_a_rerun_the_same(tmp_path, monkeypatch):
     options = [*places, *tiny.TRAIN_OPTIONS]
     train.main([*options, "--epochs=2", "--run=once"])
     train.main([*options, "--epochs=2", "--run=again"])
-    once, again = (tmp_path / "cache" / "dr" / "runs" / name / "epochs" / "0002.pt" for name in ("once", "again"))
+    once, again = (
+        tmp_path / "cache" / "dr" / "runs" / name / "epochs" / "0002.pt"
+        for name in ("once", "again")
+    )
     assert once.read_bytes() == again.read_bytes()
     of = checkpoint.read(once)
     assert of.n_images == 18 and of.distribution.keys() == {"known", "scale"}
 
 
-def test_nets_of_few_images_do_not_know_and_senseless_ones_are_refused(trained, knowing, eye, tmp_path, capsys):
-    content, few = torch.load(knowing, weights_only=True), [str(eye), f"--checkpoint={tmp_path}/few.pt"]
+def test_nets_of_few_images_do_not_know_and_senseless_ones_are_refused(
+    trained, knowing, eye, tmp_path, capsys
+):
+    content, few = (
+        torch.load(knowing, weights_only=True),
+        [str(eye), f"--checkpoint={tmp_path}/few.pt"],
+    )
     torch.save(content | {"likeness": {}}, tmp_path / "few.pt")
     grade.main([*few, "--device=cpu"])
     assert out_of_distribution.UNKNOWN in capsys.readouterr().out.splitlines()
@@ -126,22 +151,34 @@ def test_nets_of_few_images_do_not_know_and_senseless_ones_are_refused(trained, 
         torch.save(content | change, tmp_path / "bad.pt")
         with pytest.raises(InputError, match="makes no sense"):
             checkpoint.read(tmp_path / "bad.pt")
-    for other in ({"known": known["known"][:, :3], "scale": known["scale"][:3]}, known | {"known": known["known"][:3]}):
+    for other in (
+        {"known": known["known"][:, :3], "scale": known["scale"][:3]},
+        known | {"known": known["known"][:3]},
+    ):
         torch.save(content | {"likeness": other}, tmp_path / "other.pt")
         with pytest.raises(InputError, match="another version of dr.train described"):
             grade.main([str(eye), f"--checkpoint={tmp_path}/other.pt", "--device=cpu"])
 
 
 def test_grade_doubts_and_strictly_refuses_what_is_no_eye(knowing, eye, lamp, capsys):
-    given = [f"--left={eye}", f"--right={lamp}", f"--checkpoint={knowing}", "--views=1", "--device=cpu"]
+    given = [
+        f"--left={eye}",
+        f"--right={lamp}",
+        f"--checkpoint={knowing}",
+        "--views=1",
+        "--device=cpu",
+    ]
     grade.main(given)
     left, right = capsys.readouterr().out.splitlines()[2:4]
     assert out_of_distribution.OUTSIDE not in left and right.endswith(out_of_distribution.OUTSIDE)
     grade.main([*given, "--json"])
     eyes = json.loads(capsys.readouterr().out)["eyes"]
-    assert [of["is_unlike"] for of in eyes] == [False, True] and eyes[0]["unlikeness"] <= 1 < eyes[1]["unlikeness"]
+    assert [of["is_unlike"] for of in eyes] == [False, True] and eyes[0]["unlikeness"] <= 1 < eyes[
+        1
+    ]["unlikeness"]
     with pytest.raises(
-        InputError, match=rf"1 photograph is refused .*lamp.png: {out_of_distribution.OUTSIDE}.*; 1 done"
+        InputError,
+        match=rf"1 photograph is refused .*lamp.png: {out_of_distribution.OUTSIDE}.*; 1 done",
     ):
         grade.main([*given, "--json", "--strict"])
     strict = json.loads(capsys.readouterr().out)
@@ -153,10 +190,19 @@ def test_grade_doubts_and_strictly_refuses_what_is_no_eye(knowing, eye, lamp, ca
 
 
 def test_explain_doubts_and_strictly_refuses_what_is_no_eye(knowing, eye, lamp, tmp_path, capsys):
-    given = [str(eye), str(lamp), f"--checkpoint={knowing}", f"--out={tmp_path}/out", "--device=cpu"]
+    given = [
+        str(eye),
+        str(lamp),
+        f"--checkpoint={knowing}",
+        f"--out={tmp_path}/out",
+        "--device=cpu",
+    ]
     explain.main(given)
     first, second, *_ = capsys.readouterr().out.splitlines()
-    assert out_of_distribution.OUTSIDE not in first and f", {out_of_distribution.OUTSIDE} -> " in second
+    assert (
+        out_of_distribution.OUTSIDE not in first
+        and f", {out_of_distribution.OUTSIDE} -> " in second
+    )
     with pytest.raises(InputError, match=rf"lamp.png: {out_of_distribution.OUTSIDE}.*; 1 done"):
         explain.main([*given, "--strict"])
 
@@ -174,7 +220,9 @@ def test_explain_explains_the_level_that_grade_gives(trained, eye, tmp_path, cap
     explain.main([*given, f"--out={tmp_path}"])
     assert f"{eye}: level 2 (10% by this net), for which" in capsys.readouterr().out
     explain.main([*given, f"--out={tmp_path}", "--level=0"])
-    assert f"{eye}: level 0 (40% by this net), nearest to the mean 2 (10%)" in capsys.readouterr().out
+    assert (
+        f"{eye}: level 0 (40% by this net), nearest to the mean 2 (10%)" in capsys.readouterr().out
+    )
 
 
 def test_the_file_of_a_checkpoint_keeps_its_old_key(knowing):

@@ -62,7 +62,9 @@ def test_log_loss_by_hand():
     scores = np.array([[0.5, 0.5, 0, 0, 0], [0.25, 0.75, 0, 0, 0]])
     assert calibration.measure_log_loss(scores, np.array([1, 0])) == pytest.approx(1.5 * np.log(2))
     assert calibration.measure_log_loss(scores, np.array([2, 2])) == pytest.approx(-np.log(1e-6))
-    assert calibration.measure_log_loss(np.full((3, 5), 0.2), np.array([0, 2, 4])) == pytest.approx(np.log(5))
+    assert calibration.measure_log_loss(np.full((3, 5), 0.2), np.array([0, 2, 4])) == pytest.approx(
+        np.log(5)
+    )
 
 
 def test_levels_halfway_between_two_are_rounded_up():
@@ -74,7 +76,9 @@ def test_levels_halfway_between_two_are_rounded_up():
 
 def test_the_bootstrap_takes_whole_patients_and_the_same_ones_for_every_figure():
     rng = np.random.default_rng(0)
-    patients = [str(patient) for patient in rng.permutation([*range(12), *range(11)])]  # one has one eye only
+    patients = [
+        str(patient) for patient in rng.permutation([*range(12), *range(11)])
+    ]  # one has one eye only
     numbers = np.unique(patients, return_inverse=True)[1]
     times = bootstrap.draw_figures(patients, lambda rows: np.bincount(rows, minlength=23))
     assert times.shape == (1 + bootstrap.N_DRAWS, 23) and (times[0] == 1).all()
@@ -84,20 +88,29 @@ def test_the_bootstrap_takes_whole_patients_and_the_same_ones_for_every_figure()
     worth = bootstrap.measure_step_gains(patients, levels, {"first": first, "second": second})
     taken = [np.repeat(np.arange(23), of.astype(int)) for of in times]
     of_first, of_second = (
-        np.array([quadratic_weighted_kappa(levels[rows], which[rows]) for rows in taken]) for which in (first, second)
+        np.array([quadratic_weighted_kappa(levels[rows], which[rows]) for rows in taken])
+        for which in (first, second)
     )
-    assert worth["first"].figure == pytest.approx((of_first[0], *np.percentile(of_first[1:], [2.5, 97.5])))
+    assert worth["first"].figure == pytest.approx(
+        (of_first[0], *np.percentile(of_first[1:], [2.5, 97.5]))
+    )
     gains = of_second - of_first
     assert worth["second"].gain == pytest.approx((gains[0], *np.percentile(gains[1:], [2.5, 97.5])))
     assert worth["first"].gain is None
-    assert bootstrap.measure_step_gains(patients, levels, {"only": levels})["only"].figure == (1.0, 1.0, 1.0)
+    assert bootstrap.measure_step_gains(patients, levels, {"only": levels})["only"].figure == (
+        1.0,
+        1.0,
+        1.0,
+    )
 
 
 def test_agreement_counts_patients_with_both_eyes_once():
     images = ["1_left", "1_right", "1_right_b", "2_left", "3_left", "3_right", "4_left", "4_right"]
     owners = [find_subject(image) for image in images]
     counts = agreement.count_agreement(owners, np.array([0, 0, 4, 3, 1, 2, 0, 3]), 5)
-    assert [agreement.share_near(counts, most) for most in range(3)] == pytest.approx((1 / 3, 2 / 3, 2 / 3))
+    assert [agreement.share_near(counts, most) for most in range(3)] == pytest.approx(
+        (1 / 3, 2 / 3, 2 / 3)
+    )
     assert counts[[0, 1, 0], [0, 2, 3]].tolist() == [1, 1, 1] and counts.sum() == 3
     assert not agreement.count_agreement([owners[0], owners[3]], np.array([0, 1]), 5).any()
 
@@ -112,7 +125,9 @@ def test_reliability_is_the_share_that_came_true():
     assert bins.error == pytest.approx((40 * 0.25 + 40 * 0.25) / 200)
     assert (bins.low <= bins.observed).all() and (bins.observed <= bins.high).all()
     assert bins.low[1] < 0.45 and bins.high[1] > 0.55
-    few = calibration.measure_reliability(["1", "2"], scores[:2], levels[:2])  # no bin has enough to be shown
+    few = calibration.measure_reliability(
+        ["1", "2"], scores[:2], levels[:2]
+    )  # no bin has enough to be shown
     assert (len(few.low), len(few.high), len(few.counts)) == (0, 0, 0)
 
 
@@ -130,8 +145,12 @@ CLASSES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, 
 def test_rates_of_classes_agree_with_scikit_learn_and_are_not_measurable_of_nobody(pairs):
     true, given_ = np.array(pairs).T
     counts = agreement.count_pairs(true, given_, 4)
-    *reference, _ = precision_recall_fscore_support(true, given_, labels=range(4), zero_division=np.nan)
-    both = ~np.isin(range(4), given_) & np.isin(range(4), true)  # there scikit-learn has no F1, we have 0
+    *reference, _ = precision_recall_fscore_support(
+        true, given_, labels=range(4), zero_division=np.nan
+    )
+    both = ~np.isin(range(4), given_) & np.isin(
+        range(4), true
+    )  # there scikit-learn has no F1, we have 0
     rates = agreement.rates_of_counts(counts)
     np.testing.assert_allclose(rates[:2], reference[:2])
     np.testing.assert_allclose(rates[2], np.where(both, 0, reference[2]))
@@ -161,7 +180,9 @@ def test_classes_are_measured_by_groups_and_what_is_absent_is_not():
     rng = np.random.default_rng(0)
     targets, groups = rng.integers(0, 3, 200), [str(group) for group in rng.integers(0, 30, 200)]
     scores = rng.dirichlet(np.ones(4), 200) + np.eye(4)[targets] / 3 * [1, 1, 1, 0]
-    overall, each = Classes(tuple("ABCD")).measure_all(groups, scores / scores.sum(axis=1, keepdims=True), targets)
+    overall, each = Classes(tuple("ABCD")).measure_all(
+        groups, scores / scores.sum(axis=1, keepdims=True), targets
+    )
     assert [n_images for n_images, *_ in each] == [*np.bincount(targets), 0]
     _, _, recall, _, auc = each[3]
     assert np.isnan(recall).all() and np.isnan(auc).all()
@@ -174,9 +195,15 @@ def test_average_precision_agrees_with_scikit_learn_and_a_threshold_has_the_best
     scores, is_true = np.array(rows).T
     is_true = is_true.astype(bool)
     own = ranking.measure_average_precision(scores / 5, is_true)
-    assert own == pytest.approx(average_precision_score(is_true, scores)) if is_true.any() else np.isnan(own)
+    assert (
+        own == pytest.approx(average_precision_score(is_true, scores))
+        if is_true.any()
+        else np.isnan(own)
+    )
     threshold = ranking.choose_threshold(scores / 5, is_true)
-    believed = scores / 5 >= np.append(scores / 5, threshold)[:, None]  # from each score on, and at last from that one
+    believed = (
+        scores / 5 >= np.append(scores / 5, threshold)[:, None]
+    )  # from each score on, and at last from that one
     f1 = 2 * (believed & is_true).sum(axis=1) / np.maximum(believed.sum(axis=1) + is_true.sum(), 1)
     assert f1[-1] == pytest.approx(f1.max()) if is_true.any() else np.isnan(threshold)
 

@@ -33,10 +33,19 @@ def test_layers_at_448_are_the_articles_with_925013_parameters_and_pairs_add_the
     assert count_parameters(make(448, is_paired=True)) == 925_013 + joint
     shapes = []
     for layer in [*net.body.blocks, *net.head.hidden, net.head.outputs]:
-        layer.register_forward_hook(lambda _layer, _inputs, output: shapes.append(tuple(output.shape[1:])))
+        layer.register_forward_hook(
+            lambda _layer, _inputs, output: shapes.append(tuple(output.shape[1:]))
+        )
     with torch.inference_mode():
         net(torch.zeros(1, 3, 448, 448))
-    convolutions = [(16, 448, 448), (16, 224, 224), (32, 224, 224), (32, 112, 112), (64, 112, 112), (64, 56, 56)]
+    convolutions = [
+        (16, 448, 448),
+        (16, 224, 224),
+        (32, 224, 224),
+        (32, 112, 112),
+        (64, 112, 112),
+        (64, 56, 56),
+    ]
     convolutions += [(96, 28, 28), (96, 14, 14), (128, 7, 7)]
     assert shapes == [*convolutions, (96,), (96,), (96,), (5,)]
     assert [make(image_px).body.maps_px for image_px in (448, 224, 112, 33, 32)] == [7, 4, 2, 1, 1]
@@ -44,13 +53,17 @@ def test_layers_at_448_are_the_articles_with_925013_parameters_and_pairs_add_the
 
 def test_squeezed_maps_go_to_the_outputs_from_every_location_and_have_no_scale():
     """2048 maps of 8x8: 2048 * 64 weights, 64 shifts, and 64 * 64 features for each of four outputs and its bias."""
-    head = Head(2048, 64, n_squeezed=64, n_hidden=0, n_outputs=4, dropout=0.5, is_paired=False).eval()
+    head = Head(
+        2048, 64, n_squeezed=64, n_hidden=0, n_outputs=4, dropout=0.5, is_paired=False
+    ).eval()
     learned = [part.numel() for part in head.parameters() if part.requires_grad]
     assert sorted(learned) == sorted([2048 * 64, 64, 4 * 64 * 64, 4])
     maps = torch.randn(2, 2048, 8, 8)
     convolution, norm, _ = head.squeeze
     torch.nn.init.normal_(norm.bias)
-    squeezed = torch.einsum("nchw,kc->nkhw", maps, convolution.weight[:, :, 0, 0]) / (1 + norm.eps) ** 0.5
+    squeezed = (
+        torch.einsum("nchw,kc->nkhw", maps, convolution.weight[:, :, 0, 0]) / (1 + norm.eps) ** 0.5
+    )
     features = (squeezed + norm.bias[:, None, None]).clamp(min=0).flatten(1)
     torch.testing.assert_close(head(maps), head.outputs(features), rtol=1e-4, atol=1e-4)
 
@@ -60,7 +73,9 @@ def test_l2_spares_biases_and_batch_norm(net):
     assert len(weights) == 11
     assert {part.ndim for part in weights} == {2, 4}
     assert {part.ndim for part in others} == {1}
-    assert len(others) == 9 * 3 + 2  # a bias per layer, scale and shift per BatchNorm of a convolution
+    assert (
+        len(others) == 9 * 3 + 2
+    )  # a bias per layer, scale and shift per BatchNorm of a convolution
 
 
 def test_initial_weights_are_spread_as_torch_spreads_them_and_depend_on_the_seed_alone():
@@ -73,7 +88,9 @@ def test_initial_weights_are_spread_as_torch_spreads_them_and_depend_on_the_seed
     for ours, torchs in zip(our_weights, torch_weights, strict=True):
         bound = ours[0].numel() ** -0.5
         assert ours.abs().max().item() <= bound
-        assert ours.std().item() == pytest.approx(bound / 3**0.5, rel=0.12)  # 5 standard deviations of 432 draws
+        assert ours.std().item() == pytest.approx(
+            bound / 3**0.5, rel=0.12
+        )  # 5 standard deviations of 432 draws
         assert torchs.std().item() == pytest.approx(bound / 3**0.5, rel=0.12)
 
 
@@ -94,7 +111,9 @@ def test_dropout_is_a_function_of_the_keys():
     order = torch.randperm(64)
     assert torch.equal(dropout(features, keys[order]), dropped[order])
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
-    assert dropped.mean().item() == pytest.approx(1, abs=0.03)  # 5 standard deviations of 32,000 coins
+    assert dropped.mean().item() == pytest.approx(
+        1, abs=0.03
+    )  # 5 standard deviations of 32,000 coins
     later = dropout(features, draws.make_keys(0, draws.DROPOUT, 2, torch.arange(64)))
     assert (later == dropped).float().mean().item() == pytest.approx(0.5, abs=0.03)
     assert torch.equal(dropout.eval()(features, keys), features)
@@ -103,7 +122,9 @@ def test_dropout_is_a_function_of_the_keys():
 def test_hash_is_splitmix64s():
     """The first outputs of SplitMix64 for the seed 1234567, as the Rosetta Code task "Pseudo-random numbers/Splitmix64"
     lists them."""
-    states = (1234567 + np.arange(1, 4, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).astype(np.int64)
+    states = (1234567 + np.arange(1, 4, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).astype(
+        np.int64
+    )
     hashes = draws.hash_numbers(torch.from_numpy(states)).numpy().astype(np.uint64)
     assert hashes.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 

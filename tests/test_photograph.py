@@ -38,9 +38,12 @@ def mean_difference(one, other):
 
 
 @pytest.mark.parametrize(
-    ("short_side_px", "reduction"), [(1, 8), (38, 8), (39, 4), (76, 4), (77, 2), (151, 2), (152, 1), (9999, 1)]
+    ("short_side_px", "reduction"),
+    [(1, 8), (38, 8), (39, 4), (76, 4), (77, 2), (151, 2), (152, 1), (9999, 1)],
 )
-def test_reduction_is_the_coarsest_that_keeps_the_short_side(smooth, write, short_side_px, reduction):
+def test_reduction_is_the_coarsest_that_keeps_the_short_side(
+    smooth, write, short_side_px, reduction
+):
     rgb, used = decode(write(encode(smooth)), short_side_px)
     assert used == reduction == choose_reduction((403, 301), short_side_px)
     assert rgb.shape == (-(-301 // reduction), -(-403 // reduction), 3)
@@ -53,11 +56,15 @@ def test_reduced_pixels_are_averages_of_the_full_decode(smooth, write):
     full, _ = decode(path, 9999)
     for short_side_px, reduction in ((37, 8), (74, 4), (148, 2)):
         rgb, _ = decode(path, short_side_px)
-        average = full.reshape(296 // reduction, reduction, 400 // reduction, reduction, 3).mean(axis=(1, 3))
+        average = full.reshape(296 // reduction, reduction, 400 // reduction, reduction, 3).mean(
+            axis=(1, 3)
+        )
         assert mean_difference(rgb, average) < 1
 
 
-@pytest.mark.parametrize("orientation", [*range(10), 77])  # 0, 9 and 77 make no sense and are ignored
+@pytest.mark.parametrize(
+    "orientation", [*range(10), 77]
+)  # 0, 9 and 77 make no sense and are ignored
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_exif_orientation_is_applied_as_pillow_applies_it(smooth, write, orientation, kind):
     exif = Image.Exif()
@@ -75,7 +82,9 @@ def test_png_of_any_mode_becomes_8_bit_rgb_on_black(smooth, write, mode):
     if mode == "I;16":
         stored, expected = Image.fromarray(smooth[..., 1].astype(np.uint16) * 257), smooth[..., 1:2]
     elif mode == "transparent":
-        alpha = np.repeat(np.uint8([255, 0]), (200, 101))[:, None, None] * np.ones((1, 403, 1), np.uint8)
+        alpha = np.repeat(np.uint8([255, 0]), (200, 101))[:, None, None] * np.ones(
+            (1, 403, 1), np.uint8
+        )
         stored, expected = Image.fromarray(np.dstack([smooth, alpha])), np.where(alpha, smooth, 0)
     else:
         stored = Image.fromarray(smooth).convert(mode)
@@ -98,7 +107,11 @@ def test_jpeg_of_any_kind_becomes_rgb(smooth, write, mode, reduction, is_progres
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize(
     ("mode", "kind", "options"),
-    [(mode, "JPEG", {"progressive": is_so}) for mode in ("RGB", "L", "CMYK") for is_so in (False, True)]
+    [
+        (mode, "JPEG", {"progressive": is_so})
+        for mode in ("RGB", "L", "CMYK")
+        for is_so in (False, True)
+    ]
     + [("RGB", "PNG", {})],
 )
 def test_truncated_photograph_is_refused(smooth, write, mode, kind, options, kept):

@@ -29,7 +29,9 @@ from tests.tiny import TRAIN_OPTIONS, digest_files, draw_squares, prepare
 def trained(tmp_path_factory):
     """A folder with tiny squares and a cache in which a net has been trained on them; to be read only."""
     folder = tmp_path_factory.mktemp("trained")
-    train.main([*draw_squares(folder / "squares", folder / "cache"), *TRAIN_OPTIONS, "--epochs", "3"])
+    train.main(
+        [*draw_squares(folder / "squares", folder / "cache"), *TRAIN_OPTIONS, "--epochs", "3"]
+    )
     return folder
 
 
@@ -53,10 +55,14 @@ def read(path):
     return read_scores(path, TASK)
 
 
-def test_every_held_out_and_every_test_eye_has_scores_and_a_second_run_is_cached(places, copied, folder, capsys):
+def test_every_held_out_and_every_test_eye_has_scores_and_a_second_run_is_cached(
+    places, copied, folder, capsys
+):
     predict.main([*places, "--views", "2"])
     test = read(folder / "scores_test.csv")
-    assert list(test.index) == [f"{patient}_{side}" for patient in range(3) for side in ("left", "right")]
+    assert list(test.index) == [
+        f"{patient}_{side}" for patient in range(3) for side in ("left", "right")
+    ]
     assert list(read(folder / "single_test.csv").index) == list(test.index)
     training_set = read_training_set(copied / "squares", copied / "cache")
     held_out = np.array(training_set.squares.images)[training_set.find_held_out(4, 0)]
@@ -77,24 +83,45 @@ def test_net_of_local_contrast_is_given_local_contrast(places, copied, folder, c
 
     def make_local(split):
         images, luts = normalize.read_luts(copied / "cache", split)
-        pictures = [cv2.imread(str(copied / "squares" / split / f"{image}.png"))[:, :, ::-1] for image in images]
+        pictures = [
+            cv2.imread(str(copied / "squares" / split / f"{image}.png"))[:, :, ::-1]
+            for image in images
+        ]
         flat = [lut[range(3), pixels] for lut, pixels in zip(luts, pictures, strict=True)]
-        return {image: subtract_local_mean(square) for image, square in zip(images, flat, strict=True)}
+        return {
+            image: subtract_local_mean(square) for image, square in zip(images, flat, strict=True)
+        }
 
-    training_set, made = read_training_set(copied / "squares", copied / "cache"), make_local("train")
-    learned = [made[training_set.squares.images[row]] for row in np.flatnonzero(~training_set.find_held_out(4, 0))]
+    training_set, made = (
+        read_training_set(copied / "squares", copied / "cache"),
+        make_local("train"),
+    )
+    learned = [
+        made[training_set.squares.images[row]]
+        for row in np.flatnonzero(~training_set.find_held_out(4, 0))
+    ]
     of = checkpoint.read(folder / "epochs" / "0003.pt")
-    np.testing.assert_allclose([of.mean, of.std], [np.mean(learned, axis=(0, 1, 2)), np.std(learned, axis=(0, 1, 2))])
+    np.testing.assert_allclose(
+        [of.mean, of.std], [np.mean(learned, axis=(0, 1, 2)), np.std(learned, axis=(0, 1, 2))]
+    )
     values = (make_local("test")["1_left"][2:34, 2:34] - np.array(of.mean)) / np.array(of.std)
     with torch.inference_mode():
-        expected = load_net(of).eval()(torch.from_numpy(values.transpose(2, 0, 1)[None].astype(np.float32))).softmax(1)
-    np.testing.assert_allclose(read(folder / "single_test.csv").loc[["1_left"]], expected, rtol=0, atol=1e-5)
+        expected = (
+            load_net(of)
+            .eval()(torch.from_numpy(values.transpose(2, 0, 1)[None].astype(np.float32)))
+            .softmax(1)
+        )
+    np.testing.assert_allclose(
+        read(folder / "single_test.csv").loc[["1_left"]], expected, rtol=0, atol=1e-5
+    )
 
 
 def test_paired_scores_do_not_depend_on_the_batch(places, copied, folder):
     """Both eyes of a patient meet in whatever batch: a fellow's picture changed changes the eye's own scores."""
     run, both = ["--run", "both"], folder / "runs" / "both"
-    train.main([*places, *TRAIN_OPTIONS, *run, "--pairs", "--epochs", "1", "--learning-rate", "0.03"])
+    train.main(
+        [*places, *TRAIN_OPTIONS, *run, "--pairs", "--epochs", "1", "--learning-rate", "0.03"]
+    )
 
     def predict_anew(size):  # nothing cached
         shutil.rmtree(both / "views", ignore_errors=True)
@@ -108,7 +135,10 @@ def test_paired_scores_do_not_depend_on_the_batch(places, copied, folder):
     for size, scores in before.items():
         np.testing.assert_allclose(scores, before[4], rtol=0, atol=1e-5)
         changed = (predict_anew(size) != scores).any(axis=1)
-        assert list(changed.index[changed]) == ["0_left", "0_right"]  # the correction is small as yet, but it is there
+        assert list(changed.index[changed]) == [
+            "0_left",
+            "0_right",
+        ]  # the correction is small as yet, but it is there
 
 
 def test_eyes_meet_though_another_patients_name_lies_between_theirs(trained):
@@ -117,21 +147,27 @@ def test_eyes_meet_though_another_patients_name_lies_between_theirs(trained):
     net, n = views.put_net(of, torch.device("cpu")), 5
     pixels = np.random.default_rng(0).integers(0, 256, (n, 37, 37, 3), dtype=np.uint8)
     tables, seen = store.compose_tables(keep_values(n), of.mean, of.std), []
-    net.register_forward_pre_hook(lambda _net, _images, given: seen.append(given["eyes"].tolist()), with_kwargs=True)
+    net.register_forward_pre_hook(
+        lambda _net, _images, given: seen.append(given["eyes"].tolist()), with_kwargs=True
+    )
     orders = (store.Squares(np.array(eyes), pixels, tables) for eyes in ([0, 2, 4, 1, 3], range(n)))
     torn, whole = (views.score_views(net, of, squares, 1, 2, mock.Mock())[0] for squares in orders)
     assert [sorted(batch) for batch in seen[:3]] == [[0, 1], [2, 3], [4]]
     np.testing.assert_allclose(torn, whole, rtol=0, atol=1e-6)
 
 
-def test_rejected_eyes_are_not_learned_from_and_need_permission_and_one_not_preprocessed_is_named(data, cache, capsys):
+def test_rejected_eyes_are_not_learned_from_and_need_permission_and_one_not_preprocessed_is_named(
+    data, cache, capsys
+):
     """From photographs on: one of each split is broken, one of the test set new."""
     for split in ("train", "test"):
         broken = min((data / split).iterdir())
         broken.write_bytes(b"no photograph")
     places = [f"--data={data}", f"--cache={cache}"]
     preprocess.main([*places, "--size-px", "37", "--jobs", "1", "--allow-rejected"])
-    train.main([*places, *"--epochs 1 --batch-size 2 --folds 2 --device cpu --precision float32".split()])
+    train.main(
+        [*places, *"--epochs 1 --batch-size 2 --folds 2 --device cpu --precision float32".split()]
+    )
     assert int(re.search(r"dr.train: (\d+) images", capsys.readouterr().out)[1]) <= 6
     assert checkpoint.read(cache / "dr" / "epochs" / "0001.pt").mean[0] == pytest.approx(127, abs=3)
     with pytest.raises(InputError, match=f"{broken.stem}.*--allow-rejected"):
@@ -167,14 +203,18 @@ def test_scores_are_the_mean_over_views_and_epochs(places, copied, folder, capsy
         of = checkpoint.read(folder / "epochs" / f"{epoch:04}.pt")
         net = load_net(of).eval()
         cached = source.read_squares(copied / "cache", "test", kaggle.read_dataset(copied / "data"))
-        squares = store.load(cached, of.mean, of.std, torch.device("cpu"), "memory", folder / "unused.npy")
+        squares = store.load(
+            cached, of.mean, of.std, torch.device("cpu"), "memory", folder / "unused.npy"
+        )
         for view in range(3):
             cuts = views.cut_view(view, 6, 5, 0, "both")
             assert all((field == field[0]).all() for field in cuts)
             with torch.inference_mode():
                 batches = [crops.cut_batch(squares, np.array([row]), cuts, 32) for row in range(6)]
                 expected.append(torch.cat([net(batch).softmax(1) for batch in batches]).numpy())
-    np.testing.assert_allclose(read(folder / "scores_test.csv"), np.mean(expected, axis=0), atol=1e-5)
+    np.testing.assert_allclose(
+        read(folder / "scores_test.csv"), np.mean(expected, axis=0), atol=1e-5
+    )
     np.testing.assert_allclose(read(folder / "single_test.csv"), expected[3], atol=1e-5)
 
 
@@ -184,7 +224,10 @@ def test_the_best_epoch_is_chosen_by_either_figure_and_one_that_is_not_kept_is_r
     chosen = [predict.choose_epochs(text, finished, TASK) for text in ("best:log_loss", "best")]
     assert chosen == [[history["valid_log_loss"].idxmin()], [history["valid_qwk"].idxmax()]]
     pruned = finished._replace(checkpoints={epoch: "" for epoch in (2, 3)})
-    for text, whose, message in (("7", finished, "epoch 7 is not kept"), ("last:3", pruned, "epoch 1 is not kept")):
+    for text, whose, message in (
+        ("7", finished, "epoch 7 is not kept"),
+        ("last:3", pruned, "epoch 1 is not kept"),
+    ):
         with pytest.raises(InputError, match=message):
             predict.choose_epochs(text, whose, TASK)
 
@@ -195,7 +238,9 @@ def test_runs_are_averaged_if_they_are_of_the_same_eyes(places, folder):
         predict.main([*places, "--views", "1", "--run", name, "--epochs-averaged", epoch])
     predict.main([*places, "--average", "one", "other", "--run", "both"])
     for table in ("scores_valid.csv", "scores_test.csv", "single_test.csv"):
-        one, other, both = (read(folder / "runs" / name / table) for name in ("one", "other", "both"))
+        one, other, both = (
+            read(folder / "runs" / name / table) for name in ("one", "other", "both")
+        )
         np.testing.assert_allclose(both, (one + other) / 2, atol=1e-8)
     table = folder / "runs" / "other" / "scores_test.csv"
     pd.read_csv(table).iloc[1:].to_csv(table, index=False)
@@ -203,7 +248,9 @@ def test_runs_are_averaged_if_they_are_of_the_same_eyes(places, folder):
         predict.main([*places, "--average", "one", "other", "--run", "both"])
 
 
-def test_changed_checkpoint_other_labels_than_those_trained_on_and_no_training_are_refused(places, copied, capsys):
+def test_changed_checkpoint_other_labels_than_those_trained_on_and_no_training_are_refused(
+    places, copied, capsys
+):
     newest = copied / "cache" / "dr" / "epochs" / "0003.pt"
     kept = checkpoint.read(newest)
     kept.net["head.outputs.bias"] += 1

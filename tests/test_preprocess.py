@@ -18,7 +18,9 @@ def options(data, cache):
     return [f"--data={data}", f"--cache={cache}", "--jobs=1", "--allow-rejected"]
 
 
-def test_one_decode_gives_the_bytes_of_two_though_photographs_are_bad(data, cache, tmp_path, monkeypatch):
+def test_one_decode_gives_the_bytes_of_two_though_photographs_are_bad(
+    data, cache, tmp_path, monkeypatch
+):
     first, second, *_ = sorted((data / "train").iterdir())
     first.write_bytes(first.read_bytes()[:3000])
     second.write_bytes(b"\xff\xd8 rubbish")
@@ -30,7 +32,9 @@ def test_one_decode_gives_the_bytes_of_two_though_photographs_are_bad(data, cach
     normalize.main([f"--cache={cache}"])
     standardize.main([f"--cache={cache}"])
     decode, calls = photograph.decode, []
-    monkeypatch.setattr(photograph, "decode", lambda *arguments: calls.append(arguments) or decode(*arguments))
+    monkeypatch.setattr(
+        photograph, "decode", lambda *arguments: calls.append(arguments) or decode(*arguments)
+    )
     preprocess(options(data, tmp_path / "once"))
     assert read_all(tmp_path / "once") == read_all(cache)
     assert len(rejected.read_rejected(cache)) == 2

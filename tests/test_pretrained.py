@@ -48,7 +48,9 @@ def save(path, tensors):
 # --- bodies -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [NET, "test_efficientnet", "test_convnext", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "name", [NET, "test_efficientnet", "test_convnext", "swin_tiny_patch4_window7_224"]
+)
 def test_any_hierarchical_net_gives_maps_averaged_over_their_locations(name):
     net = make(name)
     images = torch.randn(2, 3, 64, 64)
@@ -57,7 +59,12 @@ def test_any_hierarchical_net_gives_maps_averaged_over_their_locations(name):
     torch.testing.assert_close(net(images), net.head.outputs(maps.mean(dim=(2, 3))))
     for layer, least_px in (("last", 2), ("fine", 8)):
         activations = net.body.record_activations(images, layer)
-        assert activations.maps.shape[2] == activations.maps.shape[3] >= least_px == 64 // activations.stride
+        assert (
+            activations.maps.shape[2]
+            == activations.maps.shape[3]
+            >= least_px
+            == 64 // activations.stride
+        )
         torch.testing.assert_close(activations.features, maps)
     assert not torch.is_grad_enabled() or activations.maps.requires_grad
 
@@ -75,7 +82,9 @@ def test_locations_lie_in_the_middle_of_their_receptive_fields(name, layer):
     outputs = []
     module = net.body.model.get_submodule(grid.module)
     module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-    images = torch.randn(4, 3, image_px, image_px, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    images = torch.randn(
+        4, 3, image_px, image_px, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
     last = net.body(images)
     maps = outputs[0] if grid.module else last
     index = maps.shape[-1] // 2
@@ -91,14 +100,21 @@ def test_grad_cam_of_the_last_maps_is_the_outputs_weights_times_the_maps():
     net = make()
     images = torch.randn(2, 3, 64, 64)
     maps, stride, _ = heat.compute_heat(net, images, np.array([1, 3]), "last")
-    expected = torch.einsum("nchw,nc->nhw", net.body(images), net.head.outputs.weight[[1, 3]]).relu().detach().numpy()
+    expected = (
+        torch.einsum("nchw,nc->nhw", net.body(images), net.head.outputs.weight[[1, 3]])
+        .relu()
+        .detach()
+        .numpy()
+    )
     assert stride == 32
     np.testing.assert_allclose(maps, heat.scale_heat(expected), atol=1e-5)
 
 
 def test_random_weights_depend_on_the_seed_and_leave_torchs_generator_alone():
     torch.manual_seed(3)
-    first, same, other = (Pretrained(NET, 64, 0.0, seed).model.conv1[0].weight for seed in (1, 1, 2))
+    first, same, other = (
+        Pretrained(NET, 64, 0.0, seed).model.conv1[0].weight for seed in (1, 1, 2)
+    )
     after = torch.rand(1)
     assert torch.equal(first, same) and not torch.equal(first, other)
     torch.manual_seed(3)
@@ -106,7 +122,9 @@ def test_random_weights_depend_on_the_seed_and_leave_torchs_generator_alone():
 
 
 def test_a_body_keeps_nothing_of_its_classifier():
-    assert not [name for name in make("test_convnext").state_dict() if name.startswith("body.model.head")]
+    assert not [
+        name for name in make("test_convnext").state_dict() if name.startswith("body.model.head")
+    ]
     assert make(is_paired=True).head.joint[0].in_features == 2 * make().body.n_features
 
 
@@ -127,11 +145,15 @@ def test_batch_norm_of_several_processes_keeps_what_timms_layer_does(monkeypatch
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-def test_weights_of_timm_and_torchvision_are_taken_with_the_mean_and_std_of_their_images(tmp_path, foreign, name):
+def test_weights_of_timm_and_torchvision_are_taken_with_the_mean_and_std_of_their_images(
+    tmp_path, foreign, name
+):
     net = make()
     channels = weights.begin(net, save(tmp_path / name, foreign))
     assert channels == ([127.5] * 3, [127.5] * 3)  # test_resnet's configuration
-    assert all(torch.equal(value, foreign[key]) for key, value in net.body.model.state_dict().items())
+    assert all(
+        torch.equal(value, foreign[key]) for key, value in net.body.model.state_dict().items()
+    )
     wrapped = {f"module.{key}": value for key, value in foreign.items() if "num_batches" not in key}
     again = make(seed=1)
     weights.begin(again, save(tmp_path / "w.pth", {"state_dict": wrapped, "epoch": 3}))
@@ -144,7 +166,10 @@ def damage(path, foreign):
     lacking = {name: value for name, value in foreign.items() if name != "conv1.0.weight"}
     yield save(path / "narrow.pth", narrow), r"of another shape: conv1.0.weight"
     yield save(path / "lacking.safetensors", lacking), "lacking: conv1.0.weight"
-    yield save(path / "more.pth", foreign | {"conv9.weight": torch.zeros(3)}), "unknown: conv9.weight"
+    yield (
+        save(path / "more.pth", foreign | {"conv9.weight": torch.zeros(3)}),
+        "unknown: conv9.weight",
+    )
     yield save(path / "hostile.pth", foreign | {"conv9.weight": Hostile()}), "or a damaged one"
     yield save(path / "list.pth", [torch.zeros(3)]), "holds no weights"
     yield save(path / "number.pth", foreign | {"conv1.0.weight": 7}), "no tensor"
@@ -168,7 +193,10 @@ def test_a_hub_out_of_reach_is_one_line_that_names_the_file(monkeypatch):
         raise FileNotFoundError("no way there")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(InputError, match=r"huggingface.co/timm/test_resnet.r160_in1k/.*safetensors and give --weights"):
+    with pytest.raises(
+        InputError,
+        match=r"huggingface.co/timm/test_resnet.r160_in1k/.*safetensors and give --weights",
+    ):
         catalog.download(NET, 64)
 
 
@@ -212,14 +240,18 @@ def test_without_timm_the_line_has_the_command_and_nine_conv_needs_none():
         catalog.check("nine-conv", 0.0)
         try: catalog.check("resnet50", 0.0)
         except InputError as error: print(error)"""
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert shown.count("\n") == 1 and f"-m pip install -r {catalog.REQUIREMENTS}" in shown
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_training_begins_with_weights_and_both_eyes_with_a_single_net(run, cache, tmp_path, foreign):
+def test_training_begins_with_weights_and_both_eyes_with_a_single_net(
+    run, cache, tmp_path, foreign
+):
     """tests/test_road.py follows such a net to its scores."""
     path = save(tmp_path / "w.safetensors", foreign)
     run("--epochs", 2, *SMALL, "--weights", path, "--freeze-epochs", 1)
@@ -228,7 +260,9 @@ def test_training_begins_with_weights_and_both_eyes_with_a_single_net(run, cache
     assert (first.mean, first.settings.weights) == ([127.5] * 3, files.hash_file(path))
     assert torch.equal(first.net["body.model.bn1.running_mean"], foreign["bn1.running_mean"])
     assert not torch.equal(second.net["body.model.conv1.0.weight"], foreign["conv1.0.weight"])
-    run("--epochs", 1, *SMALL, "--run", "both", "--pairs", "--weights", single, "--learning-rate", 0)
+    run(
+        "--epochs", 1, *SMALL, "--run", "both", "--pairs", "--weights", single, "--learning-rate", 0
+    )
     both = checkpoint.read(cache / "dr/runs/both/epochs/0001.pt")
     assert torch.equal(both.net["head.outputs.weight"], second.net["head.outputs.weight"])
     assert both.mean == second.mean
@@ -237,7 +271,19 @@ def test_training_begins_with_weights_and_both_eyes_with_a_single_net(run, cache
 def test_a_head_of_another_size_is_left_out(run, cache, tmp_path):
     run("--epochs", 1, *SMALL)
     kept = cache / "dr" / "epochs" / "0001.pt"
-    printed = run("--epochs", 1, *SMALL, "--run", "wide", "--hidden", 7, "--weights", kept, "--learning-rate", 0)
+    printed = run(
+        "--epochs",
+        1,
+        *SMALL,
+        "--run",
+        "wide",
+        "--hidden",
+        7,
+        "--weights",
+        kept,
+        "--learning-rate",
+        0,
+    )
     assert "its head is another, and left out" in printed
     wide = checkpoint.read(cache / "dr/runs/wide/epochs/0001.pt")
     assert wide.net["head.hidden.0.weight"].shape[0] == 7
@@ -247,7 +293,9 @@ def test_a_head_of_another_size_is_left_out(run, cache, tmp_path):
 
 def test_training_that_was_cut_off_goes_on_to_the_same_bytes(run, cache):
     """Blocks left out by chance, AdamW, an average of the weights, a frozen epoch and both eyes, all at once."""
-    options = f"--net={NET} --optimizer adamw --drop-path 0.5 --ema 0.5 --freeze-epochs 1 --pairs".split()
+    options = (
+        f"--net={NET} --optimizer adamw --drop-path 0.5 --ema 0.5 --freeze-epochs 1 --pairs".split()
+    )
     run("--epochs", 3, *options)
     whole = digest_files(cache / "dr")
     (cache / "dr" / "epochs" / "0003.pt").write_bytes(b"half")
@@ -255,6 +303,11 @@ def test_training_that_was_cut_off_goes_on_to_the_same_bytes(run, cache):
     assert "goes on after epoch 2" in run("--epochs", 3, *options)
     assert digest_files(cache / "dr") == whole
     run("--epochs", 3, *options, "--drop-path", 0, "--run", "all")
-    assert digest_files(cache / "dr/runs/all/epochs")["0001.pt"] != whole["epochs/0001.pt"]  # settings differ
-    first, second = (checkpoint.read(cache / name / "0002.pt").net for name in ("dr/epochs", "dr/runs/all/epochs"))
+    assert (
+        digest_files(cache / "dr/runs/all/epochs")["0001.pt"] != whole["epochs/0001.pt"]
+    )  # settings differ
+    first, second = (
+        checkpoint.read(cache / name / "0002.pt").net
+        for name in ("dr/epochs", "dr/runs/all/epochs")
+    )
     assert not torch.equal(first["head.outputs.weight"], second["head.outputs.weight"])

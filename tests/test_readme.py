@@ -28,7 +28,9 @@ def find_commands(text):
     inline = re.findall(r"`([^`]+)`", re.sub(r"^ {4}.*$", "", text, flags=re.MULTILINE))
     lines = [" ".join(line.split()) for line in (*blocks, *inline)]
     starts = ("python -m ", "torchrun ", "./run_all.sh")
-    return [shlex.split(line, comments=True) for line in dict.fromkeys(lines) if line.startswith(starts)]
+    return [
+        shlex.split(line, comments=True) for line in dict.fromkeys(lines) if line.startswith(starts)
+    ]
 
 
 COMMANDS = find_commands(TEXT)
@@ -76,9 +78,13 @@ def test_every_module_takes_its_options(words, monkeypatch):
 def test_the_run_script_takes_its_options(words, tmp_path):
     assert len(OF_MODULES) > 15 and len(OF_THE_SCRIPT) > 4
     command, of = [ROOT / "run_all.sh", *words], os.environ | {"VIRTUAL_ENV": sys.prefix}
-    shown = subprocess.run(command, env=of, cwd=tmp_path, capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        command, env=of, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     data = words[words.index("--data") + 1]
-    assert shown.stderr == f"error: {data}: no such folder\n"  # all options were checked before the first stage
+    assert (
+        shown.stderr == f"error: {data}: no such folder\n"
+    )  # all options were checked before the first stage
 
 
 def test_the_last_two_stages_run_as_written(tmp_path, monkeypatch, capsys):
@@ -86,12 +92,22 @@ def test_the_last_two_stages_run_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     rng = np.random.default_rng(0)
-    for scores, labels in (("valid.csv", "trainLabels.csv"), ("test.csv", "data/sampleSubmission.csv")):
+    for scores, labels in (
+        ("valid.csv", "trainLabels.csv"),
+        ("test.csv", "data/sampleSubmission.csv"),
+    ):
         images = [f"{patient}_{side}" for patient in range(20) for side in ("left", "right")]
         write_scores(Path(scores), images, rng.dirichlet(np.ones(5), len(images)), TASK)
-        pd.DataFrame({"image": images, "level": rng.integers(0, 5, len(images))}).to_csv(labels, index=False)
+        pd.DataFrame({"image": images, "level": rng.integers(0, 5, len(images))}).to_csv(
+            labels, index=False
+        )
     commands = find_commands(TEXT[TEXT.index(LAST_TWO_STAGES) :].split("\n\n")[1])
-    assert [words[2] for words in commands] == ["blend.train", "blend.predict", "kappa.assign", "submissions.write"]
+    assert [words[2] for words in commands] == [
+        "blend.train",
+        "blend.predict",
+        "kappa.assign",
+        "submissions.write",
+    ]
     for _, _, module, *options in commands:
         importlib.import_module(module).main(options)
     assert "submissions.write: 40 images -> submission.csv" in capsys.readouterr().out
@@ -116,10 +132,17 @@ def test_the_lines_of_a_kaggle_notebook_run_as_written(drawn_folder, tmp_path):
     for name, options in (("python", ""), ("torchrun", " -m torch.distributed.run")):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable}{options} "$@"\n')
         (programs / name).chmod(0o755)
-    (lines,) = re.findall(r"((?:^ {4}.*\n)+)", TEXT[TEXT.index("… run it in a Kaggle notebook") :], re.MULTILINE)[:1]
+    (lines,) = re.findall(
+        r"((?:^ {4}.*\n)+)", TEXT[TEXT.index("… run it in a Kaggle notebook") :], re.MULTILINE
+    )[:1]
     script = lines.replace("/kaggle/input", str(given)).replace("/kaggle/working", str(working))
     of = {"PATH": f"{programs}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(["bash", "-ec", script], env=of, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-ec", script], env=of, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "on 2 x cpu" in done.stdout and done.stdout.count("epoch 1: learning rate") == 1
-    assert len((working / "pipeline" / "submissions" / "submission.csv").read_text().splitlines()) == 1 + 4
+    assert (
+        len((working / "pipeline" / "submissions" / "submission.csv").read_text().splitlines())
+        == 1 + 4
+    )

@@ -34,13 +34,23 @@ def test_the_article_is_the_default_an_option_wins_and_what_nobody_names_is_none
 
 
 def test_values_are_what_the_command_line_would_make_of_them(tmp_path):
-    chosen = write(tmp_path / "own.toml", "[preprocess.resize]\nshare = 1e-3\nlayers = [2, 3]\nis_new = true\n")
+    chosen = write(
+        tmp_path / "own.toml", "[preprocess.resize]\nshare = 1e-3\nlayers = [2, 3]\nis_new = true\n"
+    )
     options = parse([chosen])
-    assert (options.size_px, options.share, options.layers, options.is_new) == (512, 0.001, [2, 3], True)
+    assert (options.size_px, options.share, options.layers, options.is_new) == (
+        512,
+        0.001,
+        [2, 3],
+        True,
+    )
 
 
 def test_a_stage_of_several_sections_may_call_their_options_otherwise(tmp_path):
-    chosen = write(tmp_path / "own.toml", '[preprocess.crop]\nmethod = "box"\n[preprocess.resize]\nsize_px = 99\n')
+    chosen = write(
+        tmp_path / "own.toml",
+        '[preprocess.crop]\nmethod = "box"\n[preprocess.resize]\nsize_px = 99\n',
+    )
     renamed = {"preprocess.crop.method": "crop"}
     options = parse([chosen], "preprocess.crop", "preprocess.resize", renamed=renamed)
     assert (options.crop, options.size_px) == ("box", 99)
@@ -48,8 +58,12 @@ def test_a_stage_of_several_sections_may_call_their_options_otherwise(tmp_path):
 
 def test_a_recipe_starts_from_its_base_whatever_folder_it_lies_in(tmp_path):
     (tmp_path / "folder").mkdir()
-    write(tmp_path / "folder" / "base.toml", 'based_on = "demo"\n[preprocess.resize]\nshare = 0.5\n')
-    chosen = write(tmp_path / "top.toml", 'based_on = "folder/base.toml"\n[preprocess.resize]\nlayers = [1]\n')
+    write(
+        tmp_path / "folder" / "base.toml", 'based_on = "demo"\n[preprocess.resize]\nshare = 0.5\n'
+    )
+    chosen = write(
+        tmp_path / "top.toml", 'based_on = "folder/base.toml"\n[preprocess.resize]\nlayers = [1]\n'
+    )
     options = parse([chosen])
     assert (options.size_px, options.share, options.layers) == (160, 0.5, [1])
 
@@ -60,10 +74,19 @@ def test_a_recipe_starts_from_its_base_whatever_folder_it_lies_in(tmp_path):
         ("[preprocess.resize", "not a TOML file"),
         ("x = 1", r"\[x\] is no stage"),
         ("[preprocess]\nsize_px = 64", r"\[preprocess\.size_px\] is no stage"),
-        ("[preprocess.rezise]\nsize_px = 64", r"\[preprocess\.rezise\] is no stage \(near: preprocess\.resize\)"),
-        ("[preprocess.resize]\nsize = 64", r"\[preprocess\.resize\] size: no such option \(near: size_px\)"),
+        (
+            "[preprocess.rezise]\nsize_px = 64",
+            r"\[preprocess\.rezise\] is no stage \(near: preprocess\.resize\)",
+        ),
+        (
+            "[preprocess.resize]\nsize = 64",
+            r"\[preprocess\.resize\] size: no such option \(near: size_px\)",
+        ),
         ("[preprocess.resize]\ncache = 'x'", r"cache: no such option"),
-        ("[preprocess.resize]\nsize_px = 31", r"size_px: '31' is not a whole number from 32 to 4096"),
+        (
+            "[preprocess.resize]\nsize_px = 31",
+            r"size_px: '31' is not a whole number from 32 to 4096",
+        ),
         ("[preprocess.resize]\nsize_px = 64.0", "size_px: '64.0' is not a whole number"),
         ("[preprocess.resize]\nsize_px = true", "size_px: True is neither a number nor a word"),
         ("[preprocess.resize]\nsize_px.a = 1", "size_px: .* is neither a number nor a word"),
@@ -89,7 +112,9 @@ def test_what_does_not_fit_is_one_line_that_names_the_file(tmp_path, text, messa
 
 
 def test_an_unknown_recipe_is_told_the_near():
-    with pytest.raises(InputError, match=r"--recipe artikle: no such recipe \(near: article\); or give a file"):
+    with pytest.raises(
+        InputError, match=r"--recipe artikle: no such recipe \(near: article\); or give a file"
+    ):
         parse(["--recipe=artikle"])
 
 
@@ -113,7 +138,9 @@ def test_training_takes_every_recipe(name, monkeypatch):
     monkeypatch.setattr(settings.catalog, "check", lambda *_: None)  # which makes the net
     monkeypatch.setattr(settings.catalog, "find_source", lambda *_: None)  # which needs timm
     located = SimpleNamespace(digest="0" * 64)
-    monkeypatch.setattr(settings.weight_files, "locate", lambda _: located)  # of a file that is fetched by hand
+    monkeypatch.setattr(
+        settings.weight_files, "locate", lambda _: located
+    )  # of a file that is fetched by hand
     parser = cli.make_parser("dr.train", "", "")
     settings.add_options(parser)
     assert settings.parse(parser, [f"--recipe={name}"])[1].epochs

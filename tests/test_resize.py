@@ -52,7 +52,9 @@ def test_the_longer_axis_fills_the_square_and_the_aspect_is_kept(shape, share):
 @pytest.mark.parametrize("size_px", [40, 301])
 def test_a_whole_square_picture_of_the_right_size_comes_through_as_it_is(tmp_path, kind, size_px):
     path = tmp_path / f"1_left.{kind}"
-    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (size_px, size_px, 3)).astype(np.uint8))
+    cv2.imwrite(
+        str(path), np.random.default_rng(0).integers(0, 256, (size_px, size_px, 3)).astype(np.uint8)
+    )
     opened = Photograph(path)
     square, inside = cut.cut_square(opened, outline.measure(opened, "whole"), size_px, "box")
     assert np.array_equal(square, decode(path, size_px)[0])
@@ -63,7 +65,9 @@ def test_black_where_the_photograph_ends():
     picture = np.full((100, 200, 3), 200, np.uint8)
     square, inside = cut.cut_out(picture, Disc(100, 40, 80, 80, 1), 160)
     rows = np.flatnonzero(inside.any(axis=1))
-    assert rows[0] == pytest.approx(79.5 - 40.5, abs=0.51)  # the photograph begins 40.5 px above the centre
+    assert rows[0] == pytest.approx(
+        79.5 - 40.5, abs=0.51
+    )  # the photograph begins 40.5 px above the centre
     assert rows[-1] == pytest.approx(79.5 + 59.5, abs=0.51)
     assert (square[inside] == 200).all()
     assert not square[~inside].any()
@@ -74,11 +78,15 @@ def test_black_where_the_photograph_ends():
 def test_a_reduced_decode_costs_little(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     grain = cv2.GaussianBlur(rng.normal(0, 60, (2000, 3000, 3)), (0, 0), 3)
-    picture = np.clip(draw_disc(2000, 3000, 1500, 1000, 950) * 0.5 + 60 + grain, 0, 255).astype(np.uint8)
+    picture = np.clip(draw_disc(2000, 3000, 1500, 1000, 950) * 0.5 + 60 + grain, 0, 255).astype(
+        np.uint8
+    )
     path = tmp_path / "1_left.jpeg"
     cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
     used, opened = [], Photograph(path)
-    monkeypatch.setattr(photograph, "decode", lambda *asked: used.append(decode(*asked)) or used[-1])
+    monkeypatch.setattr(
+        photograph, "decode", lambda *asked: used.append(decode(*asked)) or used[-1]
+    )
     row = outline.measure(opened, "whole", (1500, 1000, 950, 950))
     reduced, _ = cut.cut_square(opened, row, 512, "ellipse")
     assert [reduction for _, reduction in used] == [2]
@@ -104,7 +112,9 @@ def test_stage_writes_a_square_per_image_and_their_histograms(drawn_folder, cach
         assert (histogram[:, 1:].sum(axis=1) > 0.9 * counts.sum(axis=1)).all()
 
 
-def test_a_second_run_reads_no_photograph_and_only_what_must_be_is_redone(data, cache, capsys, monkeypatch):
+def test_a_second_run_reads_no_photograph_and_only_what_must_be_is_redone(
+    data, cache, capsys, monkeypatch
+):
     first = run(data, cache)
     with monkeypatch.context() as patched:
         patched.setattr(photographs, "work_on", None)
@@ -123,18 +133,25 @@ def test_a_second_run_reads_no_photograph_and_only_what_must_be_is_redone(data, 
     assert "8 of 8 images are due (size_px changed from 64 to 32)" in capsys.readouterr().out
     (data / "trainLabels.csv").unlink()
     (data / "train" / f"{image}.jpeg").unlink()
-    assert list(run(data, cache, "--size-px=32")) == [name for name in first if name != f"{image}.png"]
+    assert list(run(data, cache, "--size-px=32")) == [
+        name for name in first if name != f"{image}.png"
+    ]
 
 
 def test_a_damaged_crop_journal_is_named_and_no_square_is_lost(drawn_folder, cache):
     data, squares = drawn_folder, run(drawn_folder, cache)
     (cache / "crop" / "train.jsonl").write_bytes(b"")
-    with pytest.raises(InputError, match=r"train\.jsonl: not what was written; run python -m preprocess\.crop again"):
+    with pytest.raises(
+        InputError,
+        match=r"train\.jsonl: not what was written; run python -m preprocess\.crop again",
+    ):
         resize.main([f"--data={data}", f"--cache={cache}", "--jobs=1", "--size-px=64"])
     assert run(data, cache) == squares
 
 
-@pytest.mark.parametrize("ellipse", ["-20,100,10,10", "5000,100,10,10", "150,110,1e6,1e6", "150,110,0.001,0.001"])
+@pytest.mark.parametrize(
+    "ellipse", ["-20,100,10,10", "5000,100,10,10", "150,110,1e6,1e6", "150,110,0.001,0.001"]
+)
 def test_a_correction_that_shows_no_eye_is_refused_or_rejected(data, cache, ellipse):
     image = next(iter(run(data, cache))).removesuffix(".png")
     correct(cache, f"{image},{ellipse}")

@@ -15,7 +15,9 @@ GB = 2**30
 @pytest.fixture
 def group(tmp_path, monkeypatch):
     """Write the files of a control group, name -> content, in the place of the machine's."""
-    monkeypatch.setattr(resources, "_list_groups", lambda controller: [tmp_path / controller, tmp_path])
+    monkeypatch.setattr(
+        resources, "_list_groups", lambda controller: [tmp_path / controller, tmp_path]
+    )
 
     def write(controller, **contents):
         (tmp_path / controller).mkdir(exist_ok=True)
@@ -35,7 +37,9 @@ def group(tmp_path, monkeypatch):
         ({"cpu__max": "20000 100000\n"}, 1),
     ],
 )
-def test_processors_are_those_of_the_affinity_and_the_quota(group, monkeypatch, contents, n_processors):
+def test_processors_are_those_of_the_affinity_and_the_quota(
+    group, monkeypatch, contents, n_processors
+):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     group("cpu", **contents)
     assert resources.count_processors() == n_processors
@@ -44,10 +48,20 @@ def test_processors_are_those_of_the_affinity_and_the_quota(group, monkeypatch, 
 def test_memory_is_the_machines_or_what_the_group_leaves(group, monkeypatch):
     monkeypatch.setattr(resources, "_read_machine_memory", lambda: 64 * GB)
     assert resources.read_free_memory() == 64 * GB
-    group("memory", memory__max=f"{4 * GB}", memory__current=f"{3 * GB}", memory__stat=f"anon 5\ninactive_file {GB}\n")
+    group(
+        "memory",
+        memory__max=f"{4 * GB}",
+        memory__current=f"{3 * GB}",
+        memory__stat=f"anon 5\ninactive_file {GB}\n",
+    )
     assert resources.read_free_memory() == 2 * GB
     group("memory", memory__max="max")
-    group("memory", memory__limit_in_bytes=f"{2 * GB}", memory__usage_in_bytes=f"{GB}", memory__stat="cache 1\n")
+    group(
+        "memory",
+        memory__limit_in_bytes=f"{2 * GB}",
+        memory__usage_in_bytes=f"{GB}",
+        memory__stat="cache 1\n",
+    )
     assert resources.read_free_memory() == GB
     group("memory", memory__limit_in_bytes="9223372036854771712")
     assert resources.read_free_memory() == 64 * GB
@@ -86,7 +100,9 @@ def gather(names, workers):
     """Return the results of images that came before an error, and the error."""
     results = []
     try:
-        for _, result in parallel.map_parallel(end_some, {name: (name,) for name in names}, workers, "testing"):
+        for _, result in parallel.map_parallel(
+            end_some, {name: (name,) for name in names}, workers, "testing"
+        ):
             results.append(result)
     except InputError as error:
         return results, str(error)
@@ -98,7 +114,10 @@ def test_a_photograph_that_takes_all_memory_is_named_and_all_others_are_kept(wor
     names = [str(number) for number in range(6)]
     results, message = gather([*names[:2], "huge", *names[2:]], workers)
     assert sorted(results) == names
-    assert message == "huge: out of memory; all others are kept: the same command goes on, with fewer --jobs"
+    assert (
+        message
+        == "huge: out of memory; all others are kept: the same command goes on, with fewer --jobs"
+    )
 
 
 def test_a_killed_worker_is_one_line_with_what_it_worked_on():
@@ -106,5 +125,7 @@ def test_a_killed_worker_is_one_line_with_what_it_worked_on():
     results, message = gather([*names[:20], "killed", *names[20:]], 2)
     assert set(results) <= set(names)
     assert "killed" in message
-    assert message.startswith("a worker was killed, as the system does when memory runs out, while ")
+    assert message.startswith(
+        "a worker was killed, as the system does when memory runs out, while "
+    )
     assert message.endswith("what is done is kept: the same command goes on, with fewer --jobs")

@@ -42,10 +42,18 @@ def road(request, cache):
     """The options of a recipe, a drawn folder of its kind, preprocessed by them, and the options of a tiny net."""
     kind = next((kind for kind in DRAWN if kind in request.param[0]), "")
     data = request.getfixturevalue(DRAWN.get(kind, "drawn_folder"))
-    preprocess.main([*request.param, f"--data={data}", f"--cache={cache}", *"--size-px 64 --jobs 1".split()])
+    preprocess.main(
+        [*request.param, f"--data={data}", f"--cache={cache}", *"--size-px 64 --jobs 1".split()]
+    )
     is_named = request.param[0].startswith("--recipe")
-    chain = recipe.read_chain(request.param[0].removeprefix("--recipe=") if is_named else recipe.BASE)
-    nets = [part.sections["dr.train"]["net"] for part in chain if "net" in part.sections.get("dr.train", {})]
+    chain = recipe.read_chain(
+        request.param[0].removeprefix("--recipe=") if is_named else recipe.BASE
+    )
+    nets = [
+        part.sections["dr.train"]["net"]
+        for part in chain
+        if "net" in part.sections.get("dr.train", {})
+    ]
     tiny = []
     if nets[-1] != "nine-conv":
         pytest.importorskip("timm")
@@ -72,7 +80,12 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
 
     capsys.readouterr()
     if not task.has_eyes:
-        grade.main([*map(str, photographs.values()), *f"--checkpoint {epoch} --views 3 --device cpu --json".split()])
+        grade.main(
+            [
+                *map(str, photographs.values()),
+                *f"--checkpoint {epoch} --views 3 --device cpu --json".split(),
+            ]
+        )
         images = json.loads(capsys.readouterr().out)["images"]
         graded = {Path(image["photograph"]).stem: [*image["scores"].values()] for image in images}
     else:
@@ -83,7 +96,10 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
 
     monkeypatch.setattr(page, "SHOWN_PX", 64)
     seats = ensemble.load(runs.read_members(cache / "dr", None, None), None, None, "cpu")
-    files = [(f"{image}{path.suffix}", io.BytesIO(path.read_bytes())) for image, path in photographs.items()]
+    files = [
+        (f"{image}{path.suffix}", io.BytesIO(path.read_bytes()))
+        for image, path in photographs.items()
+    ]
     rows = page.answer(seats, False, {"folder": files})["rows"]
     shown = {Path(row["photograph"]).stem: [row[column] for column in scores] for row in rows}
     np.testing.assert_allclose([shown[image] for image in scores.index], scores, rtol=0, atol=1e-5)
@@ -97,8 +113,14 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
     np.testing.assert_allclose(exported, scores.loc[[*photographs]], rtol=0, atol=1e-5)
 
     squares = source.read_squares(cache, "test", dataset)
-    loaded = store.load(squares, of.mean, of.std, torch.device("cpu"), "memory", tmp_path / "unused.npy")
+    loaded = store.load(
+        squares, of.mean, of.std, torch.device("cpu"), "memory", tmp_path / "unused.npy"
+    )
     seen, own = [], heat.map_heat
-    monkeypatch.setattr(heat, "map_heat", lambda net, images, *more: seen.append(images) or own(net, images, *more))
-    explain.main([*map(str, photographs.values()), f"--cache={cache}", f"--out={tmp_path}", "--device=cpu"])
+    monkeypatch.setattr(
+        heat, "map_heat", lambda net, images, *more: seen.append(images) or own(net, images, *more)
+    )
+    explain.main(
+        [*map(str, photographs.values()), f"--cache={cache}", f"--out={tmp_path}", "--device=cpu"]
+    )
     assert torch.equal(torch.cat(seen), crops.cut_centers(loaded, 48))

@@ -25,14 +25,25 @@ def run_all(*arguments, data, cache, out):
 
 def write_to(out):
     """Return the options that have a run write below a folder."""
-    return ["submissions.write", "--out", out / "out.csv", "submissions.report", "--out", out / "out.html"]
+    return [
+        "submissions.write",
+        "--out",
+        out / "out.csv",
+        "submissions.report",
+        "--out",
+        out / "out.html",
+    ]
 
 
 def call(*arguments):
     """Run run_all.sh in the environment of the tests."""
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
     return subprocess.run(
-        [ROOT / "run_all.sh", *arguments], env=environment, capture_output=True, text=True, check=False
+        [ROOT / "run_all.sh", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -50,21 +61,31 @@ def call(*arguments):
         (["dr.train", "--help"], "dr.train --help: a run shows no stage's help"),
     ],
 )
-def test_a_mistyped_option_of_whatever_stage_ends_the_run_before_the_first(tmp_path, arguments, message):
+def test_a_mistyped_option_of_whatever_stage_ends_the_run_before_the_first(
+    tmp_path, arguments, message
+):
     shown = call("--data", tmp_path, "--cache", tmp_path / "cache", *arguments)
     assert (shown.returncode, shown.stdout) == (2, "")
     assert message in shown.stderr
-    assert shown.stderr.count("\n") == 1 or "unrecognized" in message  # argparse tells the usage, too
+    assert (
+        shown.stderr.count("\n") == 1 or "unrecognized" in message
+    )  # argparse tells the usage, too
     assert not (tmp_path / "cache").exists()
 
 
 def test_bash_reads_the_plan_as_it_was_made_whatever_the_paths_hold():
     data, cache = "a\nb \"c\" $d `e` 'f'\udcff*", "--c \\ d\t;"
-    plan = plan_run([f"--data={data}", f"--cache={cache}", "--folds=2", "dr.train", "--seed", "'1 \n"])
-    code = (
-        'eval "$0"; printf "%s\\0" "$folds_cache"; for one in "${commands[@]}"; do eval "printf \'%s\\0\' $one"; done'
+    plan = plan_run(
+        [f"--data={data}", f"--cache={cache}", "--folds=2", "dr.train", "--seed", "'1 \n"]
     )
-    shown = subprocess.run(["bash", "-euc", code, os.fsencode(plan.quote())], capture_output=True, check=True).stdout
+    code = """
+        eval "$0"
+        printf "%s\\0" "$folds_cache"
+        for one in "${commands[@]}"; do eval "printf '%s\\0' $one"; done
+    """
+    shown = subprocess.run(
+        ["bash", "-euc", code, os.fsencode(plan.quote())], capture_output=True, check=True
+    ).stdout
     expected = [plan.folds_cache]
     for command in plan.commands:
         expected += [command.stage, command.run, *command.options]
@@ -73,7 +94,9 @@ def test_bash_reads_the_plan_as_it_was_made_whatever_the_paths_hold():
 
 
 def test_a_net_per_fold_is_trained_and_scored_and_all_that_follows_goes_on_with_their_mean():
-    plan = plan_run("--data d --cache c --folds 2 --jobs 3 --device cpu dr.predict --views 4".split())
+    plan = plan_run(
+        "--data d --cache c --folds 2 --jobs 3 --device cpu dr.predict --views 4".split()
+    )
     assert (plan.runs, plan.folds_cache) == (["fold-0", "fold-1"], "c/folds-2")
     lines = [command.quote() for command in plan.commands]
     assert lines[:6] == [
@@ -84,7 +107,10 @@ def test_a_net_per_fold_is_trained_and_scored_and_all_that_follows_goes_on_with_
         "dr.predict fold-1 --data d --cache c/folds-2 --recipe article --device cpu --run fold-1 --views 4",
         "dr.predict mean --data d --cache c/folds-2 --recipe article --device cpu --average fold-0 fold-1 --views 4",
     ]
-    assert "submissions.write default --data d --cache c/folds-2 --recipe article --name submission-folds" in lines
+    assert (
+        "submissions.write default --data d --cache c/folds-2 --recipe article --name submission-folds"
+        in lines
+    )
 
 
 def test_the_mean_of_runs_is_submitted_from_a_cache_of_its_own_and_nothing_is_trained():
@@ -98,7 +124,10 @@ def test_the_mean_of_runs_is_submitted_from_a_cache_of_its_own_and_nothing_is_tr
         f"dr.predict mean --data d --cache {plan.folds_cache} --recipe article --average c/dr c/dr/runs/lite0 other/dr",
     ]
     assert not [line for line in lines if line.startswith("dr.train")]
-    assert f"kappa.assign default --data d --cache {plan.folds_cache} --recipe article --seed 2" in lines
+    assert (
+        f"kappa.assign default --data d --cache {plan.folds_cache} --recipe article --seed 2"
+        in lines
+    )
     assert lines[-1].endswith("--name submission-average")
     for options in ("--folds 2", "--epochs 3", "--views 2"):
         with pytest.raises(InputError, match="has no part in --average"):
@@ -125,7 +154,10 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run_all")
     data, cache = folder / "data", folder / "cache"
     synthetic.main(
-        [f"--data={data}", *"--patients-train 8 --patients-test 3 --width-px 200 --levels balanced --jobs 1".split()]
+        [
+            f"--data={data}",
+            *"--patients-train 8 --patients-test 3 --width-px 200 --levels balanced --jobs 1".split(),
+        ]
     )
     shown = run_all(data=data, cache=cache, out=folder)
     assert shown.returncode == 0, shown.stderr
@@ -138,8 +170,16 @@ def test_a_whole_run_ends_in_a_valid_submission_a_table_and_a_report(finished):
     assert list(table.columns) == ["image", "level"]
     assert list(table["image"]) == list(pd.read_csv(data / "sampleSubmission.csv")["image"])
     assert table["level"].isin(range(5)).all()
-    stages = [line.removeprefix("== ") for line in shown.stdout.splitlines() if line.startswith("== ")]
-    assert stages == ["preprocess", *DECIDING, "submissions.write", "submissions.score", "submissions.report"]
+    stages = [
+        line.removeprefix("== ") for line in shown.stdout.splitlines() if line.startswith("== ")
+    ]
+    assert stages == [
+        "preprocess",
+        *DECIDING,
+        "submissions.write",
+        "submissions.score",
+        "submissions.report",
+    ]
     assert "annealed labels" in shown.stdout and "not a medical device" in shown.stdout
     assert "\r" not in shown.stdout + shown.stderr  # no bar moves where there is no terminal
     page = (out / "out.html").read_text()
@@ -161,16 +201,35 @@ def test_a_rejected_eye_stops_the_run_or_is_in_the_submission_and_a_recipe_reach
 ):
     """Without the test set's labels, the validation fold is scored."""
     data, cache, out, _ = finished
-    data, cache = shutil.copytree(data, tmp_path / "data"), shutil.copytree(cache, tmp_path / "cache")
-    (tmp_path / "own.toml").write_text('[blend.train]\nmethod = "linear"\n[kappa.assign]\nmethod = "exact"\n')
+    data, cache = (
+        shutil.copytree(data, tmp_path / "data"),
+        shutil.copytree(cache, tmp_path / "cache"),
+    )
+    (tmp_path / "own.toml").write_text(
+        '[blend.train]\nmethod = "linear"\n[kappa.assign]\nmethod = "exact"\n'
+    )
     (data / "testLabels.csv").unlink()
     next((data / "test").iterdir()).write_bytes(b"")
     stopped = run_all(data=data, cache=cache, out=tmp_path)
     assert stopped.returncode == 2 and "== dr.train" not in stopped.stdout
     assert "1 photograph is rejected" in stopped.stderr and "Traceback" not in stopped.stderr
-    options = ["--allow-rejected", "--recipe", tmp_path / "own.toml", "--data", data, "--cache", cache, *SMALL]
+    options = [
+        "--allow-rejected",
+        "--recipe",
+        tmp_path / "own.toml",
+        "--data",
+        data,
+        "--cache",
+        cache,
+        *SMALL,
+    ]
     run_stages(tmp_path, *options, *write_to(tmp_path))
-    told, shown = ("dr.train: cached", "from mlp to linear", "from anneal to exact"), capsys.readouterr().out
+    told, shown = (
+        ("dr.train: cached", "from mlp to linear", "from anneal to exact"),
+        capsys.readouterr().out,
+    )
     assert all(text in shown for text in (*told, "on the validation fold (8 images of 4 patients)"))
     assert "QWK, validation fold" in (tmp_path / "out.html").read_text()
-    assert list(pd.read_csv(tmp_path / "out.csv")["image"]) == list(pd.read_csv(out / "out.csv")["image"])
+    assert list(pd.read_csv(tmp_path / "out.csv")["image"]) == list(
+        pd.read_csv(out / "out.csv")["image"]
+    )

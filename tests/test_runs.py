@@ -52,8 +52,12 @@ CHANGES = ({"epochs": 3}, {"batch-size": 4}, {"seed": 1})
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_a_changed_option_and_ctrl_c_leave_the_finished_net_in_use(run, places, nets, stop, capsys, change):
-    changed = [word for name, value in ({"epochs": 2} | change).items() for word in (f"--{name}", value)]
+def test_a_changed_option_and_ctrl_c_leave_the_finished_net_in_use(
+    run, places, nets, stop, capsys, change
+):
+    changed = [
+        word for name, value in ({"epochs": 2} | change).items() for word in (f"--{name}", value)
+    ]
     run("--epochs", 2)
     predict.main([*places, "--views", "1"])
     before = digest_files(nets)
@@ -72,13 +76,18 @@ def test_a_changed_option_and_ctrl_c_leave_the_finished_net_in_use(run, places, 
     stop(None)
     assert "goes on after epoch 1" in run(*changed)
     (former,) = list_folders(nets / "former")
-    kept = {f"epochs/{name}": content for name, content in digest_files(nets / "former" / former).items()}
+    kept = {
+        f"epochs/{name}": content
+        for name, content in digest_files(nets / "former" / former).items()
+    }
     assert kept == {name: content for name, content in before.items() if name.startswith("epochs/")}
     assert not (nets / "pending").exists()
     assert "cached" in run(*changed)
 
 
-def test_a_changed_run_has_the_bytes_of_one_in_an_empty_cache_and_the_former_comes_back_at_once(run, nets):
+def test_a_changed_run_has_the_bytes_of_one_in_an_empty_cache_and_the_former_comes_back_at_once(
+    run, nets
+):
     run("--epochs", 2)
     first = digest_files(nets / "epochs")
     run("--epochs", 2, "--seed", 1)
@@ -122,7 +131,9 @@ def test_overwriting_removes_the_net_that_is_replaced_when_the_new_one_has_ended
 def test_more_epochs_take_the_done_ones_and_leave_the_shorter_run_whole(run, nets):
     run("--epochs", 2, "--drop-epochs", 9)
     first = digest_files(nets / "epochs")
-    assert "epochs changed from 2 to 3; goes on after epoch 2" in run("--epochs", 3, "--drop-epochs", 9, "--keep", 2)
+    assert "epochs changed from 2 to 3; goes on after epoch 2" in run(
+        "--epochs", 3, "--drop-epochs", 9, "--keep", 2
+    )
     (former,) = list_folders(nets / "former")
     assert digest_files(nets / "former" / former) == first
     assert (nets / "epochs" / "0002.pt").samefile(nets / "former" / former / "0002.pt")
@@ -163,7 +174,17 @@ def test_a_kill_between_training_and_its_place_is_made_up_for(run, nets, monkeyp
 def test_a_real_kill_in_a_changed_run_leaves_the_net_and_ends_in_the_same_bytes(run, nets, places):
     run("--epochs", 1)
     first = digest_files(nets / "epochs")
-    command = [sys.executable, "-m", "dr.train", *places, *TRAIN_OPTIONS, "--epochs", "3", "--seed", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "dr.train",
+        *places,
+        *TRAIN_OPTIONS,
+        "--epochs",
+        "3",
+        "--seed",
+        "1",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not list((nets / "pending").glob("*/0001.json")):
         assert process.poll() is None
@@ -233,7 +254,9 @@ def read(folder, table):
     return read_scores(folder / f"{table}.csv", TASK)
 
 
-def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_it(at, tmp_path, capsys):
+def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_it(
+    at, tmp_path, capsys
+):
     nets = tmp_path / "copy" / "cache" / "dr"
     before = digest_files(nets)
     predict.main([*at, "--run", "mean", "--average", *NAMES])
@@ -255,24 +278,35 @@ def test_the_mean_of_folds_has_every_training_image_by_the_net_that_did_not_see_
     predict.main([*at, "--views", "1"])
     with pytest.raises(InputError, match="mean: holds the mean of several nets"):
         train.main([*at, *TRAIN_OPTIONS, "--run", "mean", "--epochs", "1"])
-    with pytest.raises(InputError, match="mean: holds the mean of default, fold-1, fold-2, fold-3; name one"):
+    with pytest.raises(
+        InputError, match="mean: holds the mean of default, fold-1, fold-2, fold-3; name one"
+    ):
         predict.main([*at, "--run", "mean"])
     assert digest_files(nets) == after
 
 
-def test_a_mean_of_means_in_other_caches_and_of_other_squares_is_that_of_their_nets(at, tmp_path, monkeypatch):
+def test_a_mean_of_means_in_other_caches_and_of_other_squares_is_that_of_their_nets(
+    at, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     predict.main([*at, "--run", "mean", "--average", "fold-1", "fold-2"])
     small = [at[0], "--cache=copy/small"]
     preprocess.main([*small, *"--crop whole --size-px 48 --normalize none --jobs 1".split()])
     train.main([*small, *TRAIN_OPTIONS, "--epochs", "1", "--crop-px", "40"])
     predict.main([*small, "--views", "1"])
-    predict.main([*small, "--run", "both", "--average", "default", "copy/cache/dr/runs/mean", "copy/cache"])
+    predict.main(
+        [*small, "--run", "both", "--average", "default", "copy/cache/dr/runs/mean", "copy/cache"]
+    )
     shutil.move("copy", "moved")  # the ways between them stay
     small, cache = (tmp_path / "moved" / name for name in ("small", "cache"))
     members = runs.read_averaged(small / "dr" / "runs" / "both")
     assert [member.share for member in members] == pytest.approx([1 / 3, 1 / 6, 1 / 6, 1 / 3])
-    assert [member.checkpoint.making.size_px for member in members] == [48, SIZE_PX, SIZE_PX, SIZE_PX]
+    assert [member.checkpoint.making.size_px for member in members] == [
+        48,
+        SIZE_PX,
+        SIZE_PX,
+        SIZE_PX,
+    ]
     parts = small / "dr", cache / "dr" / "runs" / "mean", cache / "dr"
     mean = np.mean([read(part, "scores_test") for part in parts], axis=0)
     np.testing.assert_allclose(read(small / "dr" / "runs" / "both", "scores_test"), mean, atol=1e-8)
@@ -286,9 +320,15 @@ def test_a_mean_of_means_in_other_caches_and_of_other_squares_is_that_of_their_n
         (["--run", "mean", "--average", "mean", "fold-1"], "would be part of its own mean"),
         (["--run", "mean", "--average", "fold-1", "fold-1"], "fold-1 comes twice"),
         (["--run", "mean", "--average", "fold-1", "fold-9"], "fold-9.*no such file"),
-        (["--run", "mean", "--average", "fold-1", "copy/cache/dr/runs/fold-1"], "fold-1 comes twice"),
+        (
+            ["--run", "mean", "--average", "fold-1", "copy/cache/dr/runs/fold-1"],
+            "fold-1 comes twice",
+        ),
         (["--run", "mean", "--average", "default", "copy/cache/"], "default comes twice"),
-        (["--run", "mean", "--average", "fold-1", "copy/squares/"], "squares/scores_valid.csv: no such file"),
+        (
+            ["--run", "mean", "--average", "fold-1", "copy/squares/"],
+            "squares/scores_valid.csv: no such file",
+        ),
         (
             ["--run", "mean", "--average", "fold-2", "halves"],
             "the folds differ: fold-2 held out fold 2 of 4, halves held out fold 0 of 2: .*images of .* are not in",
@@ -296,7 +336,9 @@ def test_a_mean_of_means_in_other_caches_and_of_other_squares_is_that_of_their_n
     ],
     ids=str,
 )
-def test_a_mean_replaces_no_net_and_needs_the_same_or_other_patients(at, tmp_path, monkeypatch, options, told):
+def test_a_mean_replaces_no_net_and_needs_the_same_or_other_patients(
+    at, tmp_path, monkeypatch, options, told
+):
     monkeypatch.chdir(tmp_path)
     nets = tmp_path / "copy" / "cache" / "dr"
     if "halves" in options:
@@ -318,18 +360,39 @@ def test_a_mean_replaces_no_net_and_needs_the_same_or_other_patients(at, tmp_pat
     ],
 )
 def test_the_run_script_refuses_folds_that_make_no_sense(options, told):
-    refused = subprocess.run([ROOT / "run_all.sh", *options.split()], capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        [ROOT / "run_all.sh", *options.split()], capture_output=True, text=True, check=False
+    )
     assert (refused.returncode, refused.stdout) == (2, "")
     assert told in refused.stderr
 
 
-def test_folds_go_through_the_later_stages_in_a_cache_of_their_own(finished_cache, drawn_folder, tmp_path, capsys):
+def test_folds_go_through_the_later_stages_in_a_cache_of_their_own(
+    finished_cache, drawn_folder, tmp_path, capsys
+):
     """run_all.sh --folds, where a plain run has been: its net, scores and blend stay."""
     cache = shutil.copytree(finished_cache, tmp_path / "cache")
     before = digest_files(cache)
     small = "--folds 2 --size-px 48 --epochs 1 --views 1 --jobs 1 --device cpu dr.train --batch-size 2".split()
-    written = ["submissions.write", "--out", tmp_path / "o.csv", "submissions.report", "--out", tmp_path / "o.html"]
-    run_stages(tmp_path, "--data", drawn_folder, "--cache", cache, *small, "blend.train", "--method=linear", *written)
+    written = [
+        "submissions.write",
+        "--out",
+        tmp_path / "o.csv",
+        "submissions.report",
+        "--out",
+        tmp_path / "o.html",
+    ]
+    run_stages(
+        tmp_path,
+        "--data",
+        drawn_folder,
+        "--cache",
+        cache,
+        *small,
+        "blend.train",
+        "--method=linear",
+        *written,
+    )
     after = digest_files(cache)
     assert [name for name in before if name != "times.csv" and after[name] != before[name]] == []
     assert "8 images, mean of fold-0, fold-1" in capsys.readouterr().out
@@ -342,10 +405,19 @@ def test_the_mean_of_runs_goes_to_a_submission_in_a_cache_of_its_own_and_is_grad
     """run_all.sh --average: of the ordinary net and of the same one, scored by another number of views."""
     cache = shutil.copytree(finished_cache, tmp_path / "cache")
     shutil.copytree(cache / "dr" / "epochs", cache / "dr" / "runs" / "one" / "epochs")
-    predict.main([f"--data={drawn_folder}", f"--cache={cache}", *"--run one --views 1 --device cpu".split()])
+    predict.main(
+        [f"--data={drawn_folder}", f"--cache={cache}", *"--run one --views 1 --device cpu".split()]
+    )
     before = digest_files(cache)
     small = "--average default --average one --size-px 48 --jobs 1 --device cpu blend.train --method=linear".split()
-    written = ["submissions.write", "--out", tmp_path / "o.csv", "submissions.report", "--out", tmp_path / "o.html"]
+    written = [
+        "submissions.write",
+        "--out",
+        tmp_path / "o.csv",
+        "submissions.report",
+        "--out",
+        tmp_path / "o.html",
+    ]
     run_stages(tmp_path, "--data", drawn_folder, "--cache", cache, *small, *written)
     after = digest_files(cache)
     assert [name for name in before if name != "times.csv" and after[name] != before[name]] == []

@@ -70,7 +70,10 @@ def test_without_a_path_the_photograph_is_searched_below_the_folder(tmp_path):
 def test_findings_are_the_columns_of_0_and_1(tmp_path):
     dataset = write(tmp_path, "image,patient,Mass,age,Edema\n1,7,1,60,\n2,8,0,1,1.0\n")
     assert dataset.question == ("findings", ("Mass", "Edema"))
-    assert dataset.get_targets("train").isna().to_numpy().tolist() == [[False, True], [False, False]]
+    assert dataset.get_targets("train").isna().to_numpy().tolist() == [
+        [False, True],
+        [False, False],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,4 +100,7 @@ def test_describe_counts_each_split_and_what_is_not_read(data, capsys):
     describe.main([f"--data={data}"])
     printed = capsys.readouterr().out
     assert f"train: {len(rows)} images of 4 patients; 4 left, 4 right; level 0" in printed
-    assert "1 files not read (holiday.jpeg): the file's name is not PATIENT_left or PATIENT_right" in printed
+    assert (
+        "1 files not read (holiday.jpeg): the file's name is not PATIENT_left or PATIENT_right"
+        in printed
+    )

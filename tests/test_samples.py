@@ -14,24 +14,59 @@ from preprocess.disk.errors import InputError
 
 def test_image_id_names_patient_and_side_and_ids_are_ordered_by_number():
     images = ["b_left", "10_right", "9_right", "10_left", "a_left", "010_left"]
-    assert tables.sort_images(["a1", "10a", "a", "10"]) == ["10", "10a", "a", "a1"]  # one is the other's beginning
-    assert tables.sort_images(images) == ["9_right", "010_left", "10_left", "10_right", "a_left", "b_left"]
-    for image, owner in (("10_left", ("10", "left")), ("a_b_right", ("a_b", "right")), ("10_left_b", ("10", "left"))):
+    assert tables.sort_images(["a1", "10a", "a", "10"]) == [
+        "10",
+        "10a",
+        "a",
+        "a1",
+    ]  # one is the other's beginning
+    assert tables.sort_images(images) == [
+        "9_right",
+        "010_left",
+        "10_left",
+        "10_right",
+        "a_left",
+        "b_left",
+    ]
+    for image, owner in (
+        ("10_left", ("10", "left")),
+        ("a_b_right", ("a_b", "right")),
+        ("10_left_b", ("10", "left")),
+    ):
         assert kaggle.find_subject(image) == owner
     dataset = kaggle.read_dataset(Path("nowhere"))
     assert dataset.get_patients(["10_left", "9_right", "10_right"]) == ["10", "9", "10"]
-    for image in ("", "10", "10_middle", "../10_left", "a/b_left", "a\\b_left", ".x_left", "_left", "1\n_left"):
+    for image in (
+        "",
+        "10",
+        "10_middle",
+        "../10_left",
+        "a/b_left",
+        "a\\b_left",
+        ".x_left",
+        "_left",
+        "1\n_left",
+    ):
         with pytest.raises(InputError, match="PATIENT_left"):
             kaggle.find_subject(image)
 
 
-def test_listing_finds_photographs_names_the_misnamed_and_includes_the_labelled_without_a_file(tmp_path):
+def test_listing_finds_photographs_names_the_misnamed_and_includes_the_labelled_without_a_file(
+    tmp_path,
+):
     folder, labels = tmp_path / "train", tmp_path / "trainLabels.csv"
     labels.write_text("image,level\n10_left,0\n10_right,0\n")
     assert kaggle.read_dataset(tmp_path).list_paths("train") == {}
     folder.mkdir()
     assert kaggle.read_dataset(tmp_path).list_paths("train") == {}
-    for name in ("10_left.jpeg", "2_right.JPG", "2_left.png", "holiday.jpeg", ".hidden_left.jpeg", "notes.txt"):
+    for name in (
+        "10_left.jpeg",
+        "2_right.JPG",
+        "2_left.png",
+        "holiday.jpeg",
+        ".hidden_left.jpeg",
+        "notes.txt",
+    ):
         (folder / name).touch()
     dataset = kaggle.read_dataset(tmp_path)
     paths = dataset.list_paths("train")

@@ -17,7 +17,9 @@ from tests.tasks import TASK
 
 HEADER = "image,p0,p1,p2,p3,p4\n"
 GOOD = "0.5,0.25,0.25,0,0"
-read, write = (partial(function, task=TASK) for function in (scores.read_scores, scores.write_scores))
+read, write = (
+    partial(function, task=TASK) for function in (scores.read_scores, scores.write_scores)
+)
 
 
 @pytest.fixture
@@ -51,9 +53,18 @@ def test_what_is_written_is_read_and_written_again_alike(tmp_path_factory, weigh
     ("text", "reason"),
     [
         (HEADER + f"1_left,{GOOD}\n1_right,0.5,0.25,0.25,0,nan\n", ", row 3: p4 is 'nan'"),
-        (HEADER + f"1_left,{GOOD}\n1_right,1.5,-0.5,0,0,0\n", ", row 3: image 1_right: a score is negative .-0.5."),
-        (HEADER + f"1_left,{GOOD}\n1_right,0.5,0.25,0.25,0,0.0003\n", ", row 3: .* sum to 1.0003, not 1"),
-        (HEADER + f"1_left,{GOOD}\n1_right,0.5,0.25,0.24997,0,0\n", ", row 3: .* sum to 0.99997, not 1"),
+        (
+            HEADER + f"1_left,{GOOD}\n1_right,1.5,-0.5,0,0,0\n",
+            ", row 3: image 1_right: a score is negative .-0.5.",
+        ),
+        (
+            HEADER + f"1_left,{GOOD}\n1_right,0.5,0.25,0.25,0,0.0003\n",
+            ", row 3: .* sum to 1.0003, not 1",
+        ),
+        (
+            HEADER + f"1_left,{GOOD}\n1_right,0.5,0.25,0.24997,0,0\n",
+            ", row 3: .* sum to 0.99997, not 1",
+        ),
         ("image,p0,p1,p2,p3\n1_left,1,0,0,0\n", ": no column p4"),
         (HEADER, ": holds no image"),
     ],
@@ -66,7 +77,12 @@ def test_a_table_of_another_kind_and_a_row_that_is_no_distribution_are_named(pat
 
 @pytest.mark.parametrize(
     ("images", "shape", "score"),
-    [(["1_left"], (2, 5), 0.2), (["1_left"] * 2, (2, 5), 0.2), (["1_left"], (1, 5), np.nan), (["1_left"], (1, 5), 0.3)],
+    [
+        (["1_left"], (2, 5), 0.2),
+        (["1_left"] * 2, (2, 5), 0.2),
+        (["1_left"], (1, 5), np.nan),
+        (["1_left"], (1, 5), 0.3),
+    ],
 )
 def test_bad_scores_are_not_written(path, images, shape, score):
     with pytest.raises(InputError, match="scores.csv"):
@@ -85,9 +101,20 @@ def test_the_first_fault_is_found():
 
 def test_labels_are_sorted_and_joined_by_image(tmp_path):
     labels = tmp_path / "labels.csv"
-    labels.write_text("\ufefflevel,Usage,image\r\n3,Public,2_left\r\n1,Private,1_left\r\n4,Public,1_right\r\n")
-    assert list(kaggle.read_labels(labels).items()) == [("1_left", 1), ("1_right", 4), ("2_left", 3)]
+    labels.write_text(
+        "\ufefflevel,Usage,image\r\n3,Public,2_left\r\n1,Private,1_left\r\n4,Public,1_right\r\n"
+    )
+    assert list(kaggle.read_labels(labels).items()) == [
+        ("1_left", 1),
+        ("1_right", 4),
+        ("2_left", 3),
+    ]
     index = pd.Index(["1_left", "2_left"], name="image")
-    assert scores.match_targets(index, "S.csv", kaggle.read_labels(labels), labels).tolist() == [1, 3]
+    assert scores.match_targets(index, "S.csv", kaggle.read_labels(labels), labels).tolist() == [
+        1,
+        3,
+    ]
     with pytest.raises(InputError, match="1 images of S.csv are not in .*labels.csv: 7_left"):
-        scores.match_targets(index.append(pd.Index(["7_left"])), "S.csv", kaggle.read_labels(labels), labels)
+        scores.match_targets(
+            index.append(pd.Index(["7_left"])), "S.csv", kaggle.read_labels(labels), labels
+        )

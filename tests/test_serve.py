@@ -35,7 +35,10 @@ KINDS = ("HTML", "bomb", "cut at 50 %", "black", "progressive, 500 scans")
 def seated(finished_cache):
     """The nets and the blend of the finished run."""
     return ensemble.load(
-        runs.read_members(finished_cache / "dr", None, None), finished_cache / "blend/train/model.pt", None, "cpu"
+        runs.read_members(finished_cache / "dr", None, None),
+        finished_cache / "blend/train/model.pt",
+        None,
+        "cpu",
     )
 
 
@@ -61,8 +64,13 @@ def client(seated, finished_cache, tmp_path, monkeypatch):
 def drop(client, *files):
     """Send (field, name, content) as a browser does; return the status and the page."""
     part = '--x\r\nContent-Disposition: form-data; name="{}"; filename="{}"\r\n\r\n'
-    body = b"".join(part.format(*names).encode() + content + b"\r\n" for *names, content in files) + b"--x--\r\n"
-    shown = client.post("/", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    body = (
+        b"".join(part.format(*names).encode() + content + b"\r\n" for *names, content in files)
+        + b"--x--\r\n"
+    )
+    shown = client.post(
+        "/", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"}
+    )
     assert shown.headers["cache-control"] == "no-store" and "not a medical device" in shown.text
     return shown.status_code, shown.text
 
@@ -71,7 +79,9 @@ def test_a_pair_has_the_grades_of_the_command_line(finished_cache, seated, pair,
     grade.main([*map(str, pair), f"--cache={finished_cache}", "--device=cpu", "--json"])
     eyes = json.loads(capsys.readouterr().out)["eyes"]
     left, right = (io.BytesIO(path.read_bytes()) for path in pair)
-    told = page.answer(seated, False, {"left": [("any.jpeg", left)], "right": [("any.jpeg", right)]})
+    told = page.answer(
+        seated, False, {"left": [("any.jpeg", left)], "right": [("any.jpeg", right)]}
+    )
     for card, row, eye in zip(told["cards"], told["rows"], eyes, strict=True):
         of = card["grade"]
         assert (row["side"], row["level"], of.output) == (eye["side"], eye["level"], eye["level"])
@@ -79,7 +89,9 @@ def test_a_pair_has_the_grades_of_the_command_line(finished_cache, seated, pair,
         assert (of.expected, of.eye.disc.confidence) == pytest.approx(
             (eye["expected_level"], eye["crop"]["confidence"])
         )
-        np.testing.assert_allclose([*card["scores"].values()], [eye["scores"], eye["blended"]], atol=1e-6)
+        np.testing.assert_allclose(
+            [*card["scores"].values()], [eye["scores"], eye["blended"]], atol=1e-6
+        )
 
 
 def test_its_heat_is_that_of_explain(finished_cache, seated, pair, tmp_path, monkeypatch):
@@ -88,7 +100,13 @@ def test_its_heat_is_that_of_explain(finished_cache, seated, pair, tmp_path, mon
     monkeypatch.setattr(page, "SHOWN_PX", 400)  # as wide as the photograph is
     for level in range(5):
         explain.main(
-            [str(pair[0]), f"--cache={finished_cache}", f"--level={level}", f"--out={tmp_path}", "--device=cpu"]
+            [
+                str(pair[0]),
+                f"--cache={finished_cache}",
+                f"--level={level}",
+                f"--out={tmp_path}",
+                "--device=cpu",
+            ]
         )
     np.testing.assert_allclose(page.draw(seated, pair[0])[1], np.stack(seen), atol=1e-5)
 
@@ -101,7 +119,11 @@ def test_a_page_shows_one_eye_or_two_and_what_is_doubted(client, pair):
     assert shown.count("Doubt: ") == shown.count(f"Doubt: {out_of_distribution.UNKNOWN}.") == 2
     assert shown.count(quote(out_of_distribution.UNKNOWN)) == 2  # in the table, too
     status, shown = drop(client, ("left", "", b""), ("right", "a.jpeg", right))
-    assert status == 200 and shown.count('class="card"') == 1 and "no fellow: blended with itself" in shown
+    assert (
+        status == 200
+        and shown.count('class="card"') == 1
+        and "no fellow: blended with itself" in shown
+    )
     assert client.get("/").text.count('class="card"') == 0
 
 
@@ -116,21 +138,33 @@ def test_two_people_at_once_are_shown_their_own(client, pair):
 
 
 def test_a_folder_becomes_a_table_whose_misnamed_and_broken_files_are_named(client, pair):
-    files = [("folder", f"eyes/{number}_left.jpeg", pair[0].read_bytes()) for number in range(page.MOST_DRAWN + 1)]
-    status, shown = drop(client, *files, ("folder", "eyes/odd.jpeg", b"x"), ("folder", "eyes/8_left.png", b"x"))
+    files = [
+        ("folder", f"eyes/{number}_left.jpeg", pair[0].read_bytes())
+        for number in range(page.MOST_DRAWN + 1)
+    ]
+    status, shown = drop(
+        client, *files, ("folder", "eyes/odd.jpeg", b"x"), ("folder", "eyes/8_left.png", b"x")
+    )
     assert status == 200 and shown.count("<tr>") == 1 + len(files) and 'class="card"' not in shown
     assert "<b>odd.jpeg</b> is refused: neither a JPEG" in shown
     assert "<b>8_left.png</b> is refused: neither a JPEG nor a PNG image, nor" in shown
-    assert 'download="grades.csv" href="data:text/csv;charset=utf-8,photograph%2Cpatient%2Cside%2Clevel' in shown
+    assert (
+        'download="grades.csv" href="data:text/csv;charset=utf-8,photograph%2Cpatient%2Cside%2Clevel'
+        in shown
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hostile_file_is_refused_with_the_reason_and_its_fellow_graded(client, pair, kind):
     content = CONTENTS[kind].make(pair[0].read_bytes())
     name = "<img src=x onerror=alert(1)>.jpeg"
-    status, shown = drop(client, ("left", f"../../{name}", content), ("right", "b.jpeg", pair[1].read_bytes()))
+    status, shown = drop(
+        client, ("left", f"../../{name}", content), ("right", "b.jpeg", pair[1].read_bytes())
+    )
     assert status == 200 and shown.count('class="card"') == 1 and "<img src=x" not in shown
-    told = re.search(r"<b>&lt;img src=x onerror=alert\(1\)&gt;.jpeg</b> is refused: (.*?)</li>", shown)[1]
+    told = re.search(
+        r"<b>&lt;img src=x onerror=alert\(1\)&gt;.jpeg</b> is refused: (.*?)</li>", shown
+    )[1]
     assert re.search(CONTENTS[kind].outcome, told)
 
 
@@ -138,25 +172,45 @@ def test_a_hostile_file_is_refused_with_the_reason_and_its_fellow_graded(client,
     ("files", "message"),
     [
         ([("left", "", b"")], "no photographs: give some"),
-        ([("left", "7_right.jpeg", b"x")], "7_right.jpeg: the right eye by its name, given as the left one"),
-        ([("left", "7_left.jpeg", b"x"), ("right", "8_right.jpeg", b"x")], "of two patients, 7 and 8"),
+        (
+            [("left", "7_right.jpeg", b"x")],
+            "7_right.jpeg: the right eye by its name, given as the left one",
+        ),
+        (
+            [("left", "7_left.jpeg", b"x"), ("right", "8_right.jpeg", b"x")],
+            "of two patients, 7 and 8",
+        ),
         ([("folder", "eyes/notes.txt", b"x")], "folder: holds no photographs"),
         ([("images", "a.png", b"x")], "no photographs"),
         ([("left", "a.jpeg", b"x")] * 4, "Too many files"),
     ],
 )
-def test_what_is_unclear_is_one_line_without_a_trace_of_folders(client, monkeypatch, files, message):
+def test_what_is_unclear_is_one_line_without_a_trace_of_folders(
+    client, monkeypatch, files, message
+):
     monkeypatch.setattr(serve, "MOST_FILES", 3)
     status, shown = drop(client, *files)
-    assert status == 400 and message in shown and "/tmp" not in shown and tempfile.tempdir not in shown
+    assert (
+        status == 400 and message in shown and "/tmp" not in shown and tempfile.tempdir not in shown
+    )
 
 
 def test_names_that_no_folder_takes_are_refused(tmp_path):
-    given = [("a\0.png", b""), ("x" * 300, b""), ("..", b""), ("a.png", b"1"), ("b/a.png", b"2"), ("a.png", b"3")]
-    refused = page.keep({"images": [(name, io.BytesIO(content)) for name, content in given], "../x": []}, tmp_path)
+    given = [
+        ("a\0.png", b""),
+        ("x" * 300, b""),
+        ("..", b""),
+        ("a.png", b"1"),
+        ("b/a.png", b"2"),
+        ("a.png", b"3"),
+    ]
+    refused = page.keep(
+        {"images": [(name, io.BytesIO(content)) for name, content in given], "../x": []}, tmp_path
+    )
     assert all(reason.startswith("cannot be kept: ") for _, reason in refused[:3])
     assert refused[3:] == [
-        (name, "another file of this name was sent, too; rename one") for name in ("b/a.png", "a.png")
+        (name, "another file of this name was sent, too; rename one")
+        for name in ("b/a.png", "a.png")
     ]
     assert (tmp_path / "images" / "a.png").read_bytes() == b"1"
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["a.png"]
@@ -203,7 +257,10 @@ def test_every_name_of_the_loopback_is_one_and_no_other(seated, host, listening)
 def test_a_program_is_told_what_grade_prints(client, finished_cache, pair, capsys):
     grade.main([*map(str, pair), f"--cache={finished_cache}", "--device=cpu", "--json"])
     printed = json.loads(capsys.readouterr().out)
-    files = [(side, (path.name, path.read_bytes())) for side, path in zip(("left", "right"), pair, strict=True)]
+    files = [
+        (side, (path.name, path.read_bytes()))
+        for side, path in zip(("left", "right"), pair, strict=True)
+    ]
     answered = client.post("/api/grade", files=files)
     told = answered.json()
     assert answered.status_code == 200
@@ -230,7 +287,11 @@ def test_health_tells_the_nets_and_what_they_run_on(client, finished_cache):
     told = client.get("/health").json()
     kept = json.loads((finished_cache / "dr/epochs/manifest.json").read_text())["outputs"]
     assert told["status"] == "ok" and set(told["nets"]) <= set(kept.values())
-    assert told["task"]["kind"] == "levels" and told["device"] == "cpu" and "torch" in told["libraries"]
+    assert (
+        told["task"]["kind"] == "levels"
+        and told["device"] == "cpu"
+        and "torch" in told["libraries"]
+    )
 
 
 def test_a_full_queue_says_when_to_come_back_and_empties(seated, pair, monkeypatch):
@@ -243,14 +304,21 @@ def test_a_full_queue_says_when_to_come_back_and_empties(seated, pair, monkeypat
 
     app = serve.make_app(TASK, work, [serve.LOOPBACK])
     files = {"left": ("a.jpeg", b"x")}
-    with testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}") as client, ThreadPoolExecutor(2) as people:
+    with (
+        testclient.TestClient(app, base_url=f"http://{serve.LOOPBACK}") as client,
+        ThreadPoolExecutor(2) as people,
+    ):
         waiting = [people.submit(client.post, "/", files=files) for _ in range(2)]
         while client.get("/health").json()["waiting"] < 2:
             time.sleep(0.01)
         busy = client.post("/", files=files)
         is_free.set()
         assert [one.result().status_code for one in waiting] == [200, 200]
-        assert busy.status_code == 503 and int(busy.headers["Retry-After"]) >= 1 and "busy" in busy.text
+        assert (
+            busy.status_code == 503
+            and int(busy.headers["Retry-After"]) >= 1
+            and "busy" in busy.text
+        )
         assert client.post("/", files=files).status_code == 200
 
 
@@ -262,7 +330,11 @@ def test_who_leaves_during_an_upload_is_no_error(client, size):
     async def ignore(_):
         pass
 
-    sent = {"host": serve.LOOPBACK.encode(), "content-length": size, "content-type": b"multipart/form-data; boundary=x"}
+    sent = {
+        "host": serve.LOOPBACK.encode(),
+        "content-length": size,
+        "content-type": b"multipart/form-data; boundary=x",
+    }
     headers = [(name.encode(), value) for name, value in sent.items()]
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
     client.portal.call(client.app, scope, leave, ignore)
@@ -277,8 +349,17 @@ def test_without_its_library_the_line_has_the_command(monkeypatch):
 @pytest.fixture(scope="module")
 def address(finished_cache):
     """Where the command itself answers, on a port of its own; it ends on Ctrl-C, without an error."""
-    command = [sys.executable, "-m", "submissions.serve", f"--cache={finished_cache}", "--port=0", "--device=cpu"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    command = [
+        sys.executable,
+        "-m",
+        "submissions.serve",
+        f"--cache={finished_cache}",
+        "--port=0",
+        "--device=cpu",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
         told = server.stdout.readline()
         listening = {of.laddr.ip for of in psutil.Process(server.pid).net_connections()}
         yield told.split(" ")[0]
@@ -292,7 +373,9 @@ def test_it_listens_on_the_loopback_alone_and_says_where(address):
         serve.listen(serve.LOOPBACK, int(address.rsplit(":", 1)[1]))
 
 
-def test_in_a_browser_two_files_are_graded_and_a_broken_one_is_refused(address, pair, finished_cache, capsys, tmp_path):
+def test_in_a_browser_two_files_are_graded_and_a_broken_one_is_refused(
+    address, pair, finished_cache, capsys, tmp_path
+):
     grade.main([*map(str, pair), f"--cache={finished_cache}", "--device=cpu", "--json"])
     levels = [eye["level"] for eye in json.loads(capsys.readouterr().out)["eyes"]]
     broken = shutil.copy(__file__, tmp_path / "1_left.jpeg")
@@ -301,7 +384,9 @@ def test_in_a_browser_two_files_are_graded_and_a_broken_one_is_refused(address, 
             shown.set_input_files(f"[name={side}]", path)
         shown.get_by_role("button", name="Grade", exact=True).click()
         shown.wait_for_selector(".card")
-        assert [int(title.split("level ")[1][0]) for title in shown.locator("h2").all_inner_texts()] == levels
+        assert [
+            int(title.split("level ")[1][0]) for title in shown.locator("h2").all_inner_texts()
+        ] == levels
         card = shown.locator(".card").first
         card.get_by_role("radio").nth(3).check()
         card.get_by_role("slider").fill("20")

@@ -44,7 +44,9 @@ def server(finished_cache, log):
     options = [f"--cache={finished_cache}", "--port=0", "--device=cpu", "--views=1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with open(log, "w") as out:
-        process = subprocess.Popen([sys.executable, "-c", SERVE, *options], stdout=out, stderr=out, env=environment)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, *options], stdout=out, stderr=out, env=environment
+        )
         while "http://" not in log.read_text():
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
@@ -102,14 +104,18 @@ def grade(address, path, name="1_left.jpeg"):
             time.sleep(0.2)  # a test is in a hurry
 
 
-def test_many_clients_at_once_are_told_of_their_own_and_the_memory_stays(address, server, pair, drawn_folder):
+def test_many_clients_at_once_are_told_of_their_own_and_the_memory_stays(
+    address, server, pair, drawn_folder
+):
     paths = sorted((drawn_folder / "train").iterdir())[:4]
     expected = [grade(address, path)["eyes"][0]["scores"] for path in paths]
     process = psutil.Process(server.pid)
 
     def ask(number):
         told = grade(address, paths[number % 4], f"{number}_left.jpeg")["eyes"][0]
-        return told["photograph"] == f"{number}_left.jpeg" and told["scores"] == pytest.approx(expected[number % 4])
+        return told["photograph"] == f"{number}_left.jpeg" and told["scores"] == pytest.approx(
+            expected[number % 4]
+        )
 
     with ThreadPoolExecutor(50) as clients:
         assert all(clients.map(ask, range(50)))
@@ -160,7 +166,9 @@ def test_what_the_container_copies_is_there_and_all_that_the_service_imports(tmp
     command = [*json.loads(dict(read_steps())["ENTRYPOINT"]), "--help"]
     command[0] = sys.executable
     environment = {"PYTHONPATH": str(tmp_path), "PATH": os.environ["PATH"]}
-    shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert "usage: python -m submissions.serve" in shown.stdout
     assert dict(read_steps())["USER"] == "65534:65534"
 
@@ -171,5 +179,7 @@ def test_its_health_check_passes_where_the_service_answers_and_fails_elsewhere(a
     command[0] = sys.executable
     port = address.rpartition(":")[2]
     assert subprocess.run(command, env=os.environ | {"PORT": port}, check=False).returncode == 0
-    failed = subprocess.run(command, env=os.environ | {"PORT": "1"}, stderr=subprocess.DEVNULL, check=False)
+    failed = subprocess.run(
+        command, env=os.environ | {"PORT": "1"}, stderr=subprocess.DEVNULL, check=False
+    )
     assert failed.returncode == 1

@@ -23,7 +23,11 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clones") / "Zoë's clone $x"
     folder.mkdir()
     for name in ROOMS:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.csv", "*.html"))
+        shutil.copytree(
+            ROOT / name,
+            folder / name,
+            ignore=shutil.ignore_patterns("__pycache__", "*.csv", "*.html"),
+        )
     for name in ("run_all.sh", "requirements.txt", ".gitattributes"):
         shutil.copy(ROOT / name, folder / name)
     return folder
@@ -39,7 +43,12 @@ def start(tmp_path):
     def start_script(*command, folder=None, **variables):
         environment = os.environ | {"PIPELINE_PYTHON": str(python)} | variables
         done = subprocess.run(
-            command, cwd=folder or tmp_path, env=environment, capture_output=True, text=True, check=False
+            command,
+            cwd=folder or tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
         return (tmp_path / "python.told").read_text()
@@ -52,20 +61,33 @@ def list_started(told):
 
 
 @pytest.mark.parametrize("shell", [(), ("bash",), ("sh",), ("zsh",), ("dash",)])
-def test_every_shell_runs_all_stages_with_odd_characters_in_every_path(clone, start, tmp_path, shell):
+def test_every_shell_runs_all_stages_with_odd_characters_in_every_path(
+    clone, start, tmp_path, shell
+):
     if shell and not shutil.which(shell[0]):
         pytest.skip(f"no {shell[0]} here")
     data = tmp_path / "dätä of \"5\" 'eyes'"
-    told = start(*shell, clone / "run_all.sh", "--data", data, "--cache", "cäché $HOME", "--name", "Zoë")
+    told = start(
+        *shell, clone / "run_all.sh", "--data", data, "--cache", "cäché $HOME", "--name", "Zoë"
+    )
     assert list_started(told) == ["preprocess", *STAGES]
     words = subprocess.run(
-        ["bash", "-c", f"printf '%s\\n' {told.splitlines()[0]}"], capture_output=True, text=True, check=True
+        ["bash", "-c", f"printf '%s\\n' {told.splitlines()[0]}"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert str(data) in words.splitlines() and "cäché $HOME" in words.splitlines()
 
 
 def test_a_cdpath_changes_nothing(clone, start):
-    told = start("bash", f"{clone.name}/run_all.sh", "--data=d", folder=clone.parent, CDPATH=f"{clone.parent}:/")
+    told = start(
+        "bash",
+        f"{clone.name}/run_all.sh",
+        "--data=d",
+        folder=clone.parent,
+        CDPATH=f"{clone.parent}:/",
+    )
     assert list_started(told) == ["preprocess", *STAGES]
 
 
@@ -79,10 +101,22 @@ def test_links_to_the_script_lead_to_its_clone(clone, start, tmp_path):
 def test_a_checkout_with_crlf_leaves_the_scripts_alone(clone, tmp_path):
     if not shutil.which("git"):
         pytest.skip("no git here")
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.autocrlf=true", "-C", clone]
+    git = [
+        "git",
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@b",
+        "-c",
+        "core.autocrlf=true",
+        "-C",
+        clone,
+    ]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "All"]):
         subprocess.run([*git, *words], check=True, capture_output=True)
-    subprocess.run([*git, "worktree", "add", "-q", tmp_path / "checkout"], check=True, capture_output=True)
+    subprocess.run(
+        [*git, "worktree", "add", "-q", tmp_path / "checkout"], check=True, capture_output=True
+    )
     shutil.rmtree(clone / ".git")
     assert b"\r\n" in (tmp_path / "checkout" / "requirements.txt").read_bytes()
     for name in ("run_all.sh", "preprocess/command/environment.sh"):
@@ -90,7 +124,9 @@ def test_a_checkout_with_crlf_leaves_the_scripts_alone(clone, tmp_path):
 
 
 def test_nothing_is_written_that_bash_3_2_does_not_know():
-    newer = re.compile(r"declare -A|local -n|mapfile|readarray|\$\{\w+(\^|,,)|&>>|\|&|\[\[ -v |\$\{\w+@|wait -n|%\(")
+    newer = re.compile(
+        r"declare -A|local -n|mapfile|readarray|\$\{\w+(\^|,,)|&>>|\|&|\[\[ -v |\$\{\w+@|wait -n|%\("
+    )
     for path in (ROOT / "run_all.sh", ROOT / "preprocess" / "command" / "environment.sh"):
         assert not newer.search(path.read_text()), path
 
@@ -113,25 +149,41 @@ def shared(clone):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as another user")
 def test_a_clone_that_is_not_the_users_is_one_line(shared):
     copy, own = shared
-    folders = [name for name in os.environ["PATH"].split(":") if ".venv" not in name and "/root" not in name]
+    folders = [
+        name
+        for name in os.environ["PATH"].split(":")
+        if ".venv" not in name and "/root" not in name
+    ]
     environment = {"PATH": ":".join(folders), "HOME": str(own), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [copy / "run_all.sh", "--data", "d"]
-    shown = subprocess.run(command, cwd=own, env=environment, capture_output=True, text=True, check=False, **NOBODY)
+    shown = subprocess.run(
+        command, cwd=own, env=environment, capture_output=True, text=True, check=False, **NOBODY
+    )
     if "no Python" in shown.stderr:
         pytest.skip("that user has no interpreter here")
     assert shown.returncode == 2
-    assert f"error: {copy}: you may not write there, so no packages can be put into its .venv" in shown.stderr
+    assert (
+        f"error: {copy}: you may not write there, so no packages can be put into its .venv"
+        in shown.stderr
+    )
     assert shown.stderr.count("\n") == 1
 
 
-def test_what_has_no_path_is_written_below_the_working_folder_where_the_clone_is_not_the_users(monkeypatch, tmp_path):
+def test_what_has_no_path_is_written_below_the_working_folder_where_the_clone_is_not_the_users(
+    monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     code = "import os; os.access = lambda *_: False; from submissions.output import target; print(target.FOLDER)"
-    code += "; from preprocess.command.run import plan_run; print(*plan_run([]).commands[0].options)"
+    code += (
+        "; from preprocess.command.run import plan_run; print(*plan_run([]).commands[0].options)"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert shown.stdout.splitlines() == ["submissions", f"--data {tmp_path}/data/demo --recipe demo"]
+    assert shown.stdout.splitlines() == [
+        "submissions",
+        f"--data {tmp_path}/data/demo --recipe demo",
+    ]
 
 
 def test_an_ascii_locale_reads_names_with_other_letters(drawn_folder, tmp_path):
@@ -141,7 +193,14 @@ def test_an_ascii_locale_reads_names_with_other_letters(drawn_folder, tmp_path):
     shutil.copy(source, data / "train" / "Zoë_left.jpeg")
     (data / "trainLabels.csv").write_text("image,level\nZoë_left,0\n", encoding="utf-8")
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "preprocess.crop", f"--data={data}", f"--cache={tmp_path / 'cache'}", "--jobs=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "preprocess.crop",
+        f"--data={data}",
+        f"--cache={tmp_path / 'cache'}",
+        "--jobs=1",
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert "Zoë_left," in (tmp_path / "cache" / "crop" / "train.csv").read_text(encoding="utf-8")

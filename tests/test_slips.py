@@ -54,7 +54,9 @@ def decide(*more, out="levels.csv"):
 
 
 def fit(*more):
-    train.main(["--scores=scores.csv", "--labels=labels.csv", "--out=blend.pt", "--method=linear", *more])
+    train.main(
+        ["--scores=scores.csv", "--labels=labels.csv", "--out=blend.pt", "--method=linear", *more]
+    )
 
 
 # --- what --out names -------------------------------------------------------------------------------------------------
@@ -80,12 +82,23 @@ def test_a_pipe_and_the_standard_output_get_the_table_and_stay(here):
     assert Path("pipe").is_fifo()
     decide()
     assert got == [Path("levels.csv").read_bytes()]
-    Path("printed").symlink_to("/dev/fd/1")  # as /dev/stdout is one, which no failing test may replace
-    command = [sys.executable, "-m", "kappa.assign", "--scores=scores.csv", "--out=printed", "--method=exact"]
+    Path("printed").symlink_to(
+        "/dev/fd/1"
+    )  # as /dev/stdout is one, which no failing test may replace
+    command = [
+        sys.executable,
+        "-m",
+        "kappa.assign",
+        "--scores=scores.csv",
+        "--out=printed",
+        "--method=exact",
+    ]
     with open("printed.csv", "wb") as file:
         for stdout in (subprocess.PIPE, file):
             environment = os.environ | {"PYTHONPATH": str(ROOT)}
-            done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=environment, check=True)
+            done = subprocess.run(
+                command, stdout=stdout, stderr=subprocess.PIPE, env=environment, check=True
+            )
             assert (done.stdout or Path("printed.csv").read_bytes()) == got[0]
             assert done.stderr.startswith(b"kappa.assign: 120 images")
 
@@ -125,12 +138,17 @@ def test_eyes_without_a_fellow_say_nothing_of_its_weight(here, capsys):
     noise = 0.1 * np.eye(5)[LEVELS] + 0.9 * rng.dirichlet(np.ones(5), len(IMAGES))
     pairs = pair_eyes(owners, noise)
     lone = rng.dirichlet(np.ones(5), 500)
-    mixed = pair_eyes([*owners, *(Subject(f"x{row}", "left") for row in range(500))], np.vstack([noise, lone]))
+    mixed = pair_eyes(
+        [*owners, *(Subject(f"x{row}", "left") for row in range(500))], np.vstack([noise, lone])
+    )
     weight = fit_fellow_weight(pairs, LEVELS)
     assert 0.1 < weight == fit_fellow_weight(mixed, np.r_[LEVELS, rng.integers(0, 5, 500)])
     change("scores.csv", lambda table: table[table["image"].str.endswith("left")])
     fit()
-    assert "60 images, fellow's weight 0.00 (none of these eyes has a fellow)" in capsys.readouterr().out
+    assert (
+        "60 images, fellow's weight 0.00 (none of these eyes has a fellow)"
+        in capsys.readouterr().out
+    )
 
 
 def test_scores_worse_than_guessing_are_asked_about(here, capsys):
@@ -152,10 +170,16 @@ def test_rounded_scores_are_taken_and_their_sums_mended(here, decimals):
     decide()
 
 
-@pytest.mark.parametrize("row", ["0.7,0.2,0,0,0", "1,1,0,0,0", "0.333,0.333,0.33,0,0", "0.499,0.49951171875,0,0,0"])
+@pytest.mark.parametrize(
+    "row", ["0.7,0.2,0,0,0", "1,1,0,0,0", "0.333,0.333,0.33,0,0", "0.499,0.49951171875,0,0,0"]
+)
 def test_sums_that_rounding_does_not_explain_want_normalize(here, row):
-    Path("scores.csv").write_text(f"image,{','.join(COLUMNS)}\n1_left,{row}\n1_right,0.5,0.5,0,0,0\n")
-    with pytest.raises(InputError, match=r"row 2: image 1_left: the scores sum to .*, not 1; --normalize divides"):
+    Path("scores.csv").write_text(
+        f"image,{','.join(COLUMNS)}\n1_left,{row}\n1_right,0.5,0.5,0,0,0\n"
+    )
+    with pytest.raises(
+        InputError, match=r"row 2: image 1_left: the scores sum to .*, not 1; --normalize divides"
+    ):
         decide()
     decide("--normalize")
     given = np.array(row.split(","), float)
@@ -166,7 +190,9 @@ def test_sums_that_rounding_does_not_explain_want_normalize(here, row):
 @pytest.mark.parametrize("row", ["0,0,0,0,0", "1,-0.1,0,0,0"])
 def test_what_cannot_be_normalized_is_refused(here, row):
     Path("scores.csv").write_text(f"image,{','.join(COLUMNS)}\n1_left,{row}\n")
-    with pytest.raises(InputError, match=r"row 2: image 1_left: (the scores sum to 0|a score is negative)"):
+    with pytest.raises(
+        InputError, match=r"row 2: image 1_left: (the scores sum to 0|a score is negative)"
+    ):
         decide("--normalize")
 
 
@@ -178,11 +204,19 @@ def test_an_id_with_an_extension_is_told_to_drop_it(here, name):
 
 
 def test_empty_levels_are_left_out_if_asked(here, capsys):
-    change("labels.csv", lambda table: table.assign(level=table["level"].where(table.index % 10 > 0, "")).iloc[:-1])
-    with pytest.raises(InputError, match=r"labels\.csv, row 2: level is '', not known; --known-only"):
+    change(
+        "labels.csv",
+        lambda table: table.assign(level=table["level"].where(table.index % 10 > 0, "")).iloc[:-1],
+    )
+    with pytest.raises(
+        InputError, match=r"labels\.csv, row 2: level is '', not known; --known-only"
+    ):
         fit()
     fit("--known-only")
-    assert "107 images" in (shown := capsys.readouterr().out) and "13 without a known level left out" in shown
+    assert (
+        "107 images" in (shown := capsys.readouterr().out)
+        and "13 without a known level left out" in shown
+    )
     change("labels.csv", lambda table: table.assign(level=""))
     with pytest.raises(InputError, match=r"120 images of scores\.csv are not in labels\.csv"):
         fit("--known-only")
@@ -212,28 +246,45 @@ def test_a_side_in_capitals_is_the_same_eye(here):
     fit()
     decide()
     sample = here / "data" / "sampleSubmission.csv"
-    pd.DataFrame({"image": [image.upper() for image in IMAGES], "level": 0}).to_csv(sample, index=False)
+    pd.DataFrame({"image": [image.upper() for image in IMAGES], "level": 0}).to_csv(
+        sample, index=False
+    )
     write.main(["--data=data", "--levels=levels.csv", "--out=out.csv"])
-    assert list(pd.read_csv("out.csv")["image"]) == [image.upper() for image in IMAGES]  # as the sample has them
+    assert list(pd.read_csv("out.csv")["image"]) == [
+        image.upper() for image in IMAGES
+    ]  # as the sample has them
 
 
 def test_pairs_of_other_names_are_told_by_a_table(here, capsys):
     fit()
     expected = capsys.readouterr().out
-    change("scores.csv", lambda table: table.assign(image="scan" + table["image"].str.replace("_", "x")))
-    change("labels.csv", lambda table: table.assign(image="scan" + table["image"].str.replace("_", "x")))
+    change(
+        "scores.csv",
+        lambda table: table.assign(image="scan" + table["image"].str.replace("_", "x")),
+    )
+    change(
+        "labels.csv",
+        lambda table: table.assign(image="scan" + table["image"].str.replace("_", "x")),
+    )
     with pytest.raises(InputError, match="image id 'scan1xleft' is not .*; --pairs-from TABLE"):
         fit()
     owners = [kaggle.find_subject(image) for image in IMAGES]
     pairs = pd.DataFrame({"image": [f"scan{owner.patient}x{owner.side}" for owner in owners]})
-    pairs["group"], pairs["side"] = [owner.patient for owner in owners], [owner.side.title() for owner in owners]
+    pairs["group"], pairs["side"] = (
+        [owner.patient for owner in owners],
+        [owner.side.title() for owner in owners],
+    )
     pairs.to_csv("pairs.csv", index=False)
     fit("--pairs-from=pairs.csv")
     assert capsys.readouterr().out.split(",")[0] == expected.split(",")[0]
-    predict.main(["--scores=scores.csv", "--model=blend.pt", "--out=blended.csv", "--pairs-from=pairs.csv"])
+    predict.main(
+        ["--scores=scores.csv", "--model=blend.pt", "--out=blended.csv", "--pairs-from=pairs.csv"]
+    )
     assert len(pd.read_csv("blended.csv")) == len(IMAGES)
     pairs.iloc[1:].to_csv("pairs.csv", index=False)
-    with pytest.raises(InputError, match=r"1 images of the scores are not in pairs\.csv: scan1xleft"):
+    with pytest.raises(
+        InputError, match=r"1 images of the scores are not in pairs\.csv: scan1xleft"
+    ):
         fit("--pairs-from=pairs.csv")
     pairs.assign(side="both").to_csv("pairs.csv", index=False)
     with pytest.raises(InputError, match=r"pairs\.csv, row 2: side 'both' is not left or right"):
@@ -244,13 +295,17 @@ def test_pairs_of_other_names_are_told_by_a_table(here, capsys):
 def test_levels_are_scored_without_a_cache(here, capsys, prefix):
     decide()
     for name in ("levels.csv", "labels.csv"):
-        change(name, lambda table: table.assign(image=[f"{prefix}{image}" for image in table["image"]]))
+        change(
+            name, lambda table: table.assign(image=[f"{prefix}{image}" for image in table["image"]])
+        )
     if prefix:
         for name in ("levels.csv", "labels.csv"):
             change(name, lambda table: table.assign(image=table["image"].str.replace("_", "")))
     score.main(["--levels=levels.csv", "--labels=labels.csv"])
     shown = capsys.readouterr()
-    levels = pd.read_csv("levels.csv", index_col="image")["level"][pd.read_csv("labels.csv")["image"]].to_numpy()
+    levels = pd.read_csv("levels.csv", index_col="image")["level"][
+        pd.read_csv("labels.csv")["image"]
+    ].to_numpy()
     assert f"kappa {quadratic_weighted_kappa(LEVELS, levels):.4f}, 95 % interval " in shown.out
     assert ("over 120 images" if prefix else "over 60 patients") in shown.out
     row = [int(count) for count in np.bincount(levels[LEVELS == 2], minlength=5)]
@@ -275,7 +330,9 @@ def test_a_submission_of_another_cache_is_not_written_over_unasked(here, monkeyp
     before = out.read_bytes()
     change("levels.csv", lambda table: table.assign(level=0))
     for check in ([], ["--check-options"]):  # at once, not after hours
-        with pytest.raises(InputError, match=r"real\.csv: made from .*first; --overwrite .* or give another --name"):
+        with pytest.raises(
+            InputError, match=r"real\.csv: made from .*first; --overwrite .* or give another --name"
+        ):
             write.main([*options, "--cache=second", *check])
     assert out.read_bytes() == before
     write.main([*options, "--cache=second", "--overwrite"])
@@ -291,7 +348,10 @@ def test_a_submission_of_another_cache_is_not_written_over_unasked(here, monkeyp
 
 def test_missing_files_are_counted_apart_from_damaged_ones(tmp_path):
     reasons = dict.fromkeys(IMAGES, rejected.MISSING) | {"9_left": "truncated", "9_right": "empty"}
-    with pytest.raises(InputError, match=r"^2 photographs are rejected \(9_left: truncated\), 118 files are missing"):
+    with pytest.raises(
+        InputError,
+        match=r"^2 photographs are rejected \(9_left: truncated\), 118 files are missing",
+    ):
         rejected.check_rejected(tmp_path, reasons, False)
     rejected.record_rejected(tmp_path, "crop", "train", reasons)
     assert [row.image for row in rejected.read_rejected(tmp_path)[:2]] == ["9_left", "9_right"]
@@ -299,14 +359,22 @@ def test_missing_files_are_counted_apart_from_damaged_ones(tmp_path):
         rejected.check_rejected(tmp_path, {"1_left": rejected.MISSING}, False)
 
 
-@pytest.mark.parametrize("name", ["trainLabels.csv", "sampleSubmission.csv", "train/10_left.jpeg", "test/new.csv"])
+@pytest.mark.parametrize(
+    "name", ["trainLabels.csv", "sampleSubmission.csv", "train/10_left.jpeg", "test/new.csv"]
+)
 @pytest.mark.parametrize(
     ("module", "option"),
-    [("preprocess.crop", "--sheet"), ("submissions.report", "--out"), ("submissions.write", "--out")],
+    [
+        ("preprocess.crop", "--sheet"),
+        ("submissions.report", "--out"),
+        ("submissions.write", "--out"),
+    ],
 )
 def test_what_is_read_in_the_data_folder_is_never_written(data, tmp_path, name, module, option):
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
-    main = importlib.import_module("submissions.report.__main__" if module.endswith("report") else module).main
+    main = importlib.import_module(
+        "submissions.report.__main__" if module.endswith("report") else module
+    ).main
     with pytest.raises(InputError, match="belongs to the data, and would be lost"):
         main([f"--data={data}", f"--cache={tmp_path / 'cache'}", f"{option}={data / name}"])
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before

@@ -36,11 +36,15 @@ def measure(folder, given, true, capsys, *options):
     return capsys.readouterr().out
 
 
-def test_kappa_is_not_measurable_on_one_level_and_has_no_interval_over_one_patient(tmp_path, capsys):
+def test_kappa_is_not_measurable_on_one_level_and_has_no_interval_over_one_patient(
+    tmp_path, capsys
+):
     same = {f"{patient}_left": 2 for patient in range(5)}
     assert "kappa not measurable: all true levels are 2\n" in measure(tmp_path, same, same, capsys)
     eyes = {"1_left": 0, "1_right": 3}
-    assert "kappa 1.0000, interval not measurable over one patient\n" in measure(tmp_path, eyes, eyes, capsys)
+    assert "kappa 1.0000, interval not measurable over one patient\n" in measure(
+        tmp_path, eyes, eyes, capsys
+    )
 
 
 def test_draws_that_lose_all_levels_but_one_are_counted(tmp_path, capsys):
@@ -49,10 +53,14 @@ def test_draws_that_lose_all_levels_but_one_are_counted(tmp_path, capsys):
     told = measure(tmp_path, given, true, capsys)
     assert "of 1,000 draws have one true level only, and are left out" in told
     n_lost = int(told.split("(")[1].split(" ")[0].replace(",", ""))
-    assert n_lost == pytest.approx(1000 * (1 / 27 + 8 / 27), abs=50)  # all of the first, or none of it
+    assert n_lost == pytest.approx(
+        1000 * (1 / 27 + 8 / 27), abs=50
+    )  # all of the first, or none of it
 
 
-def test_kappa_score_does_not_look_at_the_working_folder(tmp_path, capsys, monkeypatch, drawn_chest):
+def test_kappa_score_does_not_look_at_the_working_folder(
+    tmp_path, capsys, monkeypatch, drawn_chest
+):
     eyes = {f"{patient}_left": patient % 5 for patient in range(20)}
     before = measure(tmp_path, eyes, eyes, capsys)
     (tmp_path / "data").symlink_to(drawn_chest)
@@ -63,10 +71,26 @@ def test_kappa_score_does_not_look_at_the_working_folder(tmp_path, capsys, monke
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("trainLabels.csv", "image,level\n1_left,0\n12345,1\n", r"trainLabels\.csv, row 3: image id '12345' is not"),
-        ("sampleSubmission.csv", "image,level\n1_left,0\n2_up,0\n", r"sampleSubmission\.csv, row 3: image id '2_up'"),
-        ("trainLabels.csv", 'image,level\n1_left,0\n"2_left', r"trainLabels\.csv, row 3: not a CSV table"),
-        ("trainLabels.csv", b"image,level\n1_left,0\n\xff_left,0\n", r"trainLabels\.csv, row 3: not a CSV table"),
+        (
+            "trainLabels.csv",
+            "image,level\n1_left,0\n12345,1\n",
+            r"trainLabels\.csv, row 3: image id '12345' is not",
+        ),
+        (
+            "sampleSubmission.csv",
+            "image,level\n1_left,0\n2_up,0\n",
+            r"sampleSubmission\.csv, row 3: image id '2_up'",
+        ),
+        (
+            "trainLabels.csv",
+            'image,level\n1_left,0\n"2_left',
+            r"trainLabels\.csv, row 3: not a CSV table",
+        ),
+        (
+            "trainLabels.csv",
+            b"image,level\n1_left,0\n\xff_left,0\n",
+            r"trainLabels\.csv, row 3: not a CSV table",
+        ),
     ],
 )
 def test_a_wrong_row_is_named_with_its_file(data, name, content, message):
@@ -81,7 +105,9 @@ def test_a_table_of_boxes_with_too_few_columns_is_named_with_its_row(tmp_path):
         findings.read_boxes(tmp_path)
 
 
-@pytest.mark.parametrize(("given", "name"), [("x.csv", "x"), ("x.html", "x"), ("x.v1", "x.v1"), ("x", "x")])
+@pytest.mark.parametrize(
+    ("given", "name"), [("x.csv", "x"), ("x.html", "x"), ("x.v1", "x.v1"), ("x", "x")]
+)
 def test_a_name_loses_the_ending_that_it_gets(given, name):
     assert target.parse_name(given) == name
 
@@ -105,7 +131,11 @@ def test_the_time_of_another_run_is_not_told(tmp_path):
         (times_in or tmp_path).mkdir(parents=True, exist_ok=True)
         with stage.working(tmp_path, "dr.train", [tmp_path / name], times_in):
             manifest.write_manifest(tmp_path / name, "dr.train", {"elapsed": elapsed}, {}, {})
-    assert list(stage.read_times(tmp_path)) == list(stage.read_times(tmp_path / "dr/runs/other")) == ["dr.train"]
+    assert (
+        list(stage.read_times(tmp_path))
+        == list(stage.read_times(tmp_path / "dr/runs/other"))
+        == ["dr.train"]
+    )
     assert (tmp_path / "times.csv").read_text().count("\n") == 1
 
 
@@ -129,21 +159,28 @@ def test_one_photograph_as_both_eyes_is_doubted(loaded, pair, tmp_path):
     copy = shutil.copy(pair[0], tmp_path / "18_right.jpeg")
     for right, is_copy in ((copy, True), (pair[1], False)):
         with open(pair[0], "rb") as left_file, open(right, "rb") as right_file:
-            shown = page.answer(loaded, False, {"left": [("a.jpeg", left_file)], "right": [("b.jpeg", right_file)]})
+            shown = page.answer(
+                loaded, False, {"left": [("a.jpeg", left_file)], "right": [("b.jpeg", right_file)]}
+            )
         assert [ensemble.COPY in row["doubts"] for row in shown["rows"]] == [is_copy, is_copy]
 
 
 def test_two_files_in_the_field_of_one_eye_are_refused(loaded, pair):
     content = pair[0].read_bytes()
     files = [("a.jpeg", io.BytesIO(content)), ("b.jpeg", io.BytesIO(content))]
-    with pytest.raises(InputError, match="2 photographs of the left eye; give one, or all of them as a folder"):
+    with pytest.raises(
+        InputError, match="2 photographs of the left eye; give one, or all of them as a folder"
+    ):
         page.answer(loaded, False, {"left": files})
 
 
 def test_float16_that_a_processor_would_emulate_is_float32(monkeypatch, capsys):
     monkeypatch.setattr(device, "is_native", lambda precision, on: precision == "float32")
     assert device.choose_precision("float16", torch.device("cpu")) == "float32"
-    assert "this processor would emulate it, many times slower: float32 is taken" in capsys.readouterr().out
+    assert (
+        "this processor would emulate it, many times slower: float32 is taken"
+        in capsys.readouterr().out
+    )
     monkeypatch.setattr(device, "is_native", lambda precision, on: True)
     assert device.choose_precision("float16", torch.device("cpu")) == "float16"
 

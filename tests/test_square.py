@@ -30,10 +30,18 @@ def paths(drawn_folder):
 @pytest.mark.parametrize(
     ("counts", "expected", "tolerance"),
     [
-        ({10: 1, 20: 2, 200: 1}, {5: 0, 10: 32, 15: 64, 20: 128, 200: 223, 255: 255}, 0),  # mid-ranks by hand
+        (
+            {10: 1, 20: 2, 200: 1},
+            {5: 0, 10: 32, 15: 64, 20: 128, 200: 223, 255: 255},
+            0,
+        ),  # mid-ranks by hand
         ({77: 9}, {77: 128}, 0),  # one value goes to the middle
         ({0: 90, 9: 10}, {0: 0, 9: 242}, 0),  # black stays black
-        (dict.fromkeys(EVEN, 7), dict(zip(EVEN, EVEN, strict=True)), 1),  # an even distribution stays as it is
+        (
+            dict.fromkeys(EVEN, 7),
+            dict(zip(EVEN, EVEN, strict=True)),
+            1,
+        ),  # an even distribution stays as it is
     ],
 )
 def test_hand_computed_lookup_tables(counts, expected, tolerance):
@@ -45,7 +53,11 @@ def test_hand_computed_lookup_tables(counts, expected, tolerance):
     assert np.abs(lut[list(expected)] - list(expected.values())).max() <= tolerance
 
 
-@given(arrays.arrays(np.int64, (3, 256), elements=st.integers(0, 5000)).filter(lambda rows: rows.any(axis=1).all()))
+@given(
+    arrays.arrays(np.int64, (3, 256), elements=st.integers(0, 5000)).filter(
+        lambda rows: rows.any(axis=1).all()
+    )
+)
 def test_lookup_tables_ascend_and_agree_with_ranks_of_the_pixels(histogram):
     (luts,) = make_luts(histogram[None], "cdf")
     assert (np.diff(luts.astype(int), axis=-1) >= 0).all()
@@ -67,7 +79,9 @@ def textured():
 def test_one_colour_background_and_rim_become_grey(textured):
     pixels, radius = textured
     assert (square.subtract_local_mean(pixels)[radius > 60] == square.GREY).all()
-    uniform = np.where(pixels > 0, 90, 0).astype(np.uint8)  # the black outside has no part in the means
+    uniform = np.where(pixels > 0, 90, 0).astype(
+        np.uint8
+    )  # the black outside has no part in the means
     for flat in (np.full((64, 64, 3), (200, 90, 20), np.uint8), uniform):
         assert (square.subtract_local_mean(flat) == square.GREY).all()
 
@@ -89,8 +103,12 @@ def test_local_contrast_is_the_difference_from_a_gaussian_mean():
     """Against scipy at full size, far from any border."""
     pixels = gaussian_filter(np.random.default_rng(1).uniform(20, 235, (256, 256, 3)), (2, 2, 0))
     pixels = np.clip(128 + 4 * (pixels - 127.5), 30, 225).astype(np.uint8)
-    expected = square.GREY + square.GAIN * (pixels - gaussian_filter(pixels.astype(float), (6, 6, 0)))
-    difference = np.abs(np.clip(expected, 0, 255) - square.subtract_local_mean(pixels))[40:-40, 40:-40]
+    expected = square.GREY + square.GAIN * (
+        pixels - gaussian_filter(pixels.astype(float), (6, 6, 0))
+    )
+    difference = np.abs(np.clip(expected, 0, 255) - square.subtract_local_mean(pixels))[
+        40:-40, 40:-40
+    ]
     assert difference.mean() < 3
     assert np.percentile(difference, 99) < 10
 
@@ -98,9 +116,13 @@ def test_local_contrast_is_the_difference_from_a_gaussian_mean():
 def test_moments_agree_with_the_pixels():
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (4, 3, 1000))
-    histograms = np.stack([[np.bincount(channel, minlength=256) for channel in image] for image in pixels])
+    histograms = np.stack(
+        [[np.bincount(channel, minlength=256) for channel in image] for image in pixels]
+    )
     luts = rng.integers(0, 256, (4, 3, 256)).astype(np.uint8)
-    normalized = np.stack([[luts[i, c][pixels[i, c]] for c in range(3)] for i in range(4)]).astype(np.int64)
+    normalized = np.stack([[luts[i, c][pixels[i, c]] for c in range(3)] for i in range(4)]).astype(
+        np.int64
+    )
     moments = [np.full((4, 1), 1000), normalized.sum(axis=2), (normalized**2).sum(axis=2)]
     np.testing.assert_array_equal(standardize.measure_moments(histograms, luts), np.hstack(moments))
 
@@ -109,7 +131,13 @@ def test_zero_variance_is_refused(tmp_path):
     (tmp_path / "train").mkdir()
     cv2.imwrite(str(tmp_path / "train" / "1_left.png"), np.full((40, 40, 3), 9, np.uint8))
     with pytest.raises(InputError, match=r"moments\.csv: a channel without variance"):
-        preprocess([f"--data={tmp_path}", f"--cache={tmp_path}", *"--jobs=1 --size-px=40 --crop=whole".split()])
+        preprocess(
+            [
+                f"--data={tmp_path}",
+                f"--cache={tmp_path}",
+                *"--jobs=1 --size-px=40 --crop=whole".split(),
+            ]
+        )
 
 
 def test_channels_of_some_patients_do_not_see_the_others_and_those_of_local_contrast_see_all_pixels(
@@ -129,7 +157,9 @@ def test_channels_of_some_patients_do_not_see_the_others_and_those_of_local_cont
     np.testing.assert_array_equal(luts, cdf_luts)
     folder = cache / "resize" / "train"
     pixels = [square.read_pixels(folder / f"{image}.png", 64) for image in named[2:]]
-    finished = np.stack([square.finish(*both, "local")[0] for both in zip(pixels, luts[2:], strict=True)])
+    finished = np.stack(
+        [square.finish(*both, "local")[0] for both in zip(pixels, luts[2:], strict=True)]
+    )
     mean, std = standardize.read_channels(cache, named[2:])
     assert mean == pytest.approx(finished.mean(axis=(0, 1, 2)))
     assert std == pytest.approx(finished.astype(float).std(axis=(0, 1, 2)))
@@ -142,7 +172,9 @@ def test_channels_of_some_patients_do_not_see_the_others_and_those_of_local_cont
         assert std[channel] == pytest.approx(np.repeat(EVEN, counts).std())
 
 
-@pytest.mark.parametrize(("crop", "method"), itertools.product(outline.METHODS, square.NORMALIZATIONS))
+@pytest.mark.parametrize(
+    ("crop", "method"), itertools.product(outline.METHODS, square.NORMALIZATIONS)
+)
 def test_pixels_and_lookup_tables_are_those_of_the_stages(drawn_folder, cache, paths, crop, method):
     arguments = [f"--crop={crop}", f"--normalize={method}", "--size-px=48", "--jobs=1"]
     preprocess([f"--data={drawn_folder}", f"--cache={cache}", *arguments])
@@ -160,13 +192,22 @@ def test_pixels_and_lookup_tables_are_those_of_the_stages(drawn_folder, cache, p
 
 def test_methods_differ(paths):
     path = next(iter(paths.values()))
-    plain, local, raw = (make_square(path, MAKING._replace(normalize=name)) for name in ("cdf", "local", "none"))
-    flattened = np.stack([plain.lut[channel][plain.pixels[..., channel]] for channel in range(3)], axis=-1)
+    plain, local, raw = (
+        make_square(path, MAKING._replace(normalize=name)) for name in ("cdf", "local", "none")
+    )
+    flattened = np.stack(
+        [plain.lut[channel][plain.pixels[..., channel]] for channel in range(3)], axis=-1
+    )
     np.testing.assert_array_equal(local.pixels, square.subtract_local_mean(flattened))
     np.testing.assert_array_equal(raw.pixels, plain.pixels)
     assert (raw.lut == local.lut).all()
     assert (raw.lut == EVEN).all()
-    assert np.abs(make_square(path, MAKING._replace(crop="box")).pixels.astype(int) - plain.pixels).max() > 0
+    assert (
+        np.abs(
+            make_square(path, MAKING._replace(crop="box")).pixels.astype(int) - plain.pixels
+        ).max()
+        > 0
+    )
 
 
 def test_taken_whole_is_any_whole_picture_whatever_its_suffix(paths, tmp_path):

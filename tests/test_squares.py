@@ -44,7 +44,9 @@ def test_crop_flip_table_and_colours_agree_with_plain_indexing(squares, jitter):
     brightness = (0.5, 1.5) if jitter else (1, 1)
     cuts = crops.draw_crops(N, MARGIN_PX, seed=3, epoch=1, jitter=jitter, brightness=brightness)
     assert 0 < cuts.is_flipped_vertically.sum() < N
-    np.testing.assert_allclose(squares.tables, (LUTS.transpose(0, 2, 1) - MEAN) / STD, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        squares.tables, (LUTS.transpose(0, 2, 1) - MEAN) / STD, rtol=1e-6, atol=1e-6
+    )
     batch = crops.cut_batch(squares, ALL, cuts, CROP_PX).numpy()
     for position in range(N):
         top = cuts.top[position]
@@ -57,7 +59,9 @@ def test_crop_flip_table_and_colours_agree_with_plain_indexing(squares, jitter):
         square = np.rint(np.minimum(square * cuts.brightness[position], 255)).astype(int)
         table = squares.tables[position] * cuts.gain[position] + cuts.offset[position]
         for channel in range(3):
-            np.testing.assert_array_equal(batch[position, channel], table[:, channel][square[:, :, channel]])
+            np.testing.assert_array_equal(
+                batch[position, channel], table[:, channel][square[:, :, channel]]
+            )
 
 
 @pytest.fixture
@@ -68,7 +72,9 @@ def ramps():
     return Squares(2 * np.arange(6), pixels, store.compose_tables(keep_values(6), [0] * 3, [1] * 3))
 
 
-@pytest.mark.parametrize("changes", [{}, {"jitter": 0.3, "brightness": (0.3, 2)}, TURNED, {"shift": 0.2}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"jitter": 0.3, "brightness": (0.3, 2)}, TURNED, {"shift": 0.2}], ids=str
+)
 def test_device_cuts_as_the_host_does(squares, ramps, changes):
     """The same bytes; turned or shifted, within a grey level: interpolation rounds."""
     is_turned = "shift" in changes
@@ -81,7 +87,9 @@ def test_device_cuts_as_the_host_does(squares, ramps, changes):
         device = crops.cut_batch(on_device, positions, cuts, crop_px)
         assert (host - device).abs().max() <= (1 if is_turned else 0)
         assert (host - device).abs().mean() < 0.05
-        assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in (host, device))
+        assert all(
+            batch.is_contiguous(memory_format=torch.channels_last) for batch in (host, device)
+        )
 
 
 def test_turned_crop_shows_what_lies_at_the_turned_places(ramps):
@@ -136,7 +144,13 @@ def test_draws_are_uniform_within_their_bounds_and_independent(name):
 
     Real numbers are drawn from -1 to 1, scaled to their bounds or the logarithms of these, separately per channel.
     """
-    options = {"rotation_deg": 90, "zoom": (0.8, 1.25), "shift": 0.1, "brightness": (0.5, 0.9), "jitter": 0.3}
+    options = {
+        "rotation_deg": 90,
+        "zoom": (0.8, 1.25),
+        "shift": 0.1,
+        "brightness": (0.5, 0.9),
+        "jitter": 0.3,
+    }
     drawn = crops.draw_crops(200_000, 64, seed=0, epoch=1, **options)
     flips = 2 * drawn.is_flipped_vertically + drawn.is_flipped_horizontally
     counted = {
@@ -174,7 +188,11 @@ def test_no_margin_leaves_one_place_the_centre_is_in_the_middle_and_nothing_is_c
     assert not crops.draw_crops(50, 0, seed=0, epoch=1).top.any()
     centre = crops.center_crops(50, 64)
     plain = crops.draw_crops(50, 64, seed=0, epoch=1)
-    for fields, values in ((centre[:4], (32, 32, 0, 0)), (centre[4:], UNCHANGED), (plain[4:], UNCHANGED)):
+    for fields, values in (
+        (centre[:4], (32, 32, 0, 0)),
+        (centre[4:], UNCHANGED),
+        (plain[4:], UNCHANGED),
+    ):
         assert all((field == value).all() for field, value in zip(fields, values, strict=True))
     other = crops.draw_crops(50, 64, seed=0, epoch=1, brightness=(0.5, 2), jitter=0.3, **TURNED)
     assert all(np.array_equal(one, two) for one, two in zip(plain[:4], other[:4], strict=True))
@@ -187,7 +205,9 @@ def test_no_margin_leaves_one_place_the_centre_is_in_the_middle_and_nothing_is_c
 
 
 def test_epoch_takes_every_position_once_in_whole_batches():
-    first, later = (batches.order_epoch(np.arange(100, 123), 5, seed=0, epoch=epoch) for epoch in (1, 2))
+    first, later = (
+        batches.order_epoch(np.arange(100, 123), 5, seed=0, epoch=epoch) for epoch in (1, 2)
+    )
     assert [len(batch) for batch in first] == [5] * 4
     assert len(np.unique(np.concatenate(first))) == 20
     assert not np.array_equal(np.concatenate(first), np.concatenate(later))
@@ -202,14 +222,20 @@ def test_paired_batches_hold_whole_patients(batch_size):
     patients = np.repeat(np.arange(40), rng.integers(1, 5, 40))
     eyes = 2 * patients + rng.integers(0, 2, len(patients))
     positions = np.flatnonzero(patients % 7)
-    chosen, later = (batches.order_pairs(positions, eyes, batch_size, seed=0, epoch=epoch) for epoch in (1, 2))
+    chosen, later = (
+        batches.order_pairs(positions, eyes, batch_size, seed=0, epoch=epoch) for epoch in (1, 2)
+    )
     taken = np.concatenate(chosen)
     assert len(np.unique(taken)) == len(taken) > 0.9 * len(positions)
     for batch in chosen:
         assert 2 <= len(batch) < batch_size + 4
         assert sorted(batch) == [row for row in positions if patients[row] in set(patients[batch])]
     assert not np.array_equal(taken, np.concatenate(later)[: len(taken)])
-    assert [len(batch) for batch in batches.order_pairs(np.arange(20), np.arange(20), 6, 0, 1)] == [6, 6, 6]
+    assert [len(batch) for batch in batches.order_pairs(np.arange(20), np.arange(20), 6, 0, 1)] == [
+        6,
+        6,
+        6,
+    ]
 
 
 @pytest.fixture
@@ -220,7 +246,9 @@ def cached(tmp_path):
     for path, square in zip(paths.values(), pixels, strict=True):
         cv2.imwrite(str(path), square[:, :, ::-1])
     owners = [Subject(str(patient), "left") for patient in range(5)]
-    return CachedSquares(paths, owners, keep_values(5), Making("whole", SIZE_PX, "none"), {"resize": "one"}), pixels
+    return CachedSquares(
+        paths, owners, keep_values(5), Making("whole", SIZE_PX, "none"), {"resize": "one"}
+    ), pixels
 
 
 def load(cached, storage, tmp_path):
@@ -241,7 +269,9 @@ def test_file_is_used_again_until_its_squares_change(cached, tmp_path):
 
 
 @pytest.mark.parametrize("storage", ["memory", "file"])
-def test_grey_squares_are_kept_once_and_cut_as_three_equal_channels(cached, tmp_path, storage, capsys):
+def test_grey_squares_are_kept_once_and_cut_as_three_equal_channels(
+    cached, tmp_path, storage, capsys
+):
     squares, pixels = cached
     pixels[:] = pixels[..., :1]
     for n_grey in (4, 5):  # one that is coloured is enough for three
@@ -250,17 +280,25 @@ def test_grey_squares_are_kept_once_and_cut_as_three_equal_channels(cached, tmp_
         loaded = load(squares._replace(digests={"resize": str(n_grey)}), storage, tmp_path)
         assert loaded.pixels.shape[3] == (1 if n_grey == 5 else 3)
     assert ("GB of pixels to write" in capsys.readouterr().out) == (storage == "file")
-    whole = Squares(loaded.eyes, pixels, loaded.tables * np.float32([1, 2, 3]))  # a scale per channel
+    whole = Squares(
+        loaded.eyes, pixels, loaded.tables * np.float32([1, 2, 3])
+    )  # a scale per channel
     for options in ({}, TURNED):
         cuts = crops.draw_crops(5, MARGIN_PX, 0, 1, **options)
         expected = crops.cut_batch(whole, np.arange(5), cuts, CROP_PX)
         for kept in (loaded.pixels, torch.from_numpy(np.array(loaded.pixels))):
-            batch = crops.cut_batch(Squares(loaded.eyes, kept, whole.tables), np.arange(5), cuts, CROP_PX)
-            tolerance = 3 * 3 / 50 if options else 1e-6  # a turned pixel is rounded differently on the device
+            batch = crops.cut_batch(
+                Squares(loaded.eyes, kept, whole.tables), np.arange(5), cuts, CROP_PX
+            )
+            tolerance = (
+                3 * 3 / 50 if options else 1e-6
+            )  # a turned pixel is rounded differently on the device
             torch.testing.assert_close(batch, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("fault", [None, b"no picture", (SIZE_PX, SIZE_PX + 1), (SIZE_PX + 1, SIZE_PX + 1)], ids=str)
+@pytest.mark.parametrize(
+    "fault", [None, b"no picture", (SIZE_PX, SIZE_PX + 1), (SIZE_PX + 1, SIZE_PX + 1)], ids=str
+)
 def test_bad_square_is_named(cached, tmp_path, fault):
     path = cached[0].paths["3_left"]
     path.unlink()
@@ -278,15 +316,23 @@ def test_label_without_image_image_without_label_and_eyes_found_anew_are_named(t
     folders = tiny.draw_squares(data, cache)
     labels = data / "trainLabels.csv"
     text = labels.read_text()
-    for wrong_text, image in ((text.replace("3_left,3\n", ""), "3_left"), (text + "99_left,0\n", "99_left")):
+    for wrong_text, image in (
+        (text.replace("3_left,3\n", ""), "3_left"),
+        (text + "99_left,0\n", "99_left"),
+    ):
         labels.write_text(wrong_text)
         with pytest.raises(InputError, match=image):
             read_training_set(data, cache)
     labels.write_text(text)
     assert len(read_training_set(data, cache).targets) == 24
     cv2.imwrite(str(data / "train" / "3_left.png"), np.zeros((SIZE_PX, 3 * SIZE_PX, 3), np.uint8))
-    for method in ("box", "whole"):  # all eyes are found differently, or one is, after the squares were cut
+    for method in (
+        "box",
+        "whole",
+    ):  # all eyes are found differently, or one is, after the squares were cut
         with contextlib.suppress(InputError):  # the black one is rejected
             crop.main([*folders, f"--method={method}", "--jobs=1"])
-        with pytest.raises(InputError, match="crop train changed.*run python -m preprocess.resize again"):
+        with pytest.raises(
+            InputError, match="crop train changed.*run python -m preprocess.resize again"
+        ):
             read_training_set(data, cache)

@@ -112,7 +112,9 @@ def test_the_time_is_kept_of_what_made_something(tmp_path):
 
 
 def test_rejected_table_replaces_only_its_own_part(tmp_path):
-    rejected.record_rejected(tmp_path, "crop", "train", {"1_left": "no eye", "2_left": "empty, file"})
+    rejected.record_rejected(
+        tmp_path, "crop", "train", {"1_left": "no eye", "2_left": "empty, file"}
+    )
     rejected.record_rejected(tmp_path, "crop", "test", {"9_left": "truncated"})
     rejected.record_rejected(tmp_path, "crop", "train", {"2_left": "empty, file"})
     assert rejected.read_rejected(tmp_path) == [
@@ -123,7 +125,11 @@ def test_rejected_table_replaces_only_its_own_part(tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(InputError("x.csv, row 3: bad"), 2), (PermissionError(13, "denied", "file"), 2), (KeyboardInterrupt(), 130)],
+    [
+        (InputError("x.csv, row 3: bad"), 2),
+        (PermissionError(13, "denied", "file"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 @pytest.mark.usefixtures("hear_ctrl_c")
 def test_expected_failures_end_in_one_line(capsys, error, status):

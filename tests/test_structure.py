@@ -37,16 +37,26 @@ FILES = sorted(path for package in FLOW for path in (ROOT / package).rglob("*.py
 
 def name_of(path):
     """Return a module's dotted name; a package is called as it is run and imported."""
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__").removesuffix(".__main__")
+    return (
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        .removesuffix(".__init__")
+        .removesuffix(".__main__")
+    )
 
 
-MODULES = {name_of(path): path for path in FILES if path.name != "__init__.py" or path.stat().st_size}
+MODULES = {
+    name_of(path): path for path in FILES if path.name != "__init__.py" or path.stat().st_size
+}
 STAGES = [name for name, path in MODULES.items() if "def main(" in path.read_text()]
 
 
 def is_typing(node):
     """Tell whether a statement is `if TYPE_CHECKING:`, which does not run."""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def find_imports(node):
@@ -82,7 +92,11 @@ def test_imports_run_against_the_data_in_no_circle_and_own_modules_at_the_top(na
     allowed = FLOW[: FLOW.index(name.split(".")[0]) + 1]
     assert not [other for other in IMPORTS[name] if other.split(".")[0] not in allowed]
     assert name not in reach(name)
-    functions = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef) and find_imports(node)]
+    functions = [
+        node
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.FunctionDef) and find_imports(node)
+    ]
     assert len(functions) <= (name in LATE)
     assert "N_LEVELS" not in MODULES[name].read_text()  # the task alone counts levels
 
@@ -91,7 +105,9 @@ def test_folders_import_each_other_in_no_circle():
     folder_of = {name: path.parent for name, path in MODULES.items()}
     edges = {folder: set() for folder in folder_of.values()}
     for name, others in IMPORTS.items():
-        edges[folder_of[name]] |= {folder_of[other] for other in others if other in folder_of} - {folder_of[name]}
+        edges[folder_of[name]] |= {folder_of[other] for other in others if other in folder_of} - {
+            folder_of[name]
+        }
     assert len(edges) > 15
     assert not [folder for folder in edges if folder in walk(edges, folder)]
 
@@ -116,12 +132,16 @@ def test_the_rules_see_the_imports_and_train_and_predict_do_not_know_each_other(
 
 def test_a_room_can_be_overlooked():
     for room in {path.parent for path in FILES}:
-        assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= MOST_MODULES, room
+        assert (
+            len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= MOST_MODULES
+        ), room
 
 
 def test_the_run_script_and_the_stages_agree():
     script = (ROOT / "run_all.sh").read_text()
-    run = list(dict.fromkeys(re.findall(r"^ *stage ([a-z_.]+) ", script, re.MULTILINE)))  # dr.predict also averages
+    run = list(
+        dict.fromkeys(re.findall(r"^ *stage ([a-z_.]+) ", script, re.MULTILINE))
+    )  # dr.predict also averages
     assert run == list(STAGES_OF_A_RUN)
     at = run.index("preprocess")
     four = [f"preprocess.{name}" for name in ("crop", "resize", "normalize", "standardize")]
@@ -138,7 +158,9 @@ def test_help_needs_none_of_the_heavy_libraries(name):
         "except SystemExit as end: assert not end.code\n"
         f"print(*[name for name in {HEAVY} if name in sys.modules])"
     )
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert f"usage: python -m {name} " in shown
     assert f"example: python -m {name} " in shown
     assert shown.splitlines()[-1] == ""

@@ -29,9 +29,13 @@ def make(data, levels="image,level\n1_left,0\n1_right,4\n"):
 def test_submission_follows_the_sample_or_else_the_test_folder(tmp_path, sample):
     levels = make(tmp_path)
     if sample:
-        (tmp_path / "sampleSubmission.csv").write_text("image,level\n" + "".join(f"{image},0\n" for image in sample))
+        (tmp_path / "sampleSubmission.csv").write_text(
+            "image,level\n" + "".join(f"{image},0\n" for image in sample)
+        )
     write.main([f"--data={tmp_path}", f"--levels={levels}", f"--out={tmp_path / 'out.csv'}"])
-    expected = [f"{image},{0 if image == '1_left' else 4}\n" for image in sample or ["1_left", "1_right"]]
+    expected = [
+        f"{image},{0 if image == '1_left' else 4}\n" for image in sample or ["1_left", "1_right"]
+    ]
     assert (tmp_path / "out.csv").read_text() == "image,level\n" + "".join(expected)
 
 
@@ -41,7 +45,10 @@ def test_submission_follows_the_sample_or_else_the_test_folder(tmp_path, sample)
         ("1_left,0\n", "1 images of .*test are not in .*levels.csv: 1_right"),
         ("1_left,0\n1_right,1\n2_left,1\n", "1 images of .*levels.csv are not in .*test: 2_left"),
         ("1_left,0\n1_left,1\n", "row 3: image 1_left comes a second time"),
-        *((f"1_left,0\n1_right,{level}\n", f"row 3: level is {level}") for level in ("5", "-1", "0.5")),
+        *(
+            (f"1_left,0\n1_right,{level}\n", f"row 3: level is {level}")
+            for level in ("5", "-1", "0.5")
+        ),
     ],
 )
 def test_anything_else_is_an_error_and_writes_nothing(tmp_path, levels, message):
@@ -51,9 +58,13 @@ def test_anything_else_is_an_error_and_writes_nothing(tmp_path, levels, message)
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_before_submitting_it_tells_levels_training_levels_rejected_images_and_the_promise(tmp_path, capsys):
+def test_before_submitting_it_tells_levels_training_levels_rejected_images_and_the_promise(
+    tmp_path, capsys
+):
     make(tmp_path)
-    (tmp_path / "trainLabels.csv").write_text("image,level\n7_left,0\n7_right,0\n8_left,0\n8_right,2\n")
+    (tmp_path / "trainLabels.csv").write_text(
+        "image,level\n7_left,0\n7_right,0\n8_left,0\n8_right,2\n"
+    )
     cache = tmp_path / "cache"
     scores, levels = cache / "blend" / "scores_test.csv", cache / "kappa" / "levels_test.csv"
     write_scores(scores, ["1_left", "1_right"], SCORES, TASK)
@@ -64,13 +75,25 @@ def test_before_submitting_it_tells_levels_training_levels_rejected_images_and_t
     write.main([f"--data={tmp_path}", f"--cache={cache}", f"--out={tmp_path / 'out.csv'}"])
     printed = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in printed.splitlines()]
-    for line in ("images 1 0 0 0 1", "% of them 50.0 0.0 0.0 0.0 50.0", "% of training labels 75.0 0.0 25.0 0.0 0.0"):
+    for line in (
+        "images 1 0 0 0 1",
+        "% of them 50.0 0.0 0.0 0.0 50.0",
+        "% of training labels 75.0 0.0 25.0 0.0 0.0",
+    ):
         assert line in lines
     promised = expected_kappa(SCORES, np.array([0, 4]))
-    for text in (f"expected QWK {promised:.4f}:", "1 of them rejected photographs", "not a medical device"):
+    for text in (
+        f"expected QWK {promised:.4f}:",
+        "1 of them rejected photographs",
+        "not a medical device",
+    ):
         assert text in printed
-    write_scores(scores, ["1_left", "1_right"], SCORES[::-1], TASK)  # newer than the levels: nothing is promised
-    assert "newer than the levels" in write.describe_promise(cache, kaggle.read_dataset(tmp_path), TASK)
+    write_scores(
+        scores, ["1_left", "1_right"], SCORES[::-1], TASK
+    )  # newer than the levels: nothing is promised
+    assert "newer than the levels" in write.describe_promise(
+        cache, kaggle.read_dataset(tmp_path), TASK
+    )
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden"])

@@ -21,24 +21,38 @@ from preprocess.synthetic import __main__ as synthetic
 from preprocess.synthetic import camera, eyes, retina, scans, xrays
 
 SMALL = "--patients-train 3 --patients-test 2 --width-px 256 --levels balanced".split()
-PICTURES = {"retina": "train/10_left.jpeg", "oct": "train/CNV/CNV-1001-2.jpeg", "chest": "images/00000001_000.png"}
+PICTURES = {
+    "retina": "train/10_left.jpeg",
+    "oct": "train/CNV/CNV-1001-2.jpeg",
+    "chest": "images/00000001_000.png",
+}
 
 
 def read_data(folder):
     """Return path -> bytes of all pictures and tables of a data folder."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and synthetic.OWN_FOLDER not in path.parts)
+    paths = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and synthetic.OWN_FOLDER not in path.parts
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def check_tables(folder):
     """Assert that the tables name the photographs, and no patient is in both splits."""
-    images = {split: {path.stem for path in (folder / split).iterdir()} for split in ("train", "test")}
+    images = {
+        split: {path.stem for path in (folder / split).iterdir()} for split in ("train", "test")
+    }
     tables = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}
     assert set(tables["trainLabels"].image) == images["train"]
-    assert set(tables["testLabels"].image) == set(tables["sampleSubmission"].image) == images["test"]
+    assert (
+        set(tables["testLabels"].image) == set(tables["sampleSubmission"].image) == images["test"]
+    )
     assert set(tables["discs"].image) == images["train"] | images["test"]
     assert set(tables["testLabels"].Usage) <= {"Public", "Private"}
-    assert not {image.split("_")[0] for image in images["train"]} & {image.split("_")[0] for image in images["test"]}
+    assert not {image.split("_")[0] for image in images["train"]} & {
+        image.split("_")[0] for image in images["test"]
+    }
     levels = pd.concat([tables["trainLabels"], tables["testLabels"]]).set_index("image").level
     assert set(levels[levels > 0].index) == set(tables["lesions"].image)
 
@@ -46,14 +60,27 @@ def check_tables(folder):
 def draw_reflectance(seed, level, width_px=256):
     """Return reflectance, lesions and frame of an eye seen by the camera that cuts off least."""
     rng = np.random.default_rng(seed)
-    frame = camera.frame_photograph(rng, camera.scale_camera(camera.CAMERAS[0], width_px), mirrored=False)
+    frame = camera.frame_photograph(
+        rng, camera.scale_camera(camera.CAMERAS[0], width_px), mirrored=False
+    )
     return *retina.draw_retina(rng, level, retina.sample_retina(rng), frame), frame
 
 
 @pytest.mark.parametrize("kind", PICTURES)
-def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs_and_another_seed_other_pictures(tmp_path, kind):
+def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs_and_another_seed_other_pictures(
+    tmp_path, kind
+):
     for jobs, seed in (("1", 0), ("2", 0), ("3", 3)):
-        synthetic.main([f"--data={tmp_path / jobs}", f"--kind={kind}", f"--seed={seed}", "--jobs", jobs, *SMALL])
+        synthetic.main(
+            [
+                f"--data={tmp_path / jobs}",
+                f"--kind={kind}",
+                f"--seed={seed}",
+                "--jobs",
+                jobs,
+                *SMALL,
+            ]
+        )
     one, two, other = (read_data(tmp_path / jobs) for jobs in "123")
     assert one == two
     pictures = {content for name, content in other.items() if not name.endswith(("csv", "txt"))}
@@ -62,7 +89,9 @@ def test_one_seed_gives_the_same_bytes_for_any_number_of_jobs_and_another_seed_o
     if kind == "retina":
         assert len(one) == 2 * 5 + 5
         check_tables(tmp_path / "1")
-        drawn = [eyes.draw_eye(seed, 12, "left", 2, 256).photograph for seed in (0, 3)]  # of one shape
+        drawn = [
+            eyes.draw_eye(seed, 12, "left", 2, 256).photograph for seed in (0, 3)
+        ]  # of one shape
         assert (drawn[0] != drawn[1]).any()
 
 
@@ -79,7 +108,10 @@ def test_rerun_mends_what_is_missing_or_changed_and_touches_nothing_else(tmp_pat
     assert {path: path.stat().st_mtime_ns for path in dates} == dates
     with pytest.raises(InputError, match="would not draw"):  # of another plan
         synthetic.main([*arguments, "--patients-train=1", "--patients-test=0"])
-    for option, told in (("--width-px=300", "width_px changed from 256 to 300"), ("--kind=oct", "from retina to oct")):
+    for option, told in (
+        ("--width-px=300", "width_px changed from 256 to 300"),
+        ("--kind=oct", "from retina to oct"),
+    ):
         with pytest.raises(InputError, match=f"other parameters: .*{told}"):
             synthetic.main([*arguments, option])
     assert read_data(tmp_path) == before
@@ -103,14 +135,17 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path, kind, name):
 
 # Shares of the levels and of patients whose eyes differ by at most 0, 1, 2: the competition's trainLabels.csv.
 @pytest.mark.parametrize(
-    ("levels", "shares"), [("real", (0.7348, 0.0696, 0.1507, 0.0249, 0.0202)), ("balanced", (0.2,) * 5)]
+    ("levels", "shares"),
+    [("real", (0.7348, 0.0696, 0.1507, 0.0249, 0.0202)), ("balanced", (0.2,) * 5)],
 )
 def test_levels_and_their_agreement_are_as_asked(levels, shares):
     plans = list(itertools.chain(*eyes.plan(20_000, 7, levels)))
     drawn = np.array([plan.level for plan in plans])
     assert np.bincount(drawn, minlength=5) / len(drawn) == pytest.approx(shares, abs=0.01)
     apart = np.abs(drawn[::2] - drawn[1::2])
-    assert [np.mean(apart <= most) for most in range(3)] == pytest.approx([0.872, 0.957, 0.998], abs=0.008)
+    assert [np.mean(apart <= most) for most in range(3)] == pytest.approx(
+        [0.872, 0.957, 0.998], abs=0.008
+    )
     patients = [plan.patient for plan in plans[::2]]
     assert patients[0] == 10
     assert set(np.diff(patients)) == {1, 2, 3}
@@ -127,7 +162,9 @@ def test_lesions_follow_the_clinical_scale(level):
         assert not lesions.kind.isin(["exudate", "cotton_wool"]).any() or level >= 2
         if level == 3:
             bleeding = lesions[lesions.kind == "hemorrhage"]
-            quadrants = Counter(zip(bleeding.x > frame.center_x, bleeding.y > frame.center_y, strict=True))
+            quadrants = Counter(
+                zip(bleeding.x > frame.center_x, bleeding.y > frame.center_y, strict=True)
+            )
             assert len(quadrants) == 4
             assert min(quadrants.values()) >= 8
             assert counts["venous_beading"] >= 2
@@ -166,9 +203,14 @@ def test_the_true_disc_is_the_edge_in_the_picture():
         x, y, radius = eye.disc
         angles = np.radians(np.r_[-25:25, 155:205])  # to the sides: no camera cuts those off
         radii = radius * np.linspace(0.9, 1.1, 41)
-        rays = [(c + np.outer(turn(angles), radii)).astype(np.float32) for c, turn in ((x, np.cos), (y, np.sin))]
+        rays = [
+            (c + np.outer(turn(angles), radii)).astype(np.float32)
+            for c, turn in ((x, np.cos), (y, np.sin))
+        ]
         grey = cv2.cvtColor(eye.photograph, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        profile = cv2.remap(grey, *rays, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT).mean(axis=0)
+        profile = cv2.remap(grey, *rays, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT).mean(
+            axis=0
+        )
         steepest = radii[np.argmin(profile[1:] - profile[:-1]) :][:2].mean()
         assert steepest == pytest.approx(radius, rel=0.015)
 
@@ -177,8 +219,12 @@ def test_a_wide_photograph_is_the_enlarged_narrow_one():
     """Wide ones are drawn at a half or a third; disc, lesions and picture must fit each other at any size."""
     narrow, wide = (eyes.draw_eye(0, 11, "left", 3, width_px) for width_px in (800, 3200))
     assert np.array(wide.disc) / 4 == pytest.approx(narrow.disc, abs=0.7)
-    assert wide.lesions[["x", "y"]].to_numpy() / 4 == pytest.approx(narrow.lesions[["x", "y"]].to_numpy(), abs=1.5)
-    small = cv2.resize(wide.photograph, narrow.photograph.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert wide.lesions[["x", "y"]].to_numpy() / 4 == pytest.approx(
+        narrow.lesions[["x", "y"]].to_numpy(), abs=1.5
+    )
+    small = cv2.resize(
+        wide.photograph, narrow.photograph.shape[1::-1], interpolation=cv2.INTER_AREA
+    )
     difference = np.abs(small.astype(int) - narrow.photograph.astype(int))
     assert difference.mean() < 6
 
@@ -195,7 +241,9 @@ def test_mean_color_does_not_tell_the_level():
         patients.append(plan.patient)
     for model in (LogisticRegression(max_iter=1000), Ridge()):
         pipeline = make_pipeline(StandardScaler(), model)
-        predicted = cross_val_predict(pipeline, np.array(colors), levels, groups=patients, cv=GroupKFold(5))
+        predicted = cross_val_predict(
+            pipeline, np.array(colors), levels, groups=patients, cv=GroupKFold(5)
+        )
         predicted = np.clip(np.round(predicted), 0, 4).astype(int)
         assert cohen_kappa_score(levels, predicted, weights="quadratic") < 0.3
 
@@ -217,11 +265,19 @@ def test_the_histogram_does_not_tell_the_class():
     """Nor so the mean; a forest of 200 trees on 32 bins, trained on 500 scans."""
 
     def describe(patients):
-        drawn = [scans.draw(scans.Scan("", patient, 1, scans.CLASSES[patient % 4]), 1, 96)[0] for patient in patients]
-        return [np.r_[cv2.calcHist([scan], [0], None, [32], [0, 256]).ravel(), scan.mean()] for scan in drawn]
+        drawn = [
+            scans.draw(scans.Scan("", patient, 1, scans.CLASSES[patient % 4]), 1, 96)[0]
+            for patient in patients
+        ]
+        return [
+            np.r_[cv2.calcHist([scan], [0], None, [32], [0, 256]).ravel(), scan.mean()]
+            for scan in drawn
+        ]
 
     learned, new = range(500), range(500, 800)
-    forest = RandomForestClassifier(200, random_state=0).fit(describe(learned), [patient % 4 for patient in learned])
+    forest = RandomForestClassifier(200, random_state=0).fit(
+        describe(learned), [patient % 4 for patient in learned]
+    )
     assert forest.score(describe(new), [patient % 4 for patient in new]) < 0.4
 
 
@@ -231,12 +287,17 @@ def test_x_rays_read_as_planned(drawn_chest):
     for split, part in (("train", patients[:10]), ("test", patients[10:])):
         shown = {of.image: of.shown for pictures in part for of in pictures}
         labels = dataset.get_targets(split)
-        assert {image: "|".join(labels.columns[row == 1]) for image, row in labels.iterrows()} == shown
+        assert {
+            image: "|".join(labels.columns[row == 1]) for image, row in labels.iterrows()
+        } == shown
         assert dataset.list_paths(split).keys() == shown.keys()
 
 
 def test_patients_keep_most_of_what_they_have_and_some_have_several_and_some_none():
-    shown = [[set(filter(None, of.shown.split("|"))) for of in pictures] for pictures in xrays.plan(400, 3)]
+    shown = [
+        [set(filter(None, of.shown.split("|"))) for of in pictures]
+        for pictures in xrays.plan(400, 3)
+    ]
     counts = np.array([len(names) for pictures in shown for names in pictures])
     assert 0.25 < np.mean(counts == 0) < 0.5 and np.mean(counts > 1) > 0.1
     several = [pictures for pictures in shown if len(pictures) > 1]
@@ -247,11 +308,15 @@ def test_boxes_turn_with_the_picture():
     rays = np.tile(np.linspace(0, 0.2, 200), (200, 1))
     rays[120:160, 30:70] = 1
     for seed in range(5):
-        picture, ((name, *box),) = xrays.develop(np.random.default_rng(seed), rays, [["Mass", 0.15, 0.6, 0.2, 0.2]])
+        picture, ((name, *box),) = xrays.develop(
+            np.random.default_rng(seed), rays, [["Mass", 0.15, 0.6, 0.2, 0.2]]
+        )
         rows, columns = np.nonzero(picture > 0.7 * picture.max())
         middle = box[0] + box[2] / 2, box[1] + box[3] / 2
         assert name == "Mass" and (columns.mean(), rows.mean()) == pytest.approx(middle, abs=1.5)
-    assert {box[0] for box in xrays.draw(xrays.Xray("", 1, 0, "Nodule|Effusion"), 0, 128)[2]["boxes"]} == {"Nodule"}
+    assert {
+        box[0] for box in xrays.draw(xrays.Xray("", 1, 0, "Nodule|Effusion"), 0, 128)[2]["boxes"]
+    } == {"Nodule"}
 
 
 def test_mean_brightness_and_contrast_do_not_tell_a_finding():
@@ -261,5 +326,7 @@ def test_mean_brightness_and_contrast_do_not_tell_a_finding():
         others = range(100 * (number + 1), 100 * (number + 1) + 40)
         ailing = [xrays.draw(xrays.Xray("", patient, 0, name), 2, 128)[0] for patient in others]
         for describe in (np.mean, np.std):
-            told = roc_auc_score(np.repeat([0, 1], 40), [describe(picture) for picture in healthy + ailing])
+            told = roc_auc_score(
+                np.repeat([0, 1], 40), [describe(picture) for picture in healthy + ailing]
+            )
             assert 0.3 < told < 0.7, (name, describe.__name__, told)

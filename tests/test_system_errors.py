@@ -31,7 +31,10 @@ def test_where_locks_are_refused_a_file_stands_in_for_one(tmp_path, monkeypatch,
     with files.locked(tmp_path):
         assert ".held stands in for one" in capsys.readouterr().err
         with (
-            pytest.raises(InputError, match=rf"\(process {os.getpid()} on .*; if that run is over, remove .*\.held$"),
+            pytest.raises(
+                InputError,
+                match=rf"\(process {os.getpid()} on .*; if that run is over, remove .*\.held$",
+            ),
             files.locked(tmp_path),
         ):
             pass
@@ -55,7 +58,9 @@ def test_another_error_of_a_lock_names_it(tmp_path, monkeypatch, capsys):
         with files.locked(tmp_path):
             pass
 
-    assert end_with_line(work, capsys).startswith(f"error: {tmp_path}/.lock: Input/output error; the disk")
+    assert end_with_line(work, capsys).startswith(
+        f"error: {tmp_path}/.lock: Input/output error; the disk"
+    )
 
 
 def end_with_line(work, capsys):
@@ -78,14 +83,19 @@ def test_an_error_in_the_middle_of_a_file_names_it(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(Path, "read_bytes", break_off)
     message = end_with_line(path.read_bytes, capsys)
-    assert message.startswith(f"error: {path}: Input/output error; the disk or its connection fails")
+    assert message.startswith(
+        f"error: {path}: Input/output error; the disk or its connection fails"
+    )
 
 
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
         (errno.ENOSPC, "make room; the same command goes on"),
-        (errno.EROFS, "it cannot be written there: give another place, with --cache, --data or --out"),
+        (
+            errno.EROFS,
+            "it cannot be written there: give another place, with --cache, --data or --out",
+        ),
         (errno.EACCES, "this user may not: change its permissions, or give another place"),
     ],
 )
@@ -117,7 +127,9 @@ def test_no_room_where_processes_meet_is_one_line_and_one_process_goes_on(tmp_pa
     if "unshare:" in done.stderr or "mount:" in done.stderr:
         pytest.skip("no file system may be mounted here")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("/dev/shm: full, or not to be written: one process works instead of 2; ")
+    assert done.stderr.startswith(
+        "/dev/shm: full, or not to be written: one process works instead of 2; "
+    )
     assert done.stderr.count("\n") == 1
 
 
@@ -128,5 +140,7 @@ def test_no_room_later_is_one_line(monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(joblib.Parallel, "__call__", refuse)
-    with pytest.raises(InputError, match="^/dev/shm: No space left on device: processes that work .*--jobs 1$"):
+    with pytest.raises(
+        InputError, match="^/dev/shm: No space left on device: processes that work .*--jobs 1$"
+    ):
         list(parallel.map_parallel(len, {"1_left": ("",), "2_left": ("",)}, 2, "testing"))

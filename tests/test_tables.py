@@ -35,7 +35,8 @@ def make_dataset(folder):
         for image in ("1_left", "1_right", "2_left")
     ]
     return dataclasses.replace(
-        kaggle.read_dataset(folder / "nowhere"), samples=dataset.make_table(pd.DataFrame(rows), RETINOPATHY)
+        kaggle.read_dataset(folder / "nowhere"),
+        samples=dataset.make_table(pd.DataFrame(rows), RETINOPATHY),
     )
 
 
@@ -87,7 +88,13 @@ def check_refusal(name, folder, content, message):
 def test_byte_order_mark_line_ends_quotes_and_empty_last_lines_do_no_harm(tmp_path, name):
     plain, quoted = make_table(name), make_table(name, quoting=csv.QUOTE_ALL)
     expected = read(name, tmp_path, plain)
-    for content in (b"\xef\xbb\xbf" + plain, plain.replace(b"\n", b"\r\n"), quoted, plain + b"\n\n", plain[:-1]):
+    for content in (
+        b"\xef\xbb\xbf" + plain,
+        plain.replace(b"\n", b"\r\n"),
+        quoted,
+        plain + b"\n\n",
+        plain[:-1],
+    ):
         assert str(read(name, tmp_path, content)) == str(expected)
 
 
@@ -97,16 +104,27 @@ def test_byte_order_mark_line_ends_quotes_and_empty_last_lines_do_no_harm(tmp_pa
     [
         (lambda table: b"", "no header"),
         (lambda table: b"\n" + table, "no header"),
-        (lambda table: table.replace(b",", b";"), "separate the columns by commas|damaged|no column level"),
+        (
+            lambda table: table.replace(b",", b";"),
+            "separate the columns by commas|damaged|no column level",
+        ),
         (lambda table: table.decode().encode("utf-16"), "no UTF-8 text"),
         (lambda table: table[:-1] + b",7\n", "row 2: .* fields, the header has"),
         (lambda table: table + b"2_left\n", "row 3: 1 fields, the header has"),
         (lambda table: table + b'"2_left', "not a CSV table"),
-        (lambda table: table[:-1] + b",7" * 1_000_000 + b"\n", "row 2: 100000. fields, the header has"),
-        (lambda table: b"x," * 1_000_000 + b"x\n" + b"7," * 1_000_000 + b"7\n", "no column|damaged"),
+        (
+            lambda table: table[:-1] + b",7" * 1_000_000 + b"\n",
+            "row 2: 100000. fields, the header has",
+        ),
+        (
+            lambda table: b"x," * 1_000_000 + b"x\n" + b"7," * 1_000_000 + b"7\n",
+            "no column|damaged",
+        ),
         (lambda table: table[:-1] + b"9" * 10**6 + b"\n", "field larger than field limit"),
     ],
-    ids="empty,empty line,semicolons,UTF-16,surplus,short,open quote,long row,long header,long field".split(","),
+    ids="empty,empty line,semicolons,UTF-16,surplus,short,open quote,long row,long header,long field".split(
+        ","
+    ),
 )
 def test_what_is_no_table_is_refused(tmp_path, name, damage, message):
     check_refusal(name, tmp_path, damage(make_table(name)), message)
@@ -115,8 +133,26 @@ def test_what_is_no_table_is_refused(tmp_path, name, damage, message):
 @pytest.mark.parametrize("name", WITH_IDS)
 @pytest.mark.parametrize(
     "image",
-    ["../1_left", "/etc/1_left", "a/../../1_left", "..\\1_left", "C:\\1_left", "", " ", ".1_left", "1_left/"]
-    + ["1\n_left", "1\r_left", "\x001_left", "\x1b[2J_left", "1\u2028_left", "\u202e1_left", "7" * 300 + "_left"]
+    [
+        "../1_left",
+        "/etc/1_left",
+        "a/../../1_left",
+        "..\\1_left",
+        "C:\\1_left",
+        "",
+        " ",
+        ".1_left",
+        "1_left/",
+    ]
+    + [
+        "1\n_left",
+        "1\r_left",
+        "\x001_left",
+        "\x1b[2J_left",
+        "1\u2028_left",
+        "\u202e1_left",
+        "7" * 300 + "_left",
+    ]
     + ["=1+1_left", "+1_left", "-1_left", "@SUM(A1)_left", "=cmd|'/c calc'!A1_left"],
     ids=ascii,
 )
@@ -127,13 +163,19 @@ def test_ids_that_are_paths_formulas_or_control_characters_are_refused(tmp_path,
 
 @pytest.mark.parametrize("name", WITH_IDS)
 def test_repeated_ids_and_columns_are_refused(tmp_path, name):
-    check_refusal(name, tmp_path, make_table(name, [{}, {}]), "row 3: image 1_left comes a second time")
+    check_refusal(
+        name, tmp_path, make_table(name, [{}, {}]), "row 3: image 1_left comes a second time"
+    )
     header, row = make_table(name).splitlines()
-    check_refusal(name, tmp_path, header + b",image\n" + row + b",2_left\n", "column image comes 2 times")
+    check_refusal(
+        name, tmp_path, header + b",image\n" + row + b",2_left\n", "column image comes 2 times"
+    )
 
 
 @pytest.mark.parametrize("name", NUMERIC)
-@pytest.mark.parametrize("value", [*"nan inf -inf -1 1e308 -1e308 1e400 0x1 1_0 x True १ =1".split(), "", "9" * 400])
+@pytest.mark.parametrize(
+    "value", [*"nan inf -inf -1 1e308 -1e308 1e400 0x1 1_0 x True १ =1".split(), "", "9" * 400]
+)
 def test_numbers_that_are_none_or_out_of_range_are_refused(tmp_path, name, value):
     content = make_table(name, [{"image": "2_left"}, {NUMERIC[name]: value}])
     if name == "corrections" and value == "-1":  # a centre may lie outside the photograph
@@ -142,7 +184,9 @@ def test_numbers_that_are_none_or_out_of_range_are_refused(tmp_path, name, value
     check_refusal(name, tmp_path, content, "row 3")
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", gzip.compress(b"image,level\n1_left,0\n", mtime=0)[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"", b"rubbish", gzip.compress(b"image,level\n1_left,0\n", mtime=0)[:-9]]
+)
 def test_a_torn_gzip_is_refused(tmp_path, content):
     (tmp_path / "labels.csv.gz").write_bytes(content)
     with pytest.raises(InputError, match="not a CSV table"):
@@ -156,7 +200,9 @@ def test_any_bytes_in_a_table_give_rows_or_one_line(tmp_path_factory, name, new,
     content = make_table(name, [{}, {"image": "1_right"}])
     start = int(place * len(content))
     try:
-        table = read(name, tmp_path_factory.getbasetemp(), content[:start] + new + content[start + n_old :])
+        table = read(
+            name, tmp_path_factory.getbasetemp(), content[:start] + new + content[start + n_old :]
+        )
     except InputError as error:
         assert str(error).isprintable()
     else:

@@ -28,10 +28,18 @@ from tests.tiny import TRAIN_OPTIONS, digest_files, make_settings
 CPU = torch.device("cpu")
 
 
-def test_run_leaves_checkpoints_and_history_and_is_cached_then_without_torch(run, places, cache, epochs):
+def test_run_leaves_checkpoints_and_history_and_is_cached_then_without_torch(
+    run, places, cache, epochs
+):
     assert "epoch 2: learning rate" in run("--epochs", 2)
     table = pd.read_csv(epochs / "history.csv")
-    assert list(table.columns) == ["epoch", "learning_rate", "train_log_loss", "valid_log_loss", "valid_qwk"]
+    assert list(table.columns) == [
+        "epoch",
+        "learning_rate",
+        "train_log_loss",
+        "valid_log_loss",
+        "valid_qwk",
+    ]
     assert table["epoch"].tolist() == [1, 2]
     kept = checkpoint.read(epochs / "0002.pt")
     assert (kept.epoch, kept.settings.crop_px, kept.task, tuple(kept.making)[:3]) == (
@@ -53,7 +61,11 @@ def test_run_leaves_checkpoints_and_history_and_is_cached_then_without_torch(run
 def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, cache):
     run("--epochs", 1)
     before = digest_files(cache / "dr")
-    for option, is_same in (("--storage=file", True), ("--storage=device", True), ("--seed=5", False)):
+    for option, is_same in (
+        ("--storage=file", True),
+        ("--storage=device", True),
+        ("--seed=5", False),
+    ):
         run("--epochs", 1, "--run", option[2:6], option)
         after = digest_files(cache / "dr")
         assert {name: after[name] for name in before} == before
@@ -72,11 +84,19 @@ def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, c
         (["--freeze-epochs", 2], ["0002.pt", "0003.pt"], 1),  # in the middle of the frozen epochs
         (["--freeze-epochs", 2, "--nesterov", "--jitter", 0.1], ["0003.pt"], 2),
         (["--precision", "float16"], ["0003.pt"], 2),  # the scale of the gradients goes on, too
-        (["--optimizer=adamw", "--ema", 0.9], ["0003.pt"], 2),  # and the weights beside their average
+        (
+            ["--optimizer=adamw", "--ema", 0.9],
+            ["0003.pt"],
+            2,
+        ),  # and the weights beside their average
     ],
 )
-def test_damaged_epochs_are_made_again_with_the_same_bytes(run, cache, epochs, options, damaged, kept, monkeypatch):
-    monkeypatch.setattr(device, "is_native", lambda *_: True)  # float16 as it is asked for, though it is emulated here
+def test_damaged_epochs_are_made_again_with_the_same_bytes(
+    run, cache, epochs, options, damaged, kept, monkeypatch
+):
+    monkeypatch.setattr(
+        device, "is_native", lambda *_: True
+    )  # float16 as it is asked for, though it is emulated here
     run("--epochs", 3, *options)
     whole = digest_files(cache / "dr")
     for name in damaged:
@@ -88,7 +108,11 @@ def test_damaged_epochs_are_made_again_with_the_same_bytes(run, cache, epochs, o
     run("--epochs", 4, "--keep", 2, *options)
     history = runs.read_figures(epochs)
     assert len(history) == 4
-    assert {int(path.stem) for path in epochs.glob("*.pt")} == schedule.find_kept(history, "qwk", 2) >= {3, 4}
+    assert (
+        {int(path.stem) for path in epochs.glob("*.pt")}
+        == schedule.find_kept(history, "qwk", 2)
+        >= {3, 4}
+    )
 
 
 def test_paired_net_starts_from_a_single_one_and_from_another_anew(run, cache, epochs):
@@ -97,8 +121,12 @@ def test_paired_net_starts_from_a_single_one_and_from_another_anew(run, cache, e
     single, other = epochs / "0001.pt", epochs / "0002.pt"
     options = ["--run", "both", "--pairs", "--epochs", 1, "--learning-rate", 0, "--weights"]
     run(*options, single)
-    first, both = (checkpoint.read(path) for path in (single, cache / "dr/runs/both/epochs/0001.pt"))
-    assert learner.load_net(both).head.joint is not None and both.settings.weights == files.hash_file(single)
+    first, both = (
+        checkpoint.read(path) for path in (single, cache / "dr/runs/both/epochs/0001.pt")
+    )
+    assert learner.load_net(
+        both
+    ).head.joint is not None and both.settings.weights == files.hash_file(single)
     learned = [name for name in first.net if "running" not in name and "num_batches" not in name]
     assert all(torch.equal(both.net[name], first.net[name]) for name in learned)
     assert "cached" in run(*options, single)
@@ -130,7 +158,11 @@ def test_in_frozen_epochs_only_the_head_learns(run, epochs):
     start = learner.make_learner(first.settings, TASK, np.arange(5), CPU).net.state_dict()
     changed = {name for name, value in first.net.items() if not torch.equal(value, start[name])}
     assert changed == {name for name in start if name.startswith("head.")}
-    assert not any(torch.equal(second.net[name], first.net[name]) for name in first.net if "num_batches" not in name)
+    assert not any(
+        torch.equal(second.net[name], first.net[name])
+        for name in first.net
+        if "num_batches" not in name
+    )
     assert all(name.startswith("head.") for name in first.optimizer)
     assert any(name.startswith("body.") for name in second.optimizer)
 
@@ -173,7 +205,13 @@ def test_a_refused_command_leaves_the_finished_epochs(run, epochs):
     for options, match in REFUSED.items():
         with pytest.raises(InputError, match=match):
             run("--epochs", 1, *options.split())
-    for options in ("--epochs 0", "--device nowhere", "--learning-rate nan", "--run ../x", "--dropout 1"):
+    for options in (
+        "--epochs 0",
+        "--device nowhere",
+        "--learning-rate nan",
+        "--run ../x",
+        "--dropout 1",
+    ):
         with pytest.raises(SystemExit):
             train.main(options.split())
     assert "cached" in run("--epochs", 1)
@@ -232,19 +270,29 @@ def test_batch_norm_has_the_statistics_that_it_meets_in_prediction():
     """Images unturned and no feature dropped: against means summed up by hand."""
     made = make_learner(batch_size=4, dropout=0.5, rotation_deg=90.0, jitter=0.3)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)
-    squares = Squares(2 * np.arange(8), pixels, store.compose_tables(keep_values(8), [128.0] * 3, [64.0] * 3))
+    squares = Squares(
+        2 * np.arange(8), pixels, store.compose_tables(keep_values(8), [128.0] * 3, [64.0] * 3)
+    )
     before = {name: value.clone() for name, value in made.net.state_dict().items()}
     passes.update_batch_norm(made, squares, np.arange(8), Epoch(2, False, 1, 2, 2, 0.1))
     after, name = made.net.state_dict(), "body.blocks.0.1.running_mean"
-    changed = {name for name in before if not torch.equal(before[name], after[name]) and "num_batches" not in name}
+    changed = {
+        name
+        for name in before
+        if not torch.equal(before[name], after[name]) and "num_batches" not in name
+    }
     assert changed == {name for name in before if "running" in name}
     cuts, blocks = crops.draw_crops(8, 8, made.settings.seed, 2), made.net.body.blocks
-    (chosen, _) = batches.order_epoch(np.arange(8), 4, made.settings.seed, 2)  # half of an epoch is enough
+    (chosen, _) = batches.order_epoch(
+        np.arange(8), 4, made.settings.seed, 2
+    )  # half of an epoch is enough
     images = crops.cut_batch(squares, chosen, cuts, 32)
     torch.testing.assert_close(after[name], blocks[0][0](images).mean(dim=(0, 2, 3)).detach())
     undropped = made.net.head.hidden[0](made.net.body(images).flatten(1)).mean(dim=0)
     torch.testing.assert_close(after["head.hidden.1.running_mean"], undropped.detach())
-    assert all(layer.momentum == 0.1 for layer in made.net.modules() if hasattr(layer, "running_mean"))
+    assert all(
+        layer.momentum == 0.1 for layer in made.net.modules() if hasattr(layer, "running_mean")
+    )
 
 
 def test_a_share_of_the_rate_is_the_bodys_and_adamws_weights_decay_by_themselves():
@@ -274,7 +322,9 @@ def test_what_is_kept_is_the_average_of_the_weights_of_all_steps(run, epochs, mo
         seen.append(of.net.head.outputs.weight.detach().clone())
         own(of, n_steps)
 
-    begun = learner.make_learner(make_settings(crop_px=32, precision="float32"), TASK, np.arange(5), CPU).net
+    begun = learner.make_learner(
+        make_settings(crop_px=32, precision="float32"), TASK, np.arange(5), CPU
+    ).net
     monkeypatch.setattr(passes, "average", remember)
     run("--epochs", 2, "--ema", 0.5)
     expected = begun.head.outputs.weight.detach()
@@ -305,7 +355,9 @@ def test_two_processes_train_the_same_net_as_one(run, places, cache):
 
     The gradients agree to 1e-14 in float64. In float32 large steps let rounding grow: ReLUs flip.
     """
-    options = "--epochs 2 --learning-rate 0.001 --freeze-epochs 1 --jitter 0.1".split()  # so that statistics change
+    options = (
+        "--epochs 2 --learning-rate 0.001 --freeze-epochs 1 --jitter 0.1".split()
+    )  # so that statistics change
     run(*options)
     (cache / "dr").rename(cache / "alone")
     launcher = "-m torch.distributed.run --standalone --nproc_per_node=2 -m dr.train".split()
@@ -313,18 +365,27 @@ def test_two_processes_train_the_same_net_as_one(run, places, cache):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for path in (cache / "alone" / "epochs").glob("*.pt"):
-        one, two = (checkpoint.read(cache / name / "epochs" / path.name).net for name in ("alone", "dr"))
+        one, two = (
+            checkpoint.read(cache / name / "epochs" / path.name).net for name in ("alone", "dr")
+        )
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-4)
-    first, second = (pd.read_csv(cache / name / "epochs" / "history.csv") for name in ("alone", "dr"))
+    first, second = (
+        pd.read_csv(cache / name / "epochs" / "history.csv") for name in ("alone", "dr")
+    )
     np.testing.assert_allclose(second["train_log_loss"], first["train_log_loss"], atol=1e-4)
 
 
 def test_a_step_beyond_float16_is_skipped_counted_and_the_scale_halved(run, epochs, monkeypatch):
     """The first scale, 2^16, is far too large for a loss weighed a million times."""
     monkeypatch.setattr(device, "is_native", lambda *_: True)  # though it is emulated here
-    told = run("--epochs", 1, "--precision", "float16", "--squared-error", 1e6, "--learning-rate", 1e-9)
-    figures, kept = json.loads((epochs / "0001.json").read_text()), checkpoint.read(epochs / "0001.pt")
+    told = run(
+        "--epochs", 1, "--precision", "float16", "--squared-error", 1e6, "--learning-rate", 1e-9
+    )
+    figures, kept = (
+        json.loads((epochs / "0001.json").read_text()),
+        checkpoint.read(epochs / "0001.pt"),
+    )
     assert (n_skipped := figures["skipped_steps"]) and f"{n_skipped} steps skipped" in told
     assert kept.scaler["scale"] == 2.0**16 / 2**n_skipped
     assert all(torch.isfinite(value).all() for value in kept.net.values())
@@ -346,7 +407,12 @@ def test_float16_takes_the_step_of_float32_but_for_its_rounding(monkeypatch):
 
 def test_label_smoothing_weights_and_clipping_change_the_step():
     moved = []
-    changes = ({"label_smoothing": 0.2}, {"class_weights": "balanced"}, {"clip_norm": 1e-3}, {"nesterov": True})
+    changes = (
+        {"label_smoothing": 0.2},
+        {"class_weights": "balanced"},
+        {"clip_norm": 1e-3},
+        {"nesterov": True},
+    )
     for change in ({}, *changes):
         made = make_learner([0, 0, 0, 1, 2], **change)
         passes.take_step(made, *make_batch([0, 0, 0, 1, 2, 2]))

@@ -19,12 +19,16 @@ MEANS = {"inception": HALF, "vgg16": FIRST, "xception": HALF}
 @pytest.fixture(scope="module", params=LEAST_PX)
 def drawn(request, tmp_path_factory):
     """A net of the articles: its name, and the file of its drawn weights, without its classifier."""
-    name = {"inception": "inception_v3", "xception": "legacy_xception"}.get(request.param, request.param)
+    name = {"inception": "inception_v3", "xception": "legacy_xception"}.get(
+        request.param, request.param
+    )
     torch.manual_seed(0)
     with torch.device("meta"):
         shapes = timm.create_model(name).state_dict()
     tensors = {
-        key: torch.randn(part.shape) * (2 / part[0].numel()) ** 0.5 if part.ndim > 1 else 1 + torch.rand(part.shape)
+        key: torch.randn(part.shape) * (2 / part[0].numel()) ** 0.5
+        if part.ndim > 1
+        else 1 + torch.rand(part.shape)
         for key, part in shapes.items()
         if part.ndim and not key.startswith(("pre_logits", "head", "fc"))
     }
@@ -33,13 +37,18 @@ def drawn(request, tmp_path_factory):
     return request.param, path
 
 
-def test_recipes_train_the_head_and_then_all_and_go_on_where_they_stopped(drawn, drawn_scans, tmp_path):
+def test_recipes_train_the_head_and_then_all_and_go_on_where_they_stopped(
+    drawn, drawn_scans, tmp_path
+):
     """The body is the file's as long as the head learns, its BatchNorm too; the rates are those published."""
     name, path = drawn
     given, is_thawed = torch.load(path), name != "inception"
     options = f"--weights {path} --crop-px {LEAST_PX[name]} --freeze-epochs {1 if is_thawed else 2} --epochs 2".split()
     options += "--batch-size 10 --folds 4 --device cpu --precision float32".split()
-    for chosen in [f"oct-{name}", *["oct-inception-as-published", "oct-inception-features"] * (not is_thawed)]:
+    for chosen in [
+        f"oct-{name}",
+        *["oct-inception-as-published", "oct-inception-features"] * (not is_thawed),
+    ]:
         places = [f"--recipe={chosen}", f"--data={drawn_scans}", f"--cache={tmp_path / chosen}"]
         preprocess.main([*places, f"--size-px={LEAST_PX[name]}", "--jobs=1"])
         train.main([*places, *options])
@@ -53,7 +62,12 @@ def test_recipes_train_the_head_and_then_all_and_go_on_where_they_stopped(drawn,
         assert rates == [1e-3, 1e-5 if is_thawed else 1e-3]
         predict.main([*places, "--device=cpu"])
         scores = pd.read_csv(folder / "scores_test.csv", index_col=0)
-        assert np.isfinite(scores.to_numpy()).all() and list(scores) == ["CNV", "DME", "DRUSEN", "NORMAL"]
+        assert np.isfinite(scores.to_numpy()).all() and list(scores) == [
+            "CNV",
+            "DME",
+            "DRUSEN",
+            "NORMAL",
+        ]
     whole = digest_files(folder)
     (folder / "epochs" / "0002.pt").write_bytes(b"half")
     train.main([*places, *options])

@@ -80,7 +80,14 @@ def test_a_net_whose_record_names_stages_that_it_lacks_is_seen_at_its_last_maps(
 
 @pytest.mark.parametrize(
     ("n_tokens", "n_prefix", "expected"),
-    [(197, 1, (14, 1)), (201, 5, (14, 5)), (196, None, (14, 0)), (197, None, (14, 1)), (198, 1, None), (2, 1, None)],
+    [
+        (197, 1, (14, 1)),
+        (201, 5, (14, 5)),
+        (196, None, (14, 0)),
+        (197, None, (14, 1)),
+        (198, 1, None),
+        (2, 1, None),
+    ],
 )
 def test_a_grid_is_a_square_behind_the_tokens_of_no_patch(n_tokens, n_prefix, expected):
     assert tokens.find_grid(n_tokens, n_prefix) == expected
@@ -127,7 +134,9 @@ def test_heat_is_seen_at_tokens_whose_gradients_the_net_computes_itself(name, po
         seen = []
         if grid.module:
             module = net.body.model.get_submodule(grid.module)
-            hook = module.register_forward_hook(lambda _module, _inputs, output, seen=seen: seen.append(output))
+            hook = module.register_forward_hook(
+                lambda _module, _inputs, output, seen=seen: seen.append(output)
+            )
             logits = net(images)
             hook.remove()
         else:
@@ -157,7 +166,9 @@ def draw_spots(n, rng):
 
 
 @pytest.mark.parametrize("pool", ["mean", "token"])
-def test_the_hottest_place_of_a_trained_plain_transformer_lies_on_the_spot_that_it_learned_to_see(pool):
+def test_the_hottest_place_of_a_trained_plain_transformer_lies_on_the_spot_that_it_learned_to_see(
+    pool,
+):
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     net = make(pool=pool).train()
@@ -182,7 +193,9 @@ def test_the_hottest_place_of_a_trained_plain_transformer_lies_on_the_spot_that_
 
 def test_a_plain_transformer_learns_and_goes_on_to_the_same_bytes(run, cache):
     """With its class token, AdamW, layers that learn the slower the earlier, blocks left out by chance."""
-    options = "--net test_vit --pool token --optimizer adamw --layer-decay 0.5 --drop-path 0.3".split()
+    options = (
+        "--net test_vit --pool token --optimizer adamw --layer-decay 0.5 --drop-path 0.3".split()
+    )
     options += "--learning-rate 1e-3 --mean 0.5 0.5 0.5 --std 0.25 0.25 0.25".split()
     run("--epochs", 2, *options)
     whole = digest_files(cache / "dr")
@@ -197,7 +210,11 @@ def test_features_of_a_frozen_transformer_are_kept_and_give_the_same_head(places
     cache = tmp_path / "whole"
     at = [places[0], f"--cache={cache}"]
     preprocess.main([*at, *"--crop whole --size-px 32 --normalize none --jobs 1".split()])
-    options = [*at, *TRAIN_OPTIONS, *"--net test_vit --epochs 2 --freeze-epochs 2 --flips none --crop-px 32".split()]
+    options = [
+        *at,
+        *TRAIN_OPTIONS,
+        *"--net test_vit --epochs 2 --freeze-epochs 2 --flips none --crop-px 32".split(),
+    ]
     train.main(options)
     train.main([*options, "--features", "file", "--run", "kept"])
     values = np.load(cache / "dr" / "features" / "train.npy", mmap_mode="r")
@@ -206,11 +223,15 @@ def test_features_of_a_frozen_transformer_are_kept_and_give_the_same_head(places
     kept = checkpoint.read(cache / "dr" / "runs" / "kept" / "epochs" / "0002.pt").net
     torch.testing.assert_close(kept, seen)
     with pytest.raises(InputError, match="its patches have 16 px; try --crop-px 32 or 48"):
-        train.main([*places, *TRAIN_OPTIONS, "--net", "test_vit", "--epochs", "1", "--crop-px", "37"])
+        train.main(
+            [*places, *TRAIN_OPTIONS, "--net", "test_vit", "--epochs", "1", "--crop-px", "37"]
+        )
 
 
 def test_layers_learn_the_slower_the_earlier_they_are_and_decay_is_ours():
-    settings = make_settings(net="test_vit", crop_px=SIDE_PX, precision="float32", layer_decay=0.5, body_rate=0.5)
+    settings = make_settings(
+        net="test_vit", crop_px=SIDE_PX, precision="float32", layer_decay=0.5, body_rate=0.5
+    )
     made = learner.make_learner(settings, TASK, np.arange(5), torch.device("cpu"))
     factors = {}
     decays = {}
@@ -224,7 +245,11 @@ def test_layers_learn_the_slower_the_earlier_they_are_and_decay_is_ours():
     assert factors[body.norm.weight] == 0.5 * 0.5  # timm has it in the last block's layer
     for number, block in enumerate(body.blocks):
         assert factors[block.attn.qkv.weight] == 0.5 * 0.5 ** (n_blocks - number)
-    assert factors[body.patch_embed.proj.weight] == factors[body.cls_token] == 0.5 * 0.5 ** (n_blocks + 1)
+    assert (
+        factors[body.patch_embed.proj.weight]
+        == factors[body.cls_token]
+        == 0.5 * 0.5 ** (n_blocks + 1)
+    )
     decayed, _ = split_parameters(made.net)
     assert {parameter for parameter, decay in decays.items() if decay} == set(decayed)
     assert set(factors) == set(made.net.parameters())
@@ -264,7 +289,9 @@ def test_a_net_that_kills_its_process_is_found_out_in_another_one(monkeypatch, c
     assert capfd.readouterr().err == ""
 
 
-def test_a_net_that_does_not_bear_channels_last_trains_without_and_nine_conv_is_never_tried(run, cache, monkeypatch):
+def test_a_net_that_does_not_bear_channels_last_trains_without_and_nine_conv_is_never_tried(
+    run, cache, monkeypatch
+):
     tried = []
 
     def refuse(net, memory_format):

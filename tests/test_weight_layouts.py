@@ -19,7 +19,9 @@ safetensors = pytest.importorskip("safetensors.torch")
 
 SIDE_PX = 64
 VIT_OWN_PX = 160  # the size of test_vit's own position embeddings
-NAMESPACE = argparse.Namespace(model="test_resnet", lr=0.1, opt_betas=[0.9, 0.999], resume="", bce=False)
+NAMESPACE = argparse.Namespace(
+    model="test_resnet", lr=0.1, opt_betas=[0.9, 0.999], resume="", bce=False
+)
 
 
 def make(name="test_resnet", image_px=SIDE_PX, **options):
@@ -95,10 +97,14 @@ def test_weights_are_found_in_what_a_training_script_keeps(name, tmp_path, resne
     net = make()
     channels = weights.begin(net, save(tmp_path / "w.pth", WRAPPED[name](resnet)))
     assert channels == ([127.5] * 3, [127.5] * 3)
-    assert all(torch.equal(value, resnet[key]) for key, value in net.body.model.state_dict().items())
+    assert all(
+        torch.equal(value, resnet[key]) for key, value in net.body.model.state_dict().items()
+    )
     shown = capsys.readouterr().out.splitlines()
     assert shown[-2].endswith("drawn anew: the head")
-    assert "mean 0.5 0.5 0.5, std 0.5 0.5 0.5; if they were others, give --mean and --std" in shown[-1]
+    assert (
+        "mean 0.5 0.5 0.5, std 0.5 0.5 0.5; if they were others, give --mean and --std" in shown[-1]
+    )
     (left_out,) = [line for line in shown if "left out: " in line]
     assert left_out.endswith(LEFT_OUT.get(name, "left out: fc (2)"))
 
@@ -106,7 +112,12 @@ def test_weights_are_found_in_what_a_training_script_keeps(name, tmp_path, resne
 def test_the_average_of_the_weights_is_taken_where_a_script_keeps_both(tmp_path, resnet, capsys):
     other = {name: value + 1 for name, value in resnet.items()}
     net = make()
-    weights.begin(net, save(tmp_path / "w.pth", {"state_dict": other, "state_dict_ema": resnet, "args": NAMESPACE}))
+    weights.begin(
+        net,
+        save(
+            tmp_path / "w.pth", {"state_dict": other, "state_dict_ema": resnet, "args": NAMESPACE}
+        ),
+    )
     assert torch.equal(net.body.model.conv1[0].weight, resnet["conv1.0.weight"])
     assert "the average of the weights, state_dict_ema, is taken" in capsys.readouterr().out
 
@@ -126,14 +137,22 @@ class Options(argparse.Namespace):
     """A class of somebody's own, which looks harmless."""
 
 
-HOSTILE = [Hostile(), argparse.Namespace(hook=Hostile()), pathlib.PurePosixPath("x"), np.float64(1), Options(lr=1)]
+HOSTILE = [
+    Hostile(),
+    argparse.Namespace(hook=Hostile()),
+    pathlib.PurePosixPath("x"),
+    np.float64(1),
+    Options(lr=1),
+]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda value: type(value).__name__)
 def test_a_class_beyond_namespace_is_refused_by_name_and_nothing_runs(hostile, tmp_path, resnet):
     path = tmp_path / "w.pth"
     save(path, {"state_dict": resnet, "args": hostile})
-    with pytest.raises(InputError, match="not opened: it holds more than weights .*tests|pathlib|numpy") as refused:
+    with pytest.raises(
+        InputError, match="not opened: it holds more than weights .*tests|pathlib|numpy"
+    ) as refused:
         weights.begin(make(), str(path))
     assert str(path) in str(refused.value) and str(refused.value).isprintable()
     assert not RAN
@@ -195,7 +214,11 @@ def test_registers_of_dinov2_have_no_position(tmp_path):
     """As Meta keeps them, and RETFound-Green timm's: at another size than the net's own 518 px."""
     name = "vit_small_patch14_reg4_dinov2"
     own = draw(name, img_size=56, num_classes=0).state_dict()
-    published = {key: value for key, value in own.items() if key not in ("reg_token", "cls_token", "pos_embed")}
+    published = {
+        key: value
+        for key, value in own.items()
+        if key not in ("reg_token", "cls_token", "pos_embed")
+    }
     class_position = torch.full((1, 1, 384), 0.25)
     published |= {
         "register_tokens": own["reg_token"], "cls_token": own["cls_token"] - class_position,
@@ -217,7 +240,9 @@ def see(name, model, images):
         return model.norm(model.features(images))
     if name == "vit_b_16":
         patches = model._process_input(images)
-        return model.encoder(torch.cat([model.class_token.expand(len(images), -1, -1), patches], dim=1))
+        return model.encoder(
+            torch.cat([model.class_token.expand(len(images), -1, -1), patches], dim=1)
+        )
     if name == "resnet18":
         stem = model.maxpool(model.relu(model.bn1(model.conv1(images))))
         return model.layer4(model.layer3(model.layer2(model.layer1(stem))))
@@ -237,7 +262,9 @@ def see(name, model, images):
         ("resnet18", "resnet18", 32),
     ],
 )
-def test_torchvisions_weights_make_of_an_image_what_they_make_there(theirs, ours, image_px, tmp_path):
+def test_torchvisions_weights_make_of_an_image_what_they_make_there(
+    theirs, ours, image_px, tmp_path
+):
     torchvision = pytest.importorskip("torchvision")
     model = getattr(torchvision.models, theirs)(weights=None).eval()
     generator = torch.Generator().manual_seed(1)
@@ -248,7 +275,9 @@ def test_torchvisions_weights_make_of_an_image_what_they_make_there(theirs, ours
     weights.begin(net, save(tmp_path / "w.pth", model.state_dict()))
     images = torch.randn(1, 3, image_px, image_px, generator=generator)
     with torch.inference_mode():
-        torch.testing.assert_close(net.body.model.forward_features(images), see(theirs, model, images))
+        torch.testing.assert_close(
+            net.body.model.forward_features(images), see(theirs, model, images)
+        )
 
 
 SAME_LAYERS = {
@@ -274,12 +303,17 @@ def test_torchvisions_names_are_timms_once_they_are_renamed(theirs, ours):
 
 def write_folder(folder, tensors, config):
     folder.mkdir()
-    safetensors.save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "model.safetensors")
+    safetensors.save_file(
+        {name: value.contiguous() for name, value in tensors.items()}, folder / "model.safetensors"
+    )
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
-CONFIG = {"architecture": "test_resnet", "pretrained_cfg": {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}}
+CONFIG = {
+    "architecture": "test_resnet",
+    "pretrained_cfg": {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]},
+}
 
 
 def test_a_folder_of_the_hub_tells_its_net_and_its_pixels(tmp_path, resnet, capsys):
@@ -287,18 +321,25 @@ def test_a_folder_of_the_hub_tells_its_net_and_its_pixels(tmp_path, resnet, caps
     net = make()
     mean, std = weights.begin(net, str(folder))
     np.testing.assert_allclose([mean, std], [[102.0] * 3, [51.0] * 3])
-    assert "by its config.json, mean 0.4 0.4 0.4, std 0.2 0.2 0.2, where timm's record has mean 0.5" in (
-        capsys.readouterr().out
+    assert (
+        "by its config.json, mean 0.4 0.4 0.4, std 0.2 0.2 0.2, where timm's record has mean 0.5"
+        in (capsys.readouterr().out)
     )
     assert torch.equal(net.body.model.conv1[0].weight, resnet["conv1.0.weight"])
-    with pytest.raises(InputError, match="of test_resnet by its config.json, not of --net test_vit"):
+    with pytest.raises(
+        InputError, match="of test_resnet by its config.json, not of --net test_vit"
+    ):
         weights.begin(make("test_vit"), str(folder))
 
 
-def test_an_id_of_the_hub_is_fetched_once_it_is_open_and_else_a_line_says_what_to_fetch(tmp_path, resnet, monkeypatch):
+def test_an_id_of_the_hub_is_fetched_once_it_is_open_and_else_a_line_says_what_to_fetch(
+    tmp_path, resnet, monkeypatch
+):
     hub = pytest.importorskip("huggingface_hub")
     folder = write_folder(tmp_path / "hub", resnet, CONFIG)
-    monkeypatch.setattr(hub, "list_repo_files", lambda _: ["README.md", "config.json", "model.safetensors"])
+    monkeypatch.setattr(
+        hub, "list_repo_files", lambda _: ["README.md", "config.json", "model.safetensors"]
+    )
     monkeypatch.setattr(hub, "hf_hub_download", lambda _, name: str(folder / name))
     assert weight_files.locate("hf-hub:owner/net").digest == weight_files.locate(str(folder)).digest
 
@@ -306,7 +347,9 @@ def test_an_id_of_the_hub_is_fetched_once_it_is_open_and_else_a_line_says_what_t
         raise hub.errors.LocalEntryNotFoundError("no way there")
 
     monkeypatch.setattr(hub, "list_repo_files", fail)
-    with pytest.raises(InputError, match=r"out of reach.*https://huggingface.co/owner/net and give their folder"):
+    with pytest.raises(
+        InputError, match=r"out of reach.*https://huggingface.co/owner/net and give their folder"
+    ):
         weight_files.locate("hf-hub:owner/net")
     with pytest.raises(InputError, match="an id of the hub is"):
         weight_files.locate("hf-hub:net")

@@ -12,7 +12,9 @@ from tests.test_grade import run
 
 
 def tell_owners(graded):
-    return [(eye["photograph"].split("/")[-1], eye["patient"], eye["side"]) for eye in graded["eyes"]]
+    return [
+        (eye["photograph"].split("/")[-1], eye["patient"], eye["side"]) for eye in graded["eyes"]
+    ]
 
 
 def test_names_are_believed_in_any_order(finished_cache, pair, capsys):
@@ -25,9 +27,15 @@ def test_names_are_believed_in_any_order(finished_cache, pair, capsys):
 
 
 def test_other_names_are_told_whose_they_are(finished_cache, pair, tmp_path, capsys):
-    odd = [shutil.copy(path, tmp_path / name) for path, name in zip(pair, ("b 7.jpeg", "a.jpeg"), strict=True)]
+    odd = [
+        shutil.copy(path, tmp_path / name)
+        for path, name in zip(pair, ("b 7.jpeg", "a.jpeg"), strict=True)
+    ]
     cache = f"--cache={finished_cache}"
-    named, graded = run(capsys, *pair, cache), run(capsys, f"--left={odd[0]}", f"--right={odd[1]}", cache)
+    named, graded = (
+        run(capsys, *pair, cache),
+        run(capsys, f"--left={odd[0]}", f"--right={odd[1]}", cache),
+    )
     assert tell_owners(graded) == [("b 7.jpeg", None, "left"), ("a.jpeg", None, "right")]
     assert [eye["blended"] for eye in graded["eyes"]] == [eye["blended"] for eye in named["eyes"]]
     half = run(capsys, f"--left={pair[0]}", f"--right={odd[1]}", cache)
@@ -41,9 +49,15 @@ def test_other_names_are_told_whose_they_are(finished_cache, pair, tmp_path, cap
     [
         ("10_left.jpeg 10_left_b.jpeg --patient 10", "both are the left eye; .*folder"),
         ("10_left.jpeg b.jpeg --patient 10", "b.jpeg: which eye is it.* --left FILE --right FILE"),
-        ("a.jpeg b.jpeg c.jpeg --patient 10", "--patient: 3 photographs; give the patient's one or two"),
+        (
+            "a.jpeg b.jpeg c.jpeg --patient 10",
+            "--patient: 3 photographs; give the patient's one or two",
+        ),
         ("--left 10_right.jpeg", "10_right.jpeg: the right eye by its name, given as the left one"),
-        ("--left 10_left.jpeg --patient 15", "10_left.jpeg: of patient 10 by its name, of 15 by --patient"),
+        (
+            "--left 10_left.jpeg --patient 15",
+            "10_left.jpeg: of patient 10 by its name, of 15 by --patient",
+        ),
         ("--left 10_left.jpeg --right 15_right.jpeg", "of two patients, 10 and 15"),
         ("--left 10_left.jpeg 10_right.jpeg", "--left and --right are instead of"),
         ("--left a.jpeg --right ./a.jpeg", "given twice"),
@@ -64,7 +78,10 @@ def test_contradictions_are_one_line(finished_cache, arguments, message):
 def test_files_of_any_names_are_graded_each_alone_and_a_table_tells_whose_they_are(
     finished_cache, pair, tmp_path, capsys
 ):
-    odd = [shutil.copy(path, tmp_path / name) for path, name in zip(pair, ("scan 2.jpeg", "scan 1.jpeg"), strict=True)]
+    odd = [
+        shutil.copy(path, tmp_path / name)
+        for path, name in zip(pair, ("scan 2.jpeg", "scan 1.jpeg"), strict=True)
+    ]
     cache = f"--cache={finished_cache}"
     alone = run(capsys, *odd, pair[0], cache)
     assert tell_owners(alone)[1:] == [("scan 1.jpeg", None, None), ("scan 2.jpeg", None, None)]
@@ -73,7 +90,10 @@ def test_files_of_any_names_are_graded_each_alone_and_a_table_tells_whose_they_a
     named = run(capsys, *pair, cache)
     for given in (tmp_path, tmp_path / "samples.csv"):
         told = run(capsys, given, cache)
-        assert tell_owners(told) == [("scan 2.jpeg", "Eve", "left"), ("scan 1.jpeg", "Eve", "right")]
+        assert tell_owners(told) == [
+            ("scan 2.jpeg", "Eve", "left"),
+            ("scan 1.jpeg", "Eve", "right"),
+        ]
         assert [eye["blended"] for eye in told["eyes"]] == [eye["blended"] for eye in named["eyes"]]
 
 

@@ -19,7 +19,9 @@ from preprocess.command import cli
 ROOT = Path(__file__).parents[1]
 SIZE_PX = 37  # the crops are 32, the net's least
 N_TRAIN, N_TEST = 12, 3  # patients
-TRAIN_OPTIONS = "--batch-size 8 --folds 4 --learning-rate 0.05 --device cpu --precision float32".split()
+TRAIN_OPTIONS = (
+    "--batch-size 8 --folds 4 --learning-rate 0.05 --device cpu --precision float32".split()
+)
 
 
 def draw_squares(data: Path, cache: Path) -> list[str]:
@@ -28,7 +30,9 @@ def draw_squares(data: Path, cache: Path) -> list[str]:
     lines = ["image,level"]
     for split, n_patients in (("train", N_TRAIN), ("test", N_TEST)):
         (data / split).mkdir(parents=True)
-        for image, level in ((f"{n}_{side}", n % 5) for n in range(n_patients) for side in ("left", "right")):
+        for image, level in (
+            (f"{n}_{side}", n % 5) for n in range(n_patients) for side in ("left", "right")
+        ):
             square = rng.integers(0, 120, (SIZE_PX, SIZE_PX, 3)) + 30 * level
             cv2.imwrite(str(data / split / f"{image}.png"), square.astype(np.uint8))
             lines += [f"{image},{level}"] * (split == "train")
@@ -39,7 +43,9 @@ def draw_squares(data: Path, cache: Path) -> list[str]:
 def prepare(data: Path, cache: Path, normalize: str = "none") -> list[str]:
     """Preprocess squares, which are taken as they are; return the options that name both folders."""
     places = [f"--data={data}", f"--cache={cache}"]
-    preprocess.main([*places, *f"--crop whole --size-px {SIZE_PX} --normalize {normalize} --jobs 1".split()])
+    preprocess.main(
+        [*places, *f"--crop whole --size-px {SIZE_PX} --normalize {normalize} --jobs 1".split()]
+    )
     return places
 
 
@@ -68,7 +74,10 @@ def run_stages(folder: Path, *options: object) -> None:
     python = folder / "python"
     python.write_text(NOTE)
     python.chmod(0o755)
-    command, environment = [ROOT / "run_all.sh", *map(str, options)], os.environ | {"PIPELINE_PYTHON": str(python)}
+    command, environment = (
+        [ROOT / "run_all.sh", *map(str, options)],
+        os.environ | {"PIPELINE_PYTHON": str(python)},
+    )
     subprocess.run(command, env=environment, capture_output=True, check=True)
     for line in python.with_suffix(".told").read_text().splitlines():
         name, *words = shlex.split(line)

@@ -44,7 +44,9 @@ def choose_precision(name: str, device: torch.device) -> str:
     """
     if name == "float16" and device.type == "cpu" and not is_native(name, device):
         if workers.rank() == 0:
-            print("--precision float16: this processor would emulate it, many times slower: float32 is taken")
+            print(
+                "--precision float16: this processor would emulate it, many times slower: float32 is taken"
+            )
         return "float32"
     if name != "auto":
         return name

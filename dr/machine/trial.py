@@ -16,7 +16,9 @@ from torch import nn
 
 N_IMAGES = 2
 STDERR = 2  # its file descriptor
-LONGEST_S = 300  # two images of a large net take seconds; a process that hangs does not bear it either
+LONGEST_S = (
+    300  # two images of a large net take seconds; a process that hangs does not bear it either
+)
 
 
 def survives(net: nn.Module, memory_format: torch.memory_format) -> bool:
@@ -24,7 +26,9 @@ def survives(net: nn.Module, memory_format: torch.memory_format) -> bool:
 
     A fault that is an exception does not count: the training itself will raise it, where it can be told.
     """
-    kind = "fork" if sys.platform == "linux" else "spawn"  # a fork shares torch and the net, and takes no time to start
+    kind = (
+        "fork" if sys.platform == "linux" else "spawn"
+    )  # a fork shares torch and the net, and takes no time to start
     context: Any = multiprocessing.get_context(kind)
     child = context.Process(target=_take_step, args=(net, memory_format), daemon=True)
     sys.stdout.flush()

@@ -53,7 +53,9 @@ def local_rank() -> int:
 def _read_number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise InputError(f"{name} is {text!r} in the environment, not a whole number; torchrun sets it")
+        raise InputError(
+            f"{name} is {text!r} in the environment, not a whole number; torchrun sets it"
+        )
     return int(text)
 
 
@@ -68,7 +70,9 @@ def joined(device: str) -> Iterator[None]:
         yield
         return
     if rank() >= count():
-        raise InputError(f"RANK is {rank()} in the environment: of {count()} processes the last is {count() - 1}")
+        raise InputError(
+            f"RANK is {rank()} in the environment: of {count()} processes the last is {count() - 1}"
+        )
     import torch
     from torch import distributed
 
@@ -79,10 +83,14 @@ def joined(device: str) -> Iterator[None]:
     try:
         store, own_rank, n_processes = next(distributed.rendezvous("env://", timeout=limit))
     except ValueError as error:  # a variable of the environment is not set
-        raise InputError(f"WORLD_SIZE is {count()}, but {str(error).rpartition(': ')[2]}; torchrun sets it") from None
+        raise InputError(
+            f"WORLD_SIZE is {count()}, but {str(error).rpartition(': ')[2]}; torchrun sets it"
+        ) from None
     except RuntimeError as error:
         shown = shorten(" ".join(str(error).split()))
-        raise InputError(f"{count()} processes (WORLD_SIZE) did not meet within {JOIN_S} s: {shown}") from None
+        raise InputError(
+            f"{count()} processes (WORLD_SIZE) did not meet within {JOIN_S} s: {shown}"
+        ) from None
     backend = "nccl" if is_gpu else "gloo"
     distributed.init_process_group(backend, store=store, rank=own_rank, world_size=n_processes)
     try:
@@ -138,5 +146,7 @@ def take_share(batch: Any) -> Any:
     Raises InputError for unequal parts: the mean of the gradients would not be the batch's.
     """
     if len(batch) % count():
-        raise InputError(f"a batch of {len(batch)} images cannot be divided evenly among {count()} processes")
+        raise InputError(
+            f"a batch of {len(batch)} images cannot be divided evenly among {count()} processes"
+        )
     return batch[rank() :: count()]

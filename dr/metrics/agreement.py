@@ -39,10 +39,14 @@ def square_distances(n_levels: int) -> np.ndarray:
 
 def count_pairs(levels: np.ndarray, others: np.ndarray, n_levels: int) -> np.ndarray:
     """Return how often level a meets level b, (n_levels, n_levels) int64: rows `levels`, columns `others`."""
-    return np.bincount(n_levels * levels + others, minlength=n_levels**2).reshape(n_levels, n_levels)
+    return np.bincount(n_levels * levels + others, minlength=n_levels**2).reshape(
+        n_levels, n_levels
+    )
 
 
-def count_weighted_pairs(levels: np.ndarray, others: np.ndarray, n_levels: int, weights: np.ndarray) -> np.ndarray:
+def count_weighted_pairs(
+    levels: np.ndarray, others: np.ndarray, n_levels: int, weights: np.ndarray
+) -> np.ndarray:
     """Return `count_pairs` of many draws, (d, n_levels, n_levels); weights (d, n): how often each image is in each."""
     cells = np.zeros((len(levels), n_levels**2))
     cells[np.arange(len(levels)), n_levels * levels + others] = 1
@@ -55,7 +59,9 @@ def kappa_of_counts(counts: np.ndarray) -> np.ndarray:
     observed = (weights * counts).sum(axis=(-2, -1)) * counts.sum(axis=(-2, -1))
     rows, columns = counts.sum(axis=-1), counts.sum(axis=-2)
     chance = np.einsum("...i,ij,...j", rows, weights, columns)
-    return 1 - np.divide(observed, chance, out=np.zeros_like(chance, np.float64), where=observed > 0)
+    return 1 - np.divide(
+        observed, chance, out=np.zeros_like(chance, np.float64), where=observed > 0
+    )
 
 
 def count_agreement(subjects: Sequence[Subject], levels: np.ndarray, n_levels: int) -> np.ndarray:
@@ -65,7 +71,9 @@ def count_agreement(subjects: Sequence[Subject], levels: np.ndarray, n_levels: i
     sides: dict[str, dict[str, int]] = {}
     for subject, level in zip(subjects, levels.tolist(), strict=True):
         sides.setdefault(subject.patient, {}).setdefault(subject.side, level)
-    pairs = [(both["left"], both["right"]) for both in sides.values() if both.keys() >= {"left", "right"}]
+    pairs = [
+        (both["left"], both["right"]) for both in sides.values() if both.keys() >= {"left", "right"}
+    ]
     left, right = np.array(pairs, np.int64).reshape(-1, 2).T
     return count_pairs(left, right, n_levels)
 
@@ -102,4 +110,6 @@ def expect_levels(scores: np.ndarray) -> np.ndarray:
 
 def round_levels(scores: np.ndarray) -> np.ndarray:
     """Return the level nearest to the mean one, (...,) int64, the higher of two as near; `scores` is (..., k)."""
-    return np.searchsorted(np.arange(scores.shape[-1] - 1) + 0.5, expect_levels(scores), side="right")
+    return np.searchsorted(
+        np.arange(scores.shape[-1] - 1) + 0.5, expect_levels(scores), side="right"
+    )

@@ -29,7 +29,9 @@ class StepGain(NamedTuple):
     gain: Estimate | None
 
 
-def draw_figures(groups: Sequence[str], figure: Callable[[np.ndarray], np.ndarray | list]) -> np.ndarray:
+def draw_figures(
+    groups: Sequence[str], figure: Callable[[np.ndarray], np.ndarray | list]
+) -> np.ndarray:
     """Return the figures of all images, first, and of each draw of a bootstrap over groups, (1 + N_DRAWS, ...).
 
     `figure` maps rows, in a draw some of them several times, to its figures. The draws are the same for all figures of
@@ -87,18 +89,28 @@ def estimate_drawn(drawn: np.ndarray) -> Estimate:
 
 
 def measure_step_gains(
-    groups: Sequence[str], levels: np.ndarray, predicted: Mapping[str, np.ndarray], figure: Figure = kappa_of_counts
+    groups: Sequence[str],
+    levels: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+    figure: Figure = kappa_of_counts,
 ) -> dict[str, StepGain]:
     """Return what each step is worth, with 95 % intervals of a bootstrap over groups: the same draws for all steps.
 
     `levels` are the true ones, or classes; `predicted` maps each step, in their order, to the (n,) levels it gives;
     `figure` maps confusion matrices to what they are worth, like `kappa_of_counts`.
     """
-    n_levels = int(max(of.max() for of in (levels, *predicted.values()))) + 1  # those that nobody has change no figure
+    n_levels = (
+        int(max(of.max() for of in (levels, *predicted.values()))) + 1
+    )  # those that nobody has change no figure
 
     def measure(rows: np.ndarray) -> np.ndarray:
-        return figure(np.stack([count_pairs(levels[rows], of[rows], n_levels) for of in predicted.values()]))
+        return figure(
+            np.stack([count_pairs(levels[rows], of[rows], n_levels) for of in predicted.values()])
+        )
 
     drawn = draw_figures(groups, measure)
     gains = [None, *map(estimate_drawn, np.diff(drawn).T)]
-    return {step: StepGain(estimate_drawn(of), gain) for step, of, gain in zip(predicted, drawn.T, gains, strict=True)}
+    return {
+        step: StepGain(estimate_drawn(of), gain)
+        for step, of, gain in zip(predicted, drawn.T, gains, strict=True)
+    }

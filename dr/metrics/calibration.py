@@ -41,13 +41,19 @@ def measure_finding_losses(scores: np.ndarray, targets: np.ndarray) -> np.ndarra
     return -np.log(np.maximum(np.where(targets == 1, scores, 1 - scores), FLOOR)) + 0 * targets
 
 
-def measure_reliability(groups: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> Reliability:
+def measure_reliability(
+    groups: Sequence[str], scores: np.ndarray, targets: np.ndarray
+) -> Reliability:
     """Return how often (n, k) scores of each size came true, all outputs together, with intervals over groups.
 
     Targets are (n,), which output is true, or (n, k), 1, 0, or NaN where it is not known, which is left out. Bins
     with fewer than `LEAST_IN_BIN` scores are left out of the arrays, not of the error.
     """
-    true = targets if targets.ndim == 2 else (targets[:, None] == np.arange(scores.shape[1])).astype(float)
+    true = (
+        targets
+        if targets.ndim == 2
+        else (targets[:, None] == np.arange(scores.shape[1])).astype(float)
+    )
     counts, predicted, observed = bin_scores(scores, true)
     shown = counts >= LEAST_IN_BIN
 
@@ -70,10 +76,14 @@ def bin_scores(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def measure_error(counts: np.ndarray, predicted: np.ndarray, observed: np.ndarray) -> float:
     """Return how far the scores of bins, see `bin_scores`, lie from how often they came true, in the mean."""
-    return float(np.abs(predicted - observed).sum() / counts.sum()) if counts.any() else float("nan")
+    return (
+        float(np.abs(predicted - observed).sum() / counts.sum()) if counts.any() else float("nan")
+    )
 
 
-def measure_brier(probabilities: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def measure_brier(
+    probabilities: np.ndarray, is_true: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Return the mean squared distance of probabilities (n,) from what is true, 1 or 0, of many draws, (d,).
 
     Weights (d, n) say how often each image is in each draw. Source: Brier, Monthly Weather Review 78(1), 1950.
@@ -83,13 +93,17 @@ def measure_brier(probabilities: np.ndarray, is_true: np.ndarray, weights: np.nd
     return np.divide(squares, total, out=np.full(len(weights), np.nan), where=total > 0)
 
 
-def measure_weighted_error(probabilities: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def measure_weighted_error(
+    probabilities: np.ndarray, is_true: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Return `measure_error` of the bins of probabilities (n,), of many draws, (d,); weights (d, n), as above."""
     bins = np.minimum((probabilities * N_BINS).astype(int), N_BINS - 1)
     is_in_bin = bins[:, None] == np.arange(N_BINS)
     differences = weights @ (is_in_bin * (probabilities - is_true)[:, None])
     total = weights.sum(axis=1)
-    return np.divide(np.abs(differences).sum(axis=1), total, out=np.full(len(weights), np.nan), where=total > 0)
+    return np.divide(
+        np.abs(differences).sum(axis=1), total, out=np.full(len(weights), np.nan), where=total > 0
+    )
 
 
 def fit_slope(probabilities: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -144,8 +158,12 @@ def _fit_logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarr
         mixed = variances @ x
         square = variances @ x**2
         determinant = whole * square - mixed**2
-        steps = np.stack([square * first - mixed * second, whole * second - mixed * first])  # (2, rows)
-        steps = np.divide(steps, determinant, out=np.full(steps.shape, np.nan), where=determinant > 0)
+        steps = np.stack(
+            [square * first - mixed * second, whole * second - mixed * first]
+        )  # (2, rows)
+        steps = np.divide(
+            steps, determinant, out=np.full(steps.shape, np.nan), where=determinant > 0
+        )
         steps = np.clip(steps, -LONGEST_STEP, LONGEST_STEP)
         intercept[rows] += steps[0]
         slope[rows] += steps[1]

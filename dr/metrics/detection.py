@@ -59,7 +59,10 @@ class Thresholds(NamedTuple):
 
 
 def draw_condition(
-    probabilities: np.ndarray, truth: np.ndarray, thresholds: Sequence[Thresholds], weights: np.ndarray
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    thresholds: Sequence[Thresholds],
+    weights: np.ndarray,
 ) -> Drawn:
     """Return the figures of many draws; weights (d, n): how often each image is in each.
 
@@ -83,7 +86,10 @@ def draw_condition(
 
 
 def measure_condition(
-    patients: Sequence[str], probabilities: np.ndarray, truth: np.ndarray, thresholds: Sequence[Thresholds]
+    patients: Sequence[str],
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    thresholds: Sequence[Thresholds],
 ) -> Measured:
     """Return all figures of a condition with 95 % intervals of a bootstrap over patients, see `draw_condition`."""
 
@@ -97,9 +103,13 @@ def measure_condition(
     drawn = bootstrap.draw_weighted(patients, draw)
     estimates = [bootstrap.estimate_drawn(column) for column in drawn.T]
     n_figures = len(Detection._fields)
-    figures = ConditionFigures(int((~np.isnan(truth)).sum()), int((truth == 1).sum()), *estimates[:n_figures])
+    figures = ConditionFigures(
+        int((~np.isnan(truth)).sum()), int((truth == 1).sum()), *estimates[:n_figures]
+    )
     points = []
     for number, (point, _) in enumerate(thresholds):
         start = n_figures + number * len(Rates._fields)
-        points.append(PointFigures(point, Rates._make(estimates[start : start + len(Rates._fields)])))
+        points.append(
+            PointFigures(point, Rates._make(estimates[start : start + len(Rates._fields)]))
+        )
     return Measured(figures, points)

@@ -19,7 +19,9 @@ UNSURE = f"a threshold chosen on fewer than {LEAST_POSITIVES} positives decides 
 N_FOLDS = 5  # of cross-fitting
 SEED = 0
 
-Rule = Callable[[np.ndarray, np.ndarray], float]  # probabilities and what is true, (n,) each -> a threshold
+Rule = Callable[
+    [np.ndarray, np.ndarray], float
+]  # probabilities and what is true, (n,) each -> a threshold
 
 
 class OperatingPoint(NamedTuple):
@@ -32,7 +34,9 @@ class OperatingPoint(NamedTuple):
     @property
     def is_sure(self) -> bool:
         """Whether it may decide: it is given, or was chosen on enough positives."""
-        return math.isfinite(self.threshold) and (self.positives is None or self.positives >= LEAST_POSITIVES)
+        return math.isfinite(self.threshold) and (
+            self.positives is None or self.positives >= LEAST_POSITIVES
+        )
 
 
 class Rates(NamedTuple):
@@ -71,7 +75,9 @@ def choose_specific(probabilities: np.ndarray, is_true: np.ndarray) -> float:
 RULES: dict[str, Rule] = {"high sensitivity": choose_sensitive, "high specificity": choose_specific}
 
 
-def choose_points(probabilities: np.ndarray, truth: np.ndarray, rules: Mapping[str, Rule]) -> list[OperatingPoint]:
+def choose_points(
+    probabilities: np.ndarray, truth: np.ndarray, rules: Mapping[str, Rule]
+) -> list[OperatingPoint]:
     """Return an operating point for each rule; `truth` is (n,): 1, 0, or NaN where it is unknown."""
     is_known = ~np.isnan(truth)
     is_true = truth[is_known] == 1
@@ -103,7 +109,10 @@ def cross_fit(
 
 
 def measure_rates(
-    probabilities: np.ndarray, is_true: np.ndarray, threshold: float | np.ndarray, weights: np.ndarray
+    probabilities: np.ndarray,
+    is_true: np.ndarray,
+    threshold: float | np.ndarray,
+    weights: np.ndarray,
 ) -> Rates:
     """Return the rates of many draws, (d,) each; NaN of none.
 

@@ -8,7 +8,9 @@ import numpy as np
 def count_runs(scores: np.ndarray, is_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how many true and how many other images have each score, the lowest first; all given are (n,)."""
     values, places = np.unique(scores, return_inverse=True)
-    return np.bincount(places[is_true], minlength=len(values)), np.bincount(places[~is_true], minlength=len(values))
+    return np.bincount(places[is_true], minlength=len(values)), np.bincount(
+        places[~is_true], minlength=len(values)
+    )
 
 
 def measure_auc(scores: np.ndarray, is_true: np.ndarray) -> float:
@@ -18,10 +20,14 @@ def measure_auc(scores: np.ndarray, is_true: np.ndarray) -> float:
     """
     true, false = count_runs(scores, is_true)
     n_pairs = true.sum() * false.sum()
-    return float((true * (np.cumsum(false) - false / 2)).sum() / n_pairs) if n_pairs else float("nan")
+    return (
+        float((true * (np.cumsum(false) - false / 2)).sum() / n_pairs) if n_pairs else float("nan")
+    )
 
 
-def count_weighted_runs(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def count_weighted_runs(
+    scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return `count_runs` of many draws, (d, values) each; weights (d, n): how often each image is in each draw."""
     order = np.argsort(scores, kind="stable")
     starts = np.unique(scores[order], return_index=True)[1]
@@ -31,7 +37,9 @@ def count_weighted_runs(scores: np.ndarray, is_true: np.ndarray, weights: np.nda
     return true, false
 
 
-def measure_weighted_auc(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def measure_weighted_auc(
+    scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Return `measure_auc` of many draws, (d,); weights (d, n): how often each image is in each draw."""
     if not len(scores):
         return np.full(len(weights), np.nan)
@@ -41,14 +49,18 @@ def measure_weighted_auc(scores: np.ndarray, is_true: np.ndarray, weights: np.nd
     return np.divide(n_right, n_pairs, out=np.full(len(weights), np.nan), where=n_pairs > 0)
 
 
-def measure_weighted_average_precision(scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def measure_weighted_average_precision(
+    scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Return `measure_average_precision` of many draws, (d,); weights (d, n), as above."""
     if not len(scores):
         return np.full(len(weights), np.nan)
     true, false = count_weighted_runs(scores, is_true, weights)
     true = np.flip(true, axis=1)
     reached = np.cumsum(true + np.flip(false, axis=1), axis=1)
-    precision = np.divide(np.cumsum(true, axis=1), reached, out=np.zeros_like(reached), where=reached > 0)
+    precision = np.divide(
+        np.cumsum(true, axis=1), reached, out=np.zeros_like(reached), where=reached > 0
+    )
     n_true = true.sum(axis=1)
     total = (true * precision).sum(axis=1)
     return np.divide(total, n_true, out=np.full(len(weights), np.nan), where=n_true > 0)

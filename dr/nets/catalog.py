@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 NINE_CONV = "nine-conv"
-NAME = re.compile(r"[\w-]+(\.\w+)?", re.ASCII)  # a net's, perhaps with one of timm's sets of weights for it
+NAME = re.compile(
+    r"[\w-]+(\.\w+)?", re.ASCII
+)  # a net's, perhaps with one of timm's sets of weights for it
 SITE = "https://huggingface.co"
 HUB = SITE + "/{}/resolve/main/model.safetensors"
-KEPT_AS = ("model.safetensors", "pytorch_model.bin")  # names of a net's weights on the hub, the best first
+KEPT_AS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+)  # names of a net's weights on the hub, the best first
 REACH_S = 10  # a server that does not answer by then is out of reach
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 
@@ -80,7 +85,9 @@ def create(name: str, image_px: int | None, drop_path: float, **options: Any) ->
     try:
         return timm.create_model(name, num_classes=0, **options)
     except TypeError as error:  # an unexpected keyword
-        if "img_size" in str(error):  # its record says that it has a size of its own, but it takes any
+        if "img_size" in str(
+            error
+        ):  # its record says that it has a size of its own, but it takes any
             options.pop("img_size")
             return create(name, None, drop_path, **options)
         if "drop_path_rate" in str(error):
@@ -110,7 +117,9 @@ def check_reach(name: str) -> None:
         return
     reason = find_hindrance(source)
     if reason is not None:
-        raise InputError(f"--weights imagenet: out of reach ({reason}); fetch {source} and give --weights FILE")
+        raise InputError(
+            f"--weights imagenet: out of reach ({reason}); fetch {source} and give --weights FILE"
+        )
 
 
 def find_hindrance(address: str) -> str | None:
@@ -152,11 +161,15 @@ def download(name: str, image_px: int) -> "nn.Module":
     check_reach(name)
     kept = find_kept(name)
     if kept is not None:  # the hub need not be asked whether they are the newest
-        return create(name, image_px, 0.0, pretrained=True, pretrained_cfg_overlay={"file": str(kept)})
+        return create(
+            name, image_px, 0.0, pretrained=True, pretrained_cfg_overlay={"file": str(kept)}
+        )
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return create(name, image_px, 0.0, pretrained=True)
     except (OSError, HfHubHTTPError):
         source = find_source(name)
-        raise InputError(f"--weights imagenet: out of reach; fetch {source} and give --weights FILE") from None
+        raise InputError(
+            f"--weights imagenet: out of reach; fetch {source} and give --weights FILE"
+        ) from None

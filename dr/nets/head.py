@@ -29,7 +29,9 @@ class Head(nn.Module):
         if n_squeezed:
             convolution = nn.Conv2d(n_maps, n_squeezed, 1, bias=False)
             norm = nn.BatchNorm2d(n_squeezed)
-            norm.weight.requires_grad_(False)  # no scale: ReLU lets one through to the next layer's weights
+            norm.weight.requires_grad_(
+                False
+            )  # no scale: ReLU lets one through to the next layer's weights
             self.squeeze.extend([convolution, norm, nn.ReLU()])
         n_features = n_squeezed or n_maps
         if not is_averaged:
@@ -44,7 +46,9 @@ class Head(nn.Module):
         self.joint: nn.Sequential | None = None
         if is_paired:
             n_joint = n_hidden or HIDDEN
-            self.joint = nn.Sequential(nn.Linear(2 * n_features, n_joint), nn.ReLU(), nn.Linear(n_joint, n_outputs))
+            self.joint = nn.Sequential(
+                nn.Linear(2 * n_features, n_joint), nn.ReLU(), nn.Linear(n_joint, n_outputs)
+            )
 
     def forward(
         self, maps: torch.Tensor, keys: torch.Tensor | None = None, eyes: torch.Tensor | None = None

@@ -14,7 +14,9 @@ from dr.nets.net import Net
 BLUR = 0.01  # of an image's side: unblurred, the spots of the fine layer are too small to be seen
 BATCH_SIZE = 16  # at nine-conv's first block and 448 px an image takes 13 MB, its gradient as much
 STRENGTH = 0.65  # of the hottest location's colour in an overlay: the picture below still shows
-COLORS = cv2.COLORMAP_COOL  # cyan to magenta: no eye has these colours, and the colour-blind tell them apart
+COLORS = (
+    cv2.COLORMAP_COOL
+)  # cyan to magenta: no eye has these colours, and the colour-blind tell them apart
 
 
 def map_heat(net: Net, images: torch.Tensor, outputs: np.ndarray, layer: str | int) -> np.ndarray:
@@ -69,7 +71,9 @@ def upsample_heat(heat: np.ndarray, stride: int, px: int, offset: float = 0.0) -
     A plain resize would shift it by half a location.
     """
     matrix = np.array([[stride, 0, offset], [0, stride, offset]], float)
-    return cv2.warpAffine(heat, matrix, (px, px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        heat, matrix, (px, px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def blend_heat(rgb: np.ndarray, heat: np.ndarray, strength: float = STRENGTH) -> np.ndarray:

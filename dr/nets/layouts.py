@@ -24,9 +24,28 @@ WRAPPERS = (
 )  # fmt: skip
 AVERAGES = {"state_dict_ema", "model_ema"}
 # What wrappers put before the names, in the order in which they are taken off, again and again.
-PREFIXES = ("module.", "_orig_mod.", "vision_model.model.", "visual.trunk.", "model.", "backbone.", "net.", "network.")
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "vision_model.model.",
+    "visual.trunk.",
+    "model.",
+    "backbone.",
+    "net.",
+    "network.",
+)
 # The classifiers of timm and torchvision, and their auxiliary ones.
-HEADS = ("fc", "classifier", "head", "heads", "last_linear", "AuxLogits", "aux1", "aux2", "head_dist")
+HEADS = (
+    "fc",
+    "classifier",
+    "head",
+    "heads",
+    "last_linear",
+    "AuxLogits",
+    "aux1",
+    "aux2",
+    "head_dist",
+)
 # Parts that only pretraining needs: of masked autoencoders, DINO and iBOT.
 PRETRAINING = ("mask_token", "masked_embed", "decoder", "dino_head", "ibot_head", "lm_head")
 # Last words of names of what windows compute from their size alone.
@@ -74,7 +93,9 @@ def fit(model: nn.Module, given: Mapping[str, Any], unused: Iterable[str]) -> Fi
     tensors = {rename_torchvision(name, tensors): value for name, value in tensors.items()}
     tensors = _convert_by_timm(model, _join_blocks(tensors), expected)
     tensors = {
-        name: value for name, value in tensors.items() if name in expected or name.rpartition(".")[2] not in COMPUTED
+        name: value
+        for name, value in tensors.items()
+        if name in expected or name.rpartition(".")[2] not in COMPUTED
     }
     tensors, pretraining = _split_off(tensors, {*HEADS, *unused, *PRETRAINING}, expected)
     left_out += pretraining
@@ -85,7 +106,9 @@ def fit(model: nn.Module, given: Mapping[str, Any], unused: Iterable[str]) -> Fi
     notes += renamed
     tensors, repeated = _repeat_channel(tensors, expected)
     notes += repeated
-    return Fitted({name: _shape_alike(value, expected.get(name)) for name, value in tensors.items()}, notes)
+    return Fitted(
+        {name: _shape_alike(value, expected.get(name)) for name, value in tensors.items()}, notes
+    )
 
 
 def _strip_prefixes(
@@ -103,7 +126,11 @@ def _strip_prefixes(
             if any(name in expected for name in tensors):
                 continue  # these are the net's own names already
             left_out += [name for name in tensors if not name.startswith(prefix)]
-            tensors = {name.removeprefix(prefix): of for name, of in tensors.items() if name.startswith(prefix)}
+            tensors = {
+                name.removeprefix(prefix): of
+                for name, of in tensors.items()
+                if name.startswith(prefix)
+            }
             is_done = False
     return tensors, left_out
 
@@ -144,11 +171,15 @@ def _list_parts(names: Iterable[str]) -> str:
 CONVNEXT_LAYERS = {"0": "conv_dw", "2": "norm", "3": "mlp.fc1", "5": "mlp.fc2"}
 CONVNEXT = {
     r"features\.0\.([01])\.(.+)": lambda n, rest: f"stem.{n}.{rest}",
-    r"features\.(\d+)\.(\d+)\.layer_scale": lambda n, block: f"stages.{_halve(n)}.blocks.{block}.gamma",
+    r"features\.(\d+)\.(\d+)\.layer_scale": lambda n, block: (
+        f"stages.{_halve(n)}.blocks.{block}.gamma"
+    ),
     r"features\.(\d+)\.(\d+)\.block\.(\d)\.(.+)": lambda n, block, layer, rest: (
         f"stages.{_halve(n)}.blocks.{block}.{CONVNEXT_LAYERS[layer]}.{rest}"
     ),
-    r"features\.(\d+)\.([01])\.(weight|bias)": lambda n, layer, kind: f"stages.{int(n) // 2}.downsample.{layer}.{kind}",
+    r"features\.(\d+)\.([01])\.(weight|bias)": lambda n, layer, kind: (
+        f"stages.{int(n) // 2}.downsample.{layer}.{kind}"
+    ),
 }
 SWIN_LAYERS = {"0": "fc1", "3": "fc2"}
 SWIN = {
@@ -169,15 +200,21 @@ VIT = {
     r"class_token": lambda: "cls_token",
     r"encoder\.pos_embedding": lambda: "pos_embed",
     r"encoder\.ln\.(.+)": lambda rest: f"norm.{rest}",
-    r"encoder\.layers\.encoder_layer_(\d+)\.ln_([12])\.(.+)": lambda n, which, rest: f"blocks.{n}.norm{which}.{rest}",
+    r"encoder\.layers\.encoder_layer_(\d+)\.ln_([12])\.(.+)": lambda n, which, rest: (
+        f"blocks.{n}.norm{which}.{rest}"
+    ),
     r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(.+)": lambda n, rest: (
         f"blocks.{n}.attn.qkv.{rest}"
     ),
     r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(.+)": lambda n, rest: (
         f"blocks.{n}.attn.proj.{rest}"
     ),
-    r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:linear_1|0)\.(.+)": lambda n, rest: f"blocks.{n}.mlp.fc1.{rest}",
-    r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:linear_2|3)\.(.+)": lambda n, rest: f"blocks.{n}.mlp.fc2.{rest}",
+    r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:linear_1|0)\.(.+)": lambda n, rest: (
+        f"blocks.{n}.mlp.fc1.{rest}"
+    ),
+    r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:linear_2|3)\.(.+)": lambda n, rest: (
+        f"blocks.{n}.mlp.fc2.{rest}"
+    ),
 }
 # Of EfficientNet a block's layers depend on whether it has an expansion: the first stage's have none.
 EFFICIENTNET_STEM = {"0": "conv_stem", "1": "bn1"}
@@ -217,7 +254,9 @@ def _rename_by(names: Mapping[str, Any], name: str) -> str:
 def _rename_efficientnet(name: str, tensors: Mapping[str, torch.Tensor]) -> str:
     """Return timm's name of a tensor of torchvision's EfficientNet, of the first or the second version."""
     last = max(int(key.split(".")[1]) for key in tensors if key.startswith("features."))
-    match = re.fullmatch(r"features\.(\d+)\.([01])\.(weight|bias|running_mean|running_var|num_batches_tracked)", name)
+    match = re.fullmatch(
+        r"features\.(\d+)\.([01])\.(weight|bias|running_mean|running_var|num_batches_tracked)", name
+    )
     if match:
         number, layer, kind = match.groups()
         if int(number) == last:
@@ -251,7 +290,10 @@ def _join_blocks(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return weights whose blocks are counted through, where DINOv2's training has them in chunks, `blocks.1.5.`."""
     if not any(re.match(r"blocks\.\d+\.\d+\.(norm1|attn|mlp|ls1)\.", name) for name in tensors):
         return tensors
-    return {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name): value for name, value in tensors.items()}
+    return {
+        re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name): value
+        for name, value in tensors.items()
+    }
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -264,7 +306,9 @@ def _convert_by_timm(
 
     Its conversions know the names of those who published the net, and resize position embeddings.
     """
-    if all(name in tensors and tensors[name].shape == value.shape for name, value in expected.items()):
+    if all(
+        name in tensors and tensors[name].shape == value.shape for name, value in expected.items()
+    ):
         return tensors
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is None:
@@ -272,9 +316,18 @@ def _convert_by_timm(
     try:
         with _silenced():
             return dict(convert(dict(tensors), model))
-    except (LookupError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AssertionError,
+    ) as error:
         reason = " ".join(str(error).split())[:100]
-        raise InputError(f"not weights of this net (timm cannot convert them: {shorten(reason)})") from None
+        raise InputError(
+            f"not weights of this net (timm cannot convert them: {shorten(reason)})"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -325,7 +378,12 @@ def _repeat_channel(
     notes = []
     for name, value in tensors.items():
         wanted = expected.get(name)
-        if wanted is None or value.ndim != 4 or wanted.ndim != 4 or (value.shape[1], wanted.shape[1]) != (1, 3):
+        if (
+            wanted is None
+            or value.ndim != 4
+            or wanted.ndim != 4
+            or (value.shape[1], wanted.shape[1]) != (1, 3)
+        ):
             continue
         if value.shape[0] == wanted.shape[0] and value.shape[2:] == wanted.shape[2:]:
             repeated[name] = value.repeat(1, 3, 1, 1) / 3

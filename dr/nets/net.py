@@ -24,7 +24,10 @@ class Net(nn.Module):
         self.image_px = image_px
 
     def forward(
-        self, images: torch.Tensor, keys: torch.Tensor | None = None, eyes: torch.Tensor | None = None
+        self,
+        images: torch.Tensor,
+        keys: torch.Tensor | None = None,
+        eyes: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return logits, (n, n_outputs); `keys` and `eyes` are the head's, see Head."""
         if self.is_given_maps:
@@ -92,7 +95,9 @@ def split_parameters(net: nn.Module) -> tuple[list[torch.Tensor], list[torch.Ten
     """Return the weights of convolutions and linear layers, which L2 holds down, and all other parameters."""
     weights = [layer.weight for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     weight_ids = {id(weight) for weight in weights}
-    others: list[torch.Tensor] = [parameter for parameter in net.parameters() if id(parameter) not in weight_ids]
+    others: list[torch.Tensor] = [
+        parameter for parameter in net.parameters() if id(parameter) not in weight_ids
+    ]
     return weights, others
 
 
@@ -110,11 +115,15 @@ def find_layer_scales(body: NineConv | Pretrained, layer_decay: float) -> dict[i
     scales = {}
     for group in param_groups_layer_decay(body.model, layer_decay=layer_decay):
         for parameter in group["params"]:
-            scales[id(parameter)] = layer_decay * float(group["lr_scale"])  # the head is a layer of its own
+            scales[id(parameter)] = layer_decay * float(
+                group["lr_scale"]
+            )  # the head is a layer of its own
     return scales
 
 
-def group_by_scale(parameters: Sequence[torch.Tensor], scales: Mapping[int, float]) -> dict[float, list[torch.Tensor]]:
+def group_by_scale(
+    parameters: Sequence[torch.Tensor], scales: Mapping[int, float]
+) -> dict[float, list[torch.Tensor]]:
     """Return parameters by their share of the learning rate, 1 where none is known: at least one group, if empty."""
     groups: dict[float, list[torch.Tensor]] = {}
     for parameter in parameters:

@@ -98,4 +98,6 @@ class NineConv(nn.Module):
         for layer_after in [*pooling, *self.blocks[number + 1 :]]:
             features = layer_after(features)
         n_poolings = sum(1 for _, is_pooled in CONVOLUTIONS[:number] if is_pooled)
-        return Activations(maps=maps, features=features, stride=2**n_poolings, is_local=layer != "last")
+        return Activations(
+            maps=maps, features=features, stride=2**n_poolings, is_local=layer != "last"
+        )

@@ -19,7 +19,9 @@ class Pretrained(nn.Module):
     Its weights are timm's own random ones, a function of the seed, until others are loaded into `model`.
     """
 
-    def __init__(self, name: str, image_px: int, drop_path: float, seed: int, pool: str | None = "mean"):
+    def __init__(
+        self, name: str, image_px: int, drop_path: float, seed: int, pool: str | None = "mean"
+    ):
         """Make it without the parts of its own classifier; `pool` is "mean" or "token", or None for the whole grid.
 
         Raises InputError for images that do not fit it, and for a class token that it does not have.
@@ -66,9 +68,13 @@ class Pretrained(nn.Module):
         grid = self.grids[str(layer)]
         recorded: list[torch.Tensor] = []
 
-        def start_gradients(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        def start_gradients(
+            _module: nn.Module, _inputs: object, output: torch.Tensor
+        ) -> torch.Tensor:
             torch.set_grad_enabled(True)  # from here on, and only here; no_grad's end puts it back
-            maps = tokens.take_maps(output.detach(), grid.n_channels, grid.n_prefix).requires_grad_()
+            maps = tokens.take_maps(
+                output.detach(), grid.n_channels, grid.n_prefix
+            ).requires_grad_()
             recorded.append(maps)
             return _put_maps(output.detach(), maps, grid)
 

@@ -63,7 +63,10 @@ class Ruler:
         self.offset = 0.0
 
     def pass_layer(
-        self, layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d, inputs: tuple[torch.Tensor], output: torch.Tensor
+        self,
+        layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d,
+        inputs: tuple[torch.Tensor],
+        output: torch.Tensor,
     ) -> None:
         """Take a layer into account, as a forward hook."""
         before_px = inputs[0].shape[-1]
@@ -114,7 +117,9 @@ class _Watch:
                 module.register_forward_hook(self.ruler.pass_layer)
         paths = {path for path, _ in model.named_modules()}
         for stage in getattr(model, "feature_info", None) or []:
-            if stage["module"] in paths:  # timm's record of some nets, as hrnet and twins, names stages that they lack
+            if (
+                stage["module"] in paths
+            ):  # timm's record of some nets, as hrnet and twins, names stages that they lack
                 self._watch_stage(model, stage["module"], stage["num_chs"])
 
     def _watch_stage(self, model: nn.Module, path: str, n_channels: int) -> None:
@@ -175,7 +180,9 @@ def trace_net(name: str, image_px: int, pool: str | None) -> Trace:
         maps = tokens.take_maps(output, n_features, n_prefix)
     except (RuntimeError, ValueError, AssertionError, ArithmeticError, IndexError) as error:
         shown = _describe_unfilled(model, image_px) or " ".join(str(error).split())[:100]
-        raise InputError(f"--net {name}: images of {image_px} px do not fit it, or are too small ({shown})") from None
+        raise InputError(
+            f"--net {name}: images of {image_px} px do not fit it, or are too small ({shown})"
+        ) from None
     last = watch.ruler.make_grid("", n_features, maps.shape[-1], n_prefix)
     blocks: list[Grid] = []
     if output.ndim == 3:
@@ -189,7 +196,11 @@ def trace_net(name: str, image_px: int, pool: str | None) -> Trace:
         maps_px=maps.shape[-1],
         n_prefix=n_prefix,
         has_tokens=output.ndim == 3,
-        unused=[child for child, _ in model.named_children() if child not in watch.called | USED_UNCALLED],
+        unused=[
+            child
+            for child, _ in model.named_children()
+            if child not in watch.called | USED_UNCALLED
+        ],
     )
 
 

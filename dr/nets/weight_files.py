@@ -25,7 +25,9 @@ class Located(NamedTuple):
 
     file: Path
     architecture: str | None  # timm's name of the net, if it is known
-    mean: list[float] | None  # of the pixels that the weights are used to, 0-1, RGB; None if unknown
+    mean: (
+        list[float] | None
+    )  # of the pixels that the weights are used to, 0-1, RGB; None if unknown
     std: list[float] | None
 
     @property
@@ -63,7 +65,9 @@ def choose_file(names: Sequence[str], title: str) -> str:
             return found[0]
         if found:
             shown = shorten(", ".join(found))
-            raise InputError(f"{title}: holds several files of weights ({shown}); give one of them by --weights FILE")
+            raise InputError(
+                f"{title}: holds several files of weights ({shown}); give one of them by --weights FILE"
+            )
     raise InputError(f"{title}: holds no weights ({', '.join(SUFFIXES)})")
 
 
@@ -112,7 +116,9 @@ def _download(name: str) -> Path:
     """Return the folder in which a repository's weights and its config.json lie, as the hub's own cache has them."""
     if not HUB_ID.fullmatch(name):
         raise InputError(f"--weights {HUB}{shorten(name)}: an id of the hub is {HUB}OWNER/NAME")
-    hub, errors = process.import_libraries(catalog.REQUIREMENTS, "huggingface_hub", "huggingface_hub.errors")
+    hub, errors = process.import_libraries(
+        catalog.REQUIREMENTS, "huggingface_hub", "huggingface_hub.errors"
+    )
     try:
         names = hub.list_repo_files(name)
         chosen = choose_file(names, f"--weights {HUB}{name}")

@@ -24,7 +24,9 @@ def order_epoch(positions: np.ndarray, batch_size: int, seed: int, epoch: int) -
     return np.split(shuffled[:n_taken], range(batch_size, n_taken, batch_size))
 
 
-def order_pairs(positions: np.ndarray, eyes: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def order_pairs(
+    positions: np.ndarray, eyes: np.ndarray, batch_size: int, seed: int, epoch: int
+) -> list[np.ndarray]:
     """Return the batches of an epoch, each of whole patients, who come in random order.
 
     A batch that is less than half full, or holds a lone image, is left out, unless there is no other.
@@ -53,7 +55,11 @@ def split_by_group(positions: np.ndarray, eyes: np.ndarray, batch_size: int) -> 
 
 
 def iterate_batches(
-    squares: Squares | Maps, batches: Sequence[np.ndarray], crops: Crops, crop_px: int, device: torch.device
+    squares: Squares | Maps,
+    batches: Sequence[np.ndarray],
+    crops: Crops,
+    crop_px: int,
+    device: torch.device,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Yield (positions, images or their maps on the device) per batch; a GPU's are cut ahead, in a thread."""
 
@@ -66,8 +72,12 @@ def iterate_batches(
             images = images.pin_memory()
         return positions, images.to(device, non_blocking=True)
 
-    if device.type == "cpu" or (isinstance(squares, Squares) and isinstance(squares.pixels, torch.Tensor)):
-        yield from map(make, batches)  # nothing to gain: the processor is the device, or the device does it all
+    if device.type == "cpu" or (
+        isinstance(squares, Squares) and isinstance(squares.pixels, torch.Tensor)
+    ):
+        yield from map(
+            make, batches
+        )  # nothing to gain: the processor is the device, or the device does it all
         return
     with ThreadPoolExecutor(1) as pool:
         remaining = iter(batches)

@@ -11,7 +11,11 @@ from torch.nn import functional
 from dr.squares import draws
 from dr.squares.store import Squares
 
-FLIP_CODES = {(True, True): -1, (True, False): 0, (False, True): 1}  # cv2.flip's, for (up-down, left-right)
+FLIP_CODES = {
+    (True, True): -1,
+    (True, False): 0,
+    (False, True): 1,
+}  # cv2.flip's, for (up-down, left-right)
 DRAWN: dict[str, Any] = {  # columns of the random numbers of an image
     "corner": slice(0, 2), "flips": slice(2, 4), "angle": 4, "zoom": 5,
     "gain": slice(6, 9), "offset": slice(9, 12), "brightness": 12, "shift": slice(13, 15),
@@ -113,8 +117,13 @@ def _cut_on_host(
             left = crops.left[row]
             crop = pixels[position, top : top + crop_px, left : left + crop_px]
         else:
-            crop = cv2.warpAffine(pixels[position], turns[row], size, flags=TURNING, borderMode=cv2.BORDER_REPLICATE)
-        is_flipped = bool(crops.is_flipped_vertically[row]), bool(crops.is_flipped_horizontally[row])
+            crop = cv2.warpAffine(
+                pixels[position], turns[row], size, flags=TURNING, borderMode=cv2.BORDER_REPLICATE
+            )
+        is_flipped = (
+            bool(crops.is_flipped_vertically[row]),
+            bool(crops.is_flipped_horizontally[row]),
+        )
         if any(is_flipped):
             crop = cv2.flip(crop, FLIP_CODES[is_flipped])
         if pixels.shape[3] == 1:
@@ -173,7 +182,9 @@ def find_turns(crops: Crops, crop_px: int) -> np.ndarray | None:
     return np.stack([to_x, to_y], axis=1)
 
 
-def _turn(pixels: torch.Tensor, y: torch.Tensor, x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+def _turn(
+    pixels: torch.Tensor, y: torch.Tensor, x: torch.Tensor, turns: torch.Tensor
+) -> torch.Tensor:
     """Return crops interpolated between the four nearest pixels, (b, h, w, channels) uint8.
 
     Outside the squares their border is repeated.

@@ -39,7 +39,9 @@ class CachedSquares(NamedTuple):
         """Return the squares at some positions."""
         images = self.images
         paths = {images[row]: self.paths[images[row]] for row in rows}
-        return self._replace(paths=paths, subjects=[self.subjects[row] for row in rows], luts=self.luts[rows])
+        return self._replace(
+            paths=paths, subjects=[self.subjects[row] for row in rows], luts=self.luts[rows]
+        )
 
 
 class TrainingSet(NamedTuple):
@@ -58,7 +60,9 @@ class TrainingSet(NamedTuple):
         """
         if isinstance(n_folds, str):
             if self.sources is None:
-                raise InputError("--folds source: the data set has no column source; preprocess.join writes one")
+                raise InputError(
+                    "--folds source: the data set has no column source; preprocess.join writes one"
+                )
             return folds.find_source_fold(self.sources, fold)
         patients = np.array([subject.patient for subject in self.squares.subjects])
         if not self.set_apart:
@@ -67,11 +71,15 @@ class TrainingSet(NamedTuple):
         is_apart = np.isin(patients, patients[is_set_apart])
         if is_apart.all() or not is_apart.any():
             held_out = "all" if is_apart.any() else "none"
-            raise InputError(f"set apart for validation: {held_out} of the images would be held out")
+            raise InputError(
+                f"set apart for validation: {held_out} of the images would be held out"
+            )
         fold_of = np.where(is_apart, 0, 1)
         rest = ~is_apart
         if fold and n_folds > 2:
-            others = folds.assign_folds(patients[rest].tolist(), self.targets[rest], n_folds - 1, FOLD_SEED)
+            others = folds.assign_folds(
+                patients[rest].tolist(), self.targets[rest], n_folds - 1, FOLD_SEED
+            )
             fold_of[rest] += others
         return fold_of == fold
 
@@ -85,7 +93,9 @@ def read_squares(cache: Path, part: str, dataset: DataSet) -> CachedSquares:
     _check_crops(cache, part, making)
     digests = {
         f"resize {part}": manifest.read_output(cache / "resize", part, "preprocess.resize"),
-        f"normalize {part}": manifest.read_output(cache / "normalize", f"{part}.npz", "preprocess.normalize"),
+        f"normalize {part}": manifest.read_output(
+            cache / "normalize", f"{part}.npz", "preprocess.normalize"
+        ),
     }
     return CachedSquares(
         paths={image: cache / "resize" / part / f"{image}.png" for image in ordered},
@@ -96,12 +106,16 @@ def read_squares(cache: Path, part: str, dataset: DataSet) -> CachedSquares:
     )
 
 
-def _leave_unknown_out(squares: CachedSquares, dataset: DataSet, known: Container[str]) -> CachedSquares:
+def _leave_unknown_out(
+    squares: CachedSquares, dataset: DataSet, known: Container[str]
+) -> CachedSquares:
     """Return the squares without those of images whose target is not known, and say how many these are."""
     of_dataset = set(dataset.get_part("train")["image"])
     rows = []
     for row, image in enumerate(squares.images):
-        if image in known or image not in of_dataset:  # whom the data set lacks is a mistake, told of by the caller
+        if (
+            image in known or image not in of_dataset
+        ):  # whom the data set lacks is a mistake, told of by the caller
             rows.append(row)
     n_unknown = len(squares.images) - len(rows)
     if not n_unknown:
@@ -119,10 +133,14 @@ def _check_crops(cache: Path, part: str, making: Making) -> None:
         return  # the next to ask for the squares says which stage is missing
     cut_by = resized["inputs"].get(f"crop {part}", crops)
     if cut_by != crops or resized["parameters"].get("shape") != outline.SHAPES[making.crop]:
-        raise InputError(f"{cache}/resize: crop {part} changed since; run python -m preprocess.resize again")
+        raise InputError(
+            f"{cache}/resize: crop {part} changed since; run python -m preprocess.resize again"
+        )
 
 
-def read_training_set(dataset: DataSet, task: Task, cache: Path, known_only: bool = False) -> TrainingSet:
+def read_training_set(
+    dataset: DataSet, task: Task, cache: Path, known_only: bool = False
+) -> TrainingSet:
     """Return the labelled squares. Raises InputError if their ids and the labels' differ, the rejected images aside.
 
     Where a data set may lack targets, or if only the known ones are wanted, the squares without one are left out, and
@@ -144,6 +162,8 @@ def read_training_set(dataset: DataSet, task: Task, cache: Path, known_only: boo
     digests = squares.digests | {"labels": files.hash_text(text)}
     sources = None
     if folds.BY_SOURCE in dataset.samples:
-        source_of = dict(zip(dataset.samples["image"], dataset.samples[folds.BY_SOURCE], strict=True))
+        source_of = dict(
+            zip(dataset.samples["image"], dataset.samples[folds.BY_SOURCE], strict=True)
+        )
         sources = [str(source_of[image]) for image in squares.images]
     return TrainingSet(squares, learned, digests, set_apart, sources)

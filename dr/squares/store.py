@@ -53,16 +53,26 @@ class Maps:
 
 
 def gather(
-    subjects: Sequence[Subject], squares: Sequence[Square], mean: Sequence[float], std: Sequence[float]
+    subjects: Sequence[Subject],
+    squares: Sequence[Square],
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Squares:
     """Return squares that were made in memory for the net that was trained with `mean` and `std`."""
     luts = np.stack([one.lut for one in squares])
     pixels = np.stack([one.pixels for one in squares])
-    return Squares(eyes=number_eyes(subjects), pixels=pixels, tables=compose_tables(luts, mean, std))
+    return Squares(
+        eyes=number_eyes(subjects), pixels=pixels, tables=compose_tables(luts, mean, std)
+    )
 
 
 def load(
-    cached: CachedSquares, mean: Sequence[float], std: Sequence[float], device: torch.device, storage: str, file: Path
+    cached: CachedSquares,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    storage: str,
+    file: Path,
 ) -> Squares:
     """Decode the squares of a cache, once, with threads, to a storage that holds them.
 
@@ -76,7 +86,9 @@ def load(
     return Squares(eyes=number_eyes(cached.subjects), pixels=pixels, tables=tables)
 
 
-def _load_pixels(cached: CachedSquares, device: torch.device, storage: str, file: Path) -> np.ndarray | torch.Tensor:
+def _load_pixels(
+    cached: CachedSquares, device: torch.device, storage: str, file: Path
+) -> np.ndarray | torch.Tensor:
     if storage == "file":
         return _load_file(cached, file, None)
     shape = _find_shape(cached)
@@ -162,7 +174,9 @@ def _write_pixels(file: Path, cached: CachedSquares, shape: tuple[int, ...]) -> 
 def make_map(file: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
     """Return a new memory-mapped array. Raises OSError if the disk has no room for it."""
     array = open_memmap(file, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):  # a disk that fills up under a memory map kills without a message
+    if hasattr(
+        os, "posix_fallocate"
+    ):  # a disk that fills up under a memory map kills without a message
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
     return array
@@ -205,6 +219,9 @@ def _fill(pixels: np.ndarray | torch.Tensor, cached: CachedSquares) -> None:
         else:
             pixels[row] = torch.from_numpy(decoded)
 
-    with ThreadPoolExecutor(resources.count_processors()) as pool, progress.tracking(len(pixels), "decoding") as bar:
+    with (
+        ThreadPoolExecutor(resources.count_processors()) as pool,
+        progress.tracking(len(pixels), "decoding") as bar,
+    ):
         for _ in pool.map(fill_row, cached.paths.values(), range(len(pixels))):
             bar.update(1)

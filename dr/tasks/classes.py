@@ -40,7 +40,13 @@ class Classes(Task):
     headline_name: ClassVar[str] = "accuracy"
     headline_title: ClassVar[str] = "accuracy"
     overall_names: ClassVar[tuple[str, ...]] = ("accuracy", "log loss", "macro F1")
-    each_names: ClassVar[tuple[str, ...]] = ("images", "precision", "recall", "F1", "one-vs-rest AUC")
+    each_names: ClassVar[tuple[str, ...]] = (
+        "images",
+        "precision",
+        "recall",
+        "F1",
+        "one-vs-rest AUC",
+    )
     intervals_note: ClassVar[str] = "intervals: bootstrap over patients"
     decision_name: ClassVar[str] = "likeliest class"
 
@@ -96,10 +102,17 @@ class Classes(Task):
         """Return accuracy and macro F1 of the classes decided on, and between them the log loss, (d, 3)."""
         counts = agreement.count_weighted_pairs(targets, decided, len(self.names), weights)
         log_loss = weights @ calibration.measure_losses(scores, targets) / weights.sum(axis=1)
-        return np.stack([agreement.accuracy_of_counts(counts), log_loss, agreement.macro_f1_of_counts(counts)], axis=1)
+        return np.stack(
+            [agreement.accuracy_of_counts(counts), log_loss, agreement.macro_f1_of_counts(counts)],
+            axis=1,
+        )
 
     def measure_all(
-        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None
+        self,
+        patients: Sequence[str],
+        scores: np.ndarray,
+        targets: np.ndarray,
+        decided: np.ndarray | None = None,
     ) -> Measured:
         """Return accuracy, log loss and macro F1, and ClassFigures of each class."""
         n_classes = scores.shape[1]

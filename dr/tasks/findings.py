@@ -45,7 +45,13 @@ class Findings(Task):
     is_exclusive: ClassVar[bool] = False
     has_thresholds: ClassVar[bool] = True
     overall_names: ClassVar[tuple[str, ...]] = ("mean AUC", "mean average precision", "log loss")
-    each_names: ClassVar[tuple[str, ...]] = ("have it", "known", "AUC", "average precision", "off by")
+    each_names: ClassVar[tuple[str, ...]] = (
+        "have it",
+        "known",
+        "AUC",
+        "average precision",
+        "off by",
+    )
     intervals_note: ClassVar[str] = (
         "intervals: bootstrap over patients; off by: how far probabilities lie from how often they come true"
     )
@@ -58,7 +64,9 @@ class Findings(Task):
         if not bad.size:
             return None
         row = int(bad[0])
-        return Fault(row, describe_improbable(scores[row]) or f"a score is above 1 ({scores[row].max():g})")
+        return Fault(
+            row, describe_improbable(scores[row]) or f"a score is above 1 ({scores[row].max():g})"
+        )
 
     def score_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probability of each finding by itself."""
@@ -137,7 +145,9 @@ class Findings(Task):
         log_loss = np.divide(summed, total, out=np.full(len(weights), np.nan), where=total > 0)
         return np.stack([_mean_measurable(aucs), _mean_measurable(precisions), log_loss], axis=1)
 
-    def _draw_each(self, scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def _draw_each(
+        self, scores: np.ndarray, targets: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
         """Return the AUC of each finding, then the average precision of each, (d, 2k)."""
         aucs = []
         precisions = []
@@ -151,12 +161,18 @@ class Findings(Task):
         return np.stack([*aucs, *precisions], axis=1)
 
     def measure_all(
-        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None
+        self,
+        patients: Sequence[str],
+        scores: np.ndarray,
+        targets: np.ndarray,
+        decided: np.ndarray | None = None,
     ) -> Measured:
         """Return mean AUC, mean average precision and log loss, and FindingFigures of each finding."""
         likeliest = self.decide(scores) if decided is None else decided
         n_findings = scores.shape[1]
-        drawn = bootstrap.draw_weighted(patients, lambda weights: self._draw_each(scores, targets, weights))
+        drawn = bootstrap.draw_weighted(
+            patients, lambda weights: self._draw_each(scores, targets, weights)
+        )
         estimates = [bootstrap.estimate_drawn(column) for column in drawn.T]
         n_true = (targets == 1).sum(axis=0).tolist()
         n_known = (~np.isnan(targets)).sum(axis=0).tolist()
@@ -179,7 +195,10 @@ class Findings(Task):
         shares = self.find_prior(targets)
         majority = (shares > 0.5).astype(np.float64)
         n = len(targets)
-        return {"commoner answer": np.tile(majority, (n, 1)), "guessing by frequency": np.tile(shares, (n, 1))}
+        return {
+            "commoner answer": np.tile(majority, (n, 1)),
+            "guessing by frequency": np.tile(shares, (n, 1)),
+        }
 
     @property
     def rules(self) -> Mapping[str, Rule]:

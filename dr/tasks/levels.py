@@ -12,7 +12,14 @@ import numpy as np
 from dr.metrics import agreement, bootstrap, calibration
 from dr.metrics.bootstrap import Estimate, StepGain, measure_step_gains
 from dr.tasks import losses
-from dr.tasks.task import Condition, Measured, Task, guess_exclusive, share_exclusive, weigh_exclusive
+from dr.tasks.task import (
+    Condition,
+    Measured,
+    Task,
+    guess_exclusive,
+    share_exclusive,
+    weigh_exclusive,
+)
 from preprocess.dataset.question import RETINOPATHY
 from preprocess.disk.errors import InputError
 
@@ -48,7 +55,9 @@ class Levels(Task):
     has_eyes: ClassVar[bool] = True
     overall_names: ClassVar[tuple[str, ...]] = ("QWK", "accuracy", "log loss")
     each_names: ClassVar[tuple[str, ...]] = ("images", "recall", "precision")
-    intervals_note: ClassVar[str] = "intervals: bootstrap over patients; recall and precision: of the rounded level"
+    intervals_note: ClassVar[str] = (
+        "intervals: bootstrap over patients; recall and precision: of the rounded level"
+    )
     decision_name: ClassVar[str] = "rounded"
 
     @property
@@ -130,10 +139,17 @@ class Levels(Task):
         """Return QWK and accuracy of the levels decided on, and the log loss of the scores, (d, 3)."""
         counts = agreement.count_weighted_pairs(targets, decided, len(self.names), weights)
         log_loss = weights @ calibration.measure_losses(scores, targets) / weights.sum(axis=1)
-        return np.stack([agreement.kappa_of_counts(counts), agreement.accuracy_of_counts(counts), log_loss], axis=1)
+        return np.stack(
+            [agreement.kappa_of_counts(counts), agreement.accuracy_of_counts(counts), log_loss],
+            axis=1,
+        )
 
     def measure_all(
-        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None
+        self,
+        patients: Sequence[str],
+        scores: np.ndarray,
+        targets: np.ndarray,
+        decided: np.ndarray | None = None,
     ) -> Measured:
         """Return QWK, accuracy and log loss, and LevelFigures of each level."""
         n_levels = len(self.names)
@@ -144,11 +160,17 @@ class Levels(Task):
             rates = agreement.rates_of_counts(counts)
             return np.concatenate([rates[:, 1], rates[:, 0]], axis=1)
 
-        estimates = [bootstrap.estimate_drawn(column) for column in bootstrap.draw_weighted(patients, draw).T]
+        estimates = [
+            bootstrap.estimate_drawn(column) for column in bootstrap.draw_weighted(patients, draw).T
+        ]
         each = []
         for level in range(n_levels):
             n_images = int((targets == level).sum())
-            each.append(LevelFigures(n_images, recall=estimates[level], precision=estimates[n_levels + level]))
+            each.append(
+                LevelFigures(
+                    n_images, recall=estimates[level], precision=estimates[n_levels + level]
+                )
+            )
         return Measured(self.measure_overall(patients, scores, targets, levels), each)
 
     def guess(self, targets: np.ndarray) -> dict[str, np.ndarray]:
@@ -173,4 +195,6 @@ class Levels(Task):
 def refuse_positives(task: Task, how: str) -> None:
     """Raise InputError for weights that are for findings alone."""
     if how == "positives":
-        raise InputError(f"--class-weights positives: an image has one of the {task.kind}; balanced weighs them")
+        raise InputError(
+            f"--class-weights positives: an image has one of the {task.kind}; balanced weighs them"
+        )

@@ -20,7 +20,9 @@ def measure_level_loss(
     import torch
     from torch.nn import functional
 
-    log_losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=settings.label_smoothing)
+    log_losses = functional.cross_entropy(
+        logits, targets, reduction="none", label_smoothing=settings.label_smoothing
+    )
     losses = settings.log_loss * log_losses
     if settings.squared_error:
         levels = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)
@@ -36,7 +38,10 @@ def measure_exclusive_log_loss(logits: torch.Tensor, targets: torch.Tensor) -> t
 
 
 def measure_binary_log_loss(
-    logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0, positive: torch.Tensor | None = None
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    smoothing: float = 0.0,
+    positive: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the mean log loss of images and findings, (n, k) each; a target is 1, 0, or NaN where it is unknown.
 
@@ -47,5 +52,7 @@ def measure_binary_log_loss(
     from torch.nn import functional
 
     smoothed = (targets * (1 - smoothing) + smoothing / 2).nan_to_num()
-    losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none", pos_weight=positive)
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, smoothed, reduction="none", pos_weight=positive
+    )
     return torch.where(targets.isnan(), 0.0, losses).mean()

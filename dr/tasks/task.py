@@ -158,10 +158,14 @@ class Task(abc.ABC):
     def measure(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         """Return the figures that are followed from epoch to epoch, by name."""
 
-    def draw_measures(self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    def draw_measures(
+        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """Return each figure of all images, first, and of each draw, (1 + N_DRAWS,), see `bootstrap.draw_figures`."""
         names = list(self.measure(scores, targets))
-        drawn = bootstrap.draw_figures(patients, lambda rows: list(self.measure(scores[rows], targets[rows]).values()))
+        drawn = bootstrap.draw_figures(
+            patients, lambda rows: list(self.measure(scores[rows], targets[rows]).values())
+        )
         return dict(zip(names, drawn.T, strict=True))
 
     @abc.abstractmethod
@@ -185,7 +189,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def measure_all(
-        self, patients: Sequence[str], scores: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None
+        self,
+        patients: Sequence[str],
+        scores: np.ndarray,
+        targets: np.ndarray,
+        decided: np.ndarray | None = None,
     ) -> Measured:
         """Return the figures called `overall_names`, and for each output those called `each_names`.
 
@@ -201,7 +209,9 @@ class Task(abc.ABC):
         def draw(weights: np.ndarray) -> np.ndarray:
             return self.draw_overall(scores, targets, decided, weights)
 
-        return [bootstrap.estimate_drawn(column) for column in bootstrap.draw_weighted(patients, draw).T]
+        return [
+            bootstrap.estimate_drawn(column) for column in bootstrap.draw_weighted(patients, draw).T
+        ]
 
     @abc.abstractmethod
     def guess(self, targets: np.ndarray) -> dict[str, np.ndarray]:
@@ -227,7 +237,9 @@ class Task(abc.ABC):
         """Return whether images have a condition, (n,): 1, 0, or NaN where it is unknown."""
         return np.isin(targets, condition.outputs).astype(np.float64)
 
-    def choose_points(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, list[OperatingPoint]]:
+    def choose_points(
+        self, scores: np.ndarray, targets: np.ndarray
+    ) -> dict[str, list[OperatingPoint]]:
         """Return the operating points of each condition, chosen on images that they must not be reported on."""
         points = {}
         for condition in self.conditions:
@@ -249,7 +261,9 @@ class Task(abc.ABC):
             truth = self.find_condition(condition, targets)
             applied = operating.cross_fit(patients, probabilities, truth, self.rules)
             points = operating.choose_points(probabilities, truth, self.rules)
-            thresholds[condition.name] = [Thresholds(point, applied[point.name]) for point in points]
+            thresholds[condition.name] = [
+                Thresholds(point, applied[point.name]) for point in points
+            ]
         return thresholds
 
     def choose_thresholds(self, scores: np.ndarray, targets: np.ndarray) -> list[OperatingPoint]:
@@ -288,7 +302,9 @@ def describe_improbable(row: np.ndarray) -> str | None:
     return None
 
 
-def weigh_exclusive(targets: np.ndarray, n_outputs: int, how: str, most: float | None) -> np.ndarray:
+def weigh_exclusive(
+    targets: np.ndarray, n_outputs: int, how: str, most: float | None
+) -> np.ndarray:
     """Return the weights of outputs of which each image has one.
 
     "none": 1. "balanced": all outputs that are present count alike, an image 1 on average; one without images 0.
@@ -312,4 +328,7 @@ def guess_exclusive(targets: np.ndarray, n_outputs: int, target: str) -> dict[st
     majority = np.zeros(n_outputs)
     majority[shares.argmax()] = 1
     n = len(targets)
-    return {f"majority {target}": np.tile(majority, (n, 1)), "guessing by frequency": np.tile(shares, (n, 1))}
+    return {
+        f"majority {target}": np.tile(majority, (n, 1)),
+        "guessing by frequency": np.tile(shares, (n, 1)),
+    }

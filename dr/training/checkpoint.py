@@ -34,7 +34,9 @@ UNREADABLE = (  # what torch.load raises, depending on where a file is torn or w
     pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, OSError, ValueError,
     LookupError, AttributeError, TypeError, ArithmeticError, AssertionError, MemoryError,
 )  # fmt: skip
-KEYS = {"distribution": "likeness"}  # field of a checkpoint -> its key in the file, where it has another name
+KEYS = {
+    "distribution": "likeness"
+}  # field of a checkpoint -> its key in the file, where it has another name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +54,12 @@ class Checkpoint:
     optimizer: dict[str, dict[str, torch.Tensor]]  # parameter -> what the optimizer keeps of it
     scaler: dict[str, float]  # of float16's gradients, see Learner
     n_images: int  # how many it learned from
-    distribution: dict[str, torch.Tensor]  # summary of them, see dr.training.distribution; {} of too few
-    raw: dict[str, torch.Tensor] | None  # the weights that training goes on with, if `net` is their average
+    distribution: dict[
+        str, torch.Tensor
+    ]  # summary of them, see dr.training.distribution; {} of too few
+    raw: (
+        dict[str, torch.Tensor] | None
+    )  # the weights that training goes on with, if `net` is their average
 
 
 def write(path: Path, checkpoint: Checkpoint) -> str:
@@ -74,13 +80,19 @@ def read(path: Path) -> Checkpoint:
     """Return a checkpoint, see `load`. Raises InputError if it is missing, truncated, or no checkpoint of dr.train."""
     content = load(path, "dr.train")
     keys = {KEYS.get(field.name, field.name) for field in dataclasses.fields(Checkpoint)}
-    if not isinstance(content, dict) or content.keys() != keys or not isinstance(content["settings"], dict):
+    if (
+        not isinstance(content, dict)
+        or content.keys() != keys
+        or not isinstance(content["settings"], dict)
+    ):
         raise InputError(f"{path}: not a checkpoint of this version of dr.train; train again")
     known = {field.name for field in dataclasses.fields(Settings)}
     unknown = [name for name in content["settings"] if name not in known]
     if unknown:
         differs = f"which differs in {shorten(str(unknown[0]))}"
-        raise InputError(f"{path}: made by another version of dr.train, {differs}; train again here")
+        raise InputError(
+            f"{path}: made by another version of dr.train, {differs}; train again here"
+        )
     settings = complete(content["settings"])
     content["settings"] = settings
     try:
@@ -89,7 +101,9 @@ def read(path: Path) -> Checkpoint:
     except (TypeError, AttributeError):  # a part is of another type altogether
         is_sound = False
     if not is_sound:
-        raise InputError(f"{path}: a checkpoint of dr.train whose content makes no sense; train again")
+        raise InputError(
+            f"{path}: a checkpoint of dr.train whose content makes no sense; train again"
+        )
     return checkpoint
 
 
@@ -119,7 +133,9 @@ def load(path: Path, made_by: str) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint; run python -m {made_by} first") from None
     except UNREADABLE:  # torch's own words advise to run what code the file holds
-        raise InputError(f"{path}: not a checkpoint of {made_by}, or a damaged one; make it again") from None
+        raise InputError(
+            f"{path}: not a checkpoint of {made_by}, or a damaged one; make it again"
+        ) from None
 
 
 def _makes_sense(checkpoint: Checkpoint) -> bool:
@@ -150,7 +166,9 @@ def _is_possible_making(making: Making, crop_px: int | None) -> bool:
         return False
     if making.crop not in outline.METHODS or making.normalize not in NORMALIZATIONS:
         return False
-    if making.bits is not None and (not _are_counts(making.bits) or not 8 <= making.bits <= photograph.MOST_BITS):
+    if making.bits is not None and (
+        not _are_counts(making.bits) or not 8 <= making.bits <= photograph.MOST_BITS
+    ):
         return False
     return crop_px <= making.size_px <= MOST_SIZE_PX
 

@@ -22,7 +22,9 @@ FLOOR = 0.01  # of an energy, and of how much one varies: three quarters of a gr
 NEAREST = 5  # how many of those learned from are near is what counts: one alone may be odd itself
 LEAST_IMAGES = 20  # learned from, and held out: fewer do not show a distribution
 MOST_IMAGES = 500  # of each: 30 s of one core at 448 px, once in a training
-SHARE_INSIDE = 0.99  # of the images held out, which are like those learned from, lie within the limit
+SHARE_INSIDE = (
+    0.99  # of the images held out, which are like those learned from, lie within the limit
+)
 BATCH_SIZE = 4  # more leave the cache of a processor: 42 instead of 29 ms an image of 448 px
 
 
@@ -63,11 +65,15 @@ def measure_distance(checkpoint: Checkpoint, square: Square) -> float | None:
     if not checkpoint.distribution:
         return None
     squares = store.gather([Subject("")], [square], checkpoint.mean, checkpoint.std)
-    features = compute_features(crops.cut_centers(squares, checkpoint.settings.crop_px or squares.size_px))
+    features = compute_features(
+        crops.cut_centers(squares, checkpoint.settings.crop_px or squares.size_px)
+    )
     known = checkpoint.distribution["known"]
     scale = checkpoint.distribution["scale"]
     if features.shape[1] != len(scale) or len(known) < NEAREST:
-        raise InputError("the checkpoint: another version of dr.train described the images learned from; train again")
+        raise InputError(
+            "the checkpoint: another version of dr.train described the images learned from; train again"
+        )
     return float(find_distances(features / scale, known))
 
 
@@ -82,7 +88,9 @@ def compute_features(images: torch.Tensor) -> torch.Tensor:
     features = [colour_mean, colour_std]
     for _ in range(N_BANDS):
         coarser = functional.avg_pool2d(finer, 2)
-        blurred = functional.interpolate(coarser, finer.shape[2:], mode="bilinear", align_corners=False)
+        blurred = functional.interpolate(
+            coarser, finer.shape[2:], mode="bilinear", align_corners=False
+        )
         details = _cut_middle(finer - blurred)
         _, deviation = _find_moments(details)
         features.append((details.abs() + FLOOR).log().mean(dim=(2, 3)))

@@ -67,7 +67,9 @@ class Run:
             )
         measured = task.measure(scores, self.targets[self.held_out])
         valid = {f"valid_{name}": value for name, value in measured.items()}
-        digest = checkpoint.write(self.folder / f"{epoch:04}.pt", self._make_checkpoint(learning, epoch))
+        digest = checkpoint.write(
+            self.folder / f"{epoch:04}.pt", self._make_checkpoint(learning, epoch)
+        )
         figures = figures | valid | {"learning_rate": rate, "checkpoint": digest}
         files.write_json(self.folder / f"{epoch:04}.json", figures)
         key = task.headline
@@ -75,7 +77,9 @@ class Run:
         runs.keep_best(self.folder, key, self.options.keep)
 
         message = f"epoch {epoch}: learning rate {rate:.4g}"
-        message += f", log loss train {figures['train_log_loss']:.4f} valid {valid['valid_log_loss']:.4f}"
+        message += (
+            f", log loss train {figures['train_log_loss']:.4f} valid {valid['valid_log_loss']:.4f}"
+        )
         message += f", {name} valid {valid[f'valid_{key}']:.4f}"
         if "skipped_steps" in figures:
             message += f", {figures['skipped_steps']} steps skipped: beyond float16's range"
@@ -116,7 +120,12 @@ class Run:
 
 
 def train_epochs(
-    options: argparse.Namespace, wanted: Settings, folder: Path, training_set: TrainingSet, task: Task, start: Start
+    options: argparse.Namespace,
+    wanted: Settings,
+    folder: Path,
+    training_set: TrainingSet,
+    task: Task,
+    start: Start,
 ) -> None:
     """Train the epochs after the start, a checkpoint each in `folder`, until all are done or patience is at its end."""
     on = device.choose_device(options.device)
@@ -140,16 +149,24 @@ def train_epochs(
         mean, std = _begin(learning, options, cached, learned)
     with workers.first_goes_ahead():
         pixels_file = options.cache / "dr" / "pixels" / "train.npy"
-        squares = store.load(cached, mean, std, device=on, storage=options.storage, file=pixels_file)
+        squares = store.load(
+            cached, mean, std, device=on, storage=options.storage, file=pixels_file
+        )
     if workers.rank() == 0:
-        print(f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}")
+        print(
+            f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}"
+        )
         # Nothing but the training itself can fail from here on.
         runs.begin(folder, start, vars(wanted), training_set.digests)
-    summary = distribution.summarize_training_squares(squares, learned, held_out, learning.net.image_px)
+    summary = distribution.summarize_training_squares(
+        squares, learned, held_out, learning.net.image_px
+    )
     images: Squares | Maps = squares
     if options.features == "file":
         with workers.first_goes_ahead():
-            images = features.load(learning, squares, options.cache, training_set.digests, mean, std)
+            images = features.load(
+                learning, squares, options.cache, training_set.digests, mean, std
+            )
     run = Run(
         options=options,
         folder=folder,
@@ -166,9 +183,13 @@ def train_epochs(
     )
     while due:
         if due.goes_on_from != last:
-            learning = learner.restore(learning, checkpoint.read(folder / f"{due.goes_on_from:04}.pt"))
+            learning = learner.restore(
+                learning, checkpoint.read(folder / f"{due.goes_on_from:04}.pt")
+            )
             if workers.rank() == 0:
-                print(f"dr.train: goes on from epoch {due.goes_on_from}, the best, and all of the net learns")
+                print(
+                    f"dr.train: goes on from epoch {due.goes_on_from}, the best, and all of the net learns"
+                )
         history = [*history, run.train_epoch(learning, due)]
         last = due.number
         is_planned_last = due.place >= due.n_places
@@ -177,7 +198,9 @@ def train_epochs(
             print(f"dr.train: no better validation log loss in {wanted.patience} epochs; stops")
 
 
-def _begin(learning: Learner, options: argparse.Namespace, cached: CachedSquares, learned: np.ndarray) -> Channels:
+def _begin(
+    learning: Learner, options: argparse.Namespace, cached: CachedSquares, learned: np.ndarray
+) -> Channels:
     """Give an untrained net the weights that it begins with; return the mean and deviation, 0-255, of its images.
 
     They are those that are given, or what the weights are used to, or else those of the squares learned from.

@@ -55,7 +55,9 @@ def _write_maps(learner: Learner, squares: Squares, file: Path) -> None:
     cuts = crops.center_crops(n, 0)
     values: np.memmap | None = None
     with progress.tracking(n, "feature maps") as bar, torch.inference_mode():
-        for batch, images in batches.iterate_batches(squares, batch_positions, cuts, net.image_px, learner.device):
+        for batch, images in batches.iterate_batches(
+            squares, batch_positions, cuts, net.image_px, learner.device
+        ):
             with device.autocast(learner.device, learner.settings.precision):
                 maps = net.body(images)
             if maps.dtype == torch.bfloat16:

@@ -21,7 +21,9 @@ from preprocess.disk.errors import InputError
 
 CROP_SHARE = 7 / 8  # of the squares' side is the side of a random crop: 448 of 512 px
 ADAM_BETA = 0.999  # the second of Adam's, torch's default
-MEMORY_FORMAT = torch.channels_last  # 7.8 against 4.2 images/s at 448 px in float32 (2 Zen 5 cores, torch 2.13)
+MEMORY_FORMAT = (
+    torch.channels_last
+)  # 7.8 against 4.2 images/s at 448 px in float32 (2 Zen 5 cores, torch 2.13)
 
 
 class Learner(NamedTuple):
@@ -30,7 +32,9 @@ class Learner(NamedTuple):
     net: Net
     forward: nn.Module  # the net as training calls it, see batch_norm.connect
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler  # keeps the gradients within float16's range, if that is the precision; else idle
+    scaler: (
+        torch.amp.GradScaler
+    )  # keeps the gradients within float16's range, if that is the precision; else idle
     settings: Settings  # with precision and crop_px decided
     weights: torch.Tensor  # (k,), what an image of each target counts
     device: torch.device
@@ -54,8 +58,12 @@ def resolve(wanted: Settings, size_px: int, on: torch.device, is_seen_once: bool
     if crop_px > size_px:
         raise InputError(f"--crop-px {crop_px}: the squares are only {size_px} px wide")
     if is_seen_once and crop_px != size_px:
-        raise InputError(f"--features file: crops of {crop_px} px of {size_px} differ from epoch to epoch (--crop-px)")
-    return dataclasses.replace(wanted, crop_px=crop_px, precision=device.choose_precision(wanted.precision, on))
+        raise InputError(
+            f"--features file: crops of {crop_px} px of {size_px} differ from epoch to epoch (--crop-px)"
+        )
+    return dataclasses.replace(
+        wanted, crop_px=crop_px, precision=device.choose_precision(wanted.precision, on)
+    )
 
 
 def make_learner(resolved: Settings, task: Task, targets: np.ndarray, on: torch.device) -> Learner:
@@ -86,7 +94,9 @@ def _put(untrained: Net, on: torch.device) -> Net:
         memory_format = torch.contiguous_format
         untrained.memory_format = memory_format
         if workers.rank() == 0:
-            print("dr.train: torch dies of this net's gradient with channels last on this processor: it trains without")
+            print(
+                "dr.train: torch dies of this net's gradient with channels last on this processor: it trains without"
+            )
     return untrained.to(on, memory_format=memory_format)  # type: ignore[call-overload]  # unknown to torch's stubs
 
 
@@ -114,7 +124,9 @@ def _make_optimizer(untrained: Net, settings: Settings) -> torch.optim.Optimizer
         decayed, others = net.split_parameters(part)
         for parameters, weight_decay in ((decayed, settings.weight_decay), (others, 0.0)):
             for scale, alike in net.group_by_scale(parameters, scales).items():
-                groups.append({"params": alike, "weight_decay": weight_decay, "factor": factor * scale})
+                groups.append(
+                    {"params": alike, "weight_decay": weight_decay, "factor": factor * scale}
+                )
     rate = settings.learning_rate
     momentum = settings.momentum
     if settings.optimizer == "adamw":
@@ -124,7 +136,9 @@ def _make_optimizer(untrained: Net, settings: Settings) -> torch.optim.Optimizer
 
 def begin(learner: Learner, source: str) -> weights.Channels | None:
     """Give an untrained net the weights that it begins with, see `weights.begin`."""
-    channels = weights.begin(learner.net, source, are_channels_given=learner.settings.mean is not None)
+    channels = weights.begin(
+        learner.net, source, are_channels_given=learner.settings.mean is not None
+    )
     if learner.averaged:
         learner.averaged.load_state_dict(learner.net.state_dict())
     return channels
@@ -160,7 +174,9 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> Learner:
     for name, parameter in learner.net.named_parameters():
         for key, value in checkpoint.optimizer.get(name, {}).items():
             is_counted_on_host = key == "step"  # of AdamW
-            learner.optimizer.state[parameter][key] = value if is_counted_on_host else value.to(parameter)
+            learner.optimizer.state[parameter][key] = (
+                value if is_counted_on_host else value.to(parameter)
+            )
     # The precision is the checkpoint's: this machine might choose another.
     settings = dataclasses.replace(learner.settings, precision=checkpoint.settings.precision)
     scaler = _make_scaler(settings, learner.device)

@@ -25,7 +25,11 @@ STEPS_BETWEEN_CHECKS = 20  # of the loss: each check waits for the device
 
 @naming_memory()
 def train_epoch(
-    learner: Learner, squares: Squares | Maps, targets: np.ndarray, positions: np.ndarray, due: Epoch
+    learner: Learner,
+    squares: Squares | Maps,
+    targets: np.ndarray,
+    positions: np.ndarray,
+    due: Epoch,
 ) -> dict[str, float]:
     """Train for the epoch that is due on the squares at `positions`.
 
@@ -38,14 +42,18 @@ def train_epoch(
     batch_positions = _order_batches(squares, positions, settings, epoch)
     n_steps = len(batch_positions)
     cuts = _draw_crops(learner, squares, epoch)
-    device_targets = torch.tensor(targets, device=on, dtype=torch.float32 if targets.ndim == 2 else torch.int64)
+    device_targets = torch.tensor(
+        targets, device=on, dtype=torch.float32 if targets.ndim == 2 else torch.int64
+    )
     eyes = torch.tensor(squares.eyes, device=on)
     known_share = 1 - float(np.isnan(targets[positions]).mean())
     losses = torch.full((n_steps,), torch.nan, device=on)
     mean_loss = float("nan")
     n_skipped = 0
     set_training(learner.net, due.is_frozen)
-    image_batches = batches.iterate_batches(squares, batch_positions, cuts, learner.net.image_px, on)
+    image_batches = batches.iterate_batches(
+        squares, batch_positions, cuts, learner.net.image_px, on
+    )
     n_images = workers.count() * sum(len(batch) for batch in batch_positions)
     with progress.tracking(n_images, f"epoch {epoch}", is_shown=workers.rank() == 0) as bar:
         for step, (batch, images) in enumerate(image_batches):
@@ -61,7 +69,9 @@ def train_epoch(
             average(learner, (epoch - 1) * n_steps + step + 1)
             bar.update(workers.count() * len(batch))
             if (step + 1) % STEPS_BETWEEN_CHECKS == 0 or step + 1 == n_steps:
-                mean_loss = _check_losses(workers.average(losses[: step + 1]), learner, epoch) / known_share
+                mean_loss = (
+                    _check_losses(workers.average(losses[: step + 1]), learner, epoch) / known_share
+                )
     figures: dict[str, float] = {"train_log_loss": mean_loss}
     if n_skipped:
         figures["skipped_steps"] = n_skipped
@@ -88,7 +98,9 @@ def _seed_drop_path(settings: Settings, epoch: int, step: int) -> None:
     torch.manual_seed(int(key))
 
 
-def update_batch_norm(learner: Learner, squares: Squares | Maps, positions: np.ndarray, due: Epoch) -> None:
+def update_batch_norm(
+    learner: Learner, squares: Squares | Maps, positions: np.ndarray, due: Epoch
+) -> None:
     """Give BatchNorm the statistics that it meets in prediction: of the weights as they are now, nothing dropped.
 
     Those of training lag behind, and are of images that may be turned. These are the mean over some of the squares at
@@ -98,7 +110,11 @@ def update_batch_norm(learner: Learner, squares: Squares | Maps, positions: np.n
     epoch = due.number
     net = learner.kept
     set_training(net, due.is_frozen)
-    norms = [layer for layer in net.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training]
+    norms = [
+        layer
+        for layer in net.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training
+    ]
     if not norms:
         return
     n_images = min(STATISTICS_IMAGES, round(STATISTICS_SHARE * len(positions)))
@@ -113,23 +129,33 @@ def update_batch_norm(learner: Learner, squares: Squares | Maps, positions: np.n
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
     with torch.no_grad():
-        for _, images in batches.iterate_batches(squares, batch_positions, cuts, net.image_px, learner.device):
+        for _, images in batches.iterate_batches(
+            squares, batch_positions, cuts, net.image_px, learner.device
+        ):
             with autocast(learner.device, settings.precision):
                 net(images)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
 
 
-def _order_batches(squares: Squares | Maps, positions: np.ndarray, settings: Settings, epoch: int) -> list[np.ndarray]:
+def _order_batches(
+    squares: Squares | Maps, positions: np.ndarray, settings: Settings, epoch: int
+) -> list[np.ndarray]:
     """Return the batches of an epoch, positions in the dataset: this process's part of them."""
     if settings.pairs:
-        return batches.order_pairs(positions, squares.eyes, settings.batch_size, settings.seed, epoch)
+        return batches.order_pairs(
+            positions, squares.eyes, settings.batch_size, settings.seed, epoch
+        )
     ordered = batches.order_epoch(positions, settings.batch_size, settings.seed, epoch)
     return [workers.take_share(batch) for batch in ordered]
 
 
 def take_step(
-    learner: Learner, images: torch.Tensor, targets: torch.Tensor, keys: torch.Tensor, eyes: torch.Tensor
+    learner: Learner,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    keys: torch.Tensor,
+    eyes: torch.Tensor,
 ) -> torch.Tensor:
     """Take one step of gradient descent; return the batch's plain log loss, still on the device.
 
@@ -150,7 +176,9 @@ def take_step(
     if settings.clip_norm:
         learner.scaler.unscale_(learner.optimizer)
         nn.utils.clip_grad_norm_(learner.net.parameters(), settings.clip_norm)
-    learner.scaler.step(learner.optimizer)  # not if float16 could not hold a gradient: then the scale is halved
+    learner.scaler.step(
+        learner.optimizer
+    )  # not if float16 could not hold a gradient: then the scale is halved
     learner.scaler.update()
     return log_loss
 

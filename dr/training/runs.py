@@ -82,12 +82,18 @@ def read_trained(run: Path) -> Trained:
     if trained is None or not trained["outputs"]:
         names = read_mean(run)
         if names:
-            raise InputError(f"{run}: holds the mean of {', '.join(names)}; name one of them by --run")
+            raise InputError(
+                f"{run}: holds the mean of {', '.join(names)}; name one of them by --run"
+            )
         missing = "dr.train"
-        if run.name == "dr":  # of the net without a name; the others lie in its cache, beside what they were made from
+        if (
+            run.name == "dr"
+        ):  # of the net without a name; the others lie in its cache, beside what they were made from
             missing = manifest.find_missing_stage(run.parent, missing)
         raise InputError(f"{folder}: holds no finished training; run python -m {missing} first")
-    checkpoints = {int(name.removesuffix(".pt")): digest for name, digest in trained["outputs"].items()}
+    checkpoints = {
+        int(name.removesuffix(".pt")): digest for name, digest in trained["outputs"].items()
+    }
     return Trained(
         folder=folder,
         parameters=complete(trained["parameters"]),
@@ -120,7 +126,9 @@ def read_averaged(run: Path, share: float = 1.0) -> list[Member]:
     epochs = parameters["epochs"]
     for epoch in epochs:
         if epoch not in trained.checkpoints:
-            raise InputError(f"{run}: epoch {epoch} is gone since it was averaged; run python -m dr.predict again")
+            raise InputError(
+                f"{run}: epoch {epoch} is gone since it was averaged; run python -m dr.predict again"
+            )
     for epoch in epochs:
         member = Member(
             checkpoint=read_checkpoint(trained, epoch),
@@ -204,7 +212,9 @@ def is_finished(epochs: Path, settings: Mapping[str, Any], inputs: Mapping[str, 
     return manifest.find_change(epochs, settings, inputs, complete) is None
 
 
-def begin(pending: Path, start: Start, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+def begin(
+    pending: Path, start: Start, settings: Mapping[str, Any], inputs: Mapping[str, str]
+) -> None:
     """Make the folder in which a net is trained hold the epochs that are done, by hard links, and no others."""
     n_done = len(start.history)
     if start.folder == pending:
@@ -230,7 +240,9 @@ def _link(path: Path, link: Path) -> None:
 
 def _list_epochs(folder: Path) -> list[tuple[Path, int]]:
     """Return the checkpoints and figures that lie in a folder, and of which epoch they are."""
-    return [(path, int(path.stem)) for path in sorted(folder.glob("[0-9]*.*")) if path.stem.isdigit()]
+    return [
+        (path, int(path.stem)) for path in sorted(folder.glob("[0-9]*.*")) if path.stem.isdigit()
+    ]
 
 
 def put_in_use(run: Path, new: Path, is_overwriting: bool) -> None:
@@ -243,7 +255,9 @@ def put_in_use(run: Path, new: Path, is_overwriting: bool) -> None:
     old: Path | None = None
     if epochs.exists():
         trained = manifest.read_manifest(epochs)
-        old = former / (identify(trained["parameters"], trained["inputs"]) if trained else "unknown")
+        old = former / (
+            identify(trained["parameters"], trained["inputs"]) if trained else "unknown"
+        )
         if old.name == new.name:  # the same net, damaged
             shutil.rmtree(epochs)
         else:
@@ -291,7 +305,9 @@ def keep_best(epochs: Path, headline: str, n_newest: int) -> list[dict[str, Any]
     for path, epoch in _list_epochs(epochs):
         if path.suffix == ".pt" and epoch not in kept:
             path.unlink()
-    others = sorted(name for name in figures[0] if name.startswith("valid_") and name not in COLUMNS)
+    others = sorted(
+        name for name in figures[0] if name.startswith("valid_") and name not in COLUMNS
+    )
     columns = [*COLUMNS, *others]
     rows = ([row[column] for column in columns] for row in figures)
     tables.write_rows(epochs / "history.csv", columns, rows)

@@ -15,7 +15,9 @@ History = Sequence[Mapping[str, Any]]
 
 DROP_SHARES = (0.6, 0.8, 0.9)  # of the epochs; the article dropped the rate "a few times"
 DROP_FACTOR = 0.2  # what a drop multiplies the rate by; the article gives no number
-WARM_UP_SHARE = 0.3  # of a one-cycle schedule (Smith and Topin 2019, "Super-convergence"; torch's default)
+WARM_UP_SHARE = (
+    0.3  # of a one-cycle schedule (Smith and Topin 2019, "Super-convergence"; torch's default)
+)
 WARM_UP_FROM = 1 / 25  # of the highest rate; torch's default, here of every warm-up
 
 
@@ -42,7 +44,9 @@ def find_next(settings: Settings, history: History) -> Epoch | None:
     n_head_planned = min(settings.freeze_epochs, settings.epochs)
     n_whole_planned = settings.epochs - n_head_planned
     stops = find_stops(losses[:n_head_planned], settings.patience, settings.least_gain)
-    n_head = stops[0] if stops else n_head_planned  # epochs of the head, fewer than planned if patience ended them
+    n_head = (
+        stops[0] if stops else n_head_planned
+    )  # epochs of the head, fewer than planned if patience ended them
     is_frozen = n_done < n_head
     if not is_frozen:
         is_stalled = find_stops(losses[n_head:], settings.patience, settings.least_gain)
@@ -57,7 +61,9 @@ def find_next(settings: Settings, history: History) -> Epoch | None:
     rate = settings.learning_rate
     if settings.thaw_rate is None:
         if not is_frozen:
-            place += n_head_planned - n_head  # one schedule for both phases skips what the head did not need
+            place += (
+                n_head_planned - n_head
+            )  # one schedule for both phases skips what the head did not need
     elif is_frozen:
         n_places = n_head_planned
     else:

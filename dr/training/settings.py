@@ -17,7 +17,14 @@ from preprocess.disk.errors import InputError
 MOST_HIDDEN = 100_000
 ORDINARY = "default"  # what the run without a name is called where runs are named
 WEIGHTS = ("none", "imagenet")  # to begin with, beside a file's
-UNCHANGED = {"flips": "none", "rotation_deg": 0, "zoom": [1, 1], "shift": 0, "brightness": [1, 1], "jitter": 0}
+UNCHANGED = {
+    "flips": "none",
+    "rotation_deg": 0,
+    "zoom": [1, 1],
+    "shift": 0,
+    "brightness": [1, 1],
+    "jitter": 0,
+}
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -199,7 +206,9 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
 def parse_device(text: str) -> str:
     """Return the name of a device, if it can be one; only torch knows whether it is at hand."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cuda, cuda:1 (and so on), mps, cpu")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of auto, cuda, cuda:1 (and so on), mps, cpu"
+        )
     return text
 
 
@@ -219,7 +228,9 @@ def parse_run_anywhere(text: str) -> str | None:
     return text
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> tuple[argparse.Namespace, Settings]:
     """Return all options of `dr.train`, and the settings among them.
 
     Raises InputError for settings that contradict each other.
@@ -245,7 +256,9 @@ def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contra
     if of.features == "file":
         _check_features_never_change(of)
     if of.accumulate > 1 and (of.pairs or of.accumulate > of.batch_size // 2):
-        raise InputError("--accumulate: at least 2 images in a part, and no --pairs, which would be torn apart")
+        raise InputError(
+            "--accumulate: at least 2 images in a part, and no --pairs, which would be torn apart"
+        )
     if of.drop_epochs and of.schedule != "drops":
         raise InputError(f"--drop-epochs has no meaning with --schedule {of.schedule}")
     if of.thaw_rate is not None and (of.freeze_epochs == 0 or n_thawed <= 0):
@@ -253,7 +266,9 @@ def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contra
     if of.warm_up_epochs:
         n_scheduled = of.epochs if of.thaw_rate is None else min(of.freeze_epochs, n_thawed)
         if of.schedule != "cosine" or of.warm_up_epochs >= n_scheduled:
-            raise InputError(f"--warm-up-epochs: of --schedule cosine, and fewer than its {n_scheduled} epochs")
+            raise InputError(
+                f"--warm-up-epochs: of --schedule cosine, and fewer than its {n_scheduled} epochs"
+            )
     if of.folds != folds.BY_SOURCE and of.fold >= of.folds:
         raise InputError(f"--fold {of.fold}: of {of.folds} folds the last is {of.folds - 1}")
     if of.nesterov and of.momentum == 0:
@@ -271,7 +286,9 @@ def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contra
     if of.mean is not None and of.inputs != "standardized":
         raise InputError(f"--mean: has no meaning with --inputs {of.inputs}")
     if of.pool == "token" and of.squeeze:
-        raise InputError("--pool token: with --squeeze the head looks at every place, and nothing is pooled")
+        raise InputError(
+            "--pool token: with --squeeze the head looks at every place, and nothing is pooled"
+        )
     if of.layer_decay != 1 and of.net == catalog.NINE_CONV:
         raise InputError(f"--layer-decay: is for nets of timm, not for {catalog.NINE_CONV}")
     if of.weights not in WEIGHTS:
@@ -288,4 +305,6 @@ def _check_features_never_change(of: argparse.Namespace) -> None:
         changing.append("freeze_epochs")
     if changing:
         option = f"--{changing[0].replace('_', '-')}"
-        raise InputError(f"--features file: what the body makes of an image differs from epoch to epoch ({option})")
+        raise InputError(
+            f"--features file: what the body makes of an image differs from epoch to epoch ({option})"
+        )

@@ -24,7 +24,11 @@ from preprocess.command.progress import Bar
 
 
 def score_epochs(
-    options: argparse.Namespace, trained: Trained, cached: CachedSquares, epochs: Sequence[int], file: Path
+    options: argparse.Namespace,
+    trained: Trained,
+    cached: CachedSquares,
+    epochs: Sequence[int],
+    file: Path,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each epoch's scores of the squares of a cache, (n_views, n, k)."""
     on = device.choose_device(options.device)
@@ -35,7 +39,10 @@ def score_epochs(
         checkpoint = runs.read_checkpoint(trained, epoch)
         with progress.tracking(options.views * len(squares), f"epoch {epoch}") as bar:
             net = put_net(checkpoint, on)
-            yield epoch, score_views(net, checkpoint, squares, options.views, options.batch_size, bar)
+            yield (
+                epoch,
+                score_views(net, checkpoint, squares, options.views, options.batch_size, bar),
+            )
 
 
 def put_net(checkpoint: Checkpoint, device: torch.device) -> Net:
@@ -89,7 +96,9 @@ def score(
     net.eval()
     batch_positions = batches.split_by_group(positions[order], squares.eyes, batch_size)
     with torch.inference_mode():
-        for batch, images in batches.iterate_batches(squares, batch_positions, cuts, net.image_px, on):
+        for batch, images in batches.iterate_batches(
+            squares, batch_positions, cuts, net.image_px, on
+        ):
             rows = torch.from_numpy(batch).to(on)
             with device.autocast(on, precision):
                 logits = net(images, eyes=eyes[rows])
@@ -124,7 +133,9 @@ class Averaged(nn.Module):
         nets = [learner.load_net(member.checkpoint) for member in members]
         self.nets = nn.ModuleList(nets)
         self.task = members[0].checkpoint.task
-        self.views = [_list_views(member, net.image_px) for member, net in zip(members, nets, strict=True)]
+        self.views = [
+            _list_views(member, net.image_px) for member, net in zip(members, nets, strict=True)
+        ]
         for number, member in enumerate(members):
             channels = torch.tensor([member.checkpoint.mean, member.checkpoint.std])
             self.register_buffer(f"channels_{number}", channels)
@@ -136,7 +147,9 @@ class Averaged(nn.Module):
             mean, std = self.get_buffer(f"channels_{number}")
             images = ((squares.float() - mean) / std).permute(0, 3, 1, 2)
             for cut in views.cuts:
-                view = images[:, :, cut.top : cut.top + views.side_px, cut.left : cut.left + views.side_px]
+                view = images[
+                    :, :, cut.top : cut.top + views.side_px, cut.left : cut.left + views.side_px
+                ]
                 axes = []
                 if cut.is_flipped_vertically:
                     axes.append(2)

@@ -22,7 +22,10 @@ Channels = tuple[list[float], list[float]]  # mean and standard deviation of ima
 
 MADE_BY = "dr.train, timm or torchvision"
 SHOWN_NAMES = 3
-CHANNELS = {"mean", "std"}  # of the images that dr.export's weights are used to, (3,) each, 0-255, RGB
+CHANNELS = {
+    "mean",
+    "std",
+}  # of the images that dr.export's weights are used to, (3,) each, 0-255, RGB
 # The only class that a file of weights may hold beside tensors and plain values: timm's train.py keeps its options so.
 SAFE_CLASSES: list[Any] = [argparse.Namespace]
 # Tensors that may be drawn anew: a norm behind the pooling, which begins as one that only centres and scales.
@@ -76,7 +79,9 @@ def _say(title: str, note: str) -> None:
 def read(path: Path) -> dict[str, Any]:
     """Return what a file of weights holds, name -> tensor, or a checkpoint; no code that it may hold is run."""
     if path.suffix == ".safetensors":
-        safetensors, tensors = process.import_libraries(catalog.REQUIREMENTS, "safetensors", "safetensors.torch")
+        safetensors, tensors = process.import_libraries(
+            catalog.REQUIREMENTS, "safetensors", "safetensors.torch"
+        )
         try:
             return tensors.load_file(path)
         except (safetensors.SafetensorError, ValueError, KeyError):
@@ -128,7 +133,9 @@ def _check_architecture(name: str, located: Located) -> None:
     """Raise InputError for weights that lie beside the record of another net."""
     architecture = located.architecture
     if architecture is not None and architecture.partition(".")[0] != name.partition(".")[0]:
-        raise InputError(f"{located.file}: of {shorten(architecture)} by its config.json, not of --net {name}")
+        raise InputError(
+            f"{located.file}: of {shorten(architecture)} by its config.json, not of --net {name}"
+        )
 
 
 def _load_foreign(net: Net, given: Mapping[str, Any], title: str) -> None:
@@ -164,7 +171,10 @@ def _find_channels(name: str, located: Located | None, title: str, is_told: bool
     if located is not None and located.mean is not None and located.std is not None:
         if is_told and (located.mean, located.std) != (mean, std):
             written = f"mean {_show_numbers(located.mean)}, std {_show_numbers(located.std)}"
-            _say(title, f"images are standardized by its config.json, {written}, where timm's record has {timms}")
+            _say(
+                title,
+                f"images are standardized by its config.json, {written}, where timm's record has {timms}",
+            )
         mean = located.mean
         std = located.std
     elif is_told:
@@ -182,11 +192,17 @@ def load(module: nn.Module, given: Mapping[str, Any], title: str) -> None:
     expected = module.state_dict()
     for name, value in given.items():
         if not isinstance(value, torch.Tensor):
-            raise InputError(f"{title}: {shorten(str(name))} is no tensor, so these are not weights")
-    lacking = [name for name in expected if name not in given and not name.endswith("num_batches_tracked")]
+            raise InputError(
+                f"{title}: {shorten(str(name))} is no tensor, so these are not weights"
+            )
+    lacking = [
+        name for name in expected if name not in given and not name.endswith("num_batches_tracked")
+    ]
     faults = {
         "lacking": lacking,
-        "of another shape": [name for name in expected if name in given and given[name].shape != expected[name].shape],
+        "of another shape": [
+            name for name in expected if name in given and given[name].shape != expected[name].shape
+        ],
         "unknown": [name for name in given if name not in expected],
     }
     for fault, names in faults.items():

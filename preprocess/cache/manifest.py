@@ -89,7 +89,9 @@ def read_parameter(folder: Path, name: str, made_by: str) -> Any:
 def _read_part(folder: Path, part: str, name: str, made_by: str) -> Any:
     manifest = read_manifest(folder)
     if manifest is None or name not in manifest[part]:
-        raise InputError(f"{folder}: holds no {name}; run python -m {_find_missing(folder, made_by)} first")
+        raise InputError(
+            f"{folder}: holds no {name}; run python -m {_find_missing(folder, made_by)} first"
+        )
     return manifest[part][name]
 
 

@@ -13,7 +13,9 @@ ROW = re.compile(r"(?P<stage>[^,]+),(?P<elapsed_s>\d+\.\d)")
 
 
 @contextlib.contextmanager
-def working(cache: Path, name: str, folders: Sequence[Path] = (), times_in: Path | None = None) -> Iterator[None]:
+def working(
+    cache: Path, name: str, folders: Sequence[Path] = (), times_in: Path | None = None
+) -> Iterator[None]:
     """Hold the cache while the stage `name` works, and keep the time it took if it made something.
 
     Its manifests are in `folders`, if not in the one that FOLDERS names; the time goes to times.csv in the cache, or in

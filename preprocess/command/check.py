@@ -54,7 +54,9 @@ def check_options(commands: Sequence[Command]) -> None:
     are_drawn = "preprocess.synthetic" in options  # the photographs, which are not there yet
     if not are_drawn:
         _check_photographs(options, modules, dataset)
-    _check_machine(options, modules, dataset)  # last but one: it may ask another computer for weights
+    _check_machine(
+        options, modules, dataset
+    )  # last but one: it may ask another computer for weights
     if not are_drawn:
         n_runs = sum(command.stage == "dr.train" for command in commands)
         _check_space(options, modules, dataset, n_runs)
@@ -71,7 +73,9 @@ def _check_data(options: dict[str, Namespace], modules: dict[str, ModuleType]) -
     return dataset
 
 
-def _check_photographs(options: dict[str, Namespace], modules: dict[str, ModuleType], dataset: DataSet) -> None:
+def _check_photographs(
+    options: dict[str, Namespace], modules: dict[str, ModuleType], dataset: DataSet
+) -> None:
     """Raise InputError if photographs, labels and the sample of a submission are not of the same images."""
     for stage, options_of_stage in options.items():
         check = getattr(modules[stage], "check_data", None)
@@ -79,7 +83,9 @@ def _check_photographs(options: dict[str, Namespace], modules: dict[str, ModuleT
             check(options_of_stage, dataset)
 
 
-def _check_machine(options: dict[str, Namespace], modules: dict[str, ModuleType], dataset: DataSet) -> None:
+def _check_machine(
+    options: dict[str, Namespace], modules: dict[str, ModuleType], dataset: DataSet
+) -> None:
     """Raise InputError for a device that is not at hand, and weights that do not fit or cannot be had."""
     for stage, options_of_stage in options.items():
         check = getattr(modules[stage], "check_machine", None)
@@ -87,7 +93,9 @@ def _check_machine(options: dict[str, Namespace], modules: dict[str, ModuleType]
             check(options_of_stage, dataset, options["preprocess"].size_px)
 
 
-def _check_space(options: dict[str, Namespace], modules: dict[str, ModuleType], dataset: DataSet, n_runs: int) -> None:
+def _check_space(
+    options: dict[str, Namespace], modules: dict[str, ModuleType], dataset: DataSet, n_runs: int
+) -> None:
     """Say how much room the cache will take and how much there is. Raises InputError if that is not enough."""
     cache = options["preprocess"].cache
     needed = modules["preprocess"].estimate_space(options["preprocess"], dataset)
@@ -96,7 +104,9 @@ def _check_space(options: dict[str, Namespace], modules: dict[str, ModuleType], 
     total = sum(needed.values())
     free = files.measure_free_space(cache)
     parts = [f"{name} {_show_size(size)}" for name, size in needed.items() if size]
-    summary = f"{cache}: about {_show_size(total)} to write ({', '.join(parts)}), {_show_size(free)} free"
+    summary = (
+        f"{cache}: about {_show_size(total)} to write ({', '.join(parts)}), {_show_size(free)} free"
+    )
     if total > free:
         raise InputError(f"{summary}; make room, or give another --cache or a smaller --size-px")
     if total >= LEAST_TOLD_BYTES:
@@ -118,9 +128,13 @@ def _check_together(preprocess: Namespace, train: Namespace, predict: Namespace)
     crop_px = train.crop_px or 0
     size_px = preprocess.size_px
     if crop_px > size_px:
-        raise InputError(f"dr.train --crop-px {crop_px}: the squares are only {size_px} px wide (--size-px)")
+        raise InputError(
+            f"dr.train --crop-px {crop_px}: the squares are only {size_px} px wide (--size-px)"
+        )
     if train.features == "file" and crop_px != size_px:
-        raise InputError(f"dr.train --features file: needs crops of whole squares (--crop-px {size_px})")
+        raise InputError(
+            f"dr.train --features file: needs crops of whole squares (--crop-px {size_px})"
+        )
     if predict.epochs_averaged[0].isdigit():
         last = max(int(epoch) for epoch in predict.epochs_averaged.split(","))
         if last > train.epochs:

@@ -39,7 +39,9 @@ def make_parser(module: str, description: str | None, example: str) -> argparse.
         "data folder: Kaggle's layout, {train,val,test}/CLASS, a table of findings and images*/, one of the shipped "
         "layouts, or with a samples.csv or data.toml",
     )
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make"
+    )
     recipe.add_option(parser)
     return parser
 

@@ -17,7 +17,10 @@ CLUSTER_TIMEOUT_S = 20  # a scheduler that does not answer by then is not there
 CLUSTER_RETRIES = 3  # how often a task moves on when the worker it runs on dies
 # Options for the process that joblib starts beside the workers: it tidies up after a killed run,
 # and its warnings about that are of no use to people.
-IGNORED = ("ignore:resource_tracker:UserWarning", "ignore::UserWarning:joblib._multiprocessing_helpers")
+IGNORED = (
+    "ignore:resource_tracker:UserWarning",
+    "ignore::UserWarning:joblib._multiprocessing_helpers",
+)
 
 SHOWN_IMAGES = 3  # in a message
 SHM_ADVICE = "processes that work together meet there: make room (docker run --shm-size 1g)"
@@ -74,7 +77,9 @@ def map_parallel(
         raise InputError(f"{named}: out of memory; all others are kept: {GOES_ON}")
 
 
-def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: int) -> Iterator[tuple[str, Any]]:
+def _map_processes(
+    work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: int
+) -> Iterator[tuple[str, Any]]:
     from multiprocessing import resource_tracker
 
     with warnings.catch_warnings(record=True) as caught:
@@ -83,7 +88,8 @@ def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: i
         from joblib.externals.loky.backend import resource_tracker as joblib_tracker
     if any("serial mode" in str(warning.message) for warning in caught):
         print(
-            f"/dev/shm: full, or not to be written: one process works instead of {jobs}; {SHM_ADVICE}", file=sys.stderr
+            f"/dev/shm: full, or not to be written: one process works instead of {jobs}; {SHM_ADVICE}",
+            file=sys.stderr,
         )
 
     for option in IGNORED:
@@ -113,13 +119,17 @@ def _map_processes(work: Callable[..., Any], tasks: Mapping[str, tuple], jobs: i
     except OSError as error:
         if error.filename is not None:
             raise
-        raise InputError(f"/dev/shm: {error.strerror}: {SHM_ADVICE}, or go on with --jobs 1") from None
+        raise InputError(
+            f"/dev/shm: {error.strerror}: {SHM_ADVICE}, or go on with --jobs 1"
+        ) from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _name_killed(results, begun, jobs)
 
 
-def _name_killed(results: Iterator[tuple[str, Any]], begun: dict[str, None], jobs: int) -> Iterator[tuple[str, Any]]:
+def _name_killed(
+    results: Iterator[tuple[str, Any]], begun: dict[str, None], jobs: int
+) -> Iterator[tuple[str, Any]]:
     """Yield the results. Raises InputError, naming the images in work, if a worker is killed."""
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -135,11 +145,15 @@ def _name_killed(results: Iterator[tuple[str, Any]], begun: dict[str, None], job
         ) from None
 
 
-def _map_cluster(work: Callable[..., Any], tasks: Mapping[str, tuple], address: str) -> Iterator[tuple[str, Any]]:
+def _map_cluster(
+    work: Callable[..., Any], tasks: Mapping[str, tuple], address: str
+) -> Iterator[tuple[str, Any]]:
     try:
         from dask.distributed import Client, as_completed
     except ImportError:
-        raise InputError("--dask needs a package that is not installed: pip install 'dask[distributed]'") from None
+        raise InputError(
+            "--dask needs a package that is not installed: pip install 'dask[distributed]'"
+        ) from None
     try:
         client = Client(address, set_as_default=False, timeout=CLUSTER_TIMEOUT_S)
     except (OSError, ValueError) as error:

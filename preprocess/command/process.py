@@ -19,7 +19,9 @@ EXIT_INPUT = 2  # the user must correct the input
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C
 MESSAGE = "interrupted; the same command goes on where it stopped"
 FOLLOW_S = 0.5  # between two looks whether the parent process is still there
-import_libraries = libraries.import_libraries  # for commands; rooms below this one have it from there
+import_libraries = (
+    libraries.import_libraries
+)  # for commands; rooms below this one have it from there
 
 # What to do about errors of the system, by their number.
 ADVICE = {

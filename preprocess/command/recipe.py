@@ -50,7 +50,9 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_chain(name: str, named_by: str = "--recipe", beside: Path = Path(), n_above: int = 0) -> list[Recipe]:
+def read_chain(
+    name: str, named_by: str = "--recipe", beside: Path = Path(), n_above: int = 0
+) -> list[Recipe]:
     """Return the recipe of a name or file and those it is based on, article first.
 
     `named_by` and the folder `beside` are those of the recipe above. Raises InputError for what is
@@ -130,7 +132,9 @@ def parse(
     return options
 
 
-def _set_defaults(parser: argparse.ArgumentParser, recipe: Recipe, stage: str, renamed: Mapping[str, str]) -> None:
+def _set_defaults(
+    parser: argparse.ArgumentParser, recipe: Recipe, stage: str, renamed: Mapping[str, str]
+) -> None:
     """Make the values of a recipe's section the parser's defaults."""
     actions = {}
     for action in parser._actions:

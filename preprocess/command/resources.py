@@ -3,8 +3,12 @@
 import os
 from pathlib import Path
 
-JOB_BYTES = 240 * 2**20  # of a process that cuts the largest photographs of EyePACS, 5,184 x 3,456 px
-PIXELS_SHARE = 0.7  # of the free memory, at most, goes to the squares' pixels; the rest is for the net
+JOB_BYTES = (
+    240 * 2**20
+)  # of a process that cuts the largest photographs of EyePACS, 5,184 x 3,456 px
+PIXELS_SHARE = (
+    0.7  # of the free memory, at most, goes to the squares' pixels; the rest is for the net
+)
 CGROUPS = Path("/sys/fs/cgroup")
 UNLIMITED_BYTES = 2**60  # a limit of version 1 that is none
 

@@ -15,7 +15,11 @@ from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT, WRI
 from preprocess.disk.errors import InputError
 
 SHARED = ("data", "layout", "cache", "recipe")
-DEMOS = ("demo", "oct-demo", "chest-demo")  # recipes that draw their data, each into folders of its own
+DEMOS = (
+    "demo",
+    "oct-demo",
+    "chest-demo",
+)  # recipes that draw their data, each into folders of its own
 # The stages in order, and the options of the script that each of them takes.
 STAGES: dict[str, tuple[str, ...]] = {
     "preprocess.synthetic": ("data", "recipe", "jobs"),
@@ -29,10 +33,15 @@ STAGES: dict[str, tuple[str, ...]] = {
     "submissions.score": SHARED,
     "submissions.report": (*SHARED, "name"),
 }
-BEFORE_FOLDS = ("preprocess.synthetic", "preprocess")  # these work in CACHE, all others in CACHE/folds-N
+BEFORE_FOLDS = (
+    "preprocess.synthetic",
+    "preprocess",
+)  # these work in CACHE, all others in CACHE/folds-N
 DEFAULT_RUN = "default"
 MEAN_RUN = "mean"  # of the runs of all folds
-BY_SOURCE = "source"  # of --folds: a fold per source of a joined data set, and the column that names it
+BY_SOURCE = (
+    "source"  # of --folds: a fold per source of a joined data set, and the column that names it
+)
 # What --average has no use for: the scores are those that dr.predict left.
 NOT_AVERAGED = ("folds", "epochs", "views")
 FOLD_OPTIONS = {"--run", "--folds", "--fold"}  # which --folds gives to the stages by itself
@@ -143,7 +152,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if options.average:
         for name in NOT_AVERAGED:
             if getattr(options, name) is not None:
-                raise InputError(f"--{name} has no part in --average, which takes the scores of runs as they are")
+                raise InputError(
+                    f"--{name} has no part in --average, which takes the scores of runs as they are"
+                )
     if options.folds is not None:
         if not re.fullmatch(f"{BY_SOURCE}|[2-9]|[1-9][0-9]", options.folds):
             raise InputError(f"--folds {options.folds}: a number from 2 to 99, or {BY_SOURCE}")
@@ -152,7 +163,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     for word in options.words:
         option = word.partition("=")[0]
         if option in {"--data", "--layout", "--cache", "--recipe"}:
-            raise InputError(f"{option}: belongs to the whole run; give it before the first stage's name")
+            raise InputError(
+                f"{option}: belongs to the whole run; give it before the first stage's name"
+            )
     return options
 
 
@@ -293,7 +306,9 @@ def _split_words(words: Sequence[str], stages: Sequence[str]) -> dict[str, list[
             stage = word
             options.setdefault(stage, [])
         elif word in {"--help", "-h"}:
-            raise InputError(f"{stage} {word}: a run shows no stage's help; python -m {stage} --help does")
+            raise InputError(
+                f"{stage} {word}: a run shows no stage's help; python -m {stage} --help does"
+            )
         else:
             options[stage].append(word)
     return options
@@ -321,7 +336,9 @@ def _list_folds(options: argparse.Namespace) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             sources = {row.get(BY_SOURCE) for row in csv.DictReader(file)}
     except FileNotFoundError:
-        raise InputError(f"--folds {BY_SOURCE}: no {path}; python -m preprocess.join writes one") from None
+        raise InputError(
+            f"--folds {BY_SOURCE}: no {path}; python -m preprocess.join writes one"
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV table ({error})") from None
     names = sorted(source for source in sources if source)
@@ -341,7 +358,9 @@ def _find_run(cache: str, name: str) -> str:
     return f"{cache}/dr/runs/{name}"
 
 
-def _list_runs(stage: str, folds: str | None, runs: Sequence[str], averaged: Sequence[str]) -> dict[str, list[str]]:
+def _list_runs(
+    stage: str, folds: str | None, runs: Sequence[str], averaged: Sequence[str]
+) -> dict[str, list[str]]:
     """Return the runs for which a stage is started, and the options that tell these apart.
 
     `averaged` are the folders of the runs of --average.

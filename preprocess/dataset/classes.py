@@ -20,7 +20,11 @@ SPLITS = {"train": "train", "val": "valid", "test": "test"}  # folder -> split
 PATIENT = re.compile(r"(?:\D+-)?(?P<patient>\d+)-\d+")
 # PATIENT_left and PATIENT_right: one patient, whatever classes the two eyes stand under.
 EYE = re.compile(r"(?P<patient>[^/]+?)_(?P<side>left|right)(?:_\w+)?", re.IGNORECASE)
-OTHER_WORDS = {"val": ("valid", "validation"), "train": ("training",), "test": ("testing",)}  # folders of other names
+OTHER_WORDS = {
+    "val": ("valid", "validation"),
+    "train": ("training",),
+    "test": ("testing",),
+}  # folders of other names
 GROUPS, LABELS = "groups.csv", "testLabels.csv"
 SAMPLE = "sampleSubmission.csv"
 MISNAMED = "the file's name is no image id"
@@ -44,7 +48,10 @@ def read_dataset(folder: Path) -> DataSet:
     tested = _list_part(folder, "test")
     groups = _read_groups(folder, {**learned.paths, **tested.paths})
     rows = []
-    for paths in (learned.paths, tested.paths):  # an image that lies in both parts has a row in each
+    for paths in (
+        learned.paths,
+        tested.paths,
+    ):  # an image that lies in both parts has a row in each
         for image, path in paths.items():
             rows.append(_make_row(folder, image, path, groups))
     labels_from = folder / "test" if list_classes(folder / "test") else folder / LABELS
@@ -87,19 +94,27 @@ def _read_names(folder: Path) -> tuple[str, ...]:
     for path in list_classes(folder / "train"):
         for name in names:
             if name.casefold() == path.name.casefold():
-                raise InputError(f"{folder / 'train'}: {name} and {path.name}: one class or two? Merge or rename them")
+                raise InputError(
+                    f"{folder / 'train'}: {name} and {path.name}: one class or two? Merge or rename them"
+                )
         names.append(path.name)
         if not tables.is_id(path.name) or path.name == "image":
-            raise InputError(f"{folder / 'train'}: {shorten(path.name)!r} cannot be a class's name; rename the folder")
+            raise InputError(
+                f"{folder / 'train'}: {shorten(path.name)!r} cannot be a class's name; rename the folder"
+            )
         if not listing.list_files(path):
             _check_depth(path)
             raise InputError(f"{path}: a class without images; add some, or remove the folder")
     if len(names) < 2:
-        raise InputError(f"{folder / 'train'}: {names[0]} is the only class; there is nothing to tell it from")
+        raise InputError(
+            f"{folder / 'train'}: {names[0]} is the only class; there is nothing to tell it from"
+        )
     for path in list_classes(folder / "val") + list_classes(folder / "test"):
         if path.name not in names:
             if path.name == path.parent.name:
-                raise InputError(f"{path}: lies in a folder of its own name; move what is in it up to {path.parent}")
+                raise InputError(
+                    f"{path}: lies in a folder of its own name; move what is in it up to {path.parent}"
+                )
             raise InputError(f"{path}: a class that {folder / 'train'} lacks ({', '.join(names)})")
     return tuple(names)
 
@@ -109,14 +124,18 @@ def _check_folders(folder: Path) -> None:
     for name, others in OTHER_WORDS.items():
         for other in others:
             if (folder / other).is_dir() and not (folder / name).is_dir():
-                raise InputError(f"{folder / other}: is not read; rename it to {name}/, or declare it in a data.toml")
+                raise InputError(
+                    f"{folder / other}: is not read; rename it to {name}/, or declare it in a data.toml"
+                )
 
 
 def _check_depth(path: Path) -> None:
     """Raise InputError if a class's photographs lie deeper than in its folder."""
     for below in list_classes(path):
         if listing.list_files(below):
-            raise InputError(f"{below}: its photographs lie too deep; move them up to {path}, or write a data.toml")
+            raise InputError(
+                f"{below}: its photographs lie too deep; move them up to {path}, or write a data.toml"
+            )
 
 
 def _describe_others(folder: Path) -> list[str]:
@@ -145,7 +164,9 @@ def _read_groups(folder: Path, paths: Mapping[str, Path]) -> dict[str, str]:
         if not group:
             raise InputError(f"{path}, row {row}: group is '': whom does the image show?")
         if image not in paths:
-            raise InputError(f"{path}, row {row}: {folder} has no image {image} nor {len(lacking) - 1} more of these")
+            raise InputError(
+                f"{path}, row {row}: {folder} has no image {image} nor {len(lacking) - 1} more of these"
+            )
     return groups
 
 
@@ -178,7 +199,9 @@ def _add_labels(
         labelled.append(row)
     for image, name in known.items():
         patient = find_subject(groups, image).patient
-        labelled.append({"image": image, "split": "test", "patient": patient, "side": "", "class": name})
+        labelled.append(
+            {"image": image, "split": "test", "patient": patient, "side": "", "class": name}
+        )
     return labelled
 
 

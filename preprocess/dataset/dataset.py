@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 # A part is what the cache keeps together, photographs and squares: validation images are cut like those learned from.
 PARTS = {"train": ("train", "valid"), "test": ("test",)}
 SPLITS = ("train", "valid", "test")
-COLUMNS = ("image", "path", "split", "patient", "side")  # of the table, before targets and what else a source tells
+COLUMNS = (
+    "image",
+    "path",
+    "split",
+    "patient",
+    "side",
+)  # of the table, before targets and what else a source tells
 
 
 class Subject(NamedTuple):
@@ -46,13 +52,21 @@ class DataSet:
     normalize_id: Callable[[str], str]
     # The subject of an image that the table lacks; raises InputError for an image that this data set cannot have.
     find_subject: Callable[[str], Subject]
-    target_sources: Mapping[str, Path]  # part -> the table or folder that tells its targets, or would
-    sample_submission: Path  # the table, if there is one, that lists the images of a submission, in its order
-    unread: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # part -> file that is no sample -> reason
+    target_sources: Mapping[
+        str, Path
+    ]  # part -> the table or folder that tells its targets, or would
+    sample_submission: (
+        Path  # the table, if there is one, that lists the images of a submission, in its order
+    )
+    unread: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # part -> file that is no sample -> reason
     # Image -> finding -> boxes (left, top, width, height) in pixels of the photograph, where a person marked it.
     boxes: Mapping[str, Mapping[str, Sequence[tuple[float, ...]]]] = field(default_factory=dict)
     notes: Sequence[str] = ()  # what everybody who works with the data should know
-    may_lack_targets: bool = False  # whether an empty level or class is unknown, and not a mistake to be mended
+    may_lack_targets: bool = (
+        False  # whether an empty level or class is unknown, and not a mistake to be mended
+    )
 
     def get_part(self, part: str) -> pd.DataFrame:
         """Return the rows of a part: "train", which has the validation images, or "test"."""
@@ -73,7 +87,9 @@ class DataSet:
         for part in PARTS:
             rows = self.get_part(part)
             rows = rows[rows["path"].notna()]
-            paths[part] = {image: Path(path) for image, path in zip(rows["image"], rows["path"], strict=True)}
+            paths[part] = {
+                image: Path(path) for image, path in zip(rows["image"], rows["path"], strict=True)
+            }
         return paths
 
     @functools.cached_property
@@ -124,7 +140,9 @@ class DataSet:
         wanted = path.resolve()
         is_read = {wanted, *wanted.parents} & {source.resolve() for source in read}
         if is_read or path in photographs:
-            raise InputError(f"{path}: belongs to the data, and would be lost; write to another place")
+            raise InputError(
+                f"{path}: belongs to the data, and would be lost; write to another place"
+            )
 
 
 def make_table(rows: pd.DataFrame, question: Question) -> pd.DataFrame:

@@ -22,7 +22,14 @@ from preprocess.disk import any_table, dicom, tables
 from preprocess.disk.any_table import AnyTable
 from preprocess.disk.errors import InputError, Unusable, shorten, suggest
 
-SIDE_WORDS = {"left": "left", "right": "right", "l": "left", "r": "right", "os": "left", "od": "right"}
+SIDE_WORDS = {
+    "left": "left",
+    "right": "right",
+    "l": "left",
+    "r": "right",
+    "os": "left",
+    "od": "right",
+}
 ALONE = "each counts as a patient of its own"
 
 
@@ -138,7 +145,9 @@ def find_table(tree: Tree, declaration: Declaration, name: str, part: Part) -> A
             usable.append(table)
         if len(usable) > 1:
             both = f"{usable[0].path} or {usable[1].path}"
-            raise InputError(f"{declaration.path}: [{name}] table: {wanted!r} is {both}; name it with its folder")
+            raise InputError(
+                f"{declaration.path}: [{name}] table: {wanted!r} is {both}; name it with its folder"
+            )
         if usable:
             return usable[0]
     if fault:
@@ -185,7 +194,9 @@ def _check_columns(declaration: Declaration, name: str, table: AnyTable) -> None
         _find_columns(declaration, table, (column,), "keep")
 
 
-def _find_columns(declaration: Declaration, table: AnyTable, columns: Sequence[str], key: str) -> list[str]:
+def _find_columns(
+    declaration: Declaration, table: AnyTable, columns: Sequence[str], key: str
+) -> list[str]:
     """Return those of the columns that a table has.
 
     Raises InputError, naming file and key, with near names, if one is missing, or all where a layout is a shipped one.
@@ -195,13 +206,17 @@ def _find_columns(declaration: Declaration, table: AnyTable, columns: Sequence[s
     if missing and not (declaration.is_shipped and present):
         named = [column for column in table.columns if column]
         near = shorten(suggest(missing[0], named))
-        raise InputError(f"{declaration.path}: {key}: {table.path} has no column {missing[0]!r}{near}")
+        raise InputError(
+            f"{declaration.path}: {key}: {table.path} has no column {missing[0]!r}{near}"
+        )
     for column in present:
         table.find(squeeze(column))  # raises if it comes twice
     return [squeeze(column) for column in present]
 
 
-def _read_rows(tree: Tree, declaration: Declaration, name: str, table: AnyTable, images: str | None) -> Source:
+def _read_rows(
+    tree: Tree, declaration: Declaration, name: str, table: AnyTable, images: str | None
+) -> Source:
     """Return the rows of a part's table, and the photographs that they name."""
     source = Source(name, table, images, [])
     photographs = Photographs(tree, images) if images is not None else None
@@ -240,7 +255,9 @@ def _read_rows(tree: Tree, declaration: Declaration, name: str, table: AnyTable,
         source.notes.append(f"{name}: {n_left_out:,} images left out by keep ({columns})")
     n_found = sum(row.path is not None for row in source.rows)
     if images is None:
-        source.notes.append(f"{name}: no folder {' or '.join(declaration.parts[name].images)}: no photographs of it")
+        source.notes.append(
+            f"{name}: no folder {' or '.join(declaration.parts[name].images)}: no photographs of it"
+        )
     elif source.rows and not n_found:
         first = source.rows[0]
         raise InputError(
@@ -260,7 +277,9 @@ def _list_unlabelled(tree: Tree, name: str, images: str) -> Source:
     return Source(name, None, images, rows)
 
 
-def _list_folders_of_targets(tree: Tree, declaration: Declaration, name: str, images: str) -> Source:
+def _list_folders_of_targets(
+    tree: Tree, declaration: Declaration, name: str, images: str
+) -> Source:
     """Return the photographs of a part that has a folder per target. To test by, some may lie in none of them."""
     top = find_top(tree, declaration, images)
     prefix = "" if top == "." else f"{top}/"
@@ -283,11 +302,17 @@ def _list_folders_of_targets(tree: Tree, declaration: Declaration, name: str, im
 
 def find_top(tree: Tree, declaration: Declaration, images: str) -> str:
     """Return the folder that the targets' folders lie in: often a folder lies in a folder of its own name."""
-    known = {simplify_cell(name) for name in (*declaration.names, *declaration.values)} | declaration.unknown
+    known = {
+        simplify_cell(name) for name in (*declaration.names, *declaration.values)
+    } | declaration.unknown
     top = images
     while True:
         prefix = "" if top == "." else f"{top}/"
-        below = [path for path in tree.folders if path.startswith(prefix) and "/" not in path.removeprefix(prefix)]
+        below = [
+            path
+            for path in tree.folders
+            if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
+        ]
         here = [path for path in tree.list_below(top) if "/" not in path.removeprefix(prefix)]
         if len(below) != 1 or any(map(listing.is_photograph, here)):
             return top
@@ -309,7 +334,9 @@ def _make_ids_unique(rows: Sequence[Row], images: str) -> None:
     for row in rows:
         other = seen.setdefault(row.image, row)
         if other is not row:
-            raise InputError(f"{row.where} and {other.where} are both image {row.image}; remove or rename one")
+            raise InputError(
+                f"{row.where} and {other.where} are both image {row.image}; remove or rename one"
+            )
 
 
 class Photographs:
@@ -332,7 +359,9 @@ class Photographs:
             return candidates[0] if candidates else None
         if len(names) > 1:
             shared = [_count_shared(spell_id(path).split("/"), names) for path in candidates]
-            candidates = [path for path, n in zip(candidates, shared, strict=True) if n == max(shared)]
+            candidates = [
+                path for path, n in zip(candidates, shared, strict=True) if n == max(shared)
+            ]
         suffix = listing.split_suffix(text.strip())[1]
         same = [path for path in candidates if path.lower().endswith(suffix)]
         candidates = same or candidates
@@ -370,17 +399,27 @@ def _merge_repeated(rows: Sequence[Row], question: Question) -> tuple[list[Row],
             continue
         n_repeated += 1
         if first.path != row.path:
-            raise InputError(f"{row.where} and {first.where}: {row.image} is {row.path} and {first.path}")
+            raise InputError(
+                f"{row.where} and {first.where}: {row.image} is {row.path} and {first.path}"
+            )
         if question.has_many_targets:
-            first.values = {name: np.fmax(first.values[name], row.values[name]) for name in first.values}
+            first.values = {
+                name: np.fmax(first.values[name], row.values[name]) for name in first.values
+            }
         elif first.values != row.values and not _are_unknown(first.values, row.values):
-            told = " and ".join(shorten(str(list(values.values())[0])) for values in (first.values, row.values))
+            told = " and ".join(
+                shorten(str(list(values.values())[0])) for values in (first.values, row.values)
+            )
             raise InputError(f"{row.where}: {row.image} is {told}; {first.where} says the first")
     return list(kept.values()), n_repeated
 
 
 def _are_unknown(*records: Mapping[str, Any]) -> bool:
-    return all(isinstance(value, float) and np.isnan(value) for record in records for value in record.values())
+    return all(
+        isinstance(value, float) and np.isnan(value)
+        for record in records
+        for value in record.values()
+    )
 
 
 def _prefix_ids(rows: Sequence[Row]) -> int:
@@ -405,7 +444,9 @@ def _prefix_ids(rows: Sequence[Row]) -> int:
     return n_shared
 
 
-def _find_subjects(tree: Tree, declaration: Declaration, rows: Sequence[Row]) -> tuple[dict[str, Subject], list[str]]:
+def _find_subjects(
+    tree: Tree, declaration: Declaration, rows: Sequence[Row]
+) -> tuple[dict[str, Subject], list[str]]:
     """Return the subject of each image, and the images of which nothing tells a patient."""
     subjects = {}
     alone = []
@@ -441,13 +482,17 @@ def _choose_side_columns(declaration: Declaration, rows: Sequence[Row]) -> None:
     """Leave of several target columns that are named after sides, such as left_eye_level, a row its own side's."""
     sided = {}
     for side in ("left", "right"):
-        sided[side] = [at for at, column in enumerate(declaration.targets) if side in column.casefold()]
+        sided[side] = [
+            at for at, column in enumerate(declaration.targets) if side in column.casefold()
+        ]
     if declaration.kind == "findings" or not (sided["left"] and sided["right"]):
         return
     for row in rows:
         side = _find_side(declaration, row, listing.compose(row.path or row.expected or row.image))
         if side and row.target is not None:
-            row.target = tuple(cell if at in sided[side] else "" for at, cell in enumerate(row.target))
+            row.target = tuple(
+                cell if at in sided[side] else "" for at, cell in enumerate(row.target)
+            )
 
 
 def _find_side(declaration: Declaration, row: Row, told: str) -> str:
@@ -471,15 +516,30 @@ def _find_side(declaration: Declaration, row: Row, told: str) -> str:
     return side
 
 
-def _make_row(tree: Tree, declaration: Declaration, question: Question, row: Row, subject: Subject) -> dict[str, Any]:
+def _make_row(
+    tree: Tree, declaration: Declaration, question: Question, row: Row, subject: Subject
+) -> dict[str, Any]:
     """Return a row of the table of samples."""
     used = {
-        squeeze(column) for column in (*declaration.images, *declaration.targets, declaration.patient, declaration.side)
+        squeeze(column)
+        for column in (
+            *declaration.images,
+            *declaration.targets,
+            declaration.patient,
+            declaration.side,
+        )
     }
     used |= {*COLUMNS, *question.columns}
-    record: dict[str, Any] = {column: cell for column, cell in row.cells.items() if column not in used}
+    record: dict[str, Any] = {
+        column: cell for column, cell in row.cells.items() if column not in used
+    }
     record |= row.values
-    record |= {"image": row.image, "split": row.part, "patient": subject.patient, "side": subject.side}
+    record |= {
+        "image": row.image,
+        "split": row.part,
+        "patient": subject.patient,
+        "side": subject.side,
+    }
     if row.path is not None:
         record["path"] = os.path.join(tree.folder, row.path)
     elif row.expected:
@@ -487,10 +547,14 @@ def _make_row(tree: Tree, declaration: Declaration, question: Question, row: Row
     return record
 
 
-def _make_finder(folder: Path, declaration: Declaration, subjects: Mapping[str, Subject]) -> Callable[[str], Subject]:
+def _make_finder(
+    folder: Path, declaration: Declaration, subjects: Mapping[str, Subject]
+) -> Callable[[str], Subject]:
     def find_subject(image: str) -> Subject:
         if image not in subjects:
-            raise InputError(f"image {shorten(image)!r} is not in {folder} by layout {declaration.title}")
+            raise InputError(
+                f"image {shorten(image)!r} is not in {folder} by layout {declaration.title}"
+            )
         return subjects[image]
 
     return find_subject
@@ -522,8 +586,13 @@ def _describe_samples(samples: Any, question: Question, alone: Sequence[str]) ->
             f"{n_unknown:,} of {int(learned.sum()):,} images have no known {question.target}: left out of training"
         )
     if alone:
-        notes.append(f"{len(alone):,} of {len(samples):,} images: nothing tells their patient, {ALONE}")
-    patients = {split: set(samples.loc[samples["split"] == split, "patient"]) for split in ("train", "valid", "test")}
+        notes.append(
+            f"{len(alone):,} of {len(samples):,} images: nothing tells their patient, {ALONE}"
+        )
+    patients = {
+        split: set(samples.loc[samples["split"] == split, "patient"])
+        for split in ("train", "valid", "test")
+    }
     for one, other in (("train", "test"), ("valid", "test"), ("train", "valid")):
         shared = patients[one] & patients[other]
         if shared:
@@ -552,7 +621,9 @@ def _describe_unread(tree: Tree, sources: Sequence[Source], rows: Sequence[Row])
             reason = listing.NO_PHOTOGRAPH
             if tree.is_photograph(path):
                 has_table = any(source.table for source in sources if source.images == folder)
-                reason = "no row of the table names it" if has_table else "lies in no folder of a target"
+                reason = (
+                    "no row of the table names it" if has_table else "lies in no folder of a target"
+                )
             reasons.append((path, reason))
         if reasons:
             title = tree.folder.name if folder == "." else folder

@@ -37,7 +37,11 @@ NAMES = (
     "Pleural_Thickening",
     "Hernia",
 )
-IMAGE, PATIENT, FINDINGS = "Image Index", "Patient ID", "Finding Labels"  # columns of a table of joined findings
+IMAGE, PATIENT, FINDINGS = (
+    "Image Index",
+    "Patient ID",
+    "Finding Labels",
+)  # columns of a table of joined findings
 GROUP = "group"  # the patient in a table with a column of 0, 1 or nothing per finding
 BOXES = "BBox_List_2017.csv"
 BOX_NAMES = {"Infiltrate": "Infiltration"}  # what that table calls a finding -> its name
@@ -83,7 +87,9 @@ def read_dataset(folder: Path) -> DataSet:
     division = _read_division(folder, path, table.patients)
     notes = []
     if not is_present.all():
-        notes.append(f"{path.name}: nobody has {', '.join(table.targets.columns[~is_present])}: left out")
+        notes.append(
+            f"{path.name}: nobody has {', '.join(table.targets.columns[~is_present])}: left out"
+        )
     if division.valid:
         notes.append(f"{LISTS['valid']} is held out as fold 0: {len(division.valid)} images")
     listed = _list_photographs(folder, table.patients)
@@ -120,7 +126,9 @@ def read_table(path: Path) -> Table:
     """Return a table of findings. Raises InputError, naming file and row, for what is unknown and missing patients."""
     header = tables.read_csv(path)[0]
     if FINDINGS in header:
-        more = [name for name in tables.list_columns(path) if name not in (IMAGE, PATIENT, FINDINGS)]
+        more = [
+            name for name in tables.list_columns(path) if name not in (IMAGE, PATIENT, FINDINGS)
+        ]
         table = tables.read_table(path, [IMAGE, PATIENT, FINDINGS, *more], normalize_id, IMAGE)
         targets = labels.parse_joined_findings(path, table[FINDINGS], list(NAMES))
         patient_column = PATIENT
@@ -136,8 +144,12 @@ def read_table(path: Path) -> Table:
     patients = table[patient_column].str.strip()
     if (patients == "").any():
         row = int((patients == "").argmax())
-        raise InputError(f"{path}, row {row + 2}: {patient_column} is '': whom does the image show?")
-    others = table.drop(columns=[patient_column, *targets.columns], errors="ignore").set_index("image")
+        raise InputError(
+            f"{path}, row {row + 2}: {patient_column} is '': whom does the image show?"
+        )
+    others = table.drop(columns=[patient_column, *targets.columns], errors="ignore").set_index(
+        "image"
+    )
     return Table(
         patients=dict(zip(table["image"], patients, strict=True)),
         targets=targets.set_index(table["image"]),
@@ -149,7 +161,9 @@ def _read_division(folder: Path, path: Path, patients: Mapping[str, str]) -> Div
     """Return the division that the lists make. Raises InputError for lists that are wrong."""
     lists = {part: read_list(find_list(folder, part)) for part in LISTS}
     _check_known(folder, "valid", lists["valid"] or [], path, patients)
-    if lists["train"] is None:  # else the table may be a part of what the lists name, such as a part of ChestX-ray14
+    if (
+        lists["train"] is None
+    ):  # else the table may be a part of what the lists name, such as a part of ChestX-ray14
         _check_known(folder, "test", lists["test"] or [], path, patients)
     test = frozenset(lists["test"] or ()) & patients.keys()
     valid = frozenset(lists["valid"] or ()) - test
@@ -161,11 +175,15 @@ def _read_division(folder: Path, path: Path, patients: Mapping[str, str]) -> Div
     if lists["train"] is not None:
         in_none = others - set(lists["train"]) - valid
         if in_none:
-            raise InputError(f"{path}: image {min(in_none)} is in neither {LISTS['train']} nor {LISTS['test']}")
+            raise InputError(
+                f"{path}: image {min(in_none)} is in neither {LISTS['train']} nor {LISTS['test']}"
+            )
     return Division(test, valid)
 
 
-def _check_known(folder: Path, part: str, listed: list[str], path: Path, patients: Mapping[str, str]) -> None:
+def _check_known(
+    folder: Path, part: str, listed: list[str], path: Path, patients: Mapping[str, str]
+) -> None:
     """Raise InputError, naming the first, if a list names images that the table lacks."""
     unknown = [(row, image) for row, image in enumerate(listed, 1) if image not in patients]
     if unknown:
@@ -186,7 +204,9 @@ def _list_folders(folder: Path) -> list[Path]:
     return [path for top in tops for path in (top, top / "images")]
 
 
-def _join_samples(folder: Path, table: Table, division: Division, paths: Mapping[str, Path]) -> pd.DataFrame:
+def _join_samples(
+    folder: Path, table: Table, division: Division, paths: Mapping[str, Path]
+) -> pd.DataFrame:
     """Return a row for each image of the table; if there are photographs, a missing one has the path it would have."""
     import pandas as pd
 
@@ -229,5 +249,7 @@ def read_boxes(folder: Path) -> dict[str, dict[str, list[tuple[float, ...]]]]:
         except ValueError:
             raise InputError(f"{path}, row {row}: no box of four numbers") from None
         finding = BOX_NAMES.get(name, name)
-        boxes.setdefault(normalize_id(image), {}).setdefault(finding, []).append((left, top, width, height))
+        boxes.setdefault(normalize_id(image), {}).setdefault(finding, []).append(
+            (left, top, width, height)
+        )
     return boxes

@@ -16,9 +16,13 @@ def find_source_fold(sources: Sequence[str], fold: int) -> np.ndarray:
     """
     names = sorted(set(sources))
     if len(names) < 2:
-        raise InputError(f"--folds source: {names[0] if names else 'no'} source alone; there is no other to learn from")
+        raise InputError(
+            f"--folds source: {names[0] if names else 'no'} source alone; there is no other to learn from"
+        )
     if fold >= len(names):
-        raise InputError(f"--fold {fold}: of {len(names)} sources, {', '.join(names)}, the last is {len(names) - 1}")
+        raise InputError(
+            f"--fold {fold}: of {len(names)} sources, {', '.join(names)}, the last is {len(names) - 1}"
+        )
     return np.array([source == names[fold] for source in sources])
 
 
@@ -29,7 +33,9 @@ def assign_folds(groups: Sequence[str], targets: np.ndarray, n_folds: int, seed:
     rarest. The folds do not depend on the images' order; `seed` says which of the many such divisions.
     """
     if targets.ndim == 2:
-        rank = np.argsort(np.argsort(-(targets == 1).sum(axis=0), kind="stable"))  # of each, the rarest last
+        rank = np.argsort(
+            np.argsort(-(targets == 1).sum(axis=0), kind="stable")
+        )  # of each, the rarest last
         targets = ((targets == 1) * (rank + 1)).max(axis=1)
     highest: dict[str, int] = {}
     for group, target in zip(groups, targets, strict=True):

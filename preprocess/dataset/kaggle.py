@@ -63,7 +63,9 @@ def find_subject(image: str) -> Subject:
     """Return whose eye an image id such as `10_left` or `10_LEFT_repeat` names. Raises InputError for any other."""
     match = IMAGE_ID.fullmatch(normalize_id(image))
     if not match or not tables.is_id(image):
-        raise InputError(f"image id {shorten(image)!r} is not of the form PATIENT_left or PATIENT_right")
+        raise InputError(
+            f"image id {shorten(image)!r} is not of the form PATIENT_left or PATIENT_right"
+        )
     return Subject(match["patient"], match["side"])
 
 

@@ -23,7 +23,11 @@ NO_FINDING = "No Finding"  # in the place of joined findings
 
 
 def read_labels(
-    path: Path, question: Question, normalize_id: Callable[[str], str], known_only: bool = False, hint: str = ""
+    path: Path,
+    question: Question,
+    normalize_id: Callable[[str], str],
+    known_only: bool = False,
+    hint: str = "",
 ) -> Any:
     """Return the targets in a table, by image, in the images' order.
 
@@ -73,7 +77,9 @@ def infer_question(path: Path, columns: Sequence[str]) -> Question:
         return Question("classes", names)
     shared = tuple(name for name in names if name in header)
     if not shared:
-        raise InputError(f"{path}: no column level or class, and none of a finding that the scores are of")
+        raise InputError(
+            f"{path}: no column level or class, and none of a finding that the scores are of"
+        )
     return Question("findings", shared)
 
 
@@ -103,7 +109,9 @@ def parse_levels(path: Path, table: pd.DataFrame, names: tuple[str, ...]) -> pd.
         row = int(known.index[is_wrong][0])
         last = len(names) - 1
         allowed = f"{', '.join(str(level) for level in range(last))} or {last}"
-        raise InputError(f"{path}, row {row + 2}: level is {shorten(table['level'][row])}, not {allowed}")
+        raise InputError(
+            f"{path}, row {row + 2}: level is {shorten(table['level'][row])}, not {allowed}"
+        )
     targets = pd.Series(np.nan, index=table.index, name="level")
     targets[is_known] = levels
     return targets
@@ -128,8 +136,12 @@ def parse_findings(path: Path, table: pd.DataFrame, names: list[str]) -> pd.Data
     if len(wrong):
         row, column = wrong[0].tolist()
         value = shorten(cells.iloc[row, column])
-        raise InputError(f"{path}, row {row + 2}: {names[column]} is {value!r}, not 0, 1 or nothing, which is unknown")
-    return pd.DataFrame({name: cells[name].map(BINARY).astype(np.float64) for name in names}, index=table.index)
+        raise InputError(
+            f"{path}, row {row + 2}: {names[column]} is {value!r}, not 0, 1 or nothing, which is unknown"
+        )
+    return pd.DataFrame(
+        {name: cells[name].map(BINARY).astype(np.float64) for name in names}, index=table.index
+    )
 
 
 def parse_joined_findings(path: Path, cells: pd.Series, names: list[str]) -> pd.DataFrame:

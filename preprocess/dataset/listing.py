@@ -174,7 +174,10 @@ def list_others(folder: Path) -> list[str]:
 
 
 def list_folders(
-    folders: Iterable[Path], normalize_id: Callable[[str], str], check: Callable[[str], object], wrong: str
+    folders: Iterable[Path],
+    normalize_id: Callable[[str], str],
+    check: Callable[[str], object],
+    wrong: str,
 ) -> Listing:
     """Return the photographs in some folders; a folder that is not there has none.
 
@@ -195,7 +198,9 @@ def list_folders(
                 misnamed[show_name(path.name)] = wrong
                 continue
             if image in found:
-                raise InputError(f"{path} and {found[image]} are both image {image}; remove or rename one")
+                raise InputError(
+                    f"{path} and {found[image]} are both image {image}; remove or rename one"
+                )
             found[image] = path
     return Listing({image: found[image] for image in tables.sort_images(found)}, misnamed, others)
 

@@ -50,7 +50,9 @@ def read_dataset(folder: Path, layout: str | None = None) -> DataSet:
     fits = recognise.find_fits(tree)
     if len(fits) > 1:
         names = " or ".join(fit.name for fit in fits)
-        raise InputError(f"{folder}: fits {recognise.describe_fits(fits)}; say which by --layout {names}")
+        raise InputError(
+            f"{folder}: fits {recognise.describe_fits(fits)}; say which by --layout {names}"
+        )
     if fits:
         dataset = declared.read_dataset(folder, fits[0].declaration, tree)
         note = f"recognised as layout {fits[0].name}: {fits[0].reason}"
@@ -65,5 +67,7 @@ def _is_stray(folder: Path) -> bool:
     if (folder / kaggle.LABELS["train"]).exists() or not classes.is_folder_of_classes(folder):
         return False
     n_beside = len(listing.list_files(folder / "train"))
-    n_in_classes = sum(len(listing.list_files(path)) for path in classes.list_classes(folder / "train"))
+    n_in_classes = sum(
+        len(listing.list_files(path)) for path in classes.list_classes(folder / "train")
+    )
     return n_beside < n_in_classes

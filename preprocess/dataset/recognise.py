@@ -19,7 +19,9 @@ from preprocess.disk.errors import InputError, shorten
 MOST_SHOWN = 20  # tables and folders that are listed
 MOST_LOOKED_AT = 300  # rows of a table that a draft is guessed from
 MOST_TARGETS = 20  # different cells of a column that may be a target
-TARGET_WORDS = re.compile(r"level|grade|diagnos|label|class|target|stage|severity|dr\b|retinopathy", re.IGNORECASE)
+TARGET_WORDS = re.compile(
+    r"level|grade|diagnos|label|class|target|stage|severity|dr\b|retinopathy", re.IGNORECASE
+)
 PATIENT_WORDS = re.compile(r"patient|subject|person|pid\b", re.IGNORECASE)
 SIDE_WORDS = re.compile(r"side|eye|lateral", re.IGNORECASE)
 
@@ -61,7 +63,9 @@ def _explain_fit(tree: Tree, declaration: Declaration) -> str:
         if not part.tables:
             return _explain_folders(tree, declaration, images)
         table = declared.find_table(tree, declaration, "train", part)
-    except InputError:  # a table of this name that has other columns, two folders of one name: another layout
+    except (
+        InputError
+    ):  # a table of this name that has other columns, two folders of one name: another layout
         return ""
     if table is None:
         return ""
@@ -117,7 +121,9 @@ def describe_tree(tree: Tree) -> list[str]:
         if path not in paths:
             folder, _, name = path.rpartition("/")
             suffix = (
-                listing.split_suffix(name)[1] or f".{name.rpartition('.')[2].lower()}" if "." in name else "no suffix"
+                listing.split_suffix(name)[1] or f".{name.rpartition('.')[2].lower()}"
+                if "." in name
+                else "no suffix"
             )
             counts.setdefault(folder or ".", Counter())[suffix] += 1
     for folder in list(counts)[:MOST_SHOWN]:
@@ -188,9 +194,15 @@ def _find_common(paths: Sequence[str]) -> str:
 
 def _draft_tables(tree: Tree, guesses: Sequence[_Guess]) -> str:
     first = guesses[0]
-    columns = {name: _list_cells(first.table, at) for name, at in first.table.named.items() if name != first.image}
+    columns = {
+        name: _list_cells(first.table, at)
+        for name, at in first.table.named.items()
+        if name != first.image
+    }
     patient = _find_named(columns, PATIENT_WORDS)
-    side = _find_named({name: cells for name, cells in columns.items() if len(cells) <= 4}, SIDE_WORDS)
+    side = _find_named(
+        {name: cells for name, cells in columns.items() if len(cells) <= 4}, SIDE_WORDS
+    )
     others = {name: cells for name, cells in columns.items() if name not in (patient, side)}
     lines = [
         f"# A draft of how {tree.folder.name} lies; finish it, and run python -m preprocess.describe --data again.",
@@ -201,7 +213,9 @@ def _draft_tables(tree: Tree, guesses: Sequence[_Guess]) -> str:
     if patient:
         lines.append(f"patient = {_quote(patient)}")
     else:
-        lines.append("# patient = \"COLUMN\", or patient_from = '(REGULAR EXPRESSION)' over the path")
+        lines.append(
+            "# patient = \"COLUMN\", or patient_from = '(REGULAR EXPRESSION)' over the path"
+        )
     if side:
         lines.append(f"side = {_quote(side)}")
         words = [cell for cell in columns[side] if simplify_cell(cell) not in declared.SIDE_WORDS]
@@ -209,7 +223,9 @@ def _draft_tables(tree: Tree, guesses: Sequence[_Guess]) -> str:
             said = ", ".join(f'{_quote(word)} = "left"' for word in words)
             lines.append(f"sides = {{ {said} }}  # say which is right")
     else:
-        lines.append('# side = "COLUMN", sides = { "1" = "right" }, or side_from = \'_(left|right)\'')
+        lines.append(
+            '# side = "COLUMN", sides = { "1" = "right" }, or side_from = \'_(left|right)\''
+        )
     used: set[str] = set()
     for guess in guesses:
         name = _guess_part(guess.path)
@@ -218,18 +234,30 @@ def _draft_tables(tree: Tree, guesses: Sequence[_Guess]) -> str:
         used.add(name)
         if name != "train" and "train" not in used and len(guesses) == 1:
             name = "train"
-        lines += ["", f"[{name}]", f"table = {_quote(guess.path)}", f"images = {_quote(guess.folder)}"]
+        lines += [
+            "",
+            f"[{name}]",
+            f"table = {_quote(guess.path)}",
+            f"images = {_quote(guess.folder)}",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _draft_target(columns: dict[str, list[str]]) -> list[str]:
     """Return the lines of a draft on what is asked, by the column that is most like a target."""
-    binary = [name for name, cells in columns.items() if {simplify_cell(cell) for cell in cells} == {"0", "1"}]
+    binary = [
+        name
+        for name, cells in columns.items()
+        if {simplify_cell(cell) for cell in cells} == {"0", "1"}
+    ]
     candidates = {name: cells for name, cells in columns.items() if 1 < len(cells) <= MOST_TARGETS}
     column = _find_named(candidates, TARGET_WORDS) or next(iter(candidates), None)
     if len(binary) > 2 or column is None:
         listed = ", ".join(map(_quote, binary))
-        return ['kind = "findings"  # or levels, or classes', f"target = [{listed}]  # the columns of 0 and 1"]
+        return [
+            'kind = "findings"  # or levels, or classes',
+            f"target = [{listed}]  # the columns of 0 and 1",
+        ]
     cells = candidates[column]
     if all(cell.isdecimal() for cell in map(simplify_cell, cells)):
         highest = max(int(simplify_cell(cell)) for cell in cells)

@@ -57,18 +57,24 @@ def read_dataset(folder: Path) -> DataSet:
             near = suggest(fields["split"], SPLITS)
             raise InputError(f"{path}, row {row}: split is {shorten(fields['split'])!r}{near}")
         if fields["side"] not in SIDES:
-            raise InputError(f"{path}, row {row}: side is {shorten(fields['side'])!r}, not left, right or empty")
+            raise InputError(
+                f"{path}, row {row}: side is {shorten(fields['side'])!r}, not left, right or empty"
+            )
         rows.append(fields | values | {"path": paths[image]})
     samples = make_table(pd.DataFrame(rows), question)
     subjects = {row["image"]: Subject(row["patient"], row["side"]) for row in rows}
     notes = []
     if "patient" not in table:
-        notes.append(f"{NAME}: no column patient: each of {len(rows)} images counts as a patient of its own")
+        notes.append(
+            f"{NAME}: no column patient: each of {len(rows)} images counts as a patient of its own"
+        )
     is_learned = samples["split"] != "test"
     n_unknown = int((is_learned & samples[question.columns].isna().all(axis=1)).sum())
     if n_unknown:
         n_learned = int(is_learned.sum())
-        notes.append(f"{n_unknown:,} of {n_learned:,} images have no known {question.target}: left out of training")
+        notes.append(
+            f"{n_unknown:,} of {n_learned:,} images have no known {question.target}: left out of training"
+        )
     n_held_out = int((samples["split"] == "valid").sum())
     if n_held_out:
         notes.append(f"split valid is held out as fold 0: {n_held_out} images")
@@ -137,7 +143,9 @@ def read_photographs(path: Path, is_flat: bool = False) -> dict[Path, Subject]:
         image = fields["image"]
         side = fields.get("side", "").strip().lower()
         if side not in SIDES:
-            raise InputError(f"{path}, row {row}: side is {shorten(side)!r}, not left, right or empty")
+            raise InputError(
+                f"{path}, row {row}: side is {shorten(side)!r}, not left, right or empty"
+            )
         photograph = Path(str(paths[image]))
         if is_flat:
             name = image.rpartition("/")[2]
@@ -150,7 +158,9 @@ def write_table(path: Path, dataset: DataSet) -> None:
     """Write a data set's samples as a samples.csv; photographs below its folder are named relative to it."""
     samples = dataset.samples.copy()
     if dataset.question.columns == ["level"]:
-        samples["level"] = samples["level"].astype("Int64")  # 2, not 2.0, and nothing where it is unknown
+        samples["level"] = samples["level"].astype(
+            "Int64"
+        )  # 2, not 2.0, and nothing where it is unknown
     folder = path.resolve().parent
     samples["path"] = samples["path"].map(functools.partial(_relate, folder))
     tables.write_csv(path, samples.to_csv(index=False, lineterminator="\n", float_format="%g"))
@@ -173,7 +183,9 @@ def _write_question(path: Path, question: Question, samples: pd.DataFrame) -> No
     if is_told or files.is_stdout(path) or (beside.exists() and path.name != NAME):
         return
     lines = [f"    {json.dumps(name, ensure_ascii=False)}," for name in question.names]
-    text = "\n".join([f"# What {path.name} asks.", f'kind = "{question.kind}"', "names = [", *lines, "]", ""])
+    text = "\n".join(
+        [f"# What {path.name} asks.", f'kind = "{question.kind}"', "names = [", *lines, "]", ""]
+    )
     files.write_bytes(beside, text.encode())
 
 
@@ -210,7 +222,9 @@ def _find_question(path: Path, table: pd.DataFrame) -> Question:
     if "class" in table:
         names = sorted(set(table["class"]) - {""})
         if len(names) < 2:
-            raise InputError(f"{path}: classes {', '.join(names) or 'none'}: there is nothing to tell apart")
+            raise InputError(
+                f"{path}: classes {', '.join(names) or 'none'}: there is nothing to tell apart"
+            )
         return Question("classes", tuple(names))
     names = []
     for name in table:
@@ -238,7 +252,10 @@ def _find_paths(folder: Path, table: pd.DataFrame) -> dict[str, Any]:
             paths[image] = str(folder / text) if text.strip() else np.nan
         return paths
     found = _list_photographs(folder)
-    return {image: found.get(image, str(folder / f"{image}{listing.SUFFIXES[0]}")) for image in table["image"]}
+    return {
+        image: found.get(image, str(folder / f"{image}{listing.SUFFIXES[0]}"))
+        for image in table["image"]
+    }
 
 
 def _list_photographs(folder: Path) -> dict[str, str]:

@@ -56,7 +56,11 @@ class AnyTable(NamedTuple):
     @property
     def named(self) -> dict[str, int]:
         """The columns that have a name, and no other the same: name -> position."""
-        return {name: at for at, name in enumerate(self.columns) if name and self.columns.count(name) == 1}
+        return {
+            name: at
+            for at, name in enumerate(self.columns)
+            if name and self.columns.count(name) == 1
+        }
 
 
 def is_table(name: str) -> bool:
@@ -107,10 +111,14 @@ def _decode(path: Path, content: bytes, encoding: str | None) -> str:
             raise InputError(
                 f"{path}: encoding {encoding!r} is none that is known; utf-8, cp1252, utf-16 are"
             ) from None
-    raise InputError(f"{path}: no text in encoding {encoding}; leave encoding out, and it is guessed")
+    raise InputError(
+        f"{path}: no text in encoding {encoding}; leave encoding out, and it is guessed"
+    )
 
 
-def _split_lines(path: Path, text: str, how: Format, most_rows: int | None) -> list[tuple[int, list[str]]]:
+def _split_lines(
+    path: Path, text: str, how: Format, most_rows: int | None
+) -> list[tuple[int, list[str]]]:
     """Return the number and the cells of each line that is not empty."""
     if "\0" in text:
         raise InputError(f"{path}: not a table (it holds bytes that are no text)")
@@ -149,7 +157,9 @@ def _guess_separator(text: str) -> str:
             best = separator
             most = min(widths)
     if most == 1 and lines:
-        for separator in SEPARATORS:  # rows of different lengths: their fault is named when they are read
+        for (
+            separator
+        ) in SEPARATORS:  # rows of different lengths: their fault is named when they are read
             if separator in lines[0]:
                 return separator
         widths = {len(line.split()) for line in lines}
@@ -164,7 +174,9 @@ def _read_sheet(path: Path, content: bytes, most_rows: int | None) -> list[tuple
     try:
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
     except (zipfile.BadZipFile, LookupError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a table that Excel could read ({type(error).__name__})") from None
+        raise InputError(
+            f"{path}: not a table that Excel could read ({type(error).__name__})"
+        ) from None
     lines = []
     for number, values in enumerate(book.worksheets[0].iter_rows(values_only=True), 1):
         cells = [_write_cell(value) for value in values]
@@ -190,14 +202,18 @@ def _write_cell(value: object) -> str:
     return str(value).strip()
 
 
-def _make_table(path: Path, columns: Sequence[str], lines: Sequence[tuple[int, list[str]]]) -> AnyTable:
+def _make_table(
+    path: Path, columns: Sequence[str], lines: Sequence[tuple[int, list[str]]]
+) -> AnyTable:
     rows = []
     numbers = []
     for number, cells in lines:
         if len(cells) > len(columns) and not any(cells[len(columns) :]):
             cells = cells[: len(columns)]
         if len(cells) != len(columns):
-            raise InputError(f"{path}, row {number}: {len(cells)} fields for {len(columns)} columns")
+            raise InputError(
+                f"{path}, row {number}: {len(cells)} fields for {len(columns)} columns"
+            )
         rows.append(cells)
         numbers.append(number)
     named = [re.sub(r"\s+", " ", name.strip()) for name in columns]

@@ -49,7 +49,9 @@ def read_size(path: Path) -> tuple[int, int]:
         raise Unusable("DICOM without a picture")
     n_frames = int(tags.get("NumberOfFrames") or 1)
     if n_frames > 1:
-        raise Unusable(f"DICOM of {n_frames} frames; export the one that is meant as a file of its own")
+        raise Unusable(
+            f"DICOM of {n_frames} frames; export the one that is meant as a file of its own"
+        )
     return width, height
 
 
@@ -71,7 +73,15 @@ def read_pixels(path: Path) -> np.ndarray:
             return _read_colors(tags)
     except Unusable:
         raise
-    except (ValueError, RuntimeError, AttributeError, KeyError, IndexError, OSError, NotImplementedError) as error:
+    except (
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        OSError,
+        NotImplementedError,
+    ) as error:
         raise Unusable(f"DICOM whose pixels cannot be decoded ({type(error).__name__})") from error
     raise Unusable("DICOM of colours that are neither grey, RGB, YBR nor a palette")
 
@@ -111,7 +121,9 @@ def _decode(tags: Any) -> np.ndarray:
     except (RuntimeError, NotImplementedError) as error:
         syntax = tags.file_meta.get("TransferSyntaxUID", "")
         name = getattr(syntax, "name", syntax)
-        raise Unusable(f"DICOM compressed in a way that is not read here ({name}); see {REQUIREMENTS.name}") from error
+        raise Unusable(
+            f"DICOM compressed in a way that is not read here ({name}); see {REQUIREMENTS.name}"
+        ) from error
 
 
 def _read_grey(tags: Any, is_inverted: bool) -> np.ndarray:
@@ -122,7 +134,9 @@ def _read_grey(tags: Any, is_inverted: bool) -> np.ndarray:
     values = pixels.apply_modality_lut(stored, tags).astype(np.float64)
     low, high = _find_range(tags)
     if _has_window(tags):
-        shown = pixels.apply_voi_lut(pixels.apply_modality_lut(stored, tags), tags).astype(np.float64)
+        shown = pixels.apply_voi_lut(pixels.apply_modality_lut(stored, tags), tags).astype(
+            np.float64
+        )
         low, high = _find_shown_range(tags, low, high)
         values = shown
     if high <= low:

@@ -3,7 +3,9 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
-SHOWN_CHARACTERS = 100  # of a file's content in a message: a hostile table may have a million columns
+SHOWN_CHARACTERS = (
+    100  # of a file's content in a message: a hostile table may have a million columns
+)
 
 
 class InputError(ValueError):

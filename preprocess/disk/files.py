@@ -189,7 +189,9 @@ def _name_process() -> str:
 
 def _describe_holder(folder: Path, content: bytes) -> str:
     holder = content.decode(errors="replace").strip() or "it has just begun"
-    return f"{folder}: another run is using this cache ({holder}); wait for it or give another --cache"
+    return (
+        f"{folder}: another run is using this cache ({holder}); wait for it or give another --cache"
+    )
 
 
 @contextlib.contextmanager
@@ -205,7 +207,9 @@ def _holding_file(folder: Path) -> Iterator[None]:
     except FileExistsError:
         message = _describe_holder(folder, path.read_bytes())
         raise InputError(f"{message}; if that run is over, remove {path}") from None
-    print(f"{folder}: its file system knows no locks; {path.name} stands in for one", file=sys.stderr)
+    print(
+        f"{folder}: its file system knows no locks; {path.name} stands in for one", file=sys.stderr
+    )
     try:
         with os.fdopen(handle, "w") as file:
             file.write(f"{_name_process()}\n")

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 # An image id is a path below a split's folder without its suffix. Each part is a plain file name: no
 # leading dot (hidden and temporary files), no control character, and nothing that a spreadsheet takes
 # for the start of a formula, since submissions are opened in one.
-IMAGE_ID = re.compile(r"[^.=+@\-/\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*(/[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*)*")
+IMAGE_ID = re.compile(
+    r"[^.=+@\-/\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*(/[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*)*"
+)
 # Of a picture's file, which no id has.
 EXTENSION = re.compile(r"\.(jpe?g|jpe|jfif|png|tiff?|bmp|gif|p[gp]m|webp|dcm|dicom)", re.IGNORECASE)
 LONGEST_ID = 200  # bytes: file systems take 255, temporary names need some
@@ -75,7 +77,9 @@ def read_csv(path: Path) -> list[list[str]]:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
-        message = f"{path}, row {number}: not a CSV table (no UTF-8 text from byte {error.start} on)"
+        message = (
+            f"{path}, row {number}: not a CSV table (no UTF-8 text from byte {error.start} on)"
+        )
         raise InputError(message) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not a CSV table ({error})") from None
@@ -91,7 +95,9 @@ def read_csv(path: Path) -> list[list[str]]:
     header = rows[0]
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
-            raise InputError(f"{path}, row {number}: {len(row)} fields, the header has {len(header)}")
+            raise InputError(
+                f"{path}, row {number}: {len(row)} fields, the header has {len(header)}"
+            )
     return rows
 
 
@@ -134,7 +140,9 @@ def _check_columns(path: Path, header: Sequence[str], columns: Sequence[str]) ->
     """Raise InputError for columns that are missing in a table or come twice."""
     missing = [column for column in columns if column not in header]
     if missing:
-        message = f"{path}: no column {', '.join(missing)}; its columns are {shorten(', '.join(header))}"
+        message = (
+            f"{path}: no column {', '.join(missing)}; its columns are {shorten(', '.join(header))}"
+        )
         if len(header) == 1 and re.search("[;\t]", header[0]):
             message += "; separate the columns by commas"
         raise InputError(message)
@@ -174,7 +182,9 @@ def read_numbers(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> np.
         row, position = bad[0]
         column = columns[position]
         text = shorten(table[column].iloc[row])
-        raise InputError(f"{path}, row {table.index[row] + 2}: {column} is {text!r}, not a finite number")
+        raise InputError(
+            f"{path}, row {table.index[row] + 2}: {column} is {text!r}, not a finite number"
+        )
     return numbers
 
 
@@ -196,7 +206,9 @@ def write_csv(path: Path, text: str) -> None:
     files.write_bytes(path, content)
 
 
-def check_same_images(expected: Iterable[str], given: Iterable[str], expected_from: object, given_from: object) -> None:
+def check_same_images(
+    expected: Iterable[str], given: Iterable[str], expected_from: object, given_from: object
+) -> None:
     """Raise InputError, naming some, if two sets of image ids differ."""
     expected = set(expected)
     given = set(given)

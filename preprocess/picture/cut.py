@@ -27,7 +27,9 @@ PNG_OPTIONS = (
 # fmt: on
 
 
-def cut_square(photograph: Photograph, row: outline.Row, size_px: int, shape: str) -> tuple[np.ndarray, np.ndarray]:
+def cut_square(
+    photograph: Photograph, row: outline.Row, size_px: int, shape: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Return `cut_out`'s square of a photograph and the mask of its pixels, from the photograph's crop table row.
 
     The photograph is decoded at the coarsest scale that leaves the disc `size_px` wide, but no coarser than for
@@ -40,7 +42,9 @@ def cut_square(photograph: Photograph, row: outline.Row, size_px: int, shape: st
     return cut_out(rgb, disc.scaled(1 / reduction), size_px, shape)
 
 
-def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -> tuple[np.ndarray, np.ndarray]:
+def cut_out(
+    rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse"
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut a disc out of a picture (h, w, 3) uint8 RGB and scale it to fill a square.
 
     The disc is in pixels of the picture. The shape is "ellipse", "box" for all of the box around it, or "stretched"
@@ -48,7 +52,9 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
     (size_px, size_px, 3) uint8 RGB, black outside the shape and beyond the picture, and the mask (size_px, size_px)
     bool of the pixels that show the shape. Raises Unusable if none does.
     """
-    scale = size_px / np.array(outline.find_diameters(disc, shape))  # x and y: output pixels per pixel of rgb
+    scale = size_px / np.array(
+        outline.find_diameters(disc, shape)
+    )  # x and y: output pixels per pixel of rgb
     center = np.array([disc.center_x, disc.center_y])
     reach = size_px / 2 / scale + 4  # half the square, and a margin for blur and interpolation
     left, top = np.maximum(0, np.floor(center - reach)).astype(int)
@@ -59,7 +65,9 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
     is_shrunk = scale.min() < 1
     if is_shrunk:  # without the blur a coarser grid would show aliases
         sigma_x, sigma_y = np.maximum((1 / scale - 1) / 2, NO_BLUR)
-        rgb = cv2.GaussianBlur(rgb, (0, 0), sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE)
+        rgb = cv2.GaussianBlur(
+            rgb, (0, 0), sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE
+        )
     shift = (size_px - 1) / 2 - scale * (center - [left, top])
     matrix = np.column_stack([np.diag(scale), shift])
     square = cv2.warpAffine(
@@ -78,7 +86,11 @@ def cut_out(rgb: np.ndarray, disc: Disc, size_px: int, shape: str = "ellipse") -
 
 
 def _find_inside(
-    picture_shape: tuple[int, ...], matrix: np.ndarray, semi_axes: np.ndarray, size_px: int, shape: str
+    picture_shape: tuple[int, ...],
+    matrix: np.ndarray,
+    semi_axes: np.ndarray,
+    size_px: int,
+    shape: str,
 ) -> np.ndarray:
     """Return a mask (size_px, size_px) of the pixels whose centre lies in the shape and in the picture of (h, w).
 
@@ -104,7 +116,9 @@ def count_pixels(square: np.ndarray, inside: np.ndarray | None = None) -> np.nda
     mask = None
     if inside is not None:
         mask = inside.astype(np.uint8)
-    counts = [cv2.calcHist([square], [channel], mask, [256], [0, 256]).ravel() for channel in range(3)]
+    counts = [
+        cv2.calcHist([square], [channel], mask, [256], [0, 256]).ravel() for channel in range(3)
+    ]
     return np.stack(counts).astype(np.int64)
 
 

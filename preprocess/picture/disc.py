@@ -24,19 +24,37 @@ LONGEST_OUTLINES = 3  # judged per threshold: a frame around the picture or the 
 OUTLINE_POINTS = 60  # per outline
 # Triples of outline points that each propose a circle: a point and two others, these numbers of points further along.
 TRIPLE_STEPS = ((20, 40), (10, 30), (7, 14), (15, 25))
-RADIUS_RANGE = (0.2, 1.2)  # of the picture's longer side; the competition's lie in 0.29-0.51, cut-off ones beyond
+RADIUS_RANGE = (
+    0.2,
+    1.2,
+)  # of the picture's longer side; the competition's lie in 0.29-0.51, cut-off ones beyond
 ROUND_TOLERANCE = 0.02  # an outline point this close to a proposed circle, in radii, counts for it
-MIN_SUPPORT = 0.2  # of an outline's points; a cut-off disc in a frame of noise still has that many on its rim
+MIN_SUPPORT = (
+    0.2  # of an outline's points; a cut-off disc in a frame of noise still has that many on its rim
+)
 RAYS = 120
 EDGE_SAMPLES = 3  # averaged on each side of an edge
-MAX_FINE_ROUNDS = 6  # two do, but on a short arc, which fits many circles nearly as well, more are needed
+MAX_FINE_ROUNDS = (
+    6  # two do, but on a short arc, which fits many circles nearly as well, more are needed
+)
 SETTLED = 0.002  # of the radius: a round that moves the circle less than that is the last
 CANDIDATES = 4
-CORNER = np.array([0.5, 0.5, 0])  # circles are scaled about the upper left corner, which is at (-0.5, -0.5)
-RIM_STEP = 0.2  # of log brightness: a rim's step is several times that, a step in noise or tissue seldom
+CORNER = np.array(
+    [0.5, 0.5, 0]
+)  # circles are scaled about the upper left corner, which is at (-0.5, -0.5)
+RIM_STEP = (
+    0.2  # of log brightness: a rim's step is several times that, a step in noise or tissue seldom
+)
 RIM_TOLERANCE = 0.01  # an edge this close to the fitted rim, in radii, is the rim
-TRIM_TOLERANCES = (0.1, 0.03, 0.015, 0.01)  # of successive fits: first all edges in reach count, in the end the rim's
-MIN_RAYS = RAYS // 12  # fewer visible rays than 30 degrees of rim prove nothing, however well they agree
+TRIM_TOLERANCES = (
+    0.1,
+    0.03,
+    0.015,
+    0.01,
+)  # of successive fits: first all edges in reach count, in the end the rim's
+MIN_RAYS = (
+    RAYS // 12
+)  # fewer visible rays than 30 degrees of rim prove nothing, however well they agree
 # The light falls fastest at the fitted rim and has faded out, to a twentieth, this far out, in radii. Discs that were
 # checked by eye reach as far. Median of 402 real photographs (even patients); the other 416 agree within 0.001.
 FADE = 1.006
@@ -215,7 +233,9 @@ def _find_roundest(outlines: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     c = corners[:, 2] - origin
     # The centre of the circle through 0, b and c.
     twice_area = 2 * (b[..., 0] * c[..., 1] - b[..., 1] * c[..., 0])
-    twice_area = np.where(np.abs(twice_area) < 1, np.float32(1e-3), twice_area)  # on a line: an enormous circle
+    twice_area = np.where(
+        np.abs(twice_area) < 1, np.float32(1e-3), twice_area
+    )  # on a line: an enormous circle
     b2 = (b**2).sum(axis=-1)
     c2 = (c**2).sum(axis=-1)
     offset_x = (c[..., 1] * b2 - b[..., 1] * c2) / twice_area
@@ -233,14 +253,18 @@ def _find_roundest(outlines: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([x, y, radius], axis=2)[rows, best[rows]]
 
 
-def _is_possible(center_x: np.ndarray, center_y: np.ndarray, radius: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _is_possible(
+    center_x: np.ndarray, center_y: np.ndarray, radius: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
     """Return which circles' radii are in RADIUS_RANGE and their centres in the picture of `shape` (h, w, ...)."""
     low, high = RADIUS_RANGE
     is_inside = (center_x > 0) & (center_x < shape[1]) & (center_y > 0) & (center_y < shape[0])
     return is_inside & (radius > low * max(shape)) & (radius < high * max(shape))
 
 
-def _fit_best_rim(pictures: list[np.ndarray], light: np.ndarray, circles: np.ndarray) -> tuple[np.ndarray, float]:
+def _fit_best_rim(
+    pictures: list[np.ndarray], light: np.ndarray, circles: np.ndarray
+) -> tuple[np.ndarray, float]:
     """Return the circle (3,) that has most of its rim on edges, and that share.
 
     The circle is in pixels of the first of `pictures`. `light` is the logarithm of the last and smallest of them,
@@ -270,11 +294,15 @@ def _fit_best_rim(pictures: list[np.ndarray], light: np.ndarray, circles: np.nda
 
 def _find_directions(n_threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return the unit vectors x, y, each (RAYS * n_threads,) float32, of the threads of all rays."""
-    turns = (np.arange(RAYS * n_threads, dtype=np.float32) - (n_threads - 1) / 2) / (RAYS * n_threads)
+    turns = (np.arange(RAYS * n_threads, dtype=np.float32) - (n_threads - 1) / 2) / (
+        RAYS * n_threads
+    )
     return np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
 
 
-def _sample_rays(light: np.ndarray, circles: np.ndarray, radii: np.ndarray, n_threads: int = 1) -> np.ndarray:
+def _sample_rays(
+    light: np.ndarray, circles: np.ndarray, radii: np.ndarray, n_threads: int = 1
+) -> np.ndarray:
     """Sample a picture, bilinearly, along rays of `circles` (k, 3) at `radii` (n,) in units of each circle's own.
 
     Returns (k, RAYS, n, 3) float32; a ray is the mean of its threads.
@@ -294,7 +322,9 @@ def _sample_rays(light: np.ndarray, circles: np.ndarray, radii: np.ndarray, n_th
     return means.reshape(len(circles), RAYS, len(radii), 3)
 
 
-def _fit_rims(light: np.ndarray, circles: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
+def _fit_rims(
+    light: np.ndarray, circles: np.ndarray, search: Search
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit circles to the strongest edges that are found along rays across each of `circles` (k, 3).
 
     `light` is a picture (h, w, 3), uint8 or already as the logarithm. Returns circles (k, 3), and the share (k,) of
@@ -345,9 +375,13 @@ def _fit_circles(points: np.ndarray, weight: np.ndarray, circles: np.ndarray) ->
         distance = np.linalg.norm(away, axis=2) + 1e-9
         excess = distance - radius
         trimmed = weight / (1 + (excess / (tolerance * radius)) ** 2) ** 2
-        design = np.concatenate([away / distance[..., None], np.ones_like(excess)[..., None]], axis=2)
+        design = np.concatenate(
+            [away / distance[..., None], np.ones_like(excess)[..., None]], axis=2
+        )
         weighted = (design * trimmed[..., None]).transpose(0, 2, 1)
-        change = np.linalg.solve(weighted @ design + 1e-6 * np.eye(3), weighted @ excess[..., None])[..., 0]
+        change = np.linalg.solve(
+            weighted @ design + 1e-6 * np.eye(3), weighted @ excess[..., None]
+        )[..., 0]
         center = center + change[:, None, :2]
         radius = np.maximum(radius + change[:, 2:], 1e-6)
     return np.concatenate([center[:, 0], radius], axis=1)

@@ -8,7 +8,9 @@ from preprocess.picture.disc import Disc
 from preprocess.picture.photograph import Photograph
 
 VERSION = 1  # raise it when the same photograph gets another row
-DETECTION_PX = 512  # shorter side that a photograph is decoded at: what a 512 px square needs as well
+DETECTION_PX = (
+    512  # shorter side that a photograph is decoded at: what a 512 px square needs as well
+)
 # How the eye is found, and the shape that it fills in the square. "whole" takes all of a picture, such as one that was
 # cropped before, and keeps its aspect; "stretched" also takes all of it, and makes its sides equal.
 SHAPES = {"adaptive": "ellipse", "box": "ellipse", "whole": "box", "stretched": "stretched"}

@@ -27,7 +27,12 @@ from preprocess.disk.errors import Unusable
 MAX_PIXELS = 70_000_000
 MAX_WHOLE_PIXELS = 24_000_000
 MAX_BYTES = 256_000_000  # no photograph under MAX_PIXELS is this large; a larger file is not read into memory
-REDUCTIONS = (8, 4, 2, 1)  # the scales 1/k that a JPEG can be decoded at for less than the price of the whole
+REDUCTIONS = (
+    8,
+    4,
+    2,
+    1,
+)  # the scales 1/k that a JPEG can be decoded at for less than the price of the whole
 SIGNATURES = {
     b"\xff\xd8": "JPEG",
     b"\x89PNG": "PNG",
@@ -48,12 +53,42 @@ HARMLESS_WARNING = "extraneous bytes before marker 0xd9"
 # How a viewer turns the picture for each value of EXIF's Orientation (CIPA DC-008, tag 0x0112): steps down and across;
 # from SIDEWAYS on, the result is also transposed.
 ORIENTATION_TAG = 0x0112
-TURNS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}
+TURNS = {
+    1: (1, 1),
+    2: (1, -1),
+    3: (-1, -1),
+    4: (-1, 1),
+    5: (1, 1),
+    6: (-1, 1),
+    7: (-1, -1),
+    8: (1, -1),
+}
 SIDEWAYS = 5
-PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type (PNG specification, third edition, 11.2.1)
+PNG_CHANNELS = {
+    0: 1,
+    2: 3,
+    3: 1,
+    4: 2,
+    6: 4,
+}  # by colour type (PNG specification, third edition, 11.2.1)
 # The seven passes of an interlaced PNG: first column, first row, steps (8.1).
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-BROKEN = (OSError, SyntaxError, ValueError, struct.error, IndexError, EOFError)  # what Pillow raises for a damaged file
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    IndexError,
+    EOFError,
+)  # what Pillow raises for a damaged file
 
 
 class Photograph:
@@ -181,7 +216,9 @@ def _open(path: Path) -> Image.Image:
         n_frames = getattr(header, "n_frames", 1)
     if n_frames > 1:
         header.close()
-        raise Unusable(f"{header.format} of {n_frames} pictures; export the one that is meant as a file of its own")
+        raise Unusable(
+            f"{header.format} of {n_frames} pictures; export the one that is meant as a file of its own"
+        )
     return header
 
 
@@ -237,7 +274,9 @@ def _read_orientation(header: Image.Image) -> int:
     return orientation if orientation in TURNS else 1
 
 
-def _decode_jpeg(path: Path, size: tuple[int, int], reduction: int, colors: str = "RGB") -> np.ndarray:
+def _decode_jpeg(
+    path: Path, size: tuple[int, int], reduction: int, colors: str = "RGB"
+) -> np.ndarray:
     """Decode a JPEG of `size` (width, height) at 1/reduction, (h, w, c) uint8. Raises Unusable if it is damaged."""
     width, height = size
     content = path.read_bytes()
@@ -273,7 +312,9 @@ def _check_png(path: Path) -> None:
         if kind == b"IDAT":
             chunk = content[start + 8 : start + 8 + length]
             try:
-                n_decompressed += len(unpacker.decompress(chunk, n_expected))  # at most: the file may be a bomb
+                n_decompressed += len(
+                    unpacker.decompress(chunk, n_expected)
+                )  # at most: the file may be a bomb
             except zlib.error as error:
                 raise Unusable(f"corrupt PNG ({error})") from error
         start += 12 + length
@@ -323,7 +364,9 @@ def _read_depth(path: Path, header: Image.Image) -> int:
     elif header.format == "TIFF":
         depths = header.tag_v2.get(BITS_PER_SAMPLE_TAG, (1,))  # type: ignore[attr-defined]
         depth = max(8, *depths)
-    elif header.mode.startswith("I"):  # PGM, which Pillow scales to 16 bits by the range that the file says
+    elif header.mode.startswith(
+        "I"
+    ):  # PGM, which Pillow scales to 16 bits by the range that the file says
         depth = MOST_BITS
     if depth > MOST_BITS or header.mode == "F":
         raise Unusable(f"{header.format} of {max(depth, 32)} bits a channel; save it with 8 or 16")
@@ -373,7 +416,9 @@ def _scale(values: np.ndarray, bits: int) -> np.ndarray:
     """Return values (h, w, 3) uint16 as uint8: the range of so many bits becomes 0-255. Raises Unusable beyond it."""
     highest = 2**bits - 1
     if values.max() > highest:
-        raise Unusable(f"a value of {values.max()}: more than the {bits} bits of the photographs that were sampled")
+        raise Unusable(
+            f"a value of {values.max()}: more than the {bits} bits of the photographs that were sampled"
+        )
     table = np.rint(np.arange(highest + 1) * (255 / highest)).astype(np.uint8)
     return table[values]
 

@@ -12,14 +12,18 @@ from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import outline, photograph
 from preprocess.picture.encode import encode_image
 
-COLUMNS = 16  # with 12 rows as many as a person takes in at a glance, and enough for every doubtful one
+COLUMNS = (
+    16  # with 12 rows as many as a person takes in at a glance, and enough for every doubtful one
+)
 ROWS = 12
 TILE_PX = 160
 LINE_RGB = (0, 255, 0)
 TEXT_RGB = (255, 255, 0)
 
 
-def draw_outline(path: Path, row: Mapping[str, Any], shape: str, side_px: int, bits: int | None = None) -> np.ndarray:
+def draw_outline(
+    path: Path, row: Mapping[str, Any], shape: str, side_px: int, bits: int | None = None
+) -> np.ndarray:
     """Return a photograph with its ellipse or box, (h, w, 3) uint8 RGB, longer side `side_px`.
 
     `bits` is the range of values of more than 8 bits. Raises Unusable if the photograph cannot be read.
@@ -41,7 +45,9 @@ def draw_outline(path: Path, row: Mapping[str, Any], shape: str, side_px: int, b
     return cv2.rectangle(small, upper_left, lower_right, LINE_RGB)
 
 
-def draw_tile(path: Path, row: Mapping[str, Any], text: str, shape: str, bits: int | None) -> np.ndarray:
+def draw_tile(
+    path: Path, row: Mapping[str, Any], text: str, shape: str, bits: int | None
+) -> np.ndarray:
     """Return a photograph with its outline, (TILE_PX, TILE_PX, 3) uint8 RGB; the confidence stands below `text`."""
     tile = np.zeros((TILE_PX, TILE_PX, 3), np.uint8)
     note = f"{row['confidence']:.3f}"

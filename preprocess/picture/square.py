@@ -16,7 +16,9 @@ from preprocess.picture.photograph import Photograph
 # The treatment of a square's colours. "cdf" makes each channel's distribution flat, "local" then subtracts the local
 # means, "none" changes nothing.
 NORMALIZATIONS = ("cdf", "local", "none")
-SIGMA_SHARE = 6 / 256  # of the side: the blur that is the local mean; lesions are smaller, shadows larger
+SIGMA_SHARE = (
+    6 / 256
+)  # of the side: the blur that is the local mean; lesions are smaller, shadows larger
 GAIN = 4.0  # the local contrast is multiplied by it; more would clip vessels
 GREY = 128  # the value of no difference from the local mean, and of the background
 DARKEST = 12  # a pixel with no channel above this is background: black, or JPEG noise on it
@@ -37,7 +39,11 @@ class Making(NamedTuple):
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as a checkpoint keeps them: `bits` only where there are some."""
-        return {name: value for name, value in self._asdict().items() if name != "bits" or value is not None}
+        return {
+            name: value
+            for name, value in self._asdict().items()
+            if name != "bits" or value is not None
+        }
 
 
 class Square(NamedTuple):
@@ -77,9 +83,13 @@ def read_pixels(path: Path, size_px: int) -> np.ndarray:
     """Return a square of the cache, (size_px, size_px, 3) uint8 RGB. Raises InputError if it is no such picture."""
     bgr = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)  # None if it cannot be read
     if bgr is None:
-        raise InputError(f"{path}: missing or unreadable; remove it and run python -m preprocess.resize again")
+        raise InputError(
+            f"{path}: missing or unreadable; remove it and run python -m preprocess.resize again"
+        )
     if bgr.shape[:2] != (size_px, size_px):
-        raise InputError(f"{path}: {bgr.shape[1]}x{bgr.shape[0]} px, not {size_px}x{size_px}; preprocess again")
+        raise InputError(
+            f"{path}: {bgr.shape[1]}x{bgr.shape[0]} px, not {size_px}x{size_px}; preprocess again"
+        )
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
@@ -129,7 +139,9 @@ def subtract_local_mean(square: np.ndarray) -> np.ndarray:
     sigma_px = SIGMA_SHARE * h / REDUCTION
     small = cv2.GaussianBlur(small, (0, 0), sigma_px, borderType=cv2.BORDER_REPLICATE)
     blurred = cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)
-    means = blurred[:, :, :3] / np.maximum(blurred[:, :, 3:], 1e-3)  # the bound matters far from the eye only
+    means = blurred[:, :, :3] / np.maximum(
+        blurred[:, :, 3:], 1e-3
+    )  # the bound matters far from the eye only
     contrast = np.rint(GREY + GAIN * is_eye * (values - means))
     return np.clip(contrast, 0, 255).astype(np.uint8)
 

@@ -17,8 +17,12 @@ def undo_crop(values: np.ndarray, disc: Disc, making: Making, shape: tuple[int, 
     diameter_x, diameter_y = outline.find_diameters(disc, outline.SHAPES[making.crop])
     step_x = diameter_x / making.size_px  # pixels of the photograph per pixel of the square
     step_y = diameter_y / making.size_px
-    corner = (making.size_px - len(values)) // 2 - (making.size_px - 1) / 2  # of the heat, from the square's middle
-    matrix = np.array([[step_x, 0, disc.center_x + step_x * corner], [0, step_y, disc.center_y + step_y * corner]])
+    corner = (making.size_px - len(values)) // 2 - (
+        making.size_px - 1
+    ) / 2  # of the heat, from the square's middle
+    matrix = np.array(
+        [[step_x, 0, disc.center_x + step_x * corner], [0, step_y, disc.center_y + step_y * corner]]
+    )
     placed = cv2.warpAffine(values, matrix, shape[::-1], flags=cv2.INTER_LINEAR)
     if outline.SHAPES[making.crop] != "ellipse":
         return placed

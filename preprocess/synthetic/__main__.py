@@ -45,9 +45,13 @@ def check_parameters(data: Path, parameters: Mapping[str, Any]) -> None:
     for path in sorted((data / OWN_FOLDER).glob("*.jsonl")):
         header = Journal(path.parent, path.stem, {}).found
         drawn_with = {name: header[name] for name in header if name in parameters}
-        change = manifest.describe_change(drawn_with, {name: parameters[name] for name in drawn_with})
+        change = manifest.describe_change(
+            drawn_with, {name: parameters[name] for name in drawn_with}
+        )
         if change:
-            raise InputError(f"{data}: drawn with other parameters: {change}; give another --data, or remove it")
+            raise InputError(
+                f"{data}: drawn with other parameters: {change}; give another --data, or remove it"
+            )
 
 
 def check_foreign(data: Path, planned: Iterable[Path]) -> None:
@@ -103,7 +107,9 @@ def draw_split(
     return journal.rows
 
 
-def draw_folder(data: Path, n_patients: Mapping[str, int], parameters: dict[str, Any], jobs: int) -> None:
+def draw_folder(
+    data: Path, n_patients: Mapping[str, int], parameters: dict[str, Any], jobs: int
+) -> None:
     """Draw a whole data folder; pictures that are there already, drawn with the same parameters, stay."""
     from preprocess.synthetic import eyes, scans, xrays
 
@@ -131,23 +137,33 @@ def draw_folder(data: Path, n_patients: Mapping[str, int], parameters: dict[str,
         first += n
     check_parameters(data, parameters)
     check_foreign(data, itertools.chain.from_iterable(planned.values()))
-    code = {path.name: files.hash_file(path) for path in sorted(Path(eyes.__file__).parent.glob("*.py"))}
+    code = {
+        path.name: files.hash_file(path) for path in sorted(Path(eyes.__file__).parent.glob("*.py"))
+    }
     rows: dict[str, Row] = {}
     with files.locked(data / OWN_FOLDER):
         for split, plans in planned.items():
             journal = Journal(data / OWN_FOLDER, split, parameters | code)
             rows |= draw_split(data / split, journal, module.draw, plans, jobs=jobs)
         if kind != "oct":  # the folders of scans are named by their classes
-            module.write_tables(data, {split: list(plans.values()) for split, plans in planned.items()}, rows)
+            module.write_tables(
+                data, {split: list(plans.values()) for split, plans in planned.items()}, rows
+            )
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.make_bare_parser("preprocess.synthetic", __doc__, "--data data/demo --width-px 1024 --levels balanced")
+    parser = cli.make_bare_parser(
+        "preprocess.synthetic", __doc__, "--data data/demo --width-px 1024 --levels balanced"
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder to draw")
     parser.add_argument(
-        "--kind", choices=("retina", "oct", "chest"), help="photographs of retinas, OCT scans, or chest x-rays"
+        "--kind",
+        choices=("retina", "oct", "chest"),
+        help="photographs of retinas, OCT scans, or chest x-rays",
     )
-    train_help = "patients to learn from, two photographs each, one to five scans, one to four x-rays"
+    train_help = (
+        "patients to learn from, two photographs each, one to five scans, one to four x-rays"
+    )
     parser.add_argument("--patients-train", type=cli.whole(0), help=train_help)
     parser.add_argument("--patients-test", type=cli.whole(0), help="patients to test by")
     width_help = "width of all photographs in pixels (default: each camera's own; of others 512)"
@@ -155,7 +171,9 @@ def main(argv: list[str] | None = None) -> None:
     levels_help = "how frequent each level of a retina is: as in the competition, or all alike"
     parser.add_argument("--levels", choices=("real", "balanced"), help=levels_help)
     parser.add_argument("--seed", type=cli.whole(0), help="one seed, one folder, byte for byte")
-    parser.add_argument("--jobs", type=cli.whole(1), default=resources.count_jobs(), help="processes to work with")
+    parser.add_argument(
+        "--jobs", type=cli.whole(1), default=resources.count_jobs(), help="processes to work with"
+    )
     recipe.add_option(parser)
     options = recipe.parse(parser, argv, "preprocess.synthetic")
     n_patients = {"train": options.patients_train, "test": options.patients_test}

@@ -169,7 +169,9 @@ def add_dirt(rng: Generator, planes: np.ndarray, frame: Frame) -> None:
         add_spot(planes, place, radius, color=color, frame=frame)
 
 
-def add_spot(planes: np.ndarray, place: ArrayLike, radius: float, color: np.ndarray, frame: Frame) -> None:
+def add_spot(
+    planes: np.ndarray, place: ArrayLike, radius: float, color: np.ndarray, frame: Frame
+) -> None:
     """Add light of a colour (3,) in a soft-edged spot, in place; a negative colour removes light."""
     x, y = to_pixels(place, frame)
     away = np.hypot(np.arange(frame.width) - x, np.arange(frame.height)[:, None] - y)
@@ -214,9 +216,13 @@ def develop(rng: Generator, image: np.ndarray, width: int, height: int) -> np.nd
     floor = rng.uniform(0, 3)
     noise = rng.uniform(0.3, 1.8)
     if rng.random() < SNOW_SHARE:
-        floor = min(rng.uniform(12, 40), 0.5 * float(image.mean()))  # or a dark eye would drown in it
+        floor = min(
+            rng.uniform(12, 40), 0.5 * float(image.mean())
+        )  # or a dark eye would drown in it
         noise = rng.uniform(0.25, 0.45) * floor
-    tile = noise * rng.standard_normal((NOISE_TILE_PX, NOISE_TILE_PX), dtype=np.float32) + np.float32(0.5)
+    tile = noise * rng.standard_normal(
+        (NOISE_TILE_PX, NOISE_TILE_PX), dtype=np.float32
+    ) + np.float32(0.5)
     np.maximum(image, np.float32(floor), out=image)
     for top in range(0, height, NOISE_TILE_PX):
         for left in range(0, width, NOISE_TILE_PX):

@@ -24,7 +24,9 @@ class Frame(NamedTuple):
     center_x: float
     center_y: float
     radius: float
-    bottom: float  # the row where the field is cut off: the picture's height, or a flat bottom above it
+    bottom: (
+        float  # the row where the field is cut off: the picture's height, or a flat bottom above it
+    )
     mirrored: bool
 
 
@@ -51,7 +53,10 @@ def find_limits(frame: Frame) -> tuple[float, float]:
 def to_pixels(places: ArrayLike, frame: Frame) -> np.ndarray:
     """Map (..., 2) places to (..., 2) pixels of the frame."""
     side = -1 if frame.mirrored else 1
-    return np.asarray(places) * [side * frame.radius, frame.radius] + [frame.center_x, frame.center_y]
+    return np.asarray(places) * [side * frame.radius, frame.radius] + [
+        frame.center_x,
+        frame.center_y,
+    ]
 
 
 def to_ink(places: ArrayLike, frame: Frame) -> np.ndarray:
@@ -107,7 +112,9 @@ def measure_distance(place: ArrayLike, frame: Frame) -> np.ndarray:
     return np.sqrt(dx**2 + dy[:, None] ** 2)
 
 
-def stroke(ink: np.ndarray, paths: np.ndarray, widths: np.ndarray, value: int, frame: Frame) -> None:
+def stroke(
+    ink: np.ndarray, paths: np.ndarray, widths: np.ndarray, value: int, frame: Frame
+) -> None:
     """Draw paths (n, steps, 2) of varying widths (n, steps) into an ink layer; a width of 0 leaves a gap."""
     pixels = to_ink(paths, frame)
     starts = pixels[:, :-1].reshape(-1, 2)

@@ -15,7 +15,9 @@ SIDES = ("left", "right")
 FILE = "{split}/{image}.jpeg"  # where a photograph lies in its folder
 FIRST_PATIENT = 10
 PATIENT_GAP = 3  # patient numbers rise by 1 to 3, as Kaggle's have gaps
-TRAITS_STREAM = 2  # every patient has four generators, (seed, patient, stream): 0 left, 1 right, 2 and 3
+TRAITS_STREAM = (
+    2  # every patient has four generators, (seed, patient, stream): 0 left, 1 right, 2 and 3
+)
 LEVELS_STREAM = 3
 DRAWN_WIDTH_PX = 1500  # a wider photograph is drawn at a half or a third and enlarged: focus was no better than that
 PUBLIC_SHARE = 0.2  # of the test set was scored on the public leaderboard
@@ -66,7 +68,9 @@ def plan(n_patients: int, seed: int, levels: str) -> list[list[Eye]]:
         usage = "Public" if rng.random() < PUBLIC_SHARE else "Private"
         eyes = []
         for side, level in zip(SIDES, pair, strict=True):
-            eyes.append(Eye(image=f"{patient}_{side}", patient=patient, side=side, level=level, usage=usage))
+            eyes.append(
+                Eye(image=f"{patient}_{side}", patient=patient, side=side, level=level, usage=usage)
+            )
         patients.append(eyes)
     return patients
 
@@ -99,7 +103,9 @@ def draw(eye: Eye, seed: int, width_px: int | None) -> tuple[np.ndarray, Sequenc
     return drawn.photograph[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, drawn.jpeg_quality), row
 
 
-def draw_eye(seed: int, patient: int, side: str, level: int, width_px: int | None = None) -> DrawnEye:
+def draw_eye(
+    seed: int, patient: int, side: str, level: int, width_px: int | None = None
+) -> DrawnEye:
     """Draw one photograph, a function of its arguments alone; its width is by default that of the patient's camera."""
     shared = np.random.default_rng([seed, patient, TRAITS_STREAM])
     traits = retina.sample_retina(shared)
@@ -128,7 +134,9 @@ def draw_eye(seed: int, patient: int, side: str, level: int, width_px: int | Non
     )
 
 
-def write_tables(data: Path, planned: Mapping[str, Sequence[Eye]], rows: Mapping[str, dict]) -> None:
+def write_tables(
+    data: Path, planned: Mapping[str, Sequence[Eye]], rows: Mapping[str, dict]
+) -> None:
     """Write labels, the sample submission and the truth: discs and lesions."""
     train = pd.DataFrame(planned["train"], columns=Eye._fields)
     test = pd.DataFrame(planned["test"], columns=Eye._fields)
@@ -142,7 +150,9 @@ def write_tables(data: Path, planned: Mapping[str, Sequence[Eye]], rows: Mapping
         "trainLabels.csv": train[["image", "level"]],
         "testLabels.csv": test[["image", "level", "usage"]].rename(columns={"usage": "Usage"}),
         "sampleSubmission.csv": test[["image"]].assign(level=0),
-        "discs.csv": pd.DataFrame(discs, columns=["image", "width", "height", "center_x", "center_y", "radius"]),
+        "discs.csv": pd.DataFrame(
+            discs, columns=["image", "width", "height", "center_x", "center_y", "radius"]
+        ),
         "lesions.csv": pd.DataFrame(lesions, columns=["image", "kind", "x", "y", "radius"]),
     }
     for name, table in tables.items():

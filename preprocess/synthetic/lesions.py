@@ -41,7 +41,9 @@ LESIONS = {
 # fmt: on
 
 
-def place_lesions(rng: Generator, level: int, anatomy: Anatomy, vessels: Vessels, frame: Frame) -> pd.DataFrame:
+def place_lesions(
+    rng: Generator, level: int, anatomy: Anatomy, vessels: Vessels, frame: Frame
+) -> pd.DataFrame:
     """Choose the lesions of an eye of this level: kind, x, y, radius in units of the field's radius."""
     rows = []
     for kind, (radius_range, *counts) in LESIONS.items():
@@ -87,7 +89,12 @@ def move_to_veins(places: np.ndarray, vessels: Vessels, frame: Frame) -> np.ndar
 
 
 def draw_lesions(
-    rng: Generator, lesions: pd.DataFrame, inks: Inks, anatomy: Anatomy, vessels: Vessels, frame: Frame
+    rng: Generator,
+    lesions: pd.DataFrame,
+    inks: Inks,
+    anatomy: Anatomy,
+    vessels: Vessels,
+    frame: Frame,
 ) -> None:
     """Draw lesions into the ink layers, the large ones first."""
     largest_first = lesions.sort_values("radius", ascending=False, kind="stable")
@@ -100,7 +107,14 @@ def draw_lesions(
         elif kind == "exudate":
             draw_exudate(rng, inks.bright, place, radius, frame=frame)
         elif kind == "cotton_wool":
-            fill_blots(rng, inks.soft, place[None], radii=np.array([radius]), value_range=(150, 220), frame=frame)
+            fill_blots(
+                rng,
+                inks.soft,
+                place[None],
+                radii=np.array([radius]),
+                value_range=(150, 220),
+                frame=frame,
+            )
         elif kind == "venous_beading":
             draw_beads(rng, inks.blood, place, radius, vessels=vessels, frame=frame)
         elif kind == "neovascularization":
@@ -115,7 +129,12 @@ def fill_outline(ink: np.ndarray, outline: np.ndarray, value: int, frame: Frame)
 
 
 def fill_blots(
-    rng: Generator, ink: np.ndarray, places: np.ndarray, radii: np.ndarray, value_range: tuple[int, int], frame: Frame
+    rng: Generator,
+    ink: np.ndarray,
+    places: np.ndarray,
+    radii: np.ndarray,
+    value_range: tuple[int, int],
+    frame: Frame,
 ) -> None:
     """Fill smooth, irregular outlines of radii (n,) around places (n, 2) with values of a range."""
     outlines = make_outlines(rng, len(places)) * radii[:, None, None]
@@ -137,7 +156,12 @@ def make_outlines(rng: Generator, n: int) -> np.ndarray:
 
 
 def draw_hemorrhage(
-    rng: Generator, blood: np.ndarray, place: np.ndarray, radius: float, anatomy: Anatomy, frame: Frame
+    rng: Generator,
+    blood: np.ndarray,
+    place: np.ndarray,
+    radius: float,
+    anatomy: Anatomy,
+    frame: Frame,
 ) -> None:
     """Draw blood in the retina: a dot or blot, or a flame drawn out along the nerve fibres; densest in the middle."""
     outline = make_outlines(rng, 1)[0] * radius
@@ -151,7 +175,9 @@ def draw_hemorrhage(
         fill_outline(blood, place + size * outline, round(density * share), frame)
 
 
-def draw_exudate(rng: Generator, bright: np.ndarray, place: np.ndarray, radius: float, frame: Frame) -> None:
+def draw_exudate(
+    rng: Generator, bright: np.ndarray, place: np.ndarray, radius: float, frame: Frame
+) -> None:
     """Draw a cluster of hard exudates: a heap, or a ring around a leaking vessel."""
     n = int(rng.integers(10, 34))
     angles = rng.uniform(0, 2 * np.pi, n)
@@ -164,7 +190,12 @@ def draw_exudate(rng: Generator, bright: np.ndarray, place: np.ndarray, radius: 
 
 
 def draw_beads(
-    rng: Generator, blood: np.ndarray, place: np.ndarray, radius: float, vessels: Vessels, frame: Frame
+    rng: Generator,
+    blood: np.ndarray,
+    place: np.ndarray,
+    radius: float,
+    vessels: Vessels,
+    frame: Frame,
 ) -> None:
     """Make the veins near a place swell and shrink like a string of beads."""
     paths = vessels.veins.paths[:2]
@@ -173,7 +204,9 @@ def draw_beads(
         fill_spot(blood, point, VEIN_WIDTH * rng.uniform(0.55, 0.85), value=115, frame=frame)
 
 
-def draw_tangle(rng: Generator, blood: np.ndarray, place: np.ndarray, radius: float, frame: Frame) -> None:
+def draw_tangle(
+    rng: Generator, blood: np.ndarray, place: np.ndarray, radius: float, frame: Frame
+) -> None:
     """Draw new vessels: fine, curled, growing out from a place into a lacy fan."""
     start = rng.uniform(-np.pi, np.pi, (TANGLE_PATHS, 1))
     turns = rng.normal(0, 0.45, (TANGLE_PATHS, PATH_STEPS))
@@ -186,7 +219,9 @@ def draw_tangle(rng: Generator, blood: np.ndarray, place: np.ndarray, radius: fl
     stroke(blood, paths, widths, value=130, frame=frame)
 
 
-def draw_boat(rng: Generator, blood: np.ndarray, place: np.ndarray, radius: float, frame: Frame) -> None:
+def draw_boat(
+    rng: Generator, blood: np.ndarray, place: np.ndarray, radius: float, frame: Frame
+) -> None:
     """Draw a preretinal hemorrhage: blood that has sunk, flat on top like a boat."""
     outline = make_outlines(rng, 1)[0] * radius * [1, rng.uniform(0.7, 1.2)]
     flat_top = 0.1 * rng.uniform(-radius, radius)

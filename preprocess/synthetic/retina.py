@@ -12,7 +12,15 @@ import pandas as pd
 from numpy.random import Generator
 
 from preprocess.synthetic import canvas
-from preprocess.synthetic.canvas import Frame, blend, coarsen, diffuse, fill_spot, make_texture, measure_distance
+from preprocess.synthetic.canvas import (
+    Frame,
+    blend,
+    coarsen,
+    diffuse,
+    fill_spot,
+    make_texture,
+    measure_distance,
+)
 from preprocess.synthetic.lesions import Inks, draw_lesions, place_lesions
 from preprocess.synthetic.vessels import Anatomy, draw_vessels, grow_vessels
 
@@ -59,7 +67,9 @@ def sample_retina(rng: Generator) -> Retina:
     )
 
 
-def draw_retina(rng: Generator, level: int, retina: Retina, frame: Frame) -> tuple[np.ndarray, pd.DataFrame]:
+def draw_retina(
+    rng: Generator, level: int, retina: Retina, frame: Frame
+) -> tuple[np.ndarray, pd.DataFrame]:
     """Draw an eye of a level 0-4, without a border; return its reflectance and a table of its lesions.
 
     The reflectance is float32 (3, h, w), RGB, about 0-1; the lesions' kind, x, y, radius are in pixels of the frame.
@@ -68,16 +78,24 @@ def draw_retina(rng: Generator, level: int, retina: Retina, frame: Frame) -> tup
     vessels = grow_vessels(rng, anatomy, retina.tortuosity)
     lesions = place_lesions(rng, level, anatomy, vessels=vessels, frame=frame)
     reflectance = draw_background(rng, anatomy, retina, frame)
-    inks = Inks(blood=draw_vessels(vessels, frame), bright=canvas.new_ink(frame), soft=canvas.new_ink(frame))
+    inks = Inks(
+        blood=draw_vessels(vessels, frame), bright=canvas.new_ink(frame), soft=canvas.new_ink(frame)
+    )
     draw_drusen(rng, inks.soft, anatomy, n_typical=retina.drusen, frame=frame)
     draw_lesions(rng, lesions, inks, anatomy=anatomy, vessels=vessels, frame=frame)
-    blend(reflectance, diffuse(inks.soft, SOFT_BLUR, frame), COTTON_WOOL_COLOR * np.sqrt(retina.color))
+    blend(
+        reflectance, diffuse(inks.soft, SOFT_BLUR, frame), COTTON_WOOL_COLOR * np.sqrt(retina.color)
+    )
     blood = diffuse(inks.blood, BLOOD_BLUR, frame)
     for plane, density in zip(reflectance, BLOOD_DENSITY, strict=True):
         plane *= np.exp(np.float32(-density) * blood)
-    blend(reflectance, diffuse(inks.bright, BRIGHT_BLUR, frame), EXUDATE_COLOR * np.sqrt(retina.color))
+    blend(
+        reflectance, diffuse(inks.bright, BRIGHT_BLUR, frame), EXUDATE_COLOR * np.sqrt(retina.color)
+    )
     pixels = canvas.to_pixels(lesions[["x", "y"]].to_numpy(float), frame)
-    return reflectance, lesions.assign(x=pixels[:, 0], y=pixels[:, 1], radius=lesions.radius * frame.radius)
+    return reflectance, lesions.assign(
+        x=pixels[:, 0], y=pixels[:, 1], radius=lesions.radius * frame.radius
+    )
 
 
 def place_anatomy(rng: Generator) -> Anatomy:
@@ -87,7 +105,9 @@ def place_anatomy(rng: Generator) -> Anatomy:
     return Anatomy(optic_disc=optic_disc, fovea=fovea)
 
 
-def draw_drusen(rng: Generator, soft: np.ndarray, anatomy: Anatomy, n_typical: int, frame: Frame) -> None:
+def draw_drusen(
+    rng: Generator, soft: np.ndarray, anatomy: Anatomy, n_typical: int, frame: Frame
+) -> None:
     """Draw drusen around the fovea: paler, softer and rounder than exudates, and no sign of diabetes."""
     n = rng.poisson(n_typical)
     places = anatomy.fovea + rng.normal(0, 0.22, (n, 2))
@@ -101,7 +121,9 @@ def draw_background(rng: Generator, anatomy: Anatomy, retina: Retina, frame: Fra
     coarse = coarsen(frame, 2)
     shade = 0.05 * make_texture(rng, 6, coarse) + 0.03 * make_texture(rng, 24, coarse)
     shade += 0.02 * make_texture(rng, 110, coarse) + 0.015 * make_texture(rng, 260, coarse)
-    streaks = np.exp(-2.5 * np.abs(make_texture(rng, 26, coarse) + 0.6 * make_texture(rng, 60, coarse)))
+    streaks = np.exp(
+        -2.5 * np.abs(make_texture(rng, 26, coarse) + 0.6 * make_texture(rng, 60, coarse))
+    )
     away = measure_distance(anatomy.fovea, coarse)
     streaks *= retina.tessellation * np.clip(away, 0, 1)  # the macula hides the choroid
     macula = np.exp(-((away / rng.uniform(0.16, 0.26)) ** 2)) * rng.uniform(0.7, 1.3)
@@ -114,7 +136,9 @@ def draw_background(rng: Generator, anatomy: Anatomy, retina: Retina, frame: Fra
     return planes
 
 
-def draw_optic_disc(rng: Generator, planes: np.ndarray, anatomy: Anatomy, retina: Retina, frame: Frame) -> None:
+def draw_optic_disc(
+    rng: Generator, planes: np.ndarray, anatomy: Anatomy, retina: Retina, frame: Frame
+) -> None:
     """Paint the bright optic disc, its brighter cup and the glow around it over planes (3, h, w), in place."""
     radius = OPTIC_DISC_RADIUS * rng.uniform(0.85, 1.12)
     cup = rng.uniform(0.3, 0.65)

@@ -16,11 +16,49 @@ from preprocess.synthetic.canvas import blur_noise, soften
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")  # of Kermany et al., Cell 172(5), 2018
 WIDTH_PX = 512  # of Kermany's scans, most of which are 496 px high
 ASPECT = 496 / 512
-TRAITS_STREAM = 1_000_000  # a patient's generator beside those of the scans, which are numbered from 1
+TRAITS_STREAM = (
+    1_000_000  # a patient's generator beside those of the scans, which are numbered from 1
+)
 # Brightness at depths from the inner surface (0) to the pigment epithelium's outer edge (1): nerve fibres, ganglion
 # cells, inner nuclei, outer plexus, outer nuclei, ellipsoid zone, pigment epithelium.
-DEPTHS = (0.0, 0.03, 0.10, 0.14, 0.36, 0.40, 0.47, 0.50, 0.56, 0.60, 0.79, 0.81, 0.85, 0.88, 0.91, 0.94, 1.0)
-BRIGHTNESS = (0.35, 0.62, 0.58, 0.40, 0.42, 0.24, 0.24, 0.40, 0.38, 0.20, 0.20, 0.66, 0.66, 0.30, 0.90, 0.95, 0.80)
+DEPTHS = (
+    0.0,
+    0.03,
+    0.10,
+    0.14,
+    0.36,
+    0.40,
+    0.47,
+    0.50,
+    0.56,
+    0.60,
+    0.79,
+    0.81,
+    0.85,
+    0.88,
+    0.91,
+    0.94,
+    1.0,
+)
+BRIGHTNESS = (
+    0.35,
+    0.62,
+    0.58,
+    0.40,
+    0.42,
+    0.24,
+    0.24,
+    0.40,
+    0.38,
+    0.20,
+    0.20,
+    0.66,
+    0.66,
+    0.30,
+    0.90,
+    0.95,
+    0.80,
+)
 VITREOUS = 0.02
 FLUID = 0.05
 EDGE_PARTS = 400  # edges are blurred by 1/400 of the height
@@ -76,12 +114,16 @@ def plan(n_patients: int, seed: int) -> list[list[Scan]]:
         scans = []
         for number in range(1, n_scans + 1):
             name = str(rng.choice(CLASSES)) if is_odd[number - 1] else own_class
-            scans.append(Scan(image=f"{name}-{patient}-{number}", patient=patient, number=number, name=name))
+            scans.append(
+                Scan(image=f"{name}-{patient}-{number}", patient=patient, number=number, name=name)
+            )
         patients.append(scans)
     return patients
 
 
-def draw(scan: Scan, seed: int, width_px: int | None = None) -> tuple[np.ndarray, Sequence[int], dict]:
+def draw(
+    scan: Scan, seed: int, width_px: int | None = None
+) -> tuple[np.ndarray, Sequence[int], dict]:
     """Draw a scan, a function of the arguments alone.
 
     Returns it, (h, w) uint8, OpenCV's options to store it, and an empty row: its folder tells its class.
@@ -127,8 +169,12 @@ def place_retina(rng: Generator, traits: Traits, across: np.ndarray, down: np.nd
     base = middle + slope * (across - 0.5) + traits.bend * 2 * (across - 0.5) ** 2
     base = base + wave(rng, across, 3) * 0.004
     pit = traits.pit * bump(across, fovea, rng.uniform(0.06, 0.1)) - 0.1 * bump(across, fovea, 0.25)
-    thickness = traits.thickness * rng.uniform(0.93, 1.07) * (1 - pit) + wave(rng, across, 4) * 0.003
-    return Section(across=across, down=down, fovea=fovea, top=base - thickness, edge=base, base=base)
+    thickness = (
+        traits.thickness * rng.uniform(0.93, 1.07) * (1 - pit) + wave(rng, across, 4) * 0.003
+    )
+    return Section(
+        across=across, down=down, fovea=fovea, top=base - thickness, edge=base, base=base
+    )
 
 
 def add_drusen(rng: Generator, section: Section) -> Section:
@@ -146,7 +192,9 @@ def add_membrane(rng: Generator, section: Section) -> tuple[Section, np.ndarray,
     place = section.fovea + rng.uniform(-0.15, 0.15)
     width = rng.uniform(0.08, 0.18)
     height = rng.uniform(0.03, 0.08)
-    lifted = height * bump(section.across, place, width) * (1 + 0.35 * wave(rng, section.across, 14))
+    lifted = (
+        height * bump(section.across, place, width) * (1 + 0.35 * wave(rng, section.across, 14))
+    )
     fluid_height = rng.uniform(0.01, 0.05)
     fluid_place = place + rng.uniform(-0.1, 0.1)
     fluid_width = width * rng.uniform(0.8, 1.3)
@@ -176,7 +224,9 @@ def add_cysts(rng: Generator, section: Section) -> tuple[Section, np.ndarray]:
         y = top[column] + depth * thickness
         semi_axis_y = rng.uniform(0.06, 0.17) * thickness
         semi_axis_x = rng.uniform(0.008, 0.026)
-        is_fluid |= ((section.across - x) / semi_axis_x) ** 2 + ((section.down - y) / semi_axis_y) ** 2 <= 1
+        is_fluid |= ((section.across - x) / semi_axis_x) ** 2 + (
+            (section.down - y) / semi_axis_y
+        ) ** 2 <= 1
     return section._replace(top=top), soften(is_fluid, EDGE_PARTS)
 
 

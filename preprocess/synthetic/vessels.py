@@ -72,7 +72,9 @@ def grow_vessels(rng: Generator, anatomy: Anatomy, tortuosity: float) -> Vessels
     )
 
 
-def walk(rng: Generator, origins: np.ndarray, headings: np.ndarray, step: np.ndarray, tortuosity: float) -> np.ndarray:
+def walk(
+    rng: Generator, origins: np.ndarray, headings: np.ndarray, step: np.ndarray, tortuosity: float
+) -> np.ndarray:
     """Return paths (n, steps, 2) from origins (n, 2) that follow headings (n, steps), with a step length (n,) each.
 
     They wind about their headings by about `tortuosity` radians.
@@ -101,7 +103,9 @@ def grow_branches(rng: Generator, parents: Bundle, n_each: int, tortuosity: floa
     width = parents.widths[parent, fork] * rng.uniform(0.4, 0.7, n)
     length = rng.uniform(0.3, 1.0, n) * np.clip(width / VEIN_WIDTH, 0.12, 0.6) * 1.4
     paths = walk(rng, origins, headings, step=length / PATH_STEPS, tortuosity=tortuosity)
-    width = np.where(width > 0, np.maximum(width, FINEST_WIDTH), 0)  # no branch leaves where its parent has ended
+    width = np.where(
+        width > 0, np.maximum(width, FINEST_WIDTH), 0
+    )  # no branch leaves where its parent has ended
     return Bundle(paths=paths, widths=width[:, None] * np.linspace(1, 0.6, PATH_STEPS))
 
 
@@ -119,6 +123,8 @@ def draw_vessels(vessels: Vessels, frame: Frame) -> np.ndarray:
         stroke(ink, branches.paths, branches.widths, value=62, frame=frame)
     arteries = vessels.arteries
     stroke(ink, arteries.paths, arteries.widths, value=75, frame=frame)
-    stroke(ink, arteries.paths, arteries.widths * 0.3, value=40, frame=frame)  # the light reflex in their middle
+    stroke(
+        ink, arteries.paths, arteries.widths * 0.3, value=40, frame=frame
+    )  # the light reflex in their middle
     stroke(ink, vessels.veins.paths, vessels.veins.widths, value=110, frame=frame)
     return ink

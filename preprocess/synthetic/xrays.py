@@ -19,8 +19,13 @@ from preprocess.synthetic.canvas import blur_noise, soften
 FINDINGS = ("Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumothorax")
 WIDTH_PX = 512
 FILE = "images/{image}.png"  # where a picture lies in its folder, whatever its split
-TRAITS_STREAM = 1_000_000  # a patient's generator beside those of the pictures, which are numbered from 0
-NODULE = (0.014, 0.028)  # radii; in a chest of 30 cm a mass, which is wider than 3 cm, has at least 0.05
+TRAITS_STREAM = (
+    1_000_000  # a patient's generator beside those of the pictures, which are numbered from 0
+)
+NODULE = (
+    0.014,
+    0.028,
+)  # radii; in a chest of 30 cm a mass, which is wider than 3 cm, has at least 0.05
 MASS = (0.05, 0.09)
 HEALTHY = (0.40, 0.48)  # the heart's width by the chest's; above 0.5 it is called large
 LARGE = (0.58, 0.68)
@@ -78,19 +83,25 @@ def plan(n_patients: int, seed: int) -> list[list[Xray]]:
         pictures = []
         for number, row in enumerate(is_shown):
             shown = "|".join(np.array(FINDINGS)[row])
-            pictures.append(Xray(image=f"{patient:08}_{number:03}", patient=patient, number=number, shown=shown))
+            pictures.append(
+                Xray(image=f"{patient:08}_{number:03}", patient=patient, number=number, shown=shown)
+            )
         patients.append(pictures)
     return patients
 
 
-def write_tables(data: Path, planned: Mapping[str, Sequence[Xray]], rows: Mapping[str, dict]) -> None:
+def write_tables(
+    data: Path, planned: Mapping[str, Sequence[Xray]], rows: Mapping[str, dict]
+) -> None:
     """Write the table of findings, the lists of its parts and the boxes, in the form of ChestX-ray14."""
     tables: dict[str, list[str]] = {}
     label_lines = ["Image Index,Finding Labels,Follow-up #,Patient ID"]
     for split, xrays in planned.items():
         tables[findings.LISTS[split]] = [f"{xray.image}.png" for xray in xrays]
         for xray in xrays:
-            label_lines.append(f"{xray.image}.png,{xray.shown or labels.NO_FINDING},{xray.number},{xray.patient}")
+            label_lines.append(
+                f"{xray.image}.png,{xray.shown or labels.NO_FINDING},{xray.number},{xray.patient}"
+            )
     boxes = ["Image Index,Finding Label,Bbox [x,y,w,h]"]
     for image, row in rows.items():
         for name, x, y, width, height in row["boxes"]:
@@ -102,7 +113,9 @@ def write_tables(data: Path, planned: Mapping[str, Sequence[Xray]], rows: Mappin
         files.write_bytes(data / name, text.encode())
 
 
-def draw(xray: Xray, seed: int, width_px: int | None = None) -> tuple[np.ndarray, Sequence[int], dict]:
+def draw(
+    xray: Xray, seed: int, width_px: int | None = None
+) -> tuple[np.ndarray, Sequence[int], dict]:
     """Draw a picture, a function of the arguments alone.
 
     Returns it, (h, w) uint8, OpenCV's options to store it, and a row with its boxes, which nodules and masses have:
@@ -130,7 +143,9 @@ def draw(xray: Xray, seed: int, width_px: int | None = None) -> tuple[np.ndarray
         filled = [lungs[rng.integers(2)]] if is_one_sided else lungs
         for lung in filled:
             depth = rng.uniform(0.09, 0.24)
-            level = chest.base - depth - 0.12 * np.clip(lung.out, 0, 1) ** 3  # it climbs the outer wall
+            level = (
+                chest.base - depth - 0.12 * np.clip(lung.out, 0, 1) ** 3
+            )  # it climbs the outer wall
             air = air * (1 - soften((y > level) & (lung.across > 0), EDGE_PARTS))
     if "Infiltration" in shown:
         added += draw_infiltration(rng, air, x, y)
@@ -165,7 +180,9 @@ def sample_chest(rng: Generator) -> Chest:
     )
 
 
-def draw_heart(rng: Generator, chest: Chest, is_large: bool, spine: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def draw_heart(
+    rng: Generator, chest: Chest, is_large: bool, spine: float, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
     """Return where the heart is, (h, w), 0-1: a tilted ellipse on the diaphragm."""
     share = rng.uniform(*LARGE) if is_large else chest.heart * rng.uniform(0.97, 1.03)
     semi_axis_x = share * chest.width
@@ -185,7 +202,9 @@ def draw_infiltration(rng: Generator, air: np.ndarray, x: np.ndarray, y: np.ndar
     return rng.uniform(0.18, 0.3) * cloud * patches * air
 
 
-def draw_spot(rng: Generator, name: str, air: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, list]:
+def draw_spot(
+    rng: Generator, name: str, air: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, list]:
     """Return the share of the rays, (h, w), that a round nodule or a lobed mass in the lungs stops, and its box.
 
     The box is [name, left, top, width, height] in parts of the picture's side.
@@ -224,7 +243,9 @@ def place_body(chest: Chest, spine: float, x: np.ndarray, y: np.ndarray) -> np.n
     return soften(np.abs(x - spine) < half_width, EDGE_PARTS) * (0.9 + 2 * chest.fat)
 
 
-def draw_bones(rng: Generator, chest: Chest, spine: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def draw_bones(
+    rng: Generator, chest: Chest, spine: float, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
     """Return the share of the rays that spine, collar bones and ribs stop, (h, w).
 
     Each rib goes out and down behind, and in again in front.
@@ -238,8 +259,12 @@ def draw_bones(rng: Generator, chest: Chest, spine: float, x: np.ndarray, y: np.
         for rib in range(chest.n_ribs):
             wide = chest.width * min(1.0, 0.55 + 0.13 * rib)
             start = chest.top + step * (rib + rng.uniform(-0.08, 0.08))
-            behind = np.c_[0.03 + (wide - 0.03) * np.sin(along * np.pi / 2), start + chest.slope * along**2]
-            before = np.c_[wide - 0.6 * wide * along**1.5, behind[-1, 1] + 0.8 * chest.slope * along]
+            behind = np.c_[
+                0.03 + (wide - 0.03) * np.sin(along * np.pi / 2), start + chest.slope * along**2
+            ]
+            before = np.c_[
+                wide - 0.6 * wide * along**1.5, behind[-1, 1] + 0.8 * chest.slope * along
+            ]
             for curve, strength in ((behind, 1.0), (before, 0.55)):
                 points = curve * [side, 1] + [spine, 0]
                 bones += strength * BONE * draw_line(points, 0.3 * step, n)

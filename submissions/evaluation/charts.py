@@ -36,7 +36,15 @@ def draw_roc(figure: Figure, curves: Mapping[str, Mapping[str, Curve]], task: Ta
             axes.plot(false, true, f"C{number}", clip_on=False, label=title)
             for point, (x, y) in of_sample[name].points.items():
                 marker = MARKERS.get(point, OTHER_MARKER)
-                axes.plot(x, y, marker, color=f"C{number}", markeredgecolor=PAGE, markersize=7, clip_on=False)
+                axes.plot(
+                    x,
+                    y,
+                    marker,
+                    color=f"C{number}",
+                    markeredgecolor=PAGE,
+                    markersize=7,
+                    clip_on=False,
+                )
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
         axes.set_title(name, fontsize=9)
     for axes in grid[len(names) :]:
@@ -76,6 +84,14 @@ def draw_forest(figure: Figure, rows: Sequence[tuple[str, Estimate]], task: Task
         axes.hlines(height + 0.15, estimate.low, estimate.high, color=color, linewidth=2, alpha=0.6)
         axes.plot(estimate.value, height + 0.15, "o", color=color, markersize=5)
         box = {"facecolor": PAGE, "edgecolor": "none", "pad": 1}
-        axes.text(0, height - 0.25, title, transform=axes.get_yaxis_transform(), va="center", fontsize=9, bbox=box)
+        axes.text(
+            0,
+            height - 0.25,
+            title,
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=9,
+            bbox=box,
+        )
     axes.set(ylim=(len(measurable) - 0.4, -0.7), yticks=[])
     axes.spines["left"].set_visible(False)

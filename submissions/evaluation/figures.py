@@ -46,7 +46,9 @@ class Figures(NamedTuple):
     verdicts: list[str]  # in what it is no better than a guess; none if it is better
 
 
-def measure(task: Task, sample: Sample, points: Points, more: Mapping[str, np.ndarray] | None = None) -> Figures:
+def measure(
+    task: Task, sample: Sample, points: Points, more: Mapping[str, np.ndarray] | None = None
+) -> Figures:
     """Return all figures of a sample at operating points that were not chosen on it.
 
     `more` are further decisions on its images, (n,) each, by name. Raises InputError for a single patient, over whom
@@ -90,13 +92,17 @@ def list_decisions(task: Task, scores: np.ndarray) -> dict[str, np.ndarray]:
     return {"argmax": scores.argmax(axis=1), "annealed": assign.decide(scores, "anneal").levels}
 
 
-def judge(task: Task, own: Sequence[Estimate], guessed: Mapping[str, Sequence[Estimate]]) -> list[str]:
+def judge(
+    task: Task, own: Sequence[Estimate], guessed: Mapping[str, Sequence[Estimate]]
+) -> list[str]:
     """Return in what figures, the headline and the log loss, a run is no better than guesses that need no image."""
     verdicts = []
     headline = task.overall_names[0]
     name, best = max(guessed.items(), key=lambda item: item[1][0].value)
     if own[0].value <= best[0].value:
-        verdicts.append(f"no better than {name}: {headline} {own[0].value:.4f}, not above {best[0].value:.4f}")
+        verdicts.append(
+            f"no better than {name}: {headline} {own[0].value:.4f}, not above {best[0].value:.4f}"
+        )
     position = task.overall_names.index(LOG_LOSS)
     name, best = min(guessed.items(), key=lambda item: item[1][position].value)
     if own[position].value >= best[position].value:
@@ -130,7 +136,9 @@ def measure_validation(task: Task, validation: Validation, threshold: float | No
         targets=validation.targets,
     )
     if threshold is None:
-        points: Points = task.cross_fit_points(validation.patients, validation.scores, validation.targets)
+        points: Points = task.cross_fit_points(
+            validation.patients, validation.scores, validation.targets
+        )
     else:
         points = give_points(task, threshold)
     return measure(task, sample, points)
@@ -139,7 +147,9 @@ def measure_validation(task: Task, validation: Validation, threshold: float | No
 class Curve(NamedTuple):
     """The ROC curve of a condition and its operating points, for a chart."""
 
-    roc: np.ndarray  # (2, points) the shares of the negatives and of the positives that reach each score
+    roc: (
+        np.ndarray
+    )  # (2, points) the shares of the negatives and of the positives that reach each score
     points: dict[str, tuple[float, float]]  # operating point -> 1 - specificity, sensitivity
 
 
@@ -168,7 +178,9 @@ def measure_reliability(task: Task, figures: Figures) -> dict[str, Reliability]:
     for condition in task.conditions:
         probabilities = task.score_condition(condition, sample.scores)[:, None]
         truth = task.find_condition(condition, sample.targets)[:, None]
-        reliability[condition.name] = calibration.measure_reliability(sample.patients, probabilities, truth)
+        reliability[condition.name] = calibration.measure_reliability(
+            sample.patients, probabilities, truth
+        )
     return reliability
 
 
@@ -210,7 +222,11 @@ def _draw_compared(task: Task, sample: Sample, scores: np.ndarray) -> np.ndarray
             truth = task.find_condition(condition, sample.targets)
             is_known = ~np.isnan(truth)
             probabilities = task.score_condition(condition, scores)[is_known]
-            columns.append(ranking.measure_weighted_auc(probabilities, truth[is_known] == 1, weights[:, is_known]))
+            columns.append(
+                ranking.measure_weighted_auc(
+                    probabilities, truth[is_known] == 1, weights[:, is_known]
+                )
+            )
         return np.stack(columns, axis=1)
 
     return bootstrap.draw_weighted(sample.patients, draw)

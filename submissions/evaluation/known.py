@@ -27,7 +27,10 @@ def find_known(folders: Sequence[Path], caches: Sequence[Path]) -> Known:
     notes: list[str] = []
     for cache in caches:
         unknown = f"{cache}: holds no training squares any more: images known from training were not looked for"
-        if not (manifest.has_output(cache / "resize", "train") and manifest.read_manifest(cache / "normalize")):
+        if not (
+            manifest.has_output(cache / "resize", "train")
+            and manifest.read_manifest(cache / "normalize")
+        ):
             notes.append(unknown)
             continue
         making = square.read_making(cache)

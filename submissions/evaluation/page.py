@@ -51,7 +51,13 @@ def describe(task: Task, evaluation: Evaluation) -> str:
         shown.append(tables.Table("beside other runs, with paired differences", columns, rows))
     for table in shown:
         lines += ["", tables.describe_table(table)]
-    lines += ["", tables.NOTE, task.intervals_note, *tables.note_unsure(evaluation.own), pipeline.NOTICE]
+    lines += [
+        "",
+        tables.NOTE,
+        task.intervals_note,
+        *tables.note_unsure(evaluation.own),
+        pipeline.NOTICE,
+    ]
     return "\n".join(lines)
 
 
@@ -72,7 +78,9 @@ def render(task: Task, evaluation: Evaluation) -> str:
     own = evaluation.own
     curves = {own.sample.title: figures.trace_curves(task, own)}
     if evaluation.validation:
-        curves[evaluation.validation.sample.title] = figures.trace_curves(task, evaluation.validation)
+        curves[evaluation.validation.sample.title] = figures.trace_curves(
+            task, evaluation.validation
+        )
     drawn: dict[str, tuple[Callable[..., None], Any]] = {}
     if any(curves.values()):
         drawn["roc"] = (charts.draw_roc, curves)
@@ -84,7 +92,9 @@ def render(task: Task, evaluation: Evaluation) -> str:
     rendered = {}
     for name, (draw, content) in drawn.items():
         rendered[name] = Markup(render_chart(name, draw, content, task))  # noqa: S704
-    subgroup_tables = tables.list_subgroup_tables(task, evaluation.subgroups) if evaluation.subgroups else []
+    subgroup_tables = (
+        tables.list_subgroup_tables(task, evaluation.subgroups) if evaluation.subgroups else []
+    )
     content = {
         "name": evaluation.name,
         "disclaimer": pipeline.NOTICE,
@@ -101,7 +111,9 @@ def render(task: Task, evaluation: Evaluation) -> str:
         "confusions": list_confusions(task, evaluation),
         "forests": forests,
         "subgroups": subgroup_tables,
-        "validation": tables.list_tables(task, evaluation.validation) if evaluation.validation else [],
+        "validation": tables.list_tables(task, evaluation.validation)
+        if evaluation.validation
+        else [],
         "beside": evaluation.beside,
         "refused": list(evaluation.refused.items())[:MOST_REFUSED],
         "charts": rendered,
@@ -111,7 +123,9 @@ def render(task: Task, evaluation: Evaluation) -> str:
 
 def list_cards(task: Task, measured: Figures) -> dict[str, Estimate]:
     """Return the figures that the page begins with: the headline, and the AUC of the first conditions."""
-    cards = {f"{task.overall_names[0]}, {task.decision_name}": measured.overall[task.decision_name][0]}
+    cards = {
+        f"{task.overall_names[0]}, {task.decision_name}": measured.overall[task.decision_name][0]
+    }
     for name, (of_condition, _) in list(measured.conditions.items())[:3]:
         cards[f"AUC, {name}"] = of_condition.auc
     return cards
@@ -121,7 +135,10 @@ def list_confusions(task: Task, evaluation: Evaluation) -> dict[str, list[dict[s
     """Return the confusion matrix of each decision; none where outputs do not exclude each other."""
     sample = evaluation.own.sample
     matrices = []
-    for name, decided in {task.decision_name: task.decide(sample.scores), **evaluation.decisions}.items():
+    for name, decided in {
+        task.decision_name: task.decide(sample.scores),
+        **evaluation.decisions,
+    }.items():
         matrix = figures.count_confusion(task, sample, decided)
         if matrix is not None:
             matrices.append({**matrix, "title": name})

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 QUARTERS = (0.25, 0.5, 0.75)
-MOST_GROUPS = 20  # of a column of words; one of more values, as a name for each image, makes no subgroups
+MOST_GROUPS = (
+    20  # of a column of words; one of more values, as a name for each image, makes no subgroups
+)
 UNKNOWN = "unknown"  # the group of images whose cell is empty
 LEAST_IMAGES = 10  # of a group that a gap is told of, and as many with and without a condition
 
@@ -75,7 +77,9 @@ def group_rows(column: str, cells: pd.Series) -> dict[str, np.ndarray]:
         groups = _cut_quartiles(numbers)
     else:
         if len(values) > MOST_GROUPS:
-            raise InputError(f"--by {column}: {len(values)} different words, more than {MOST_GROUPS}: no subgroups")
+            raise InputError(
+                f"--by {column}: {len(values)} different words, more than {MOST_GROUPS}: no subgroups"
+            )
         for value in values:
             groups[value] = (texts == value).to_numpy()
     if not is_known.all():
@@ -86,7 +90,9 @@ def group_rows(column: str, cells: pd.Series) -> dict[str, np.ndarray]:
 def _cut_quartiles(numbers: np.ndarray) -> dict[str, np.ndarray]:
     """Return the rows of each quarter of numbers (n,); NaN is in none."""
     bounds = np.unique(np.quantile(numbers[np.isfinite(numbers)], QUARTERS))
-    quarter = np.searchsorted(bounds, numbers, side="left")  # a bound belongs to the quarter below it
+    quarter = np.searchsorted(
+        bounds, numbers, side="left"
+    )  # a bound belongs to the quarter below it
     groups = {}
     for position in range(len(bounds) + 1):
         is_here = (quarter == position) & np.isfinite(numbers)
@@ -122,7 +128,9 @@ def measure_subgroups(
     return Subgroups(groups, gaps)
 
 
-def draw_group(task: Task, sample: Sample, points: Points, is_here: np.ndarray) -> dict[Key, np.ndarray]:
+def draw_group(
+    task: Task, sample: Sample, points: Points, is_here: np.ndarray
+) -> dict[Key, np.ndarray]:
     """Return each figure of a group, (1 + N_DRAWS,), NaN in draws without any of its images."""
     keys = list_keys(task, points)
     rows = np.flatnonzero(is_here)
@@ -162,23 +170,34 @@ def list_keys(task: Task, points: Points) -> list[Key]:
     for condition in task.conditions:
         keys.append(Key(condition.name, "", "AUC"))
         for point, _ in points.get(condition.name, ()):
-            keys += [Key(condition.name, point.name, name) for name in ("sensitivity", "specificity")]
+            keys += [
+                Key(condition.name, point.name, name) for name in ("sensitivity", "specificity")
+            ]
     return keys
 
 
 def describe_group(
-    task: Task, sample: Sample, column: str, name: str, is_here: np.ndarray, drawn: Mapping[Key, np.ndarray]
+    task: Task,
+    sample: Sample,
+    column: str,
+    name: str,
+    is_here: np.ndarray,
+    drawn: Mapping[Key, np.ndarray],
 ) -> Subgroup:
     """Return a group's counts and its figures with their intervals."""
     patients = {patient for patient, is_in in zip(sample.patients, is_here, strict=True) if is_in}
     positives = {}
     for condition in task.conditions:
-        positives[condition.name] = int((task.find_condition(condition, sample.targets)[is_here] == 1).sum())
+        positives[condition.name] = int(
+            (task.find_condition(condition, sample.targets)[is_here] == 1).sum()
+        )
     figures = {key: bootstrap.estimate_drawn(values) for key, values in drawn.items()}
     return Subgroup(column, name, int(is_here.sum()), len(patients), positives, figures)
 
 
-def find_gaps(column: str, groups: Sequence[Subgroup], drawn_of: Mapping[str, Mapping[Key, np.ndarray]]) -> list[Gap]:
+def find_gaps(
+    column: str, groups: Sequence[Subgroup], drawn_of: Mapping[str, Mapping[Key, np.ndarray]]
+) -> list[Gap]:
     """Return the largest gap of each figure, between groups that are large enough for one."""
     gaps = []
     for key in groups[0].figures:

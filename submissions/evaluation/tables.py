@@ -39,12 +39,18 @@ def list_tables(task: Task, figures: Figures) -> list[Table]:
     """Return the tables of a sample: of all outputs, of each, of the conditions, and of their operating points."""
     sample = figures.sample
     counted = f"{len(sample.images):,} images of {len(set(sample.patients)):,} patients"
-    rows = [[name, *estimates] for name, estimates in {**figures.overall, **figures.guessed}.items()]
+    rows = [
+        [name, *estimates] for name, estimates in {**figures.overall, **figures.guessed}.items()
+    ]
     tables = [Table(f"{sample.title}: {counted}", ["", *task.overall_names], rows)]
     each: list[list[Any]] = []
-    for (name, record), share in zip(figures.each.items(), task.find_prior(sample.targets), strict=True):
+    for (name, record), share in zip(
+        figures.each.items(), task.find_prior(sample.targets), strict=True
+    ):
         each.append([name, *record, float(share)])
-    tables.append(Table(f"each {task.target}", [task.target, *task.each_names, "share, guessing"], each))
+    tables.append(
+        Table(f"each {task.target}", [task.target, *task.each_names, "share, guessing"], each)
+    )
     tables.append(make_conditions_table(figures))
     tables += make_points_table(figures)
     return tables
@@ -70,7 +76,16 @@ def make_conditions_table(figures: Figures) -> Table:
                 measured.off_by,
             ]
         )
-    columns = ["condition", "images", "positives", "AUC", "Brier", "Brier, guessing", "slope", "off by"]
+    columns = [
+        "condition",
+        "images",
+        "positives",
+        "AUC",
+        "Brier",
+        "Brier, guessing",
+        "slope",
+        "off by",
+    ]
     return Table("conditions", columns, rows)
 
 
@@ -121,7 +136,9 @@ def list_subgroup_tables(task: Task, subgroups: Subgroups) -> list[Table]:
         for group in groups:
             overall = [group.figures[Key("", "", name)] for name in task.overall_names]
             rows.append([group.name, group.images, group.patients, *overall])
-        tables.append(Table(f"by {column}", [column, "images", "patients", *task.overall_names], rows))
+        tables.append(
+            Table(f"by {column}", [column, "images", "patients", *task.overall_names], rows)
+        )
         for condition in task.conditions:
             keys = [key for key in groups[0].figures if key.condition == condition.name]
             rows = []
@@ -129,10 +146,16 @@ def list_subgroup_tables(task: Task, subgroups: Subgroups) -> list[Table]:
                 figures = [group.figures[key] for key in keys]
                 rows.append([group.name, group.images, group.positives[condition.name], *figures])
             names = [", ".join(filter(None, (key.name, key.point))) for key in keys]
-            tables.append(Table(f"{condition.name} by {column}", [column, "images", "positives", *names], rows))
+            tables.append(
+                Table(
+                    f"{condition.name} by {column}", [column, "images", "positives", *names], rows
+                )
+            )
     gaps = []
     for gap in subgroups.gaps:
-        title = ", ".join(filter(None, (gap.column, gap.key.condition, gap.key.name, gap.key.point)))
+        title = ", ".join(
+            filter(None, (gap.column, gap.key.condition, gap.key.name, gap.key.point))
+        )
         gaps.append([title, gap.lowest, gap.highest, gap.gap])
     if gaps:
         tables.append(Table("largest gaps", ["figure", "lowest", "highest", "gap"], gaps))
@@ -172,10 +195,16 @@ def list_csv_rows(task: Task, figures: Figures) -> list[list[Any]]:
     title = figures.sample.title
     n = len(figures.sample.images)
 
-    def add(about: str, figure: str, cell: Any, images: int, positives: Any = "", point: Any = None) -> None:
+    def add(
+        about: str, figure: str, cell: Any, images: int, positives: Any = "", point: Any = None
+    ) -> None:
         place = ["", "", ""]
         if point is not None:
-            place = [point.name, point.threshold, "given" if point.positives is None else point.positives]
+            place = [
+                point.name,
+                point.threshold,
+                "given" if point.positives is None else point.positives,
+            ]
         rows.append([title, "", "", about, *place, figure, *_split(cell), images, positives])
 
     for decision, estimates in {**figures.overall, **figures.guessed}.items():
@@ -203,7 +232,15 @@ def list_subgroup_rows(title: str, subgroups: Subgroups) -> list[list[Any]]:
             place = [title, group.column, group.name, key.condition or ALL, key.point, "", ""]
             rows.append([*place, key.name, *estimate, group.images, positives])
     for gap in subgroups.gaps:
-        place = [title, gap.column, f"{gap.highest} - {gap.lowest}", gap.key.condition or ALL, gap.key.point, "", ""]
+        place = [
+            title,
+            gap.column,
+            f"{gap.highest} - {gap.lowest}",
+            gap.key.condition or ALL,
+            gap.key.point,
+            "",
+            "",
+        ]
         rows.append([*place, f"largest gap, {gap.key.name}", *gap.gap, "", ""])
     return rows
 

@@ -12,10 +12,18 @@ from dr.tasks.task import Task
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE_IN = (4.6, 3.6)  # so narrow that text of 10 points is still legible when the page is as wide as a phone
+SIZE_IN = (
+    4.6,
+    3.6,
+)  # so narrow that text of 10 points is still legible when the page is as wide as a phone
 # Colours that nothing else uses, and what the page puts in their place.
 INK, GRID, PAGE = "#010101", "#020202", "#070707"
-SERIES = ("#030303", "#040404", "#050505", "#060606")  # Matplotlib's C0 to C3; C4 is the first one again
+SERIES = (
+    "#030303",
+    "#040404",
+    "#050505",
+    "#060606",
+)  # Matplotlib's C0 to C3; C4 is the first one again
 STYLED = {INK: "currentColor", GRID: "var(--line)", PAGE: "var(--page)"} | {
     color: f"var(--series-{number})" for number, color in enumerate(SERIES, 1)
 }
@@ -53,11 +61,15 @@ def render(name: str, draw: Callable[..., None], content: Any, task: Task) -> st
         FigureCanvasSVG(figure)
         draw(figure, content, task)
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        figure.savefig(
+            file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     svg = file.getvalue()
     svg = re.sub(r'\bid="', f'id="{name}-', svg[svg.index("<svg") :].strip())
     svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
-    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)  # as older Matplotlib puts size and family
+    svg = re.sub(
+        r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg
+    )  # as older Matplotlib puts size and family
     svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
     for color, styled in STYLED.items():
         svg = svg.replace(color, styled)

@@ -15,7 +15,9 @@ def encode_picture(rgb: np.ndarray, side_px: int) -> str:
     """Return a picture, (h, w, 3) uint8 RGB, scaled to a longer side, as the data URI of a JPEG."""
     scale = side_px / max(rgb.shape[:2])
     width, height = (max(1, round(side * scale)) for side in rgb.shape[1::-1])
-    small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    small = cv2.resize(
+        rgb, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )
     return encode(np.ascontiguousarray(small[..., ::-1]), "jpeg", JPEG_OPTIONS)
 
 

@@ -28,10 +28,16 @@ def parse_name(text: str) -> str:
 
 def add_options(parser: argparse.ArgumentParser, suffix: str) -> None:
     """Add `--name`, `--out` and `--overwrite`; the file's name ends in `suffix`."""
-    parser.add_argument("--name", type=parse_name, default="submission", help="name of the file in submissions/")
-    parser.add_argument("--out", type=Path, metavar=f"FILE{suffix}", help="write to this file instead")
     parser.add_argument(
-        "--overwrite", action="store_true", help=f"replace NAME{suffix} in submissions/, though another cache made it"
+        "--name", type=parse_name, default="submission", help="name of the file in submissions/"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar=f"FILE{suffix}", help="write to this file instead"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help=f"replace NAME{suffix} in submissions/, though another cache made it",
     )
 
 
@@ -42,7 +48,9 @@ def find(options: argparse.Namespace, suffix: str) -> Path:
     target = FOLDER / f"{options.name}{suffix}"
     cache = _read_memory().get(target.name)
     if target.exists() and not options.overwrite and cache != str(options.cache.resolve()):
-        maker = f"made from {cache}" if cache else f"not made from {options.cache}, as far as is known"
+        maker = (
+            f"made from {cache}" if cache else f"not made from {options.cache}, as far as is known"
+        )
         raise InputError(f"{target}: {maker}; --overwrite replaces it, or give another --name")
     return target
 
@@ -50,7 +58,9 @@ def find(options: argparse.Namespace, suffix: str) -> Path:
 def claim(options: argparse.Namespace, target: Path) -> None:
     """Remember, before a file in submissions/ is written, that it is made from this cache."""
     if not options.out:
-        files.write_json(FOLDER / MADE_FROM, _read_memory() | {target.name: str(options.cache.resolve())})
+        files.write_json(
+            FOLDER / MADE_FROM, _read_memory() | {target.name: str(options.cache.resolve())}
+        )
 
 
 def _read_memory() -> dict[str, object]:

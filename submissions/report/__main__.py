@@ -36,7 +36,9 @@ def render(content: Mapping[str, Any]) -> str:
         "roc": (draw_roc, content["roc"]),
     }
     task = content["task"]
-    drawn_charts = {name: Markup(render_chart(name, draw, of, task)) for name, (draw, of) in drawn.items() if of}  # noqa: S704
+    drawn_charts = {
+        name: Markup(render_chart(name, draw, of, task)) for name, (draw, of) in drawn.items() if of
+    }  # noqa: S704
     return template.render(TEMPLATE, {**content, "charts": drawn_charts})
 
 
@@ -49,7 +51,9 @@ def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -
     inputs |= {"template": files.hash_file(TEMPLATE), "base": template.hash_parts()}
     change = manifest.find_change(folder, parameters, inputs)
     if change is not None:
-        files.write_bytes(folder / "report.html", render(sections.collect(source, name, others)).encode())
+        files.write_bytes(
+            folder / "report.html", render(sections.collect(source, name, others)).encode()
+        )
         outputs = {"report.html": files.hash_file(folder / "report.html")}
         manifest.write_manifest(folder, "submissions.report", parameters, inputs, outputs)
     content = (folder / "report.html").read_bytes()
@@ -59,24 +63,32 @@ def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.make_parser("submissions.report", __doc__, "--data data --cache cache --name first")
+    parser = cli.make_parser(
+        "submissions.report", __doc__, "--data data --cache cache --name first"
+    )
     target.add_options(parser, ".html")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="true levels of the test set, a CSV of image,level "
                         "and perhaps Usage (Public, Private), as in Kaggle's retinopathy_solution.csv (default: "
                         "DATA/testLabels.csv, if it exists)")  # fmt: skip
     parser.add_argument("--compare", type=Path, nargs="+", default=[], metavar="CACHE", help="other runs beside "
                         "this one: caches, folders CACHE/dr/runs/NAME, or score tables of the same images")  # fmt: skip
-    options = recipe.parse(parser, argv, "submissions.report", check=lambda options: target.find(options, ".html"))
+    options = recipe.parse(
+        parser, argv, "submissions.report", check=lambda options: target.find(options, ".html")
+    )
     dataset = readers.open_dataset(options)
     out = target.find(options, ".html")
     files.check_out(out, options.labels, *options.compare)
     if not options.cache.is_dir():
-        raise InputError(f"{options.cache}: no such folder; run ./run_all.sh first, or give another --cache")
+        raise InputError(
+            f"{options.cache}: no such folder; run ./run_all.sh first, or give another --cache"
+        )
     with files.locked(options.cache):  # its own time is no part of what it reports on
         source = Source(dataset, make_task(dataset.question), options.cache, options.labels)
         target.claim(options, out)
         summary = write_report(source, options.name, out, options.compare)
-    print(f"submissions.report: {summary}\n{pipeline.NOTICE}", file=files.summary_stream(options.out))
+    print(
+        f"submissions.report: {summary}\n{pipeline.NOTICE}", file=files.summary_stream(options.out)
+    )
 
 
 if __name__ == "__main__":

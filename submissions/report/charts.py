@@ -29,13 +29,19 @@ def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, StepGain]], ta
         axes.plot(estimates[:, 0], heights, "o", color=color, markersize=5, label=group)
     for height, step in enumerate(steps):
         box = {"facecolor": PAGE, "edgecolor": "none", "pad": 1}  # over the lines of the grid
-        axes.text(0, height - 0.3, step, transform=axes.get_yaxis_transform(), va="center", bbox=box)
-    axes.set(ylim=(len(steps) - 0.4, -0.6), yticks=[], xlabel=f"{task.headline_name}, 95 % interval")
+        axes.text(
+            0, height - 0.3, step, transform=axes.get_yaxis_transform(), va="center", bbox=box
+        )
+    axes.set(
+        ylim=(len(steps) - 0.4, -0.6), yticks=[], xlabel=f"{task.headline_name}, 95 % interval"
+    )
     axes.spines["left"].set_visible(False)
     add_legend(axes)
 
 
-def draw_history(figure: Figure, histories: Mapping[str, Sequence[Mapping[str, Any]]], task: Task) -> None:
+def draw_history(
+    figure: Figure, histories: Mapping[str, Sequence[Mapping[str, Any]]], task: Task
+) -> None:
     """Draw the training curves: log losses above, kappa or accuracy below; run -> figures of each epoch."""
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -49,7 +55,14 @@ def draw_history(figure: Figure, histories: Mapping[str, Sequence[Mapping[str, A
             (kappas, f"valid_{task.headline}", (), "validation"),
         ):
             values, marker = [row[column] for row in figures], "" if epochs[1:] else "o"
-            axes.plot(epochs, values, f"C{number}", dashes=dashes, marker=marker, label=f"{label} {run}".rstrip())
+            axes.plot(
+                epochs,
+                values,
+                f"C{number}",
+                dashes=dashes,
+                marker=marker,
+                label=f"{label} {run}".rstrip(),
+            )
     losses.set(ylabel="log loss", yscale="log")
     losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     losses.yaxis.set_major_formatter("{x:g}")
@@ -66,9 +79,17 @@ def draw_reliability(figure: Figure, measured: Mapping[str, Reliability], task: 
     axes.plot([0, 1], [0, 1], **DIAGONAL)
     for number, (name, bins) in enumerate(measured.items()):
         axes.vlines(bins.predicted, bins.low, bins.high, color=f"C{number}", linewidth=2, alpha=0.4)
-        axes.plot(bins.predicted, bins.observed, f"oC{number}-", markersize=4, label=name, clip_on=False)
+        axes.plot(
+            bins.predicted, bins.observed, f"oC{number}-", markersize=4, label=name, clip_on=False
+        )
     word = task.target
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"score of a {word}", ylabel=f"share that had the {word}", aspect="equal")
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel=f"score of a {word}",
+        ylabel=f"share that had the {word}",
+        aspect="equal",
+    )
     add_legend(axes)
 
 

@@ -27,7 +27,9 @@ from preprocess.disk.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-REPORTED = {name: folder for name, folder in FOLDERS.items() if folder and name != "submissions.report"}
+REPORTED = {
+    name: folder for name, folder in FOLDERS.items() if folder and name != "submissions.report"
+}
 STEPS = (
     ("argmax of the net, one view of its last epoch", "dr/single_{split}.csv"),
     ("argmax after averaging views and epochs", "dr/scores_{split}.csv"),
@@ -37,10 +39,19 @@ STEPS = (
 NET, BLEND = STEPS[1][0], STEPS[3][0]  # the scores before and after both eyes are blended
 ASSIGNED = "kappa/levels_test.csv"
 SCORED = ("valid", "test")
-DIGESTED = ("*.csv", "*/*.csv", "*/manifest.json", "*/*/manifest.json", "dr/**/epochs/history.csv")  # of the cache
+DIGESTED = (
+    "*.csv",
+    "*/*.csv",
+    "*/manifest.json",
+    "*/*/manifest.json",
+    "dr/**/epochs/history.csv",
+)  # of the cache
 # Folders of a cache that tell nothing of its own run: what was made of it, and the caches of other runs.
 NOT_OF_THIS_RUN = ("report", "evaluations", "folds-", "average-")
-KAGGLE_PARTS = ("Public", "Private")  # of Kaggle's test set; the other rows of a solution were ignored
+KAGGLE_PARTS = (
+    "Public",
+    "Private",
+)  # of Kaggle's test set; the other rows of a solution were ignored
 
 
 class Source(NamedTuple):
@@ -63,7 +74,9 @@ class Group(NamedTuple):
     subjects: list[Subject]
     targets: np.ndarray  # (n,) true, of findings (n, k)
     scores: dict[str, np.ndarray]  # step -> (n, k), for the steps that have some
-    decisions: dict[str, np.ndarray]  # step -> (n,) levels or outputs, for all of them in their order
+    decisions: dict[
+        str, np.ndarray
+    ]  # step -> (n,) levels or outputs, for all of them in their order
 
     @property
     def patients(self) -> list[str]:
@@ -89,7 +102,10 @@ def list_runs(cache: Path) -> list[str | None]:
 
 def read_histories(cache: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the figures of each epoch of each net that was trained here: run -> [{epoch, train_log_loss, ...}]."""
-    histories = {run or "": runs.read_figures(runs.folder_of(cache, run) / "epochs") for run in list_runs(cache)}
+    histories = {
+        run or "": runs.read_figures(runs.folder_of(cache, run) / "epochs")
+        for run in list_runs(cache)
+    }
     return {run: figures for run, figures in histories.items() if figures}
 
 
@@ -101,7 +117,11 @@ def find_net(cache: Path) -> Checkpoint | None:
     if not (written and written["outputs"]):
         return None
     trained = runs.read_trained(folder)
-    averaged = [epoch for epoch in scored["parameters"]["epochs"] if epoch in trained.checkpoints] if scored else []
+    averaged = (
+        [epoch for epoch in scored["parameters"]["epochs"] if epoch in trained.checkpoints]
+        if scored
+        else []
+    )
     return runs.read_checkpoint(trained, max(averaged or trained.checkpoints))
 
 
@@ -238,7 +258,9 @@ def read_groups(source: Source) -> list[Group]:
             )
         whole, *parts = of_split
         if not whole.images:
-            raise InputError(f"none of the {len(scored)} images of {source.cache}, {split}, has a true level")
+            raise InputError(
+                f"none of the {len(scored)} images of {source.cache}, {split}, has a true level"
+            )
         groups.append(whole)
         for part in parts:
             has_interval = len(set(part.patients)) > 1  # over a single patient nothing can be drawn
@@ -263,9 +285,13 @@ def read_others(group: Group, paths: Sequence[Path], task: Task) -> dict[str, np
         score_tables = list_scores(path, group.split)
         if not score_tables:
             needed = f"scores_{group.split}.csv"
-            raise InputError(f"--compare {path}: no score table, and no cache or run's folder with {needed}")
+            raise InputError(
+                f"--compare {path}: no score table, and no cache or run's folder with {needed}"
+            )
         scores = read_scores(score_tables[0], task)
-        tables.check_same_images(group.images, scores.index.intersection(group.images), group.title, path)
+        tables.check_same_images(
+            group.images, scores.index.intersection(group.images), group.title, path
+        )
         others[str(path)] = scores.loc[group.images].to_numpy()
     return others
 

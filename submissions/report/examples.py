@@ -24,13 +24,18 @@ def show_mistaken(source: Source, group: Group) -> list[dict[str, Any]]:
     rows = np.flatnonzero(decided != true)
     rows = rows[np.argsort(group.last[rows, true[rows]], kind="stable")][:MISTAKEN]
     images = [group.images[row] for row in rows]
-    shown = pictures.show_images(source, group.split, images, [("last", decided[rows]), ("last", true[rows])])
+    shown = pictures.show_images(
+        source, group.split, images, [("last", decided[rows]), ("last", true[rows])]
+    )
     mistaken = []
     for image, row in zip(images, rows, strict=True):
         decided_name = names[decided[row]]
         true_name = names[true[row]]
         titles = ("as the net is given it", f"{decided_name}, given", f"{true_name}, true")
-        scores = [f"{name} {100 * score:.1f} %" for name, score in zip(names, group.last[row], strict=True)]
+        scores = [
+            f"{name} {100 * score:.1f} %"
+            for name, score in zip(names, group.last[row], strict=True)
+        ]
         mistaken.append(
             {
                 "image": image,
@@ -73,7 +78,9 @@ def show_hardest(source: Source, group: Group) -> dict[str, list[dict[str, Any]]
     return hardest
 
 
-def rank_patients(patients: Sequence[str], levels: np.ndarray, decided: np.ndarray, scores: np.ndarray) -> list[str]:
+def rank_patients(
+    patients: Sequence[str], levels: np.ndarray, decided: np.ndarray, scores: np.ndarray
+) -> list[str]:
     """Return the patients, the hardest first: by squared error of the levels over all images, then by log loss.
 
     Each of n images has its patient, true level, decided one and (n, k) scores; equal patients stay in their order.

@@ -43,9 +43,13 @@ def show_surest(source: Source, group: Group) -> list[dict[str, Any]]:
     shown = pictures.show_images(source, group.split, images, [("last", outputs)])
     surest = []
     for image, row, output in zip(images, rows, outputs, strict=True):
-        present = [name for name, target in zip(names, group.targets[row], strict=True) if target == 1]
+        present = [
+            name for name, target in zip(names, group.targets[row], strict=True) if target == 1
+        ]
         score = f"{names[output]} {100 * wrong[row, output]:.1f} %"
-        captions = dict(zip(("as the net is given it", names[output]), shown.get(image, []), strict=False))
+        captions = dict(
+            zip(("as the net is given it", names[output]), shown.get(image, []), strict=False)
+        )
         surest.append(
             {
                 "image": image,
@@ -71,7 +75,9 @@ def measure_hits(source: Source, group: Group) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for output, name in enumerate(source.task.names):
         marked = {image: boxes_of[name] for image, boxes_of in boxes.items() if name in boxes_of}
-        images = [image for image in marked if image in crops and image in set(group.images)][:MOST_BOXES]
+        images = [image for image in marked if image in crops and image in set(group.images)][
+            :MOST_BOXES
+        ]
         seen = pictures.see(source, group.split, images, [("fine", np.full(len(images), output))])
         if seen is None or not seen.heats:
             continue
@@ -79,9 +85,18 @@ def measure_hits(source: Source, group: Group) -> list[list[Any]]:
         shares = []
         for image, heat_map in zip(seen.images, seen.heats[0], strict=True):
             width, height = Photograph(paths[image]).size
-            placed = undo_crop(heat_map, outline.read_disc(crops[image]), seen.making, (height, width))
+            placed = undo_crop(
+                heat_map, outline.read_disc(crops[image]), seen.making, (height, width)
+            )
             y, x = np.unravel_index(int(placed.argmax()), placed.shape)
-            are_hit.append(any(left <= x <= left + w and top <= y <= top + h for left, top, w, h in marked[image]))
+            are_hit.append(
+                any(
+                    left <= x <= left + w and top <= y <= top + h
+                    for left, top, w, h in marked[image]
+                )
+            )
             shares.append(min(1.0, sum(w * h for *_, w, h in marked[image]) / (width * height)))
-        rows.append([name, len(are_hit), sum(are_hit), f"{np.mean(are_hit):.2f}", f"{np.mean(shares):.2f}"])
+        rows.append(
+            [name, len(are_hit), sum(are_hit), f"{np.mean(are_hit):.2f}", f"{np.mean(shares):.2f}"]
+        )
     return rows

@@ -34,7 +34,9 @@ class Seen(NamedTuple):
     heated: list[list[np.ndarray]]  # the same over the squares
 
 
-def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str, bits: int | None) -> dict[str, Any]:
+def draw_tile(
+    image: str, path: Path, row: Mapping[str, Any], shape: str, bits: int | None
+) -> dict[str, Any]:
     """Return a photograph, small, with its outline.
 
     It has no `uri` if it cannot be read: it was there when it was cropped, and the report lives without it.
@@ -45,7 +47,9 @@ def draw_tile(image: str, path: Path, row: Mapping[str, Any], shape: str, bits: 
     return {"image": image, "confidence": row["confidence"], "uri": uri}
 
 
-def show_images(source: Source, split: str, images: Sequence[str], questions: Questions) -> dict[str, list[str]]:
+def show_images(
+    source: Source, split: str, images: Sequence[str], questions: Questions
+) -> dict[str, list[str]]:
     """Return the square of each image, and the same with the heat of each question, as far as they exist."""
     seen = see(source, split, images, questions)
     if seen is None:
@@ -69,13 +73,21 @@ def see(source: Source, split: str, images: Sequence[str], questions: Questions)
         if not manifest.has_output(source.cache / stage, output):
             return None
     cached = read_squares(source.cache, part, source.dataset)
-    rows = [row for row, (image, path) in enumerate(cached.paths.items()) if image in set(images) and path.is_file()]
+    rows = [
+        row
+        for row, (image, path) in enumerate(cached.paths.items())
+        if image in set(images) and path.is_file()
+    ]
     cached = cached.select(np.array(rows, int))
     squares = [square.read_pixels(path, cached.making.size_px) for path in cached.paths.values()]
-    seen = Seen(images=list(cached.images), making=cached.making, squares=squares, heats=[], heated=[])
+    seen = Seen(
+        images=list(cached.images), making=cached.making, squares=squares, heats=[], heated=[]
+    )
     if squares:
         positions = [list(images).index(image) for image in seen.images]
-        add_heat(source, cached, seen, [(layer, outputs[positions]) for layer, outputs in questions])
+        add_heat(
+            source, cached, seen, [(layer, outputs[positions]) for layer, outputs in questions]
+        )
     return seen
 
 
@@ -94,5 +106,8 @@ def add_heat(source: Source, cached: CachedSquares, seen: Seen, questions: Quest
     for layer, outputs in questions:
         heats = look.map_whole_squares(net, loaded, look.Asked(layer, outputs))
         seen.heats.append(heats)
-        blended = [heat.blend_heat(pixels, heat_map) for pixels, heat_map in zip(seen.squares, heats, strict=True)]
+        blended = [
+            heat.blend_heat(pixels, heat_map)
+            for pixels, heat_map in zip(seen.squares, heats, strict=True)
+        ]
         seen.heated.append(blended)

@@ -39,7 +39,9 @@ def collect(source: Source, name: str, others: Sequence[Path] = ()) -> dict[str,
     if not (groups or histories or crops):
         raise InputError(f"{source.cache}: holds nothing to report on; run ./run_all.sh first")
     if others and first is None:
-        raise InputError(f"--compare: {source.cache} has no scores of images whose {task.target} is known")
+        raise InputError(
+            f"--compare: {source.cache} has no scores of images whose {task.target} is known"
+        )
     content = {
         "name": name,
         "disclaimer": pipeline.NOTICE,
@@ -84,12 +86,20 @@ def describe_steps(task: Task, groups: Sequence[Group]) -> dict[str, Any]:
     """Return what each step is worth by the task's headline figure: a row per step, a column per group."""
     gains: dict[str, dict[str, StepGain]] = {}
     for group in groups:
-        gains[group.title] = task.measure_steps(group.patients, group.targets, group.scores, group.decisions)
+        gains[group.title] = task.measure_steps(
+            group.patients, group.targets, group.scores, group.decisions
+        )
     steps = dict.fromkeys(step for gains_of_group in gains.values() for step in gains_of_group)
     return {
         "kappas": gains,
-        "cards": {title: list(gains_of_group.values())[-1].figure for title, gains_of_group in gains.items()},
-        "steps": [[step, *(gains_of_group.get(step) for gains_of_group in gains.values())] for step in steps],
+        "cards": {
+            title: list(gains_of_group.values())[-1].figure
+            for title, gains_of_group in gains.items()
+        },
+        "steps": [
+            [step, *(gains_of_group.get(step) for gains_of_group in gains.values())]
+            for step in steps
+        ],
     }
 
 
@@ -168,7 +178,9 @@ def describe_value(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def list_epochs(histories: Mapping[str, Sequence[Mapping[str, Any]]], headline: str) -> list[list[Any]]:
+def list_epochs(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], headline: str
+) -> list[list[Any]]:
     """Return rows on the first, the best and the last epoch of each net: both log losses and the headline figure."""
     rows = []
     for run, figures in histories.items():
@@ -183,10 +195,15 @@ def list_crops(source: Source) -> list[tuple[str, Path, dict[str, Any]]]:
     """Return (image, path, row of the crop table) of the photographs that were cropped, the least sure first."""
     if not manifest.read_manifest(source.cache / "crop"):
         return []
-    return sorted(crop.list_cropped(source.dataset, source.cache), key=lambda cropped: cropped[2]["confidence"])
+    return sorted(
+        crop.list_cropped(source.dataset, source.cache),
+        key=lambda cropped: cropped[2]["confidence"],
+    )
 
 
-def draw_tiles(cache: Path, crops: list[tuple[str, Path, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def draw_tiles(
+    cache: Path, crops: list[tuple[str, Path, dict[str, Any]]]
+) -> dict[str, list[dict[str, Any]]]:
     """Return the photographs of the crop sheet, the least sure and those around the median; `crops` is sorted."""
     if not crops:
         return {}
@@ -197,7 +214,10 @@ def draw_tiles(cache: Path, crops: list[tuple[str, Path, dict[str, Any]]]) -> di
     tiles = {}
     for title, chosen_crops in chosen.items():
         if chosen_crops:
-            tiles[title] = [pictures.draw_tile(image, path, row, shape, bits) for image, path, row in chosen_crops]
+            tiles[title] = [
+                pictures.draw_tile(image, path, row, shape, bits)
+                for image, path, row in chosen_crops
+            ]
     return tiles
 
 
@@ -231,7 +251,9 @@ def describe_figures(task: Task, groups: Sequence[Group]) -> dict[str, Any]:
             curves = {title: traced}
     unsure = [note for measured in by_group.values() for note in tables.note_unsure(measured)]
     return {
-        "figures": {title: tables.list_tables(task, measured) for title, measured in by_group.items()},
+        "figures": {
+            title: tables.list_tables(task, measured) for title, measured in by_group.items()
+        },
         "figures_note": tables.NOTE,
         "roc": curves,
         "unsure": unsure[:1],
@@ -277,7 +299,9 @@ def describe_scores(group: Group | None) -> dict[str, Any]:
         for title, step in ((before, NET), ("after the blend", BLEND)):
             if step in group.scores:
                 scores = group.scores[step]
-                reliability[title] = calibration.measure_reliability(group.patients, scores, group.targets)
+                reliability[title] = calibration.measure_reliability(
+                    group.patients, scores, group.targets
+                )
     return {
         "reliability": reliability,
         "errors": [[title, bins.error] for title, bins in reliability.items()],

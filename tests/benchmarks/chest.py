@@ -38,7 +38,9 @@ NETS = {
 
 
 def main():
-    parser = cli.make_parser("tests.benchmarks.chest", __doc__.splitlines()[0], "--data chest --cache cache/chest")
+    parser = cli.make_parser(
+        "tests.benchmarks.chest", __doc__.splitlines()[0], "--data chest --cache cache/chest"
+    )
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--nets", nargs="+", choices=("frozen", *NETS), default=["frozen", *NETS])
     options = parser.parse_args()
@@ -49,15 +51,25 @@ def main():
     print(f"{len(groups)} images of {len(set(groups))} patients")
     if "frozen" in options.nets:
         features = extract(known, options.weights)
-        for name, divided_by in (("patient", groups), ("image", list(map(str, range(len(groups)))))):
+        for name, divided_by in (
+            ("patient", groups),
+            ("image", list(map(str, range(len(groups))))),
+        ):
             fold_of = folds.assign_folds(divided_by, known.targets, FOLDS, 0)
-            tell(f"frozen, by {name}", regress(features, known.targets, fold_of), known.targets, fold_of)
+            tell(
+                f"frozen, by {name}",
+                regress(features, known.targets, fold_of),
+                known.targets,
+                fold_of,
+            )
     task = readers.read_dataset(options.data).task
     for name in [name for name in NETS if name in options.nets]:
         begun = [f"--weights={options.weights}"] * (name == "fine-tuned")
         for fold in range(FOLDS):
             run = f"--run={name}-{fold}"
-            train.main([*places, run, f"--fold={fold}", *COMMON.split(), *NETS[name].split(), *begun])
+            train.main(
+                [*places, run, f"--fold={fold}", *COMMON.split(), *NETS[name].split(), *begun]
+            )
             predict.main([*places, run, *"--views 2 --epochs-averaged last:1".split()])
         runs = [f"{name}-{fold}" for fold in range(FOLDS)]
         predict.main([*places, f"--run={name}", "--average", *runs])
@@ -88,7 +100,10 @@ def regress(features, targets, fold_of):
 
 
 def tell(name, scores, targets, fold_of):
-    folds_of = [measure_each(measure_auc, scores[fold_of == fold], targets[fold_of == fold]) for fold in range(FOLDS)]
+    folds_of = [
+        measure_each(measure_auc, scores[fold_of == fold], targets[fold_of == fold])
+        for fold in range(FOLDS)
+    ]
     each = " ".join(f"{auc:.3f}" for auc in map(mean_measurable, np.stack(folds_of).T))
     print(f"{name:20s} mean AUC {np.nanmean(folds_of):.3f}   {each}", flush=True)
 

@@ -41,8 +41,12 @@ STAGES = (
 )
 
 
-Ended = namedtuple("Ended", "status message elapsed_s")  # a process: exit status, stderr, seconds from its start
-Toll = namedtuple("Toll", "kills lost_s")  # what it took to get a stage through, and seconds more than undisturbed
+Ended = namedtuple(
+    "Ended", "status message elapsed_s"
+)  # a process: exit status, stderr, seconds from its start
+Toll = namedtuple(
+    "Toll", "kills lost_s"
+)  # what it took to get a stage through, and seconds more than undisturbed
 
 
 def list_command(stage, data, cache):
@@ -55,7 +59,9 @@ def run(command, number=0, delay_s=0.0, is_group=True):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     start = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=DEVNULL, stderr=errors)
+        process = subprocess.Popen(
+            command, env=environment, start_new_session=True, stdout=DEVNULL, stderr=errors
+        )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(delay_s if number else None)
         if process.poll() is None:
@@ -72,7 +78,9 @@ def run(command, number=0, delay_s=0.0, is_group=True):
 def wait_for_workers(session):
     """Raise RuntimeError if a session's processes are not gone in a minute: the machine may be busy."""
     limit = time.perf_counter() + 60
-    while not subprocess.run(["pgrep", "--session", str(session)], stdout=DEVNULL, check=False).returncode:
+    while not subprocess.run(
+        ["pgrep", "--session", str(session)], stdout=DEVNULL, check=False
+    ).returncode:
         if time.perf_counter() > limit:
             raise RuntimeError(f"processes of session {session} outlive it")
         time.sleep(0.05)
@@ -80,13 +88,20 @@ def wait_for_workers(session):
 
 def read_all(folder):
     """Return the content of all files below a folder that must not differ, by relative path."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in {".lock", "times.csv"})
+    paths = (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in {".lock", "times.csv"}
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def count_differences(one, other, folders=(".",)):
     """Return how many files two folders (or some folders in them) hold, and how many are missing in one or differ."""
-    first, second = ({(f, name): c for f in folders for name, c in read_all(top / f).items()} for top in (one, other))
+    first, second = (
+        {(f, name): c for f in folders for name, c in read_all(top / f).items()}
+        for top in (one, other)
+    )
     differing = sum(first.get(name) != second.get(name) for name in {*first, *second})
     return f"{len({*first, *second})} files, {differing} differ from the undisturbed run"
 
@@ -120,9 +135,15 @@ def disturb(stage, data, cache, kills, number, took_s, rng):
 
 def check_end(stage, ended, number, cache):
     is_killed = ended.status == -number == -signal.SIGKILL
-    is_pythons = ended.status in {1, -signal.SIGINT} and "in run\n" not in ended.message  # it, or a library, started
+    is_pythons = (
+        ended.status in {1, -signal.SIGINT} and "in run\n" not in ended.message
+    )  # it, or a library, started
     lines = [line for line in ended.message.splitlines() if "error: " in line]
-    is_ours = ended.status == 130 and lines == [f"error: {process.MESSAGE}"] and "Traceback" not in ended.message
+    is_ours = (
+        ended.status == 130
+        and lines == [f"error: {process.MESSAGE}"]
+        and "Traceback" not in ended.message
+    )
     is_clean = number == signal.SIGINT and not list(cache.rglob(".partial-*"))
     demand(is_killed or ((is_pythons or is_ours) and is_clean), stage, ended)
 
@@ -160,14 +181,20 @@ def fill_up(disk, data, whole):
 
 
 def main():
-    parser = cli.make_bare_parser("tests.benchmarks.crash", __doc__.splitlines()[0], "--kills 20 --signal INT")
+    parser = cli.make_bare_parser(
+        "tests.benchmarks.crash", __doc__.splitlines()[0], "--kills 20 --signal INT"
+    )
     parser.add_argument("--kills", type=int, default=25, help="per stage")
     parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
     options = parser.parse_args()
     rng, number, took, kills = random.Random(0), getattr(signal, f"SIG{options.signal}"), {}, 0
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children would not hear it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job's children would not hear it
     with tempfile.TemporaryDirectory() as place:
-        data, whole, hurt, at_once, disk = (Path(place, name) for name in ("data", "whole", "hurt", "at_once", "disk"))
+        data, whole, hurt, at_once, disk = (
+            Path(place, name) for name in ("data", "whole", "hurt", "at_once", "disk")
+        )
         patients = "--patients-train=8 --patients-test=3 --width-px=400 --levels=balanced".split()
         synthetic.main([f"--data={data}", *patients])
         for stage in STAGES:
@@ -178,10 +205,15 @@ def main():
         for stage, cache in ((AT_ONCE, at_once), *((stage, hurt) for stage in STAGES)):
             toll = disturb(stage, data, cache, options.kills, number, took[stage], rng)
             cost_s = toll.lost_s / max(toll.kills, 1)
-            print(f"{stage.split()[0]:<24} {took[stage]:5.1f} s; {toll.kills} kills, each {cost_s:.2f} s", flush=True)
+            print(
+                f"{stage.split()[0]:<24} {took[stage]:5.1f} s; {toll.kills} kills, each {cost_s:.2f} s",
+                flush=True,
+            )
             kills += toll.kills
         print(f"{kills} kills: {count_differences(whole, hurt)}")
-        print(f"of the four image stages at once: {count_differences(whole, at_once, IMAGE_FOLDERS)}")
+        print(
+            f"of the four image stages at once: {count_differences(whole, at_once, IMAGE_FOLDERS)}"
+        )
         disk.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], check=True)  # takes the right to
         try:

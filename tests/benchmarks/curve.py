@@ -34,9 +34,15 @@ def limit(whole, count, n_folds):
     groups = np.array([owner.patient for owner in whole.squares.subjects])
     patients = np.random.default_rng(0).permutation(np.unique(groups[~is_held_out]))
     sizes = np.cumsum([np.count_nonzero(groups == patient) for patient in patients])
-    rows = np.flatnonzero(is_held_out | np.isin(groups, patients[: np.searchsorted(sizes, count, side="right")]))
+    rows = np.flatnonzero(
+        is_held_out | np.isin(groups, patients[: np.searchsorted(sizes, count, side="right")])
+    )
     held_out = frozenset(np.array(whole.squares.images)[is_held_out].tolist())
-    part = {"squares": whole.squares.select(rows), "targets": whole.targets[rows], "set_apart": held_out}
+    part = {
+        "squares": whole.squares.select(rows),
+        "targets": whole.targets[rows],
+        "set_apart": held_out,
+    }
     return whole._replace(**part, digests=whole.digests | {"part": str(len(rows))})
 
 
@@ -50,7 +56,9 @@ def measure(data, cache, run):
     drawn = task.draw_measures(groups, scores, targets)
     figures = {name: bootstrap.estimate_drawn(values) for name, values in drawn.items()}
     if task.has_eyes:
-        worth = bootstrap.measure_step_gains(groups, targets, {OPTIMAL: decide(scores, "exact").levels})
+        worth = bootstrap.measure_step_gains(
+            groups, targets, {OPTIMAL: decide(scores, "exact").levels}
+        )
         figures[OPTIMAL] = worth[OPTIMAL].figure
     return figures
 
@@ -61,7 +69,9 @@ def draw(tables, out):
 
     tables = {title: pd.read_csv(path) for title, path in tables.items()}
     names = [
-        name for name in next(iter(tables.values())) if name != "images" and ", from" not in name and ", to" not in name
+        name
+        for name in next(iter(tables.values()))
+        if name != "images" and ", from" not in name and ", to" not in name
     ]
     figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.2), layout="constrained")
     for name, one in zip(names, axes, strict=True):
@@ -76,7 +86,9 @@ def draw(tables, out):
 
 
 def main():
-    parser = cli.make_parser("tests.benchmarks.curve", __doc__.splitlines()[0], "--data data --cache cache/few")
+    parser = cli.make_parser(
+        "tests.benchmarks.curve", __doc__.splitlines()[0], "--data data --cache cache/few"
+    )
     parser.add_argument("--counts", type=cli.whole(2), nargs="+", default=[500, 1000, 2000])
     parser.add_argument("--folds", type=cli.whole(2), default=7)
     parser.add_argument("--views", type=cli.whole(1), default=10)
@@ -86,21 +98,36 @@ def main():
     if options.draw:
         draw(dict(part.split("=", 1) for part in options.draw), options.out)
         return
-    common = ["--data", str(options.data), "--cache", str(options.cache), "--recipe", options.recipe]
+    common = [
+        "--data",
+        str(options.data),
+        "--cache",
+        str(options.cache),
+        "--recipe",
+        options.recipe,
+    ]
     read_all, rows = source.read_training_set, []
     n_all = int((~read_all(options.data, options.cache).find_held_out(options.folds, FOLD)).sum())
     for count in sorted({*options.counts, n_all}):
-        source.read_training_set = lambda *places, count=count: limit(read_all(*places), count, options.folds)
+        source.read_training_set = lambda *places, count=count: limit(
+            read_all(*places), count, options.folds
+        )
         run = f"of-{count}"
-        train.main([*common, "--run", run, "--folds", str(options.folds), "--fold", str(FOLD), *further])
-        predict.main([*common, "--run", run, "--views", str(options.views), "--epochs-averaged", "last:1"])
+        train.main(
+            [*common, "--run", run, "--folds", str(options.folds), "--fold", str(FOLD), *further]
+        )
+        predict.main(
+            [*common, "--run", run, "--views", str(options.views), "--epochs-averaged", "last:1"]
+        )
         figures = measure(options.data, options.cache, run)
         row = {"images": count}
         for name, of in figures.items():
             row |= {name: of.value, f"{name}, from": of.low, f"{name}, to": of.high}
         rows.append(row)
         pd.DataFrame(rows).to_csv(options.cache / "curve.csv", index=False)
-        told = (f"{name} {of.value:.4f} ({of.low:.3f} to {of.high:.3f})" for name, of in figures.items())
+        told = (
+            f"{name} {of.value:.4f} ({of.low:.3f} to {of.high:.3f})" for name, of in figures.items()
+        )
         print(f"{count} images: {', '.join(told)}", flush=True)
 
 

@@ -51,7 +51,9 @@ class Table:
         n_levels = self.pairs.own.shape[1]
 
         def measure(rows):
-            return agreement.kappa_of_counts(agreement.count_pairs(self.levels[rows], decided[rows], n_levels))
+            return agreement.kappa_of_counts(
+                agreement.count_pairs(self.levels[rows], decided[rows], n_levels)
+            )
 
         return bootstrap.draw_figures(self.groups, measure)
 
@@ -89,7 +91,9 @@ def describe(drawn, sign=""):
 
 
 def main():
-    parser = cli.make_bare_parser("tests.benchmarks.decision", __doc__.splitlines()[0], "--scores S.csv --labels L.csv")
+    parser = cli.make_bare_parser(
+        "tests.benchmarks.decision", __doc__.splitlines()[0], "--scores S.csv --labels L.csv"
+    )
     parser.add_argument("--scores", type=Path, required=True, help="score table")
     parser.add_argument("--labels", type=Path, required=True, help="table of image and level")
     options = parser.parse_args()
@@ -105,9 +109,13 @@ def main():
             elapsed_ms, proxy = 1e3 * (time.perf_counter() - start), expected_kappa(scores, levels)
             rows[f"{name}, {method}"] = f"{elapsed_ms:6.1f}  {proxy:.7f}", levels
     kappas = {name: table.draw_kappa(levels) for name, (_, levels) in rows.items()}
-    print(f"\n{'scores, decision':16s}  {'ms':>6s}  {'proxy':9s}  {'kappa [95 %]':25s}  difference from raw, round")
+    print(
+        f"\n{'scores, decision':16s}  {'ms':>6s}  {'proxy':9s}  {'kappa [95 %]':25s}  difference from raw, round"
+    )
     for name, kappa in sorted(kappas.items(), key=lambda item: -item[1][0]):
-        print(f"{name:16s}  {rows[name][0]:17s}  {describe(kappa):25s}  {describe(kappa - kappas['raw, round'], '+')}")
+        print(
+            f"{name:16s}  {rows[name][0]:17s}  {describe(kappa):25s}  {describe(kappa - kappas['raw, round'], '+')}"
+        )
 
 
 if __name__ == "__main__":

@@ -29,18 +29,25 @@ def count(score, squares, batch_size):
         score(squares[:batch_size])
         n += batch_size
     rate = n / (time.monotonic() - started)
-    parts = [score(squares[start : start + batch_size]) for start in range(0, len(squares), batch_size)]
+    parts = [
+        score(squares[start : start + batch_size]) for start in range(0, len(squares), batch_size)
+    ]
     return np.concatenate(parts), rate
 
 
 def main():
-    parser = cli.make_bare_parser("tests.benchmarks.export", __doc__.splitlines()[0], "--cache cache/demo")
+    parser = cli.make_bare_parser(
+        "tests.benchmarks.export", __doc__.splitlines()[0], "--cache cache/demo"
+    )
     parser.add_argument("--cache", type=Path, default=Path("cache/demo"))
     parser.add_argument("--views", type=cli.whole(1), default=1)
     parser.add_argument("--batch-size", type=cli.whole(1), default=16)
     options = parser.parse_args()
     members = runs.read_members(options.cache / "dr", None, options.views)
-    mean, side = Averaged(members).eval().to(memory_format=torch.channels_last), members[0].checkpoint.making.size_px
+    mean, side = (
+        Averaged(members).eval().to(memory_format=torch.channels_last),
+        members[0].checkpoint.making.size_px,
+    )
     squares = np.random.default_rng(0).integers(0, 256, (N_SCORED, side, side, 3), dtype=np.uint8)
 
     @torch.inference_mode()
@@ -48,7 +55,9 @@ def main():
         return mean(torch.from_numpy(some)).numpy()
 
     own, rate = count(score, squares, options.batch_size)
-    print(f"{len(members)} nets, {options.views} views, {side} px, {torch.get_num_threads()} threads, float32")
+    print(
+        f"{len(members)} nets, {options.views} views, {side} px, {torch.get_num_threads()} threads, float32"
+    )
     print(f"{'torch':14}{'':10}  {rate:7.1f} squares/s")
     with tempfile.TemporaryDirectory() as folder:
         for name, is_half in (("onnx", False), ("onnx, float16", True)):
@@ -58,10 +67,15 @@ def main():
             threads.intra_op_num_threads = torch.get_num_threads()
             session = onnxruntime.InferenceSession(path, threads)
             scores, theirs = count(
-                lambda some, of=session: of.run(None, {"squares": some})[0], squares, options.batch_size
+                lambda some, of=session: of.run(None, {"squares": some})[0],
+                squares,
+                options.batch_size,
             )
             off, size_mb = np.abs(scores - own), path.stat().st_size / 1e6
-            print(f"{name:14}{size_mb:7.2f} MB  {theirs:7.1f} squares/s, {theirs / rate:.2f} of torch's", end="   ")
+            print(
+                f"{name:14}{size_mb:7.2f} MB  {theirs:7.1f} squares/s, {theirs / rate:.2f} of torch's",
+                end="   ",
+            )
             print(f"scores off by {off.max():.1g}, {off.mean():.1g} on average")
 
 

@@ -27,13 +27,21 @@ def main():
     options, of_training = parser.parse_known_args()
     places = [f"--{name}={getattr(options, name)}" for name in ("data", "cache", "recipe")]
     preprocess.main([*places, f"--size-px={options.size_px}"])
-    length = [f"--crop-px={options.size_px}", f"--epochs={options.epochs}", f"--freeze-epochs={options.epochs}"]
+    length = [
+        f"--crop-px={options.size_px}",
+        f"--epochs={options.epochs}",
+        f"--freeze-epochs={options.epochs}",
+    ]
     for way in ("none", "file"):
         start = time.perf_counter()
-        train.main([*places, *length, f"--features={way}", f"--run={way}", "--overwrite", *of_training])
+        train.main(
+            [*places, *length, f"--features={way}", f"--run={way}", "--overwrite", *of_training]
+        )
         took_s, epochs = time.perf_counter() - start, runs.folder_of(options.cache, way) / "epochs"
         losses = [row["valid_log_loss"] for row in runs.read_figures(epochs)]
-        print(f"--features {way}: {took_s:.0f} s, {runs.find_pace(epochs):.2f} s an epoch, log loss {losses[-1]:.6f}")
+        print(
+            f"--features {way}: {took_s:.0f} s, {runs.find_pace(epochs):.2f} s an epoch, log loss {losses[-1]:.6f}"
+        )
 
 
 if __name__ == "__main__":

@@ -37,13 +37,20 @@ def draw_pictures(folder: Path) -> dict[str, list[Path]]:
     drawn: dict[str, list[Path]] = {"gradients": [], "discs": [], "noise": []}
     for number in range(N_DRAWN):
         slope = np.cos(angle := rng.uniform(0, 2 * np.pi)) * columns + np.sin(angle) * rows
-        first, last, color = rng.uniform(0, 255, (2, 3)), rng.uniform(0, 255, 3), rng.uniform(60, 255, 3)
+        first, last, color = (
+            rng.uniform(0, 255, (2, 3)),
+            rng.uniform(0, 255, 3),
+            rng.uniform(60, 255, 3),
+        )
         share = (slope - slope.min()) / np.ptp(slope)
-        far = np.hypot(rows - HEIGHT / 2, columns - WIDTH / 2 + rng.uniform(-40, 40)) / rng.uniform(150, 290)
+        far = np.hypot(rows - HEIGHT / 2, columns - WIDTH / 2 + rng.uniform(-40, 40)) / rng.uniform(
+            150, 290
+        )
         shade = np.clip(1 - rng.uniform(0, 0.5) * far**2, 0, 1) * (far < 1)
         pictures = {
             "gradients": first[0] + (last - first[0]) * share[..., None],
-            "discs": shade[..., None] * color + rng.normal(0, rng.uniform(0, 3), (HEIGHT, WIDTH, 1)),
+            "discs": shade[..., None] * color
+            + rng.normal(0, rng.uniform(0, 3), (HEIGHT, WIDTH, 1)),
             "noise": rng.uniform(0, 255, (HEIGHT, WIDTH, 3)),
         }
         for name, picture in pictures.items():
@@ -69,8 +76,12 @@ def describe_pictures(of: Checkpoint, paths: Iterable[Path]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="of dr.train")
-    parser.add_argument("--pictures", type=Path, nargs="+", default=[], help="folders, with all that is below them")
-    parser.add_argument("--without", type=Path, help="a folder: what lies there, or is linked to, is left out")
+    parser.add_argument(
+        "--pictures", type=Path, nargs="+", default=[], help="folders, with all that is below them"
+    )
+    parser.add_argument(
+        "--without", type=Path, help="a folder: what lies there, or is linked to, is left out"
+    )
     parser.add_argument("--most", type=cli.whole(1), default=400, help="pictures of a folder")
     options = parser.parse_args()
     of = checkpoint.read(options.checkpoint)
@@ -80,7 +91,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         kinds = {}
         for given in options.pictures:
-            found = sorted(path for path in given.rglob("*") if path.suffix.lower() in listing.SUFFIXES)
+            found = sorted(
+                path for path in given.rglob("*") if path.suffix.lower() in listing.SUFFIXES
+            )
             kinds[str(given)] = [path for path in found if path.resolve() not in left_out]
         for name, paths in (kinds | draw_pictures(Path(folder))).items():
             chosen = random.Random(0).sample(paths, min(len(paths), options.most))

@@ -35,7 +35,10 @@ N_SQUARES = 64
 
 def convert(path, out):
     """Write the weights of EfficientNet-Lite0 in `path`, of the package, under timm's names."""
-    theirs, own = (list(of.items()) for of in (torch.load(path, weights_only=True), make_net(LITE0, 1000).state_dict()))
+    theirs, own = (
+        list(of.items())
+        for of in (torch.load(path, weights_only=True), make_net(LITE0, 1000).state_dict())
+    )
     assert [value.shape for _, value in theirs] == [value.shape for _, value in own]
     pairs = zip(own, theirs, strict=True)
     safetensors.torch.save_file({name: value.contiguous() for (name, _), (_, value) in pairs}, out)
@@ -51,8 +54,14 @@ class Cropped(torch.utils.data.Dataset):
 
     def __init__(self, pixels, crop_px):
         self.images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        flips = v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), v2.ToDtype(torch.float32, scale=True)
-        self.change = v2.Compose([v2.RandomCrop(crop_px), *flips, v2.Normalize([0.5] * 3, [0.25] * 3)])
+        flips = (
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.ToDtype(torch.float32, scale=True),
+        )
+        self.change = v2.Compose(
+            [v2.RandomCrop(crop_px), *flips, v2.Normalize([0.5] * 3, [0.25] * 3)]
+        )
 
     def __len__(self):
         return len(self.images)
@@ -80,15 +89,24 @@ def make_plain(name, pixels, crop_px, batch_size, on):
         with device.autocast(on, precision):
             return net(images).softmax(dim=1).cpu()
 
-    loader = torch.utils.data.DataLoader(Cropped(pixels, crop_px), batch_size, shuffle=True, drop_last=True)
+    loader = torch.utils.data.DataLoader(
+        Cropped(pixels, crop_px), batch_size, shuffle=True, drop_last=True
+    )
     drawn = itertools.chain.from_iterable(itertools.repeat(loader))
-    return net, ((images.to(on, memory_format=learner.MEMORY_FORMAT), of) for images, of in drawn), take_step, predict
+    return (
+        net,
+        ((images.to(on, memory_format=learner.MEMORY_FORMAT), of) for images, of in drawn),
+        take_step,
+        predict,
+    )
 
 
 def make_ours(name, pixels, crop_px, batch_size, on):
     """Return this project's way, likewise."""
     luts = np.broadcast_to(np.arange(256, dtype=np.uint8), (len(pixels), 3, 256))
-    squares = store.Squares(2 * np.arange(len(pixels)), pixels, store.compose_tables(luts, [127.5] * 3, [63.75] * 3))
+    squares = store.Squares(
+        2 * np.arange(len(pixels)), pixels, store.compose_tables(luts, [127.5] * 3, [63.75] * 3)
+    )
     return train.make_ours(squares, crop_px, batch_size, on, "auto", net=name, dropout=0.0)
 
 
@@ -122,7 +140,9 @@ def main():
     what = options.net, options.image_px, options.batch_size, options.device
     for _, (task, way) in itertools.product(range(options.rounds), best):
         best[task, way] = max(best[task, way], train.alone(measure, way, task, *what))
-    print(f"{options.net}, {options.image_px} px, batches of {options.batch_size}, {options.device}:")
+    print(
+        f"{options.net}, {options.image_px} px, batches of {options.batch_size}, {options.device}:"
+    )
     for task in TASKS:
         (plain, plain_mb), (ours, ours_mb) = (best[task, way] for way in WAYS)
         print(f"  {task:8} plain {plain:7.1f}   ours {ours:7.1f} images/s   ratio {ours / plain:5.2f}"

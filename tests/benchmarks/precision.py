@@ -45,7 +45,9 @@ class Round(torch.autograd.Function):
     """Rounds a tensor, and perhaps its gradient."""
 
     @staticmethod
-    def forward(context, tensor: torch.Tensor, kind: torch.dtype, is_gradient: bool) -> torch.Tensor:
+    def forward(
+        context, tensor: torch.Tensor, kind: torch.dtype, is_gradient: bool
+    ) -> torch.Tensor:
         """Return the tensor as it would be kept in `kind`."""
         context.kind = kind if is_gradient else None
         return tensor.to(kind).to(tensor.dtype)
@@ -73,9 +75,13 @@ def emulate(net: Net, kind: torch.dtype, spared: set[str]) -> None:
         _round_output(norm, rounder("after"))
 
 
-def _round_convolution(layer: nn.Conv2d, of_input: Callable, of_weights: Callable, of_output: Callable) -> None:
+def _round_convolution(
+    layer: nn.Conv2d, of_input: Callable, of_weights: Callable, of_output: Callable
+) -> None:
     def forward(images: torch.Tensor) -> torch.Tensor:
-        return of_output(layer._conv_forward(of_input(images), of_weights(layer.weight), of_weights(layer.bias)))
+        return of_output(
+            layer._conv_forward(of_input(images), of_weights(layer.weight), of_weights(layer.bias))
+        )
 
     layer.forward = forward
 
@@ -93,27 +99,40 @@ def center(net: Net) -> None:
             norm.running_mean.zero_()
 
 
-def measure_gradients(cache: Path, data: Path, out: Path, variants: Sequence[str]) -> dict[str, list[float]]:
+def measure_gradients(
+    cache: Path, data: Path, out: Path, variants: Sequence[str]
+) -> dict[str, list[float]]:
     """Return each variant's errors, and those of "another batch", one per kept epoch of each float32 net."""
     training_set = read_training_set(data, cache)
     errors: dict[str, list[float]] = {}
     for path in sorted(out.glob("float32-*/dr/epochs/[0-9]*.pt")):
         of = checkpoint.read(path)
-        rows = np.flatnonzero(~training_set.find_held_out(of.settings.folds, of.settings.fold))[: 2 * BATCH_SIZE]
-        cached, targets = training_set.squares.select(rows), torch.tensor(training_set.targets[rows])
-        squares = store.load(cached, of.mean, of.std, torch.device("cpu"), "memory", out / "unused.npy")
+        rows = np.flatnonzero(~training_set.find_held_out(of.settings.folds, of.settings.fold))[
+            : 2 * BATCH_SIZE
+        ]
+        cached, targets = (
+            training_set.squares.select(rows),
+            torch.tensor(training_set.targets[rows]),
+        )
+        squares = store.load(
+            cached, of.mean, of.std, torch.device("cpu"), "memory", out / "unused.npy"
+        )
         images = crops.cut_centers(squares, of.settings.crop_px)
 
         first, second = slice(BATCH_SIZE), slice(BATCH_SIZE, None)
         exact = find_gradient(of, "float32", images[first], targets[first])
         others = {"another batch": find_gradient(of, "float32", images[second], targets[second])}
-        others |= {name: find_gradient(of, name, images[first], targets[first]) for name in variants}
+        others |= {
+            name: find_gradient(of, name, images[first], targets[first]) for name in variants
+        }
         for name, found in others.items():
             errors.setdefault(name, []).append(float((found - exact).norm() / exact.norm()))
     return errors
 
 
-def find_gradient(of: Checkpoint, variant: str, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def find_gradient(
+    of: Checkpoint, variant: str, images: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
     """Return the gradient of the log loss by all convolutions' weights, as a variant rounds it, flat."""
     net = prepare(learner.load_net(of), variant).train()
     logits = net(images, torch.arange(len(images)))
@@ -132,7 +151,9 @@ def prepare(net: Net, variant: str) -> Net:
     return net
 
 
-def run_variant(variant: str, seed: int, options: argparse.Namespace, further: list[str]) -> dict[str, float]:
+def run_variant(
+    variant: str, seed: int, options: argparse.Namespace, further: list[str]
+) -> dict[str, float]:
     """Train one net; return the figures of its last epoch."""
     cache, precision = options.out / f"{variant}-{seed}", "auto" if variant == "auto" else "float32"
     made = learner.make_learner
@@ -140,7 +161,9 @@ def run_variant(variant: str, seed: int, options: argparse.Namespace, further: l
     def make_rounding(*arguments):
         learning = made(*arguments)
         prepare(learning.net, variant)
-        return learning._replace(scaler=torch.amp.GradScaler("cpu", enabled=variant.startswith("float16")))
+        return learning._replace(
+            scaler=torch.amp.GradScaler("cpu", enabled=variant.startswith("float16"))
+        )
 
     cache.mkdir(parents=True, exist_ok=True)
     for folder in ("crop", "resize", "normalize", "standardize", "rejected.csv"):
@@ -161,16 +184,29 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="with squares; it is read only")
-    parser.add_argument("--out", type=Path, required=True, help="where the nets are kept; a second run goes on there")
-    parser.add_argument("--variants", nargs="+", default=["float32", "bfloat16", "bfloat16+centered", "float16"])
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="where the nets are kept; a second run goes on there",
+    )
+    parser.add_argument(
+        "--variants", nargs="+", default=["float32", "bfloat16", "bfloat16+centered", "float16"]
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--gradients", action="store_true", help="train nothing: compare gradients in the nets kept")
+    parser.add_argument(
+        "--gradients", action="store_true", help="train nothing: compare gradients in the nets kept"
+    )
     options, further = parser.parse_known_args(argv)
     if options.gradients:
         errors = measure_gradients(options.cache, options.data, options.out, options.variants)
-        print(f"gradients of {len(errors['another batch'])} float32 nets, error as a share of their length:")
+        print(
+            f"gradients of {len(errors['another batch'])} float32 nets, error as a share of their length:"
+        )
         for name, values in errors.items():
-            print(f"{name:24} {np.sqrt(np.mean(np.square(values))):8.4f}   worst {max(values):8.4f}")
+            print(
+                f"{name:24} {np.sqrt(np.mean(np.square(values))):8.4f}   worst {max(values):8.4f}"
+            )
         return
     print(f"{'variant':24} {'seed':>4}" + "".join(f" {name:>15}" for name in FIGURES), flush=True)
     for variant in options.variants:
@@ -178,9 +214,15 @@ def main(argv: list[str] | None = None) -> None:
         for seed in options.seeds:
             figures = run_variant(variant, seed, options, further)
             rows.append([figures[name] for name in FIGURES])
-            print(f"{variant:24} {seed:4}" + "".join(f" {value:15.4f}" for value in rows[-1]), flush=True)
+            print(
+                f"{variant:24} {seed:4}" + "".join(f" {value:15.4f}" for value in rows[-1]),
+                flush=True,
+            )
         mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1 if len(rows) > 1 else 0)
-        print(f"{variant:24} mean" + "".join(f" {m:7.4f} ±{s:6.4f}" for m, s in zip(mean, spread, strict=True)))
+        print(
+            f"{variant:24} mean"
+            + "".join(f" {m:7.4f} ±{s:6.4f}" for m, s in zip(mean, spread, strict=True))
+        )
 
 
 if __name__ == "__main__":

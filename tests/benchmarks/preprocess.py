@@ -43,9 +43,15 @@ def print_overlaps(discs, stress):
             except Unusable:
                 overlap = 0.0
             measured.append((method, "odd" if row["odd"] else "even", row["image"], overlap))
-    table = pd.DataFrame(measured, columns=["method", "half", "image", "overlap"]).set_index("image")
+    table = pd.DataFrame(measured, columns=["method", "half", "image", "overlap"]).set_index(
+        "image"
+    )
     for (method, half), overlap in table.groupby(["method", "half"])["overlap"]:
-        figures = [overlap.median(), *((overlap >= bound).mean() for bound in BOUNDS), overlap.min()]
+        figures = [
+            overlap.median(),
+            *((overlap >= bound).mean() for bound in BOUNDS),
+            overlap.min(),
+        ]
         line = "".join(f"{figure:9.4f}" for figure in figures)
         start = f"{stress or 'unspoilt':16} {method:8} {half:4}{len(overlap):9}"
         print(f"{start}{line}{(overlap == 0).sum():9}  {overlap.idxmin()}", flush=True)
@@ -54,18 +60,44 @@ def print_overlaps(discs, stress):
 def print_speed(folder):
     """Print what the command `python -m preprocess` takes with one process, with two, and where all is cached."""
     with tempfile.TemporaryDirectory() as caches:
-        for name, cache, jobs in (("one process", "one", 1), ("two", "two", 2), ("two, cached", "two", 2)):
-            command = [sys.executable, "-m", "preprocess", f"--data={folder}", f"--cache={caches}/{cache}"]
+        for name, cache, jobs in (
+            ("one process", "one", 1),
+            ("two", "two", 2),
+            ("two, cached", "two", 2),
+        ):
+            command = [
+                sys.executable,
+                "-m",
+                "preprocess",
+                f"--data={folder}",
+                f"--cache={caches}/{cache}",
+            ]
             start = time.perf_counter()
-            subprocess.run([*command, f"--jobs={jobs}", "--allow-rejected"], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [*command, f"--jobs={jobs}", "--allow-rejected"],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
             memory_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-            print(f"{name:12} {time.perf_counter() - start:8.1f} s, largest process {memory_mb:.0f} MB")
+            print(
+                f"{name:12} {time.perf_counter() - start:8.1f} s, largest process {memory_mb:.0f} MB"
+            )
 
 
 def main():
-    parser = cli.make_bare_parser("tests.benchmarks.preprocess", __doc__.splitlines()[0], "--photographs DIR")
-    parser.add_argument("--photographs", type=Path, nargs="+", required=True, help="folders with train/ and discs.csv")
-    parser.add_argument("--stress-images", type=int, default=200, help="photographs per stress and folder")
+    parser = cli.make_bare_parser(
+        "tests.benchmarks.preprocess", __doc__.splitlines()[0], "--photographs DIR"
+    )
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="folders with train/ and discs.csv",
+    )
+    parser.add_argument(
+        "--stress-images", type=int, default=200, help="photographs per stress and folder"
+    )
     options = parser.parse_args()
     cv2.setNumThreads(1)
     for folder in options.photographs:
@@ -73,7 +105,10 @@ def main():
         discs["path"] = [folder / "train" / f"{image}.jpeg" for image in discs["image"]]
         discs["odd"] = discs["image"].str.split("_").str[0].astype(int) % 2  # the patient's number
         print_speed(folder)
-        print(f"\n{folder.name}: overlap (IoU) with the true disc\n{'':30}" + "".join(f"{name:>9}" for name in COLUMNS))
+        print(
+            f"\n{folder.name}: overlap (IoU) with the true disc\n{'':30}"
+            + "".join(f"{name:>9}" for name in COLUMNS)
+        )
         print_overlaps(discs, None)
         some = discs.iloc[:: max(1, len(discs) // max(1, options.stress_images))]
         for stress in STRESSES if options.stress_images else ():

@@ -28,11 +28,24 @@ REFERENCE = "… MLP blend"
 
 
 def main():
-    parser = cli.make_parser("tests.benchmarks.recipe", __doc__.splitlines()[0], "--data squares --cache cache/fifty")
-    parser.add_argument("--size-px", type=cli.whole(1), help="side of the squares, where it is not the recipe's")
-    parser.add_argument("--compare", type=Path, metavar="CACHE", help="another cache of the same held-out eyes")
+    parser = cli.make_parser(
+        "tests.benchmarks.recipe", __doc__.splitlines()[0], "--data squares --cache cache/fifty"
+    )
+    parser.add_argument(
+        "--size-px", type=cli.whole(1), help="side of the squares, where it is not the recipe's"
+    )
+    parser.add_argument(
+        "--compare", type=Path, metavar="CACHE", help="another cache of the same held-out eyes"
+    )
     options, further = parser.parse_known_args()
-    common = ["--data", str(options.data), "--cache", str(options.cache), "--recipe", options.recipe]
+    common = [
+        "--data",
+        str(options.data),
+        "--cache",
+        str(options.cache),
+        "--recipe",
+        options.recipe,
+    ]
     size = ["--size-px", str(options.size_px)] if options.size_px else []
     preprocess.main([*common, "--crop", "whole", *size])
     train.main([*common, *further])
@@ -46,7 +59,10 @@ def main():
         print(f"\ndifference from the MLP blend of {options.compare}")
         print_rows(
             {
-                name: [describe(one - other, "+") for one, other in zip(row, reference[REFERENCE], strict=True)]
+                name: [
+                    describe(one - other, "+")
+                    for one, other in zip(row, reference[REFERENCE], strict=True)
+                ]
                 for name, row in figures.items()
             }
         )
@@ -59,7 +75,10 @@ def measure_steps(data, cache):
     owners = dataset.get_subjects(scores.index)
     levels = dataset.get_targets("train").loc[scores.index].to_numpy()
     table = Table([owner.patient for owner in owners], pair_eyes(owners, scores.to_numpy()), levels)
-    epochs = [np.load(views)["scores"] for views in sorted((cache / "dr" / "views").glob("valid_*.npz"))[-N_EPOCHS:]]
+    epochs = [
+        np.load(views)["scores"]
+        for views in sorted((cache / "dr" / "views").glob("valid_*.npz"))[-N_EPOCHS:]
+    ]
     steps = {
         "one view, last epoch": epochs[-1][0],
         f"{N_VIEWS} views, last epoch": epochs[-1].mean(axis=0),
@@ -68,7 +87,10 @@ def measure_steps(data, cache):
         REFERENCE: table.cross_fit(SCORES["mlp"]),
     }
     return list(scores.index), {
-        name: [table.draw_loss(of), *(table.draw_kappa(decide(of, method).levels) for method in DECISIONS)]
+        name: [
+            table.draw_loss(of),
+            *(table.draw_kappa(decide(of, method).levels) for method in DECISIONS),
+        ]
         for name, of in steps.items()
     }
 

@@ -43,17 +43,26 @@ def make_plain(squares, crop_px, batch_size, on):
     def collate(positions):
         """Crop, flip and standardize one sample at a time."""
         images = []
-        for pixels, table in ((squares.pixels[position], squares.tables[position]) for position in positions):
+        for pixels, table in (
+            (squares.pixels[position], squares.tables[position]) for position in positions
+        ):
             top, left = rng.integers(0, squares.size_px - crop_px + 1, 2)
             down, right = rng.choice([-1, 1], 2)
             cut = pixels[top : top + crop_px, left : left + crop_px][::down, ::right]
-            images.append(torch.from_numpy(np.stack([table[cut[:, :, rgb], rgb] for rgb in range(3)])))
+            images.append(
+                torch.from_numpy(np.stack([table[cut[:, :, rgb], rgb] for rgb in range(3)]))
+            )
         return torch.stack(images), torch.tensor(positions) % 5
 
     for width, is_pooled in CONVOLUTIONS:
         layers += [nn.LazyConv2d(width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
         layers += [nn.MaxPool2d(3, 2, 1)] if is_pooled else []
-    head = [nn.LazyLinear(HIDDEN), nn.BatchNorm1d(HIDDEN, affine=False), nn.ReLU(), nn.Linear(HIDDEN, 5)]
+    head = [
+        nn.LazyLinear(HIDDEN),
+        nn.BatchNorm1d(HIDDEN, affine=False),
+        nn.ReLU(),
+        nn.Linear(HIDDEN, 5),
+    ]
     net = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(), *head).to(on)
     net(torch.zeros(2, 3, crop_px, crop_px, device=on))
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
@@ -63,7 +72,9 @@ def make_plain(squares, crop_px, batch_size, on):
         nn.functional.cross_entropy(net(images.to(on)), levels.to(on)).backward()
         optimizer.step()
 
-    loader = DataLoader(range(len(squares)), batch_size, shuffle=True, drop_last=True, collate_fn=collate)
+    loader = DataLoader(
+        range(len(squares)), batch_size, shuffle=True, drop_last=True, collate_fn=collate
+    )
     drawn = itertools.chain.from_iterable(itertools.repeat(loader))
     return net, drawn, take_step, lambda images: net(images.to(on)).softmax(1).cpu()
 
@@ -86,15 +97,27 @@ def make_learner(way, crop_px, batch_size, on, **changes):
 
 def make_ours(squares, crop_px, batch_size, on, way, **changes):
     """Return our way, likewise."""
-    squares, made, n = put(squares, on), make_learner(way, crop_px, batch_size, on, **changes), len(squares)
+    squares, made, n = (
+        put(squares, on),
+        make_learner(way, crop_px, batch_size, on, **changes),
+        len(squares),
+    )
     cuts = crops.draw_crops(n, squares.size_px - crop_px, 0, 1)
-    epochs = (batches.order_epoch(np.arange(n), batch_size, 0, epoch) for epoch in itertools.count())
-    drawn = (batch[::-1] for order in epochs for batch in batches.iterate_batches(squares, order, cuts, crop_px, on))
+    epochs = (
+        batches.order_epoch(np.arange(n), batch_size, 0, epoch) for epoch in itertools.count()
+    )
+    drawn = (
+        batch[::-1]
+        for order in epochs
+        for batch in batches.iterate_batches(squares, order, cuts, crop_px, on)
+    )
     targets, eyes = (torch.arange(n) % 5).to(on), torch.from_numpy(squares.eyes).to(on)
 
     def take_step(images, chosen):
         rows = torch.from_numpy(chosen).to(on)
-        passes.take_step(made, images, targets[rows], draws.make_keys(0, draws.DROPOUT, 1, rows), eyes[rows])
+        passes.take_step(
+            made, images, targets[rows], draws.make_keys(0, draws.DROPOUT, 1, rows), eyes[rows]
+        )
 
     def predict(images):
         with device.autocast(on, made.settings.precision):
@@ -106,8 +129,13 @@ def make_ours(squares, crop_px, batch_size, on, way, **changes):
 def make_squares(n, crop_px):
     """Return squares of noise."""
     rng, size_px = np.random.default_rng(0), round(crop_px / learner.CROP_SHARE)
-    luts, pixels = (rng.integers(0, 256, (n, *shape), dtype=np.uint8) for shape in ((3, 256), (size_px, size_px, 3)))
-    return store.Squares(2 * np.arange(n), pixels, store.compose_tables(luts, [127.0] * 3, [70.0] * 3))
+    luts, pixels = (
+        rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+        for shape in ((3, 256), (size_px, size_px, 3))
+    )
+    return store.Squares(
+        2 * np.arange(n), pixels, store.compose_tables(luts, [127.0] * 3, [70.0] * 3)
+    )
 
 
 def put(squares, on):
@@ -140,11 +168,21 @@ def measure_epoch(way, n, crop_px, batch_size, on):
         started.append(time.perf_counter())
         with progress.tracking(n_checked, "checked") as bar:
             views.score(
-                made.net, squares, positions[:n_checked], cuts, made.settings.precision, batch_size, bar, "levels"
+                made.net,
+                squares,
+                positions[:n_checked],
+                cuts,
+                made.settings.precision,
+                batch_size,
+                bar,
+                "levels",
             )
         seconds = np.diff([*started, time.perf_counter()])
     counts = n, min(passes.STATISTICS_IMAGES, n // 2), n_checked
-    return [*np.divide(counts, seconds), torch.cuda.max_memory_allocated() / 1e9 if on.type == "cuda" else np.nan]
+    return [
+        *np.divide(counts, seconds),
+        torch.cuda.max_memory_allocated() / 1e9 if on.type == "cuda" else np.nan,
+    ]
 
 
 def measure(way, task, crop_px, batch_size, on):
@@ -202,15 +240,21 @@ def main():
     parser.add_argument("--ways", nargs="+", default=["auto"], help="ours")
     options = parser.parse_args()
     what = options.image_px, options.batch_size, options.device
-    print(f"{options.image_px} px, batches of {options.batch_size}, {options.device}, images/s:", flush=True)
+    print(
+        f"{options.image_px} px, batches of {options.batch_size}, {options.device}, images/s:",
+        flush=True,
+    )
     if options.epoch:
         for way in options.ways:
             choose_waiting(way)
             *rates, taken = alone(measure_epoch, way, options.epoch, *what)
             shown = ", ".join(
-                f"{name} {rate:,.0f}" for name, rate in zip(("train", "settle", "check"), rates, strict=True)
+                f"{name} {rate:,.0f}"
+                for name, rate in zip(("train", "settle", "check"), rates, strict=True)
             )
-            print(f"  epoch of {options.epoch} images, {way:18} {shown}; {taken:.1f} GB", flush=True)
+            print(
+                f"  epoch of {options.epoch} images, {way:18} {shown}; {taken:.1f} GB", flush=True
+            )
         return
     rates = dict.fromkeys(itertools.product(["plain", *options.ways], TASKS), 0.0)
     for _, (way, task) in itertools.product(range(options.rounds), rates):
@@ -218,7 +262,9 @@ def main():
         rates[way, task] = max(rates[way, task], alone(measure, way, task, *what))
     for task, way in itertools.product(TASKS, options.ways):
         plain, ours = rates["plain", task], rates[way, task]
-        print(f"  {task:8} plain {plain:9.1f}   ours, {way:18} {ours:9.1f}   ratio {ours / plain:5.2f}")
+        print(
+            f"  {task:8} plain {plain:9.1f}   ours, {way:18} {ours:9.1f}   ratio {ours / plain:5.2f}"
+        )
 
 
 if __name__ == "__main__":

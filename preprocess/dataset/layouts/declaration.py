@@ -37,7 +37,13 @@ KEYS = (
     "encoding",
     "note",
 )
-SAID = {"tab": "\t", "blanks": " ", "blank": " ", "semicolon": ";", "comma": ","}  # words for a separator
+SAID = {
+    "tab": "\t",
+    "blanks": " ",
+    "blank": " ",
+    "semicolon": ";",
+    "comma": ",",
+}  # words for a separator
 
 
 class Part(NamedTuple):
@@ -52,7 +58,9 @@ class Declaration:
     """What a layout's file says. Cells are compared by `simplify_cell`."""
 
     path: Path
-    is_shipped: bool  # then what a download lacks may be missing, and of alternative columns one is enough
+    is_shipped: (
+        bool  # then what a download lacks may be missing, and of alternative columns one is enough
+    )
     kind: str
     names: tuple[str, ...]  # () where the data tells them
     images: tuple[str, ...]  # columns: each that the table has names a photograph
@@ -88,7 +96,9 @@ def find(name: str) -> Declaration:
         return read(Path(name))
     if name in list_shipped():
         return read(FOLDER / f"{name}.toml", is_shipped=True)
-    raise InputError(f"--layout {name}: no such layout{suggest(name, list_shipped())}; or give a file, FILE.toml")
+    raise InputError(
+        f"--layout {name}: no such layout{suggest(name, list_shipped())}; or give a file, FILE.toml"
+    )
 
 
 def read(path: Path, is_shipped: bool = False) -> Declaration:
@@ -101,7 +111,9 @@ def read(path: Path, is_shipped: bool = False) -> Declaration:
         raise InputError(f"{path}: not a TOML file ({error})") from None
     for key in content:
         if key in ("table", "images"):
-            raise InputError(f"{path}: {key}: belongs into a part, below [train], [valid] or [test]")
+            raise InputError(
+                f"{path}: {key}: belongs into a part, below [train], [valid] or [test]"
+            )
         if key not in (*KEYS, *PARTS):
             raise InputError(f"{path}: {key}: no such key{suggest(key, (*KEYS, *PARTS))}")
     reader = _Reader(path, content)
@@ -121,7 +133,9 @@ def read(path: Path, is_shipped: bool = False) -> Declaration:
         side=reader.read_text("side"),
         sides=reader.read_mapping("sides"),
         side_from=reader.read_pattern("side_from"),
-        unknown=frozenset(simplify_cell(text) for text in reader.read_texts("unknown", can_be_empty=True)),
+        unknown=frozenset(
+            simplify_cell(text) for text in reader.read_texts("unknown", can_be_empty=True)
+        ),
         values=reader.read_mapping("values"),
         none=reader.read_text("none"),
         keep=reader.read_keep(),
@@ -149,18 +163,26 @@ def _check(declaration: Declaration) -> None:
     """Raise InputError for keys that contradict each other."""
     path = declaration.path
     if 0 < len(declaration.names) < 2 and declaration.kind != "findings":
-        raise InputError(f"{path}: names: at least two {declaration.kind} are needed, to be told apart")
+        raise InputError(
+            f"{path}: names: at least two {declaration.kind} are needed, to be told apart"
+        )
     if len(set(declaration.names)) < len(declaration.names):
         raise InputError(f"{path}: names: one comes twice")
     has_table = any(part.tables for part in declaration.parts.values())
     if has_table and not declaration.images:
-        raise InputError(f"{path}: image is missing: the column of the table that names the photographs")
+        raise InputError(
+            f"{path}: image is missing: the column of the table that names the photographs"
+        )
     if has_table and not declaration.targets and declaration.kind != "findings":
-        raise InputError(f"{path}: target is missing: the column of the table that holds the {declaration.kind}")
+        raise InputError(
+            f"{path}: target is missing: the column of the table that holds the {declaration.kind}"
+        )
     if declaration.joined and (
         declaration.kind != "findings" or len(declaration.targets) != 1 or not declaration.names
     ):
-        raise InputError(f"{path}: joined: is for findings in one column, target, whose names stand in names")
+        raise InputError(
+            f"{path}: joined: is for findings in one column, target, whose names stand in names"
+        )
     if declaration.kind == "findings" and not has_table:
         raise InputError(f"{path}: kind: findings need a table; folders hold levels or classes")
     _check_subjects(declaration)
@@ -175,7 +197,9 @@ def _check_subjects(declaration: Declaration) -> None:
         if side not in SIDES:
             raise InputError(f"{path}: sides: {key!r} is {side!r}, not left or right")
     if declaration.sides and not (declaration.side or declaration.side_from):
-        raise InputError(f"{path}: sides: of what? Give side, a column, or side_from, a regular expression")
+        raise InputError(
+            f"{path}: sides: of what? Give side, a column, or side_from, a regular expression"
+        )
     for one, other in (("patient", "patient_from"), ("side", "side_from")):
         if getattr(declaration, one) and getattr(declaration, other):
             raise InputError(f"{path}: {one} and {other}: one of them tells, not both")
@@ -191,7 +215,11 @@ def _check_value(declaration: Declaration, key: str, value: str) -> None:
     elif declaration.kind == "levels":
         is_level = value.isdecimal() and (not names or int(value) < len(names))
         if not is_level and value not in names:
-            allowed = f"a level from 0 to {len(names) - 1}, or one of {', '.join(names)}" if names else "a level, 0 on"
+            allowed = (
+                f"a level from 0 to {len(names) - 1}, or one of {', '.join(names)}"
+                if names
+                else "a level, 0 on"
+            )
             raise InputError(f"{where}, not {allowed}")
     elif names and value not in names:
         raise InputError(f"{where}, none of the classes{suggest(value, names)}")
@@ -231,7 +259,9 @@ class _Reader:
         try:
             pattern = re.compile(text)
         except re.error as error:
-            raise InputError(f"{self.path}: {key}: {text!r} is no regular expression ({error})") from None
+            raise InputError(
+                f"{self.path}: {key}: {text!r} is no regular expression ({error})"
+            ) from None
         if pattern.groups != 1:
             raise InputError(
                 f"{self.path}: {key}: {text!r} has {pattern.groups} groups; put what is meant, and only that, in ( )"
@@ -246,14 +276,18 @@ class _Reader:
         mapping = {}
         for name, item in value.items():
             if not isinstance(item, str | int) or isinstance(item, bool):
-                raise InputError(f"{self.path}: {key}: {name!r} is {item!r}, neither a number nor a word")
+                raise InputError(
+                    f"{self.path}: {key}: {name!r} is {item!r}, neither a number nor a word"
+                )
             mapping[simplify_cell(name)] = str(item)
         return mapping
 
     def read_keep(self) -> dict[str, frozenset[str]]:
         value = self.content.get("keep", {})
         if not isinstance(value, dict):
-            raise InputError(f"{self.path}: keep: {value!r} is no table, such as {{ quality = ['good'] }}")
+            raise InputError(
+                f"{self.path}: keep: {value!r} is no table, such as {{ quality = ['good'] }}"
+            )
         kept = {}
         for column, cells in value.items():
             texts = self._list_texts(f"keep: {column}", cells, can_be_empty=True)
@@ -264,7 +298,9 @@ class _Reader:
         text = self.read_text("separator")
         text = SAID.get(text, text)
         if len(text) > 1:
-            raise InputError(f"{self.path}: separator: {text!r} is no single character, nor {', '.join(SAID)}")
+            raise InputError(
+                f"{self.path}: separator: {text!r} is no single character, nor {', '.join(SAID)}"
+            )
         return text or None
 
     def read_parts(self) -> dict[str, Part]:
@@ -274,17 +310,23 @@ class _Reader:
                 continue
             value = self.content[name]
             if not isinstance(value, dict):
-                raise InputError(f"{self.path}: {name}: {value!r} is no part; write [{name}] with table and images")
+                raise InputError(
+                    f"{self.path}: {name}: {value!r} is no part; write [{name}] with table and images"
+                )
             for key in value:
                 if key not in ("table", "images"):
                     near = suggest(key, ("table", "images"))
-                    hint = "; keys of the whole layout stand above the parts" if key in KEYS else near
+                    hint = (
+                        "; keys of the whole layout stand above the parts" if key in KEYS else near
+                    )
                     raise InputError(f"{self.path}: [{name}] {key}: no key of a part{hint}")
             tables = self._list_texts(f"[{name}] table", value.get("table", []))
             images = self._list_texts(f"[{name}] images", value.get("images", []))
             parts[name] = Part(tables, images or (".",))
         if not parts:
-            raise InputError(f"{self.path}: [train] is missing: table and images of the part to learn from")
+            raise InputError(
+                f"{self.path}: [train] is missing: table and images of the part to learn from"
+            )
         return parts
 
 

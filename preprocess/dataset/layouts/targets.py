@@ -27,7 +27,9 @@ class Row:
     expected: str  # where it would be; "" if the folder is not there either
     cells: Mapping[str, str]  # column -> text, of the columns that have a name
     target: tuple[str, ...] | None = None  # the cells of the target; None where nothing tells it
-    values: Mapping[str, Any] = field(default_factory=dict)  # column of the sample table -> what is true
+    values: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # column of the sample table -> what is true
 
 
 def squeeze(column: str) -> str:
@@ -35,7 +37,9 @@ def squeeze(column: str) -> str:
     return " ".join(column.split())
 
 
-def find_names(declaration: Declaration, rows: Sequence[Row], scale: Sequence[str]) -> tuple[str, ...]:
+def find_names(
+    declaration: Declaration, rows: Sequence[Row], scale: Sequence[str]
+) -> tuple[str, ...]:
     """Return the names of the levels, classes or findings: as declared, or else as the rows have them.
 
     Levels without names are numbered, and called by the clinical scale if there are as many of them. Raises
@@ -51,10 +55,14 @@ def find_names(declaration: Declaration, rows: Sequence[Row], scale: Sequence[st
     if declaration.kind == "classes":
         originals = {_choose(declaration, row).strip() for row in rows if row.target is not None}
         words = {
-            declaration.values.get(simplify_cell(text), text) for text in originals if simplify_cell(text) in cells
+            declaration.values.get(simplify_cell(text), text)
+            for text in originals
+            if simplify_cell(text) in cells
         }
         if len(words) < 2:
-            raise InputError(f"{path}: target: {', '.join(sorted(words)) or 'nothing'}: no classes to tell apart")
+            raise InputError(
+                f"{path}: target: {', '.join(sorted(words)) or 'nothing'}: no classes to tell apart"
+            )
         return tuple(sorted(words))
     numbers = []
     for cell in sorted(cells):
@@ -103,7 +111,9 @@ def _list_finding_columns(declaration: Declaration, rows: Sequence[Row]) -> list
         if column not in used and cells <= allowed and "1" in cells:
             columns.append(column)
     if not columns:
-        raise InputError(f"{declaration.path}: target is missing: {learned[0].where} has no column of 0 and 1")
+        raise InputError(
+            f"{declaration.path}: target is missing: {learned[0].where} has no column of 0 and 1"
+        )
     return columns
 
 
@@ -115,7 +125,9 @@ def find_cells(declaration: Declaration, cells: Mapping[str, str]) -> tuple[str,
     return tuple(cells.get(column, "") for column in columns)
 
 
-def parse(declaration: Declaration, names: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> None:
+def parse(
+    declaration: Declaration, names: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+) -> None:
     """Put the values of the target's columns into the rows: NaN where a target is unknown.
 
     Raises InputError, naming the row, for a cell that is no level, class or finding, with what would be right.
@@ -149,7 +161,9 @@ def _choose(declaration: Declaration, row: Row) -> str:
         return row.target[0]
     if declaration.kind == "classes" and all(simplify_cell(cell) in BINARY for cell in row.target):
         names = declaration.names or declaration.targets
-        chosen = [name for name, cell in zip(names, row.target, strict=True) if simplify_cell(cell) == "1"]
+        chosen = [
+            name for name, cell in zip(names, row.target, strict=True) if simplify_cell(cell) == "1"
+        ]
         if len(chosen) > 1:
             raise InputError(
                 f"{row.where}: {' and '.join(chosen)}: an image has one class; kind findings takes several"
@@ -190,7 +204,9 @@ def _parse_one(declaration: Declaration, names: Sequence[str], text: str, row: R
         return value
     if simplify_cell(value) in by_word:
         return by_word[simplify_cell(value)]
-    raise InputError(f"{row.where}: {_call(declaration)} is {shorten(text)!r}, no class{suggest(value, names)}")
+    raise InputError(
+        f"{row.where}: {_call(declaration)} is {shorten(text)!r}, no class{suggest(value, names)}"
+    )
 
 
 def _call(declaration: Declaration) -> str:
@@ -235,6 +251,8 @@ def _parse_joined(declaration: Declaration, names: Sequence[str], rows: Sequence
             if part == NO_FINDING or part == simplify_cell(declaration.none) and part:
                 continue
             if part not in by_word:
-                raise InputError(f"{row.where}: {shorten(word)!r} is no finding{suggest(part, by_word)}")
+                raise InputError(
+                    f"{row.where}: {shorten(word)!r} is no finding{suggest(part, by_word)}"
+                )
             found.add(by_word[part])
         row.values = {name: float(name in found) for name in names}
