@@ -1,6 +1,7 @@
 """All of preprocessing: photographs -> ellipses, squares, lookup tables, moments; each photograph is decoded once.
 
-Photographs that cannot be used are listed in CACHE/rejected.csv with the reason.
+Photographs are JPEG (.jpeg .jpg .jpe .jfif), PNG (.png), TIFF (.tif .tiff), BMP (.bmp), PPM (.ppm .pgm), WebP (.webp)
+or DICOM (.dcm .dicom). Those that cannot be used are listed in CACHE/rejected.csv with the reason.
 """
 
 from argparse import Namespace

@@ -202,10 +202,10 @@ def check_files(dataset: DataSet, allow_rejected: bool) -> None:
                 missing[image] = path
     if missing and not allow_rejected:
         image, path = next(iter(missing.items()))
-        noun = "photographs are" if len(missing) > 1 else "photograph is"
+        verb = "are" if len(missing) > 1 else "is"
         raise InputError(
-            f"{dataset.folder}: {len(missing):,} of {n_named:,} {noun} missing, which the tables name: {image}, "
-            f"{path}; add what is missing, or go on without it with --allow-rejected"
+            f"{dataset.folder}: {len(missing):,} of {n_named:,} photographs {verb} missing, "
+            f"which the tables name: {image}, {path}; add what is missing, or go on without it with --allow-rejected"
         )
 
 

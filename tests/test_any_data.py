@@ -76,7 +76,7 @@ def test_three_levels_in_folders_with_sides_end_in_levels_a_blend_and_kappa(
     shown = capsys.readouterr().out
     assert "1 of 13 images have no known level: left out" in shown
     assert (
-        "quadratic weighted kappa on the test set (4 images)" in shown
+        "quadratic weighted kappa on the test set (4 images of " in shown
         and "each is its own fellow" not in shown
     )
     rows = read_rows(tmp_path / "mine.csv")

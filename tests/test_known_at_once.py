@@ -63,7 +63,7 @@ def test_a_sound_folder_passes(check_run):
         ),
         (
             lambda lines: [*lines, "99_left,0"],
-            r"1 of 13 photograph is missing, .*: 99_left, .*--allow-rejected",
+            r"1 of 13 photographs is missing, .*: 99_left, .*--allow-rejected",
         ),
     ],
 )
@@ -97,7 +97,7 @@ def test_a_sample_submission_and_the_test_folder_have_the_same_images(check_run,
         check_run()
     sample.write_text("\n".join([*lines, "99_left,0"]) + "\n")
     with pytest.raises(
-        InputError, match="1 of 13 photograph is missing, which the tables name: 99_left"
+        InputError, match="1 of 13 photographs is missing, which the tables name: 99_left"
     ):
         check_run()
     sample.write_text("\n".join(lines) + "\n")
@@ -193,7 +193,7 @@ def test_a_stage_alone_tells_it_before_it_reads_a_photograph(data, cache, main, 
     monkeypatch.setattr(Photograph, "__init__", lambda *_: pytest.fail("a photograph was read"))
     with open(data / "trainLabels.csv", "a") as table:
         table.write("99_left,0\n")
-    with pytest.raises(InputError, match="1 of 13 photograph is missing"):
+    with pytest.raises(InputError, match="1 of 13 photographs is missing"):
         main([f"--data={data}", f"--cache={cache}", "--jobs=1"])
 
 

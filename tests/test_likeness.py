@@ -182,7 +182,7 @@ def test_grade_doubts_and_strictly_refuses_what_is_no_eye(knowing, eye, lamp, ca
     ):
         grade.main([*given, "--json", "--strict"])
     strict = json.loads(capsys.readouterr().out)
-    (kept,), wanted = strict["eyes"], eyes[0] | {"has_fellow": False}
+    (kept,), wanted = strict["eyes"], eyes[0] | {"has_fellow": False, "warnings": ["no fellow"]}
     for key in ("scores", "expected_level"):  # a batch of another size rounds otherwise
         assert kept.pop(key) == pytest.approx(wanted.pop(key), abs=1e-5)
     assert kept == wanted

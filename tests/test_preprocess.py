@@ -44,7 +44,8 @@ def test_one_decode_gives_the_bytes_of_two_though_photographs_are_bad(
 def test_ids_may_lead_through_folders(data, cache, monkeypatch):
     """As in layouts with a folder per class."""
 
-    def read_dataset(folder):
+    def read_dataset(folder, layout):
+        assert layout is None
         dataset = kaggle.read_dataset(folder)
         dataset.samples["image"] = "class/" + dataset.samples["image"]
         return dataset

@@ -79,7 +79,7 @@ def test_findings_are_the_columns_of_0_and_1(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,level\na,5\n", "row 2: level is 5"),
+        ("image,level\na,-1\n", "row 2: level is -1"),
         ("image,level\na,0\na,1\n", "row 3: image a comes a second time"),
         ("image,level,split\na,0,tset\n", r"row 2: split is 'tset' \(near: test\)"),
         ("image,level,side\na,0,both\n", "row 2: side is 'both'"),

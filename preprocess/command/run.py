@@ -52,7 +52,8 @@ USAGE = f"""\
        {PROGRAM} --data DIR [OPTIONS] [STAGE STAGE-OPTIONS]..."""
 DESCRIPTION = """\
 From a folder in Kaggle's layout (train/*.jpeg, test/*.jpeg, trainLabels.csv, perhaps sampleSubmission.csv) to
-submissions/NAME.csv, and NAME.html, a report on it. Photographs are JPEG or PNG, named .jpeg, .jpg or .png. Every stage
+submissions/NAME.csv, and NAME.html, a report on it. Photographs are JPEG (.jpeg .jpg .jpe .jfif),
+PNG (.png), TIFF (.tif .tiff), BMP (.bmp), PPM (.ppm .pgm), WebP (.webp) or DICOM (.dcm .dicom). Every stage
 keeps what it makes in the cache: a second run does only what is new or changed."""
 EPILOG = f"""\
 A stage's name begins options for that stage alone; `python -m STAGE --help` lists them:
