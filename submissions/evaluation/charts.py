@@ -52,8 +52,11 @@ def draw_roc(figure: Figure, curves: Mapping[str, Mapping[str, Curve]], task: Ta
     figure.supxlabel("1 − specificity", fontsize=10)
     figure.supylabel("sensitivity", fontsize=10)
     if len(curves) > 1:
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=2)
+        lines = {}
+        for axes in grid:
+            for line, title in zip(*axes.get_legend_handles_labels(), strict=True):
+                lines.setdefault(title, line)
+        figure.legend(list(lines.values()), list(lines), loc="outside upper left", ncols=2)
 
 
 def draw_reliability(figure: Figure, measured: Mapping[str, Reliability], task: Task) -> None:

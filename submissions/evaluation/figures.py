@@ -172,15 +172,18 @@ def trace_curves(task: Task, figures: Figures) -> dict[str, Curve]:
 
 
 def measure_reliability(task: Task, figures: Figures) -> dict[str, Reliability]:
-    """Return how often each condition's probabilities came true, by their size."""
+    """Return how often each condition's probabilities came true, by their size.
+
+    A condition of so few images that no bin can be shown is left out.
+    """
     reliability = {}
     sample = figures.sample
     for condition in task.conditions:
         probabilities = task.score_condition(condition, sample.scores)[:, None]
         truth = task.find_condition(condition, sample.targets)[:, None]
-        reliability[condition.name] = calibration.measure_reliability(
-            sample.patients, probabilities, truth
-        )
+        bins = calibration.measure_reliability(sample.patients, probabilities, truth)
+        if len(bins.counts):
+            reliability[condition.name] = bins
     return reliability
 
 

@@ -84,7 +84,9 @@ def render(task: Task, evaluation: Evaluation) -> str:
     drawn: dict[str, tuple[Callable[..., None], Any]] = {}
     if any(curves.values()):
         drawn["roc"] = (charts.draw_roc, curves)
-    drawn["reliability"] = (charts.draw_reliability, figures.measure_reliability(task, own))
+    reliability = figures.measure_reliability(task, own)
+    if reliability:
+        drawn["reliability"] = (charts.draw_reliability, reliability)
     forests = {}
     for number, (title, rows) in enumerate(list_forests(task, evaluation).items()):
         forests[f"forest-{number}"] = title
