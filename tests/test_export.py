@@ -37,6 +37,33 @@ def test_a_file_says_what_it_wants_and_a_card_how_good_it_is(trained, tmp_path, 
     assert "On 6 images" in card and "| qwk |" in card and "not a medical device" in card
 
 
+def test_a_card_has_operating_points_of_the_images_held_out_and_lines_to_fill_by_hand(
+    trained, tmp_path
+):
+    export.main([*trained, f"--out={tmp_path}/net.onnx"])
+    card = (tmp_path / "net.md").read_text()
+    headings = [line for line in card.splitlines() if line.startswith("## ")]
+    assert headings == [
+        f"## {word}"
+        for word in (
+            "Intended use",
+            "Population",
+            "Reference standard",
+            "Figures",
+            "Operating points",
+            "Limits",
+            "Oversight",
+        )
+    ]
+    assert "24 labelled images of 12 patients" in card and card.count("(to fill by hand)") == 10
+    assert "guessing by frequency" in card and "chosen on fewer than 10 positives" in card
+    points = json.loads((tmp_path / "net.json").read_text())["operating_points"]
+    rows = [line for line in card.splitlines() if line.startswith("| referable")]
+    for row, point in zip(rows, points["referable (≥ 2)"], strict=True):
+        assert f"| {point['name']} | " in row and f"| {point['positives']} |" in row
+        assert point["decides"] is False and " * |" in row  # of six images
+
+
 def test_halves_are_half_as_large_and_say_nearly_the_same(trained, tmp_path):
     for name in ("whole", "half"):
         export.main([*trained, *["--half"] * (name == "half"), f"--out={tmp_path}/{name}.onnx"])

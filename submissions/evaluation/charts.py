@@ -14,6 +14,7 @@ from submissions.evaluation.figures import Curve
 from submissions.output.charts import DIAGONAL, PAGE
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 PER_ROW = 2  # small charts beside one another, on a phone still legible
@@ -52,10 +53,11 @@ def draw_roc(figure: Figure, curves: Mapping[str, Mapping[str, Curve]], task: Ta
     figure.supxlabel("1 − specificity", fontsize=10)
     figure.supylabel("sensitivity", fontsize=10)
     if len(curves) > 1:
-        lines = {}
+        lines: dict[str, Artist] = {}
         for axes in grid:
-            for line, title in zip(*axes.get_legend_handles_labels(), strict=True):
-                lines.setdefault(title, line)
+            handles, titles = axes.get_legend_handles_labels()
+            for handle, title in zip(handles, titles, strict=True):
+                lines.setdefault(title, handle)
         figure.legend(list(lines.values()), list(lines), loc="outside upper left", ncols=2)
 
 
