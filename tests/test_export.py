@@ -4,15 +4,19 @@ That an ONNX file gives the scores of dr.predict, for every recipe: tests/test_r
 """
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from dr import export, predict
+from dr.scores import read_scores
 from dr.training import checkpoint, weights
 from dr.training.learner import load_net
 from preprocess.disk.errors import InputError
+from tests import test_readme
+from tests.tasks import TASK
 
 onnx = pytest.importorskip("onnx")
 
@@ -134,3 +138,25 @@ def test_several_nets_are_no_weights_and_other_names_no_files(trained, tmp_path)
         export.main([*trained, f"--out={tmp_path}/net.safetensors"])
     with pytest.raises(InputError, match=r"ends in none of \.onnx, \.safetensors"):
         export.main([*trained, f"--out={tmp_path}/net.pt"])
+
+
+def test_the_programs_of_the_manual_give_an_exported_nets_scores(
+    drawn_folder, finished_cache, pair, tmp_path, monkeypatch
+):
+    """One imports this project and takes a photograph, the other needs NumPy and Pillow alone and takes its square."""
+    monkeypatch.chdir(tmp_path)
+    export.main([f"--data={drawn_folder}", f"--cache={finished_cache}", "--out=net.onnx"])
+    shutil.copy(pair[0], "eye.jpeg")
+    shutil.copy(finished_cache / "resize" / "test" / f"{pair[0].stem}.png", "square.png")
+    manual = (test_readme.ROOT / "dr" / "README.md").read_text()
+    of_a_photograph, of_a_square = test_readme.list_blocks(manual, "python")
+    assert "preprocess" not in of_a_square
+    given = []
+    for program in (of_a_photograph, of_a_square):
+        names = {}
+        exec(program, names)  # noqa: S102  as the reader would
+        given.append(names["scores"])
+    np.testing.assert_array_equal(given[0], given[1])
+    scores = read_scores(finished_cache / "dr" / "scores_test.csv", TASK)
+    expected = scores.loc[pair[0].stem].to_numpy()
+    np.testing.assert_allclose(given[0][0], expected, atol=1e-4)
