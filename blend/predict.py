@@ -1,7 +1,7 @@
-"""Blend both eyes' scores by what blend.train has fitted: CACHE/dr/scores_*.csv -> CACHE/blend/scores_*.csv.
+"""Blend the scores of both eyes with the blend of blend.train: CACHE/dr/scores_*.csv -> CACHE/blend/scores_*.csv.
 
-scores_valid.csv is cross-fitted: each patient's scores come from a blend that was fitted without that patient.
-linear_valid.csv and linear_test.csv hold the linear blend's scores, for comparison.
+scores_valid.csv is cross-fitted: each patient's scores come from a blend that was fitted without
+that patient. linear_valid.csv and linear_test.csv hold the linear blend's scores, for comparison.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Fit the blend of both eyes: CACHE/dr/scores_valid.csv, DATA/trainLabels.csv -> CACHE/blend/train/, a checkpoint.
 
-Tells what it is worth, cross-fitted by patient.
+Prints how much the blend gains, cross-fitted by patient.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ OUT_OF_FOLD = (
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_parser(NAME, __doc__, "--data data --cache cache")
     parser.add_argument(
-        "--method", choices=METHODS, help="what to blend with: small networks, or a fixed weight"
+        "--method", choices=METHODS, help="blend by small networks, or by one fixed weight"
     )
     explicit_files = {
         "scores": "scores of labelled images",
-        "labels": "their levels",
+        "labels": "levels of these images",
         "out": "checkpoint to write",
     }
     options = explicit.parse(

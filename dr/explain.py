@@ -1,7 +1,7 @@
 """Show which places of a photograph speak for a level (Grad-CAM): photographs and a net -> OUT/NAME_heat.jpeg.
 
-The hotter the colour, the more, against the rest of the same photograph, in whose size it is. Takes photographs as they
-come from the camera; the cache need not know them. Not a medical device.
+Heat is relative to the rest of the same photograph, and has its size. Takes photographs as they
+come from the camera; they need not be in the cache. Not a medical device.
 """
 
 import argparse
@@ -135,22 +135,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         "images", type=Path, nargs="+", metavar="IMAGE", help="photographs, JPEG or PNG"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE.pt", help="the net, without a cache"
+        "--checkpoint", type=Path, metavar="FILE.pt", help="the model, in place of --cache"
     )
     parser.add_argument(
         "--cache",
         type=Path,
         default=Path("cache"),
-        help="where dr.train left the net: its last epoch",
+        help="folder of a trained model, whose last epoch is used",
     )
     parser.add_argument(
-        "--run", type=settings.parse_run, help="name of one of several nets in the cache"
+        "--run",
+        type=settings.parse_run,
+        help="name of a run in the cache, instead of the one without a name",
     )
-    parser.add_argument("--level", type=cli.whole(0), help="level to explain (the one nearest to the mean), "
-                        "or the number of a class or finding in their order (the likeliest)")  # fmt: skip
+    parser.add_argument("--level", type=cli.whole(0), help="level, or number of the class or finding, to "
+                        "explain (default: the predicted level; the likeliest class or finding)")  # fmt: skip
     out_of_distribution.add_strict_option(parser)
-    parser.add_argument("--layer", choices=LAYERS, default="fine", help="fine: an earlier convolution, which shows "
-                        "single spots; last: the last one, coarse, Grad-CAM proper")  # fmt: skip
+    parser.add_argument("--layer", choices=LAYERS, default="fine", help="fine: an earlier layer, which resolves "
+                        "single lesions; last: the last one, Grad-CAM proper, which is coarse")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("heat"), help="folder for the pictures")
     settings.add_device_option(parser)
     explain(parser.parse_args(argv))

@@ -1,7 +1,8 @@
-"""Write a net that runs without this code: checkpoints -> OUT.onnx, or the weights of one net as OUT.safetensors.
+"""Write a model that runs without this code: checkpoints -> OUT.onnx, or the weights of one net as OUT.safetensors.
 
-ONNX has the nets that dr.predict averaged last, from uint8 squares to scores, with views, standardization and their
-mean. Beside it OUT.json tells how a square is made, and OUT.md is a model card. Not a medical device.
+The ONNX file holds the nets that dr.predict averaged last, from uint8 squares to scores, with
+views, standardization and their mean. OUT.json says how a square is made, and OUT.md is a model
+card. Not a medical device.
 """
 
 from __future__ import annotations
@@ -222,27 +223,34 @@ def find_validation(options: argparse.Namespace, task: Task) -> Validation | Non
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser("dr.export", __doc__, "--data data --cache cache --out net.onnx")
     parser.add_argument(
-        "--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="nets, without a cache"
+        "--checkpoint", type=Path, nargs="+", metavar="FILE.pt", help="models, in place of --cache"
     )
     parser.add_argument(
-        "--cache", type=Path, default=Path("cache"), help="where dr.predict left what it averaged"
+        "--cache",
+        type=Path,
+        default=Path("cache"),
+        help="folder of a finished run, whose averaged models are exported",
     )
-    cli.add_data_options(parser, "what it learned from, for the card")
+    cli.add_data_options(parser, "training data of the model, for the model card")
     parser.add_argument(
-        "--run", type=settings.parse_run, help="name of one of several nets in the cache"
+        "--run",
+        type=settings.parse_run,
+        help="name of a run in the cache, instead of the one without a name",
     )
     parser.add_argument(
-        "--views", type=cli.whole(1), help="views of each square (as many as dr.predict took)"
+        "--views",
+        type=cli.whole(1),
+        help="views averaged per image (default: as many as dr.predict averaged)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="NAME.onnx|NAME.safetensors",
-        help="what to write",
+        help="file to write",
     )
     parser.add_argument(
-        "--half", action="store_true", help="keep the weights in float16: half the size"
+        "--half", action="store_true", help="store the weights in float16, which halves the file"
     )
     options = parser.parse_args(argv)
     if options.out.suffix not in SUFFIXES:

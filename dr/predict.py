@@ -1,9 +1,9 @@
-"""Score the held-out and the test images: CACHE/dr/epochs -> CACHE/dr/scores_{valid,test}.csv, single_{valid,test}.csv.
+"""Score the validation and test images: CACHE/dr/epochs -> CACHE/dr/scores_{valid,test}.csv, single_{valid,test}.csv.
 
-Probabilities are averaged over views (the middle of the square, and random crops and flips) and epochs; single: the
-middle view of the last epoch alone. Of findings thresholds.csv, too: from which score on each is believed, by the best
-F1 of the validation fold. With --average, the mean of several runs: on the test set of all, on the validation folds of
-those that held an image out.
+Probabilities are averaged over views (the middle of the square, and random crops and flips) and
+epochs; single_*.csv has the middle view of the last epoch alone. For findings, thresholds.csv has
+the threshold of each with the best F1 on the validation fold. --average writes the mean of several
+runs: on the test set of all of them, on the validation folds of those that held an image out.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Turn blended scores into levels: CACHE/blend/scores_test.csv -> CACHE/kappa/levels_test.csv.
 
-They promise the highest quadratic weighted kappa; it tells how near to the proven optimum they are.
+The levels maximize the expected quadratic weighted kappa; the stage prints how close they are to
+the proven optimum.
 """
 
 from collections.abc import Sequence
@@ -38,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--method",
         choices=METHODS,
-        help="anneal the labels; take the exact optimum; round the mean level; or the likeliest level",
+        help="simulated annealing; the exact optimum; the rounded expected level; or the likeliest level",
     )
-    explicit_files = {"scores": "scores to decide on", "out": "levels to write"}
+    explicit_files = {"scores": "scores to turn into levels", "out": "levels to write"}
     options = explicit.parse(NAME, parser, argv, explicit_files, ["normalize"])
     explicit.run(NAME, options, assign_on_files, assign_in_cache)
 

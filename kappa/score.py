@@ -1,7 +1,7 @@
-"""Tell what levels are worth: two tables of image and level -> quadratic weighted kappa and confusions, on the screen.
+"""Score levels against the truth: two tables of image and level -> quadratic weighted kappa and confusions, printed.
 
-The kappa of the levels that were given against the true ones has a 95 percent interval of a bootstrap over patients
-(over images, if their names tell of no patients). Needs no cache.
+The kappa has a 95 percent interval from a bootstrap over patients (over images if the names do not
+identify patients). Needs no cache.
 """
 
 import sys
@@ -68,12 +68,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser(
         "kappa.score", __doc__, "--levels levels.csv --labels trainLabels.csv"
     )
-    parser.add_argument("--levels", type=Path, required=True, help="the levels that were given")
+    parser.add_argument("--levels", type=Path, required=True, help="the levels to score")
     parser.add_argument(
-        "--labels", type=Path, required=True, help="the true levels, perhaps of more images"
+        "--labels", type=Path, required=True, help="the true levels; more images are allowed"
     )
     parser.add_argument(
-        "--known-only", action="store_true", help="leave out images that --labels has no level of"
+        "--known-only", action="store_true", help="leave out images without a level in --labels"
     )
     options = parser.parse_args(argv)
     import pandas as pd

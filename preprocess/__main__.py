@@ -1,7 +1,8 @@
-"""All of preprocessing: photographs -> ellipses, squares, lookup tables, moments; each photograph is decoded once.
+"""Run all of preprocessing: photographs -> ellipses, squares, lookup tables, moments; each photograph is decoded once.
 
-Photographs are JPEG (.jpeg .jpg .jpe .jfif), PNG (.png), TIFF (.tif .tiff), BMP (.bmp), PPM (.ppm .pgm), WebP (.webp)
-or DICOM (.dcm .dicom). Those that cannot be used are listed in CACHE/rejected.csv with the reason.
+Photographs are JPEG (.jpeg .jpg .jpe .jfif), PNG (.png), TIFF (.tif .tiff), BMP (.bmp), PPM (.ppm
+.pgm), WebP (.webp) or DICOM (.dcm .dicom). Those that cannot be used are listed in
+CACHE/rejected.csv with the reason.
 """
 
 from argparse import Namespace

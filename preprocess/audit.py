@@ -1,7 +1,7 @@
-"""Look for what training and test set have in common: DATA -> a table of groups and images that lie in more than one.
+"""Find patients and images that training, validation and test sets share: DATA -> a table of them.
 
-Images count that do so byte by byte, or nearly, by a difference hash of 256 bits, measured on OCT scans: what is
-learned from must not be what is judged by.
+Images are compared byte by byte, and by a difference hash of 256 bits that finds near copies (tuned
+on OCT scans). A model must not be tested on what it was trained on.
 """
 
 import argparse
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
         "--cache",
         type=Path,
         default=Path("cache"),
-        help="folder in which the report finds the table",
+        help="folder where the report looks for the table",
     )
     parser.add_argument("--out", type=Path, help=f"table to write (CACHE/{TABLE})")
     parser.add_argument(

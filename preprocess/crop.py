@@ -1,7 +1,8 @@
-"""Find the eye in every photograph: DATA/{train,test} -> CACHE/crop/{train,test}.csv, an ellipse per image.
+"""Find the eye in every photograph: DATA/{train,test} -> CACHE/crop/{train,test}.csv, one ellipse per image.
 
-The table has the ellipse in pixels of the photograph, and how sure it is (0-1). A row in CACHE/crop/corrections.csv
-(image, center_x, center_y, semi_axis_x, semi_axis_y) wins over what is found.
+The table has the ellipse in pixels of the photograph and a confidence from 0 to 1. A row in
+CACHE/crop/corrections.csv (image, center_x, center_y, semi_axis_x, semi_axis_y) replaces what is
+found.
 """
 
 from pathlib import Path
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = cli.make_parser("preprocess.crop", __doc__, "--data data --cache cache --jobs 4")
     parser.add_argument("--method", **METHOD)
     parser.add_argument(
-        "--sheet", type=Path, metavar="FILE.png", help="draw the ellipses, the least sure first"
+        "--sheet", type=Path, metavar="FILE.png", help="draw the ellipses, the least certain first"
     )
     parallel.add_options(parser)
     cli.add_rejected_option(parser)

@@ -1,8 +1,9 @@
-"""Say what a data folder holds, as every stage reads it: DATA -> counts and five rows, and perhaps samples.csv.
+"""Describe a data folder as every stage reads it: DATA -> counts and five rows, printed; optionally samples.csv.
 
-The table has a row per image: image, path, split, patient, side, what is true of it, and all else that its source says.
-A folder that holds such a samples.csv is read by it, so that it can be finished by hand. Of a folder that no layout
-fits: its tables and folders, and a data.toml to finish, which --draft writes.
+The table has a row per image: image, path, split, patient, side, the target, and all other columns
+of the source. A folder that holds such a samples.csv is read from it, so it can be edited by hand.
+If no layout fits, the command lists the tables and folders that it found and prints a data.toml to
+finish, which --draft writes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Write several data sets as one: FOLDER... -> OUT/samples.csv, over their photographs where they lie.
+"""Join several data sets: FOLDER... -> OUT/samples.csv, with the photographs where they are.
 
-The column `source` says which set an image is of; ids and patients begin with it, so that they stay apart. With
---folds source, dr.train and run_all.sh leave one source out per fold.
+The column `source` names each image's data set; ids and patients begin with it, so they stay
+distinct. With --folds source, dr.train and run_all.sh leave one source out per fold.
 """
 
 from __future__ import annotations

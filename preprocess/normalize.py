@@ -1,6 +1,6 @@
-"""Compute each image's lookup table of colours: histograms of CACHE/resize -> CACHE/normalize/{train,test}.npz.
+"""Compute a colour lookup table for each image: histograms of CACHE/resize -> CACHE/normalize/{train,test}.npz.
 
-The files hold a 3x256 lookup table per image. What `local` does beyond them is done where pixels are read.
+The files hold a 3x256 table per image. The local part of `local` is computed where pixels are read.
 """
 
 from pathlib import Path

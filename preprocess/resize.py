@@ -1,6 +1,6 @@
-"""Cut every eye out: photographs + CACHE/crop -> CACHE/resize/{train,test}/IMAGE.png and a histogram of its pixels.
+"""Cut out every eye: photographs + CACHE/crop -> CACHE/resize/{train,test}/IMAGE.png and a histogram of its pixels.
 
-The eye fills a square, black outside the disc; the histogram is of the pixels inside.
+The eye fills a square that is black outside the disc; the histogram counts the pixels inside.
 """
 
 from typing import Any

@@ -1,7 +1,8 @@
 """Divide a table of findings by patient: DATA/Data_Entry_2017.csv -> train_val_list.txt, val_list.txt, test_list.txt.
 
-The lists are of images; those of val_list.txt are held out as fold 0. sorted-70-10-20: the patients in order of their
-numbers. official-...: test_list.txt stays, val_list.txt has an eighth of the other patients, the last or drawn.
+The lists name images; those of val_list.txt are held out as fold 0. sorted-70-10-20: patients in
+the order of their numbers. official-...: test_list.txt stays, and val_list.txt gets an eighth of
+the other patients, the last ones or drawn.
 """
 
 from __future__ import annotations
@@ -106,9 +107,11 @@ def main(argv: list[str] | None = None) -> None:
         "preprocess.split", __doc__, "--data data/chest --how official-drawn"
     )
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the table")
-    parser.add_argument("--how", choices=HOW, default=HOW[0], help="which patients")
-    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of official-drawn")
-    parser.add_argument("--overwrite", action="store_true", help="replace lists that are there")
+    parser.add_argument("--how", choices=HOW, default=HOW[0], help="how the patients are divided")
+    parser.add_argument(
+        "--seed", type=cli.whole(0), default=0, help="random seed of official-drawn"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing lists")
     options = parser.parse_args(argv)
     split(options.data, options.how, options.seed, options.overwrite)
 

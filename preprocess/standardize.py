@@ -1,8 +1,8 @@
-"""Measure the channels of the normalized training set: histograms and lookup tables -> CACHE/standardize/moments.csv.
+"""Measure the channels of the normalized training images: histograms, lookup tables -> CACHE/standardize/moments.csv.
 
-The table has the pixel count and each channel's sum and sum of squares per training image, so that whoever trains on
-some of the patients pools exactly theirs into six numbers: mean 0 and standard deviation 1 leak nothing of the others.
-Pixels are read only where local means are taken away.
+The table has the number of pixels and each channel's sum and sum of squares per training image. A
+model that trains on some of the patients takes mean and standard deviation from these patients
+alone. Pixels are read only if the normalization is local.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,10 @@
 """Evaluate a finished run on any labelled data set: DATA, CACHE -> CACHE/evaluations/NAME, a table and a page.
 
-Squares and scores are made as submissions.grade makes them, and kept. scores.csv has the last scores; figures.csv each
-figure with its interval: of all images, of levels, classes or findings, of conditions such as referable disease at
-operating points chosen on the run's own validation patients, and of subgroups. evaluation.html shows them. Also on
-tables alone, --scores and --labels. Not a medical device.
+Squares and scores are made as by submissions.grade, and kept. scores.csv has the scores after the
+last step; figures.csv each figure with its interval: of all images, of levels, classes or findings,
+of conditions such as referable disease at operating points chosen on the run's own validation
+patients, and of subgroups. evaluation.html shows them. --scores and --labels evaluate tables alone.
+Not a medical device.
 """
 
 from __future__ import annotations

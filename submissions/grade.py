@@ -1,9 +1,10 @@
-"""Grade raw photographs, which the cache need not know: one patient's, or a folder of many -> scores and levels.
+"""Grade raw photographs, of one patient or a folder of many -> scores and levels. They need not be in the cache.
 
-Per eye the probabilities of the levels by the net, the same blended with those of the patient's other eye, the level
-nearest to their mean, and how sure the crop is (0-1). Of a net that tells classes: all probabilities, and the
-likeliest; findings: all probabilities, and those that reach their threshold. The level is that of kappa.assign --method
-round: best for an eye by itself, where annealing weighs it against a whole test set. Not a medical device.
+Per eye: the model's probabilities, the same blended with those of the patient's other eye, the
+level nearest to their mean, and the confidence of the crop (0-1). For classes: all probabilities
+and the likeliest class; for findings: all probabilities, and the findings that reach their
+threshold. The level is that of kappa.assign --method round, which is best for a single eye;
+annealing needs a whole test set. Not a medical device.
 """
 
 from __future__ import annotations

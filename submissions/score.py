@@ -1,9 +1,10 @@
-"""Tell what each step is worth: the cache's score tables and levels against the true levels -> a table on the screen.
+"""Print the gain of each step: the cache's score tables and levels against the true levels.
 
-The quadratic weighted kappa, accuracy or mean AUC after each step, and all figures of the last: of each level, class or
-finding, of conditions such as referable disease, and of the operating points chosen on the validation fold. Of the test
-set, if DATA/testLabels.csv (image, level) or --labels tells its levels, else of the validation fold, where the blend
-is cross-fitted and each operating point chosen on other patients.
+Shows the quadratic weighted kappa, accuracy or mean AUC after each step, and all figures of the
+last step: of each level, class or finding, of conditions such as referable disease, and of the
+operating points chosen on the validation fold. They are of the test set if DATA/testLabels.csv
+(image, level) or --labels has its levels, otherwise of the validation fold, where the blend is
+cross-fitted and each operating point is chosen on other patients.
 """
 
 from argparse import Namespace
@@ -67,8 +68,8 @@ def check_data(options: Namespace, dataset: DataSet) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_parser("submissions.score", __doc__, "--data data --cache cache")
-    parser.add_argument("--labels", type=Path, help="what is true of the test set (default: "
-                        "DATA/testLabels.csv; of classes the folders in DATA/test, of findings the table)")  # fmt: skip
+    parser.add_argument("--labels", type=Path, help="true targets of the test set (default: DATA/testLabels.csv;"
+                        " for classes the folders in DATA/test, for findings the table)")  # fmt: skip
     options = recipe.parse(parser, argv, "submissions.score")
     dataset = readers.open_dataset(options)
     task = make_task(dataset.question)

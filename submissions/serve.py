@@ -1,8 +1,8 @@
-"""Open a page on this machine on which photographs are graded that are dropped there: no file of theirs stays.
+"""Open a page on this machine that grades the photographs dropped on it; none of them is kept.
 
-It shows probabilities, the level, what speaks for it, what is doubted; of a folder of patients a table. Of a net that
-tells classes or findings their probabilities. Whoever drops photographs is answered by the page itself, pictures and
-all: nobody is shown another's, and nothing outside of this machine is asked for. Not a medical device.
+It shows probabilities, the level, the heat behind it and warnings; for a folder of patients a
+table. For classes or findings it shows their probabilities. The page needs nothing from outside
+this machine, and nobody sees another's photographs. Not a medical device.
 """
 
 from __future__ import annotations

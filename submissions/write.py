@@ -1,8 +1,9 @@
 """Write submissions/NAME.csv, ready for Kaggle: CACHE/kappa/levels_test.csv, checked -> image,level.
 
-A level 0-4 for exactly the images of DATA/sampleSubmission.csv, in its order, or else of the test set; for folders of
-classes image,class; for findings image and the probability of each. Anything else is an error. Tells how frequent the
-levels are beside the training labels, and the kappa that the scores promise.
+It has a level for exactly the images of DATA/sampleSubmission.csv, in its order, or else of the
+test set; image,class for classes; image and a probability per finding for findings. Anything else
+is an error. Prints how frequent the levels are, beside the training labels, and the kappa that the
+scores promise.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def make_parser(module: str, description: str | None, example: str) -> argparse.
         "layouts, or with a samples.csv or data.toml",
     )
     parser.add_argument(
-        "--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make"
+        "--cache", type=Path, default=Path("cache"), help="folder for the results of the stages"
     )
     recipe.add_option(parser)
     return parser
@@ -52,8 +52,8 @@ def add_data_options(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--layout",
         metavar="NAME|FILE.toml",
-        help="how the data folder lies, if it is not to be found out: a shipped layout, such as aptos, or a file of "
-        "your own; python -m preprocess.describe lists and drafts them",
+        help="layout of the data folder, if it is not to be recognized: a shipped one, such as aptos, or a "
+        "file of your own; python -m preprocess.describe shows which fits, and drafts one",
     )
 
 
@@ -62,7 +62,7 @@ def add_rejected_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-rejected",
         action="store_true",
-        help="go on although some photographs are listed in rejected.csv",
+        help="continue without the photographs that cannot be used, which rejected.csv lists",
     )
 
 

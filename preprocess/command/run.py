@@ -198,18 +198,18 @@ def _make_parser() -> argparse.ArgumentParser:
     add(
         "--layout",
         "NAME|FILE.toml",
-        "how the data folder lies, if it is not to be found out: a shipped layout, or a file of your own",
+        "layout of the data folder, if it is not to be recognized: a shipped one, or a file of your own",
     )
     add(
         "--cache",
         "DIR",
-        "where the stages keep what they make (default: cache, or cache/demo for the demo)",
+        "folder for the results of the stages (default: cache, or cache/demo for the demo)",
     )
     add("--name", "NAME", "the submission's name (default: submission, or demo for the demo)")
     add(
         "--recipe",
         "NAME",
-        "where all options without a value get it from, or FILE.toml (default: article, or demo)",
+        "recipe that gives the defaults of all options, by name or as FILE.toml (default: article, or demo)",
     )
     add(
         "--jobs",
@@ -219,37 +219,36 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-rejected",
         action="store_true",
-        help="go on although some photographs cannot be used: see CACHE/rejected.csv",
+        help="continue without the photographs that cannot be used, which CACHE/rejected.csv lists",
     )
     add("--size-px", "N", "side of the cropped squares in pixels")
     add("--epochs", "N", "epochs of training")
-    add("--views", "N", "views per eye that are averaged in prediction")
+    add("--views", "N", "views averaged per image in prediction")
     add(
         "--folds",
         "N|source",
-        "train a net per fold of N, or per source of a joined set, which is left out, and average "
-        "them; the blend and all figures are of all training patients then, each by the net that did "
-        "not see them (kept in CACHE/folds-N, beside the one net)",
+        "train one model per fold of N, or per source of a joined set, and average them; the blend and "
+        "all figures then use all training patients, each scored by the model that did not see them "
+        "(kept in CACHE/folds-N, beside the single model)",
     )
     parser.add_argument(
         "--average",
         metavar="RUN",
         type=_take_value,
         action="append",
-        help="train nothing: submit the mean of the nets of this run and of those of other --average RUN, which "
-        "dr.train and dr.predict --run RUN have made before (default: the one without a name; with a slash: the "
-        "folder of a run), with a blend and labels of its own (kept in CACHE/average-RUN+RUN, beside the one net)",
+        help="train nothing: submit the mean of finished runs (repeat the option; default: the run without a name; "
+        "with a slash: the folder of a run), with a blend and labels of its own (kept in CACHE/average-RUN+RUN)",
     )
     add(
         "--device",
         "NAME",
-        "where the net trains and predicts: cuda, mps or cpu (default: the first of them at hand)",
+        "device for training and prediction: cuda, mps or cpu (default: the first that is available)",
     )
     parser.add_argument(
         "--python",
         metavar="FILE",
         nargs="*",
-        help="only set up, with the requirements in FILE too, and print the Python interpreter's path",
+        help="only install the requirements, those in FILE as well, and print the path of the Python interpreter",
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser

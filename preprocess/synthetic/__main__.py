@@ -1,8 +1,8 @@
 """Draw a data folder from a seed: photographs of both eyes in Kaggle's layout, OCT scans, or chest x-rays.
 
-The photographs show lesions by the clinical scale, beside tables of the labels and of the truth about discs and
-lesions; scans lie in a folder per class, x-rays have a table of findings. What is there already stays,
-and a folder that was drawn with other parameters is refused.
+Photographs show lesions of the clinical scale, with tables of labels and of the true discs and
+lesions. Scans lie in a folder per class; x-rays have a table of findings. Existing files are kept;
+a folder that was drawn with other parameters is an error.
 """
 
 import itertools
@@ -161,16 +161,16 @@ def main(argv: list[str] | None = None) -> None:
         choices=("retina", "oct", "chest"),
         help="photographs of retinas, OCT scans, or chest x-rays",
     )
-    train_help = (
-        "patients to learn from, two photographs each, one to five scans, one to four x-rays"
-    )
+    train_help = "training patients: two photographs each, one to five scans, or one to four x-rays"
     parser.add_argument("--patients-train", type=cli.whole(0), help=train_help)
-    parser.add_argument("--patients-test", type=cli.whole(0), help="patients to test by")
+    parser.add_argument("--patients-test", type=cli.whole(0), help="test patients")
     width_help = "width of all photographs in pixels (default: each camera's own; of others 512)"
     parser.add_argument("--width-px", type=cli.whole(128, 8192), help=width_help)
-    levels_help = "how frequent each level of a retina is: as in the competition, or all alike"
+    levels_help = "frequency of the levels of retinas: as in the competition, or equal"
     parser.add_argument("--levels", choices=("real", "balanced"), help=levels_help)
-    parser.add_argument("--seed", type=cli.whole(0), help="one seed, one folder, byte for byte")
+    parser.add_argument(
+        "--seed", type=cli.whole(0), help="random seed; the same seed draws the same bytes"
+    )
     parser.add_argument(
         "--jobs", type=cli.whole(1), default=resources.count_jobs(), help="processes to work with"
     )

@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser, suffix: str) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help=f"replace NAME{suffix} in submissions/, though another cache made it",
+        help=f"replace NAME{suffix} in submissions/ even if another cache wrote it",
     )
 
 

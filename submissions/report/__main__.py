@@ -1,7 +1,8 @@
-"""Write submissions/NAME.html, one file that opens without a network: all that is worth seeing of a run.
+"""Write the report of a run, submissions/NAME.html: one file that opens without a network.
 
-What was run, what each step is worth, where the net errs and looks. Figures are of the test set if its true levels are
-known, and of the validation fold, where the blend is cross-fitted. What the cache does not hold is named as missing.
+It shows the parameters, the gain of each step, where the model errs and where it looks. Figures are
+of the test set if its true levels are known, and of the validation fold, where the blend is cross-
+fitted. What the cache lacks is named as missing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
