@@ -2,10 +2,11 @@
 
 python -m tests.benchmarks.models [--models NAME ...] [--pool mean] [--out models.md]
 
-Each model is a process of its own, at the smallest size that it takes. A step of training (two images, backward,
-AdamW), a prediction, heat at the fine and the last layer, and the mean of one view as ONNX, whose scores are held
-against torch's: the head is scaled so that no score is saturated, the largest between 0.3 and 0.9. `vit_large` is
-followed by its shapes alone, with no numbers.
+Each model is a process of its own, at the smallest size that it takes. A step of training (two
+images, backward, AdamW), a prediction, heat at the fine and the last layer, a picture sent to the
+page of submissions.serve, and the mean of one view as ONNX. The scores of the page and of ONNX are
+compared with torch's: the head is scaled so that no score is saturated, the largest between 0.3 and
+0.9. `vit_large` is followed by its shapes alone, with no numbers.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import warnings
 from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -29,6 +31,8 @@ from dr.training.checkpoint import Checkpoint
 from dr.training.runs import Member
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import Making
+from submissions import ensemble as ensembles
+from submissions import page
 from tests.tasks import TASK
 from tests.tiny import make_settings
 
@@ -47,7 +51,9 @@ MODELS = (
     "crossvit_tiny_240", "pit_ti_224", "coat_tiny",
 )  # fmt: skip
 TRACED = "vit_large_patch16_224"
-TITLES = ("model", "px", "maps", "format", "train", "predict", "fine", "last", "torch - ONNX", "s")
+TITLES = (
+    "model", "px", "maps", "format", "train", "predict", "fine", "last", "torch - page", "torch - ONNX", "s"
+)  # fmt: skip
 
 
 def find_size(name, pool):
@@ -84,19 +90,45 @@ def scale_head(net, images):
         net.head.outputs.bias.data -= net(images).mean(dim=0)
 
 
-def measure_onnx(net, name, size_px, pool, folder):
-    """Return the largest difference of scores between torch and ONNX, and the largest score."""
+def make_member(net, name, size_px, pool):
+    """Return the net as a member of an ensemble, as if dr.train had written its checkpoint."""
     settings = make_settings(net=name, pool=pool, crop_px=size_px, precision="float32")
     checkpoint = Checkpoint(
         epoch=1, settings=settings, task=TASK, making=Making("whole", size_px, "none"), mean=[127.5] * 3,
         std=[64.0] * 3, prior=[0.2] * 5, net=net.state_dict(), optimizer={}, scaler={}, n_images=2, distribution={},
         raw=None,
     )  # fmt: skip
-    members = [Member(checkpoint, share=1.0, n_views=1, digest="")]
-    difference = export.write_onnx(members, export.describe(members), folder / "net.onnx", False)
-    pixels = np.random.default_rng(0).integers(0, 256, (3, size_px, size_px, 3), dtype=np.uint8)
+    return Member(checkpoint, share=1.0, n_views=1, digest="")
+
+
+def draw_noise(size_px):
+    """Return three squares of noise, (3, size_px, size_px, 3) uint8 RGB."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (3, size_px, size_px, 3), dtype=np.uint8)
+
+
+def measure_page(member, size_px, folder):
+    """Return the largest difference of scores between torch and the page, which is sent a picture of noise."""
+    pixels = draw_noise(size_px)[:1]
+    cv2.imwrite(str(folder / "sent.png"), pixels[0, ..., ::-1])
+    ensemble = ensembles.load([member], None, None, "cpu")
+    kept = folder / "kept"
+    kept.mkdir()
+    with (folder / "sent.png").open("rb") as content:
+        uploads = {"left": [("sent.png", content)]}
+        graded = page.grade_uploads(ensemble, False, uploads, kept)
+    (grade,) = graded.grades
     with torch.inference_mode():
-        scores = views.Averaged(members).eval()(torch.from_numpy(pixels))
+        scores = views.Averaged([member]).eval()(torch.from_numpy(pixels))
+    return float(np.abs(grade.scores - scores.numpy()[0]).max())
+
+
+def measure_onnx(member, size_px, folder):
+    """Return the largest difference of scores between torch and ONNX, and the largest score."""
+    members = [member]
+    difference = export.write_onnx(members, export.describe(members), folder / "net.onnx", False)
+    with torch.inference_mode():
+        scores = views.Averaged(members).eval()(torch.from_numpy(draw_noise(size_px)))
     return difference, float(scores.max())
 
 
@@ -107,8 +139,7 @@ def measure(name, pool):
     warnings.simplefilter("ignore")
     size_px = find_size(name, pool)
     net = make_net(name, size_px, 5, 0.0, False, pool=pool)
-    rng = np.random.default_rng(0)
-    pixels = torch.from_numpy(rng.integers(0, 256, (3, size_px, size_px, 3), dtype=np.uint8))
+    pixels = torch.from_numpy(draw_noise(size_px))
     images = ((pixels.float() - 127.5) / 64.0).permute(0, 3, 1, 2)
     memory_format = learner.MEMORY_FORMAT
     if not trial.survives(net, memory_format):
@@ -125,8 +156,10 @@ def measure(name, pool):
     for layer in ("fine", "last"):
         maps, stride, _ = heat.compute_heat(net, images, scores.argmax(dim=1).numpy(), layer)
         row.append(f"{maps.shape[1]}×{maps.shape[2]}, {stride} px")
+    member = make_member(copy.deepcopy(net), name, size_px, pool)
     with tempfile.TemporaryDirectory() as folder:
-        difference, largest = measure_onnx(copy.deepcopy(net), name, size_px, pool, Path(folder))
+        row.append(f"{measure_page(member, size_px, Path(folder)):.0e}")
+        difference, largest = measure_onnx(member, size_px, Path(folder))
     row.append(f"{difference:.0e} of {largest:.2f}")
     row.append(f"{time.perf_counter() - begun:.0f}")
     return row
