@@ -232,7 +232,7 @@ def score_split(
         workers.let_waiting_threads_sleep()
         from dr.training.views import score_epochs
 
-        pixels = options.cache / "dr" / "pixels" / f"{split.name}.npy"
+        pixels = options.cache / "dr" / "pixels" / f"{split.squares.part}.npy"
         for epoch, views in score_epochs(options, trained, split.squares, due, pixels):
             with files.replacing(paths[epoch]) as partial:
                 np.savez(partial, scores=views, key=keys[epoch])

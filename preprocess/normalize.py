@@ -35,6 +35,16 @@ def read_luts(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
         return arrays["images"].tolist(), arrays["luts"]
 
 
+def make_luts(cache: Path, split: str, method: str) -> tuple[list[str], np.ndarray]:
+    """Return the images of a split and the lookup tables of their histograms, (n, 3, 256) uint8, made by blocks."""
+    named: list[str] = []
+    blocks: list[np.ndarray] = []
+    for images, histograms in photographs.iterate_histograms(cache, split):
+        named += images
+        blocks.append(square.make_luts(histograms, method))
+    return named, np.concatenate(blocks)
+
+
 def normalize(cache: Path, method: str) -> None:
     """Bring the lookup tables of both splits up to date."""
     folder, parameters = cache / "normalize", {"version": VERSION, "method": method}
@@ -49,8 +59,7 @@ def normalize(cache: Path, method: str) -> None:
     def make() -> str:
         told = []
         for split in splits:
-            named, histograms = photographs.read_histograms(cache, split)
-            luts = square.make_luts(histograms, method)
+            named, luts = make_luts(cache, split, method)
             with files.replacing(folder / f"{split}.npz") as partial:
                 np.savez(
                     partial, images=np.array(named, dtype=str), luts=luts, method=np.array(method)

@@ -6,7 +6,7 @@ Reads the photographs of a data set, writes CACHE/crop and CACHE/resize; CACHE/r
 import contextlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from preprocess.picture.photograph import Photograph
 
 LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
 MOST_PX = 100_000  # of a correction: no photograph is as large
+BLOCK = 1024  # images whose histograms are in memory at a time: 6 MB
 N_SAMPLED = 8  # photographs whose squares tell how large all are: two seconds
 KNOWN_LAYOUTS = (
     "known are PATIENT_left and PATIENT_right there with trainLabels.csv, or folders of classes, train/CLASS/, or a "
@@ -48,14 +49,28 @@ def identify_square(row: Row) -> list[int]:
     return [row["png_bytes"], row["png_crc32"]]
 
 
-def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
-    """Return the images of a split and the histograms of their pixels inside the disc, (n, 3, 256) int64, in RGB."""
-    rows = read_squares(cache, split)
-    if not rows:
+def iterate_histograms(cache: Path, split: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield blocks of images of a split and the histograms of their pixels inside the disc, (b, 3, 256) int64, in RGB.
+
+    Raises InputError if every image is rejected; behind the last block, see `journal.iterate_rows`.
+    """
+    images: list[str] = []
+    histograms: list[np.ndarray] = []
+    is_empty = True
+    for image, row in journal.iterate_rows(cache / "resize", split, "preprocess.resize"):
+        is_empty = False
+        images.append(image)
+        histograms.append(cut.decode_histogram(row["histogram"]))
+        if len(images) == BLOCK:
+            yield images, np.stack(histograms)
+            images = []
+            histograms = []
+    if is_empty:
         raise InputError(
             f"{cache}/resize: every image of {split} is rejected; see {cache / 'rejected.csv'}"
         )
-    return list(rows), np.stack([cut.decode_histogram(row["histogram"]) for row in rows.values()])
+    if images:
+        yield images, np.stack(histograms)
 
 
 def read_corrections(cache: Path, dataset: DataSet) -> Corrections:

@@ -29,6 +29,7 @@ class CachedSquares(NamedTuple):
     luts: np.ndarray  # (n, 3, 256) uint8, what is still to be applied
     making: Making
     digests: dict[str, str]  # name -> digest of all that they are made from, for a manifest
+    part: str = "train"  # of the data set
 
     @property
     def images(self) -> list[str]:
@@ -103,6 +104,7 @@ def read_squares(cache: Path, part: str, dataset: DataSet) -> CachedSquares:
         luts=luts[[row_of[image] for image in ordered]],
         making=making,
         digests=digests,
+        part=part,
     )
 
 

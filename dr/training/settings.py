@@ -192,9 +192,10 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=parse_run, help="name of one of several nets, kept in CACHE/dr/runs/NAME "
                         f"({ORDINARY}: the one in CACHE/dr)")  # fmt: skip
     add_device_option(parser)
-    parser.add_argument("--storage", choices=("auto", "device", "memory", "file"), default="auto", help="where the "
-                        "squares lie, as uint8: device, memory or a memory-mapped file; auto: the first of them with "
-                        "room")  # fmt: skip
+    parser.add_argument("--storage", choices=("auto", "device", "memory", "squares", "file"), default="auto",
+                        help="where the squares lie, as uint8: device, memory, a memory-mapped file that runs share, "
+                        "or as PNG in CACHE/resize alone, decoded for each batch; auto: the first of device and memory "
+                        "with room, else PNG for a processor, a file for a GPU if the disk has room")  # fmt: skip
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
