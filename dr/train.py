@@ -17,7 +17,7 @@ from dr.training import runs, schedule, settings
 from dr.training.runs import Start
 from dr.training.settings import Settings
 from preprocess.cache import manifest, stage
-from preprocess.command import cli, process
+from preprocess.command import cli, process, progress
 from preprocess.dataset import readers
 from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files
@@ -51,7 +51,8 @@ def estimate_space(
 def train(options: argparse.Namespace, wanted: Settings, dataset: DataSet) -> None:
     """Bring the epochs of a run up to date; under torchrun all train, the first process decides and writes."""
     task = make_task(dataset.question)
-    training_set = source.read_training_set(dataset, task, options.cache, options.known_only)
+    with progress.waiting("dr.train: reading what is known of the squares", workers.rank() == 0):
+        training_set = source.read_training_set(dataset, task, options.cache, options.known_only)
     inputs = training_set.digests
     run = runs.folder_of(options.cache, options.run)
     pending = run / "pending" / runs.identify(vars(wanted), inputs)

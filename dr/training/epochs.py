@@ -158,9 +158,10 @@ def train_epochs(
         )
         # Nothing but the training itself can fail from here on.
         runs.begin(folder, start, vars(wanted), training_set.digests)
-    summary = distribution.summarize_training_squares(
-        squares, learned, held_out, learning.net.image_px
-    )
+    with progress.waiting("dr.train: what the squares look like", workers.rank() == 0):
+        summary = distribution.summarize_training_squares(
+            squares, learned, held_out, learning.net.image_px
+        )
     images: Squares | Maps = squares
     if options.features == "file":
         with workers.first_goes_ahead():

@@ -20,6 +20,7 @@ import select
 import shutil
 import sys
 import tempfile
+import termios
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -95,6 +96,7 @@ def run(command: list[str], root: Path) -> Ended:
     start = time.monotonic()
     pid, terminal = pty.fork()
     if pid == 0:
+        termios.tcsetwinsize(1, (24, 100))  # bars have no room on a terminal of no columns
         os.execve(command[0], command, environment)
     output = b""
     silence_s = 0.0
