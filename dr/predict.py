@@ -31,7 +31,7 @@ from dr.tasks.task import Task
 from dr.training import runs, schedule, settings
 from dr.training.runs import Trained
 from preprocess.cache import manifest, rejected, stage
-from preprocess.command import cli, process, recipe
+from preprocess.command import cli, process, progress, recipe
 from preprocess.dataset import readers
 from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files, tables
@@ -62,11 +62,9 @@ def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
     folder = runs.folder_of(options.cache, options.run)
     trained = runs.read_trained(folder)
     epochs = choose_epochs(options.epochs_averaged, trained, task)
-    splits = [
-        split
-        for split in (find_valid(options, dataset, task, trained), find_test(options, dataset))
-        if split
-    ]
+    with progress.waiting("dr.predict: reading what is known of the squares"):
+        found = (find_valid(options, dataset, task, trained), find_test(options, dataset))
+    splits = [split for split in found if split]
     if not splits:
         named = dataset.target_sources["train"].name
         raise InputError(

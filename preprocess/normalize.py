@@ -10,7 +10,7 @@ import numpy as np
 
 from preprocess import photographs
 from preprocess.cache import manifest, stage
-from preprocess.command import cli, process, recipe
+from preprocess.command import cli, process, progress, recipe
 from preprocess.dataset.dataset import PARTS
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
@@ -39,9 +39,10 @@ def make_luts(cache: Path, split: str, method: str) -> tuple[list[str], np.ndarr
     """Return the images of a split and the lookup tables of their histograms, (n, 3, 256) uint8, made by blocks."""
     named: list[str] = []
     blocks: list[np.ndarray] = []
-    for images, histograms in photographs.iterate_histograms(cache, split):
-        named += images
-        blocks.append(square.make_luts(histograms, method))
+    with progress.waiting(f"normalize: {split}"):
+        for images, histograms in photographs.iterate_histograms(cache, split):
+            named += images
+            blocks.append(square.make_luts(histograms, method))
     return named, np.concatenate(blocks)
 
 

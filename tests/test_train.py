@@ -64,12 +64,14 @@ def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, c
     for option, is_same in (
         ("--storage=file", True),
         ("--storage=device", True),
+        ("--storage=squares", True),
         ("--seed=5", False),
     ):
-        run("--epochs", 1, "--run", option[2:6], option)
+        name = option.rpartition("=")[2]
+        run("--epochs", 1, "--run", name, option)
         after = digest_files(cache / "dr")
         assert {name: after[name] for name in before} == before
-        assert (after["epochs/0001.pt"] == after[f"runs/{option[2:6]}/epochs/0001.pt"]) == is_same
+        assert (after["epochs/0001.pt"] == after[f"runs/{name}/epochs/0001.pt"]) == is_same
 
 
 @pytest.mark.parametrize(
