@@ -140,9 +140,10 @@ def describe_start(
         vars(wanted) == old | {"epochs": wanted.epochs} and old["epochs"] < wanted.epochs
     )
     if is_only_longer and not n_done:
-        change += (
-            ", and with it the learning rates of epochs already done (--drop-epochs would fix them)"
-        )
+        if wanted.statistics_epochs:
+            change += ", and with it which epochs are the last --statistics-epochs"
+        else:
+            change += ", and with it the learning rates of epochs already done (--drop-epochs would fix them)"
     begins = f"goes on after epoch {n_done}" if n_done else "starts over"
     if not in_use["outputs"]:
         return f"{change}; {begins}"
