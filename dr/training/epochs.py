@@ -100,9 +100,15 @@ class Run:
             path = start.folder / f"{epoch:04}.pt"
             figures = dict(before)
             if path.exists():
-                learning = learner.restore(learning, checkpoint.read(path))
+                kept = checkpoint.read(path)
+                learning = learner.restore(learning, kept)
                 figures |= self._measure_held_out(self._score_held_out(learning, epoch))
                 made = self._make_checkpoint(learning, epoch)
+                if kept.settings.precision != made.settings.precision:  # another machine's
+                    trained_by = dataclasses.replace(
+                        made.settings, precision=kept.settings.precision
+                    )
+                    made = dataclasses.replace(made, settings=trained_by, scaler=kept.scaler)
                 figures["checkpoint"] = checkpoint.write(self.folder / path.name, made)
             else:
                 n_lost += 1
@@ -194,6 +200,12 @@ def train_epochs(
     if last:
         kept = checkpoint.read(start.folder / f"{last:04}.pt")
         learning = learner.restore(learning, kept)
+        trained_in = kept.settings.precision
+        if learning.settings.precision != trained_in and workers.rank() == 0:
+            print(
+                f"dr.train: epoch {last} was trained in {trained_in}: {device.EMULATED}: training goes on in "
+                f"{learning.settings.precision}"
+            )
         mean = kept.mean
         std = kept.std
     else:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import psutil
 
+from blend import train as blend
 from dr import predict, train
 from preprocess import __main__ as preprocess
 from preprocess.command import cli
@@ -53,6 +54,7 @@ def make_cache(place):
             ]
         )
         predict.main([*folders, *"--views 1 --device cpu".split()])
+        blend.main([*folders, "--method=linear"])
     return sorted((data / "train").iterdir())[:8], cache
 
 
@@ -106,7 +108,9 @@ def main():
         paths, cache = make_cache(Path(place))
         with serving(cache, Path(place, "log")) as (process, address):
             refusals = []
-            expected = [grade(address, path, path.name, refusals)["scores"] for path in paths]
+            expected = [
+                grade(address, path, "alone_left.jpeg", refusals)["scores"] for path in paths
+            ]
             print(f"before: {process.memory_info().rss / 2**20:.0f} MB", flush=True)
             counting = threading.Lock()
             done = itertools.count(1)
