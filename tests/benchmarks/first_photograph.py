@@ -57,7 +57,13 @@ def count_processor_s(process):
 def time_start(root, data, cache):
     """Return wall-clock and processor seconds until the first photograph of a run is done; the run is ended then."""
     shutil.rmtree(cache, ignore_errors=True)
-    command = [root / "run_all.sh", f"--data={data}", f"--cache={cache}", "--jobs=1"]
+    command = [
+        root / "run_all.sh",
+        f"--data={data}",
+        f"--cache={cache}",
+        "--size-px=128",
+        "--jobs=1",
+    ]
     environment = os.environ | {"PIPELINE_PYTHON": sys.executable}
     began_s = time.perf_counter()
     started = psutil.Popen(
@@ -81,7 +87,7 @@ def time_start(root, data, cache):
 
 def time_checks(data, cache):
     """Return the processor seconds of each check of this checkout, by name; that of the data set's reading is first."""
-    options = [f"--data={data}", f"--cache={cache}"]
+    options = [f"--data={data}", f"--cache={cache}", "--size-px=128"]
     plan = run.plan_run(options)
     spent = {}
 
