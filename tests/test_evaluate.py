@@ -420,14 +420,3 @@ def test_refused_photographs_are_counted_and_the_others_evaluated(
     assert (
         '<th scope="row">bad</th>' in (finished / "evaluations/refused/evaluation.html").read_text()
     )
-
-
-def test_of_a_single_patient_all_figures_are_told_without_intervals(alone, tmp_path, capsys):
-    change_labels(tmp_path, lambda table: table.assign(patient="same"))
-    evaluate.main(alone)
-    told = capsys.readouterr().out
-    assert "of 1 patients" in told
-    assert "(no interval)" in told and "(nan" not in told
-    rows = list(csv.DictReader(next(tmp_path.rglob("figures.csv")).read_text().splitlines()))
-    estimated = [row for row in rows if row["draws"]]
-    assert estimated and all(row["draws"] == "0" for row in estimated)
