@@ -176,14 +176,15 @@ def find_valid(
         )
         return None
     training_set = source.read_training_set(dataset, task, options.cache, known_only=True)
-    change = manifest.describe_change(trained.inputs, training_set.digests)
-    if change:
-        raise InputError(
-            f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again"
-        )
-    is_held_out = training_set.find_held_out(
-        trained.parameters["folds"], trained.parameters["fold"]
-    )
+    n_folds = trained.parameters["folds"]
+    fold = trained.parameters["fold"]
+    if trained.inputs != training_set.digests:  # these an earlier version kept
+        change = manifest.describe_change(trained.inputs, training_set.digest_parts(n_folds, fold))
+        if change:
+            raise InputError(
+                f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again"
+            )
+    is_held_out = training_set.find_held_out(n_folds, fold)
     squares = training_set.squares.select(np.flatnonzero(is_held_out))._replace(
         digests=training_set.digests
     )

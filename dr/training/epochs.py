@@ -2,6 +2,9 @@
 
 import argparse
 import dataclasses
+import math
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +69,7 @@ class Run:
                 f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are "
                 "not finite; try a lower --learning-rate"
             )
-        measured = task.measure(scores, self.targets[self.held_out])
-        valid = {f"valid_{name}": value for name, value in measured.items()}
+        valid = self._measure_held_out(scores)
         digest = checkpoint.write(
             self.folder / f"{epoch:04}.pt", self._make_checkpoint(learning, epoch)
         )
@@ -86,6 +88,57 @@ class Run:
             message += f", {figures['skipped_steps']} steps skipped: beyond float16's range"
         print(message, flush=True)
         return figures
+
+    def measure_anew(self, learning: Learner, start: Start) -> list[dict[str, Any]]:
+        """Check the epochs before the start on the images held out now, and keep them; return all their figures.
+
+        An epoch without a checkpoint has no validation figures (NaN) from now on. The learner ends with the last epoch.
+        """
+        n_lost = 0
+        history = []
+        for before in start.history:
+            epoch = before["epoch"]
+            path = start.folder / f"{epoch:04}.pt"
+            figures = dict(before)
+            if path.exists():
+                kept = checkpoint.read(path)
+                learning = learner.restore(learning, kept)
+                figures |= self._measure_held_out(self._score_held_out(learning, epoch))
+                made = self._make_checkpoint(learning, epoch)
+                if kept.settings.precision != made.settings.precision:  # another machine's
+                    trained_by = dataclasses.replace(
+                        made.settings, precision=kept.settings.precision
+                    )
+                    made = dataclasses.replace(made, settings=trained_by, scaler=kept.scaler)
+                figures["checkpoint"] = checkpoint.write(self.folder / path.name, made)
+            else:
+                n_lost += 1
+                figures |= {name: math.nan for name in before if name.startswith("valid_")}
+            written = self.folder / f"{epoch:04}.json"
+            files.write_json(written, figures)
+            shutil.copystat(
+                path.with_suffix(".json"), written
+            )  # the pace of training is read there
+            history.append(figures)
+        runs.keep_best(self.folder, self.task.headline, self.options.keep)
+        best = schedule.find_best(history)
+        print(
+            f"dr.train: the images held out changed, those learned from did not: {len(history) - n_lost} epochs are "
+            f"measured anew; the lowest validation log loss is epoch {best}'s, "
+            f"{history[best - 1]['valid_log_loss']:.4f}",
+            flush=True,
+        )
+        if n_lost:
+            print(
+                f"dr.train: {n_lost} epochs, whose checkpoints are not kept (--keep), have no validation figures now",
+                flush=True,
+            )
+        return history
+
+    def _measure_held_out(self, scores: np.ndarray) -> dict[str, float]:
+        """Return the validation figures of the scores of the images held out, by name."""
+        measured = self.task.measure(scores, self.targets[self.held_out])
+        return {f"valid_{name}": value for name, value in measured.items()}
 
     def _score_held_out(self, learning: Learner, epoch: int) -> np.ndarray:
         """Return the scores of the middle of the squares held out, (n_held_out, k)."""
@@ -125,10 +178,14 @@ def train_epochs(
     wanted: Settings,
     folder: Path,
     training_set: TrainingSet,
+    inputs: Mapping[str, str],
     task: Task,
     start: Start,
 ) -> None:
-    """Train the epochs after the start, a checkpoint each in `folder`, until all are done or patience is at its end."""
+    """Train the epochs after the start, a checkpoint each in `folder`, until all are done or patience is at its end.
+
+    Those before it are measured anew where other images are held out now; `inputs` are those of the net's manifest.
+    """
     on = device.choose_device(options.device)
     device.prepare(on)
     cached = training_set.squares
@@ -140,10 +197,16 @@ def train_epochs(
     learning = learner.make_learner(resolved, task, targets[learned], on)
     history = start.history
     due = schedule.find_next(wanted, history)
-    last = due.goes_on_from if due else 0  # the epoch that the learner holds
+    last = due.goes_on_from if due else len(history)  # the epoch that the learner holds
     if last:
         kept = checkpoint.read(start.folder / f"{last:04}.pt")
         learning = learner.restore(learning, kept)
+        trained_in = kept.settings.precision
+        if learning.settings.precision != trained_in and workers.rank() == 0:
+            print(
+                f"dr.train: epoch {last} was trained in {trained_in}: {device.EMULATED}: training goes on in "
+                f"{learning.settings.precision}"
+            )
         mean = kept.mean
         std = kept.std
     else:
@@ -158,7 +221,7 @@ def train_epochs(
             f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}"
         )
         # Nothing but the training itself can fail from here on.
-        runs.begin(folder, start, vars(wanted), training_set.digests)
+        runs.begin(folder, start, vars(wanted), inputs)
     with progress.waiting("dr.train: what the squares look like", workers.rank() == 0):
         summary = distribution.summarize_training_squares(
             squares, learned, held_out, learning.net.image_px
@@ -183,6 +246,8 @@ def train_epochs(
         prior=task.find_prior(targets[learned]).tolist(),
         distribution=summary,
     )
+    if start.is_held_out_changed:
+        history = workers.share(lambda: run.measure_anew(learning, start))
     while due:
         if due.goes_on_from != last:
             learning = learner.restore(
