@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from preprocess.dataset import kaggle, listing, sample_table
-from preprocess.dataset.dataset import COLUMNS, DataSet, Subject, make_table
+from preprocess.dataset.dataset import ACQUISITION, COLUMNS, DataSet, Subject, make_table
 from preprocess.dataset.layouts import targets
 from preprocess.dataset.layouts.declaration import Declaration, Part, simplify_cell
 from preprocess.dataset.layouts.targets import Row, squeeze
 from preprocess.dataset.listing import Tree
 from preprocess.dataset.question import RETINOPATHY, Question
-from preprocess.disk import any_table, dicom, tables
+from preprocess.disk import any_table, tables
 from preprocess.disk.any_table import AnyTable
-from preprocess.disk.errors import InputError, Unusable, shorten, suggest
+from preprocess.disk.errors import InputError, shorten, suggest
 
 SIDE_WORDS = {
     "left": "left",
@@ -87,6 +87,7 @@ def read_dataset(folder: Path, declaration: Declaration, tree: Tree | None = Non
     known_ids = {image: image for image in subjects}
     for row in rows:
         known_ids.setdefault(row.image.removeprefix(f"{row.part}/"), row.image)
+    tables_read = [source.table.path for source in sources if source.table]
     return DataSet(
         folder=folder,
         question=question,
@@ -95,6 +96,7 @@ def read_dataset(folder: Path, declaration: Declaration, tree: Tree | None = Non
         find_subject=_make_finder(folder, declaration, subjects),
         target_sources=_find_target_sources(tree, sources),
         sample_submission=sample_table.find_sample(folder),
+        read_files=[declaration.path, *tables_read],
         notes=notes,
         may_lack_targets=True,
     )
@@ -314,7 +316,7 @@ def find_top(tree: Tree, declaration: Declaration, images: str) -> str:
             if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
         ]
         here = [path for path in tree.list_below(top) if "/" not in path.removeprefix(prefix)]
-        if len(below) != 1 or any(map(listing.is_photograph, here)):
+        if len(below) != 1 or any(map(tree.is_photograph, here)):
             return top
         name = below[0].rpartition("/")[2]
         is_doubled = name == top.rpartition("/")[2]
@@ -450,7 +452,8 @@ def _find_subjects(
     """Return the subject of each image, and the images of which nothing tells a patient."""
     subjects = {}
     alone = []
-    reads_tags = not (declaration.patient or declaration.patient_from)
+    knows_patient = bool(declaration.patient or declaration.patient_from)
+    knows_side = bool(declaration.side or declaration.side_from)
     for row in rows:
         told = listing.compose(row.path or row.expected or row.image)
         patient = row.cells.get(squeeze(declaration.patient), "") if declaration.patient else ""
@@ -458,24 +461,19 @@ def _find_subjects(
             match = declaration.patient_from.search(told)
             patient = match[1] if match and match[1] else ""
         side = _find_side(declaration, row, told)
-        if reads_tags and row.path and _is_dicom(tree, row.path):
-            try:
-                shown = dicom.read_shown(tree.folder / row.path)
-            except Unusable:  # the stage that reads its pixels says why
-                shown = dicom.Shown("", "", "")
+        shown = None
+        if row.path and not (knows_patient and knows_side):
+            shown = listing.read_shown(tree.folder / row.path)
+        if shown and not knows_patient:
             patient = shown.patient
-            side = side or shown.side
-            row.cells = {**row.cells, "acquisition": shown.acquisition}
+        if shown and not knows_side:
+            side = shown.side
+        if shown and ACQUISITION not in row.cells:
+            row.cells = {**row.cells, ACQUISITION: shown.acquisition}
         if not patient:
             alone.append(row.image)
         subjects[row.image] = Subject(patient or row.image, side)
     return subjects, alone
-
-
-def _is_dicom(tree: Tree, path: str) -> bool:
-    """Return whether a photograph is a DICOM file; those with another picture's suffix are not opened for that."""
-    suffix = listing.split_suffix(path)[1]
-    return suffix in ("", ".dcm", ".dicom") and dicom.has_mark(tree.folder / path)
 
 
 def _choose_side_columns(declaration: Declaration, rows: Sequence[Row]) -> None:

@@ -58,7 +58,7 @@ def _explain_fit(tree: Tree, declaration: Declaration) -> str:
     part = declaration.parts["train"]
     try:
         images = declared.find_images(tree, declaration, "train", part)
-        if images is None or not any(map(listing.is_photograph, tree.list_below(images))):
+        if images is None or not any(map(tree.is_photograph, tree.list_below(images))):
             return ""
         if not part.tables:
             return _explain_folders(tree, declaration, images)
@@ -96,7 +96,7 @@ def _list_right_below(tree: Tree, top: str) -> list[str]:
     names = set()
     for path in tree.list_below(top):
         folder, slash, _ = path.removeprefix(prefix).partition("/")
-        if slash and listing.is_photograph(path):
+        if slash and tree.is_photograph(path):
             names.add(folder)
     return sorted(names)
 
@@ -170,7 +170,7 @@ def _guess_table(tree: Tree, path: str) -> _Guess | None:
         return None
     by_name: dict[str, str] = {}
     for photograph in tree.files:
-        if listing.is_photograph(photograph):
+        if tree.is_photograph(photograph):
             by_name[declared.spell_id(photograph.rpartition("/")[2])] = photograph
     best: _Guess | None = None
     for column, at in table.named.items():
