@@ -1,11 +1,12 @@
 """The field's data sets as they are downloaded, and declarations of others: what is read, and faults."""
 
+import shutil
 import unicodedata
 
 import numpy as np
 import pytest
 
-from preprocess import describe
+from preprocess import describe, split
 from preprocess.dataset import listing, readers, recognise
 from preprocess.dataset.layouts import declaration
 from preprocess.disk.errors import InputError
@@ -374,6 +375,53 @@ def test_a_draft_of_a_known_layout_is_that_layout(tmp_path, capsys):
     describe_folder(capsys, f"--data={tmp_path}", "--draft", tmp_path / "mine.toml")
     assert declaration.read(tmp_path / "mine.toml").targets == ("diagnosis",)
     assert recognise.find_fits(listing.walk(tmp_path))[0].name == "aptos"
+
+
+@pytest.mark.parametrize("how", split.HOW)
+def test_any_set_is_divided_by_patient_into_its_table_of_samples(tmp_path, capsys, how):
+    write(
+        tmp_path / "labels.csv",
+        "image_id,patient_id,exam_eye,DR_ICDR\n"
+        + "".join(f"img{n:05},{n // 2},{1 + n % 2},{n % 5}\n" for n in range(40)),
+    )
+    for n in range(40):
+        put(tmp_path / f"img{n:05}.jpg")
+    options = [f"--data={tmp_path}", "--layout=brset", f"--how={how}"]
+    if how != split.HOW[0]:
+        with pytest.raises(InputError, match="no test images; --how sorted-70-10-20 makes some"):
+            split.main(options)
+        options = [f"--data={tmp_path}", f"--how={how}", "--overwrite"]
+        split.main([f"--data={tmp_path}", "--layout=brset"])
+    split.main(options)
+    samples = readers.read_dataset(tmp_path).samples
+    assert samples["split"].value_counts().to_dict() == {"train": 28, "valid": 4, "test": 8}
+    assert samples.groupby("patient")["split"].nunique().max() == 1
+    assert "preprocess.split: valid: 4 images of 2 patients" in capsys.readouterr().out
+    with pytest.raises(InputError, match="is there already; --overwrite replaces it"):
+        split.main([f"--data={tmp_path}"])
+
+
+def test_no_table_that_was_read_is_overwritten_by_out(tmp_path, drawn_scans):
+    scans = shutil.copytree(drawn_scans, tmp_path / "scans")
+    image = next(iter(readers.read_dataset(scans).list_paths("train")))
+    write(scans / "groups.csv", f"image,group\n{image},Eve\n")
+    layouts.draw_aptos(tmp_path / "aptos")
+    keys = RETINOPATHY + COLUMNS + TABLE
+    declare(tmp_path / "mine", keys)
+    read = ["scans/groups.csv", "aptos/test.csv", "aptos/train.csv", "mine/data.toml"]
+    for name in read:
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(InputError, match="belongs to the data, and would be lost"):
+            describe.main([f"--data={(tmp_path / name).parent}", f"--out={tmp_path / name}"])
+        assert (tmp_path / name).read_bytes() == before
+    chest = tmp_path / "chest"
+    write(chest / "findings.csv", "image,group,Mass\na,1,1\nb,2,0\n")
+    write(chest / "test_list.txt", "b.png\n")
+    dataset = readers.read_dataset(chest)
+    for name in ("findings.csv", "test_list.txt", "val_list.txt", "BBox_List_2017.csv"):
+        with pytest.raises(InputError, match="belongs to the data"):
+            dataset.check_out(chest / name)
+    dataset.check_out(chest / "audit.csv")
 
 
 def test_describe_reads_real_idrid(real_data, capsys):
