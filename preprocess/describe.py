@@ -138,9 +138,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"{options.data}: no such folder")
     if options.draft:
         draft = find_draft(options.data, options.layout)
+        lines = recognise.describe_tree(listing.walk(options.data))
         write_draft(options.draft, draft)
         print(f"{options.data}:")
-        for line in recognise.describe_tree(listing.walk(options.data)):
+        for line in lines:
             print(f"  {line}")
         print(f"preprocess.describe: a declaration to finish by hand -> {options.draft}")
         return

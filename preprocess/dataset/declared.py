@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,10 @@ def read_dataset(folder: Path, declaration: Declaration, tree: Tree | None = Non
         raise InputError(f"{folder}: holds nothing of layout {declaration.title}: not {parts}")
     rows = [row for source in sources for row in source.rows]
     if not rows:
-        raise InputError(f"{folder}: no image by layout {declaration.title}")
+        raise InputError(
+            f"{folder}: no image by layout {declaration.title}: where a part has no table, "
+            "its images lie in a folder per target"
+        )
     _choose_side_columns(declaration, rows)
     question = Question(declaration.kind, targets.find_names(declaration, rows, RETINOPATHY.names))
     targets.parse(declaration, question.names, question.columns, rows)
@@ -251,7 +255,8 @@ def _read_rows(
                 suffix = listing.split_suffix(text)[1] or listing.SUFFIXES[0]
                 expected = f"{images}/{image}{suffix}"
             target = targets.find_cells(declaration, texts)
-            source.rows.append(Row(image, name, where, path, expected, texts, target))
+            side = find_column_side(column) if len(image_columns) > 1 else ""
+            source.rows.append(Row(image, name, where, path, expected, texts, target, side))
     if n_left_out:
         columns = ", ".join(declaration.keep)
         source.notes.append(f"{name}: {n_left_out:,} images left out by keep ({columns})")
@@ -354,11 +359,20 @@ class Photographs:
 
     def find(self, text: str, where: str) -> str | None:
         """Return the path of a photograph, None if there is none. Raises InputError if two files may be meant."""
-        image = spell_id(text)
-        names = image.split("/")
+        candidates = self.list_candidates(text)
+        if len(candidates) > 1:
+            raise InputError(
+                f"{where}: {shorten(text)!r} is {candidates[0]} or {candidates[1]} of {self.tree.folder}; "
+                "name the folder in images, or remove one"
+            )
+        return candidates[0] if candidates else None
+
+    def list_candidates(self, text: str) -> list[str]:
+        """Return the paths of the photographs that a name or path may mean: those that share most of it."""
+        names = spell_id(text).split("/")
         candidates = self.by_name.get(names[-1], [])
         if len(candidates) < 2:
-            return candidates[0] if candidates else None
+            return candidates
         if len(names) > 1:
             shared = [_count_shared(spell_id(path).split("/"), names) for path in candidates]
             candidates = [
@@ -366,13 +380,7 @@ class Photographs:
             ]
         suffix = listing.split_suffix(text.strip())[1]
         same = [path for path in candidates if path.lower().endswith(suffix)]
-        candidates = same or candidates
-        if len(candidates) > 1:
-            raise InputError(
-                f"{where}: {shorten(text)!r} is {candidates[0]} or {candidates[1]} of {self.tree.folder}; "
-                "name the folder in images, or remove one"
-            )
-        return candidates[0]
+        return same or candidates
 
 
 def _count_shared(path: Sequence[str], wanted: Sequence[str]) -> int:
@@ -412,7 +420,10 @@ def _merge_repeated(rows: Sequence[Row], question: Question) -> tuple[list[Row],
             told = " and ".join(
                 shorten(str(list(values.values())[0])) for values in (first.values, row.values)
             )
-            raise InputError(f"{row.where}: {row.image} is {told}; {first.where} says the first")
+            raise InputError(
+                f"{row.where}: {row.image} is {told}; {first.where} says the first; "
+                "keep = { COLUMN = ['CELL'] } would take one grader's rows"
+            )
     return list(kept.values()), n_repeated
 
 
@@ -427,12 +438,17 @@ def _are_unknown(*records: Mapping[str, Any]) -> bool:
 def _prefix_ids(rows: Sequence[Row]) -> int:
     """Give all ids their part as prefix, if two parts use one for different pictures; return how many ids they share.
 
-    Raises InputError if one picture lies in two parts.
+    Raises InputError if one picture lies in two parts, or stands for two images.
     """
     part_of_path: dict[str, Row] = {}
     for row in rows:
         if row.path is not None:
             other = part_of_path.setdefault(row.path, row)
+            if other.part == row.part and other.image != row.image:
+                raise InputError(
+                    f"{row.where}: {row.image} is {row.path}, which is {other.image} in {other.where}; "
+                    "images may have to name the folder above"
+                )
             if other.part != row.part:
                 raise InputError(
                     f"{row.where}: {row.path} is in [{row.part}] and, {other.where}, in [{other.part}]; "
@@ -478,11 +494,11 @@ def _find_subjects(
 
 def _choose_side_columns(declaration: Declaration, rows: Sequence[Row]) -> None:
     """Leave of several target columns that are named after sides, such as left_eye_level, a row its own side's."""
-    sided = {}
-    for side in ("left", "right"):
-        sided[side] = [
-            at for at, column in enumerate(declaration.targets) if side in column.casefold()
-        ]
+    sided: dict[str, list[int]] = {"left": [], "right": []}
+    for at, column in enumerate(declaration.targets):
+        side = find_column_side(column)
+        if side:
+            sided[side].append(at)
     if declaration.kind == "findings" or not (sided["left"] and sided["right"]):
         return
     for row in rows:
@@ -494,7 +510,10 @@ def _choose_side_columns(declaration: Declaration, rows: Sequence[Row]) -> None:
 
 
 def _find_side(declaration: Declaration, row: Row, told: str) -> str:
-    """Return the side that a row tells, or "". Raises InputError, with the key to mend, for an unknown word."""
+    """Return the side that a row tells, else that of the column which names its photograph, or "".
+
+    Raises InputError, with the key to mend, for an unknown word.
+    """
     text = ""
     if declaration.side:
         text = row.cells.get(squeeze(declaration.side), "")
@@ -503,7 +522,7 @@ def _find_side(declaration: Declaration, row: Row, told: str) -> str:
         text = match[1] if match and match[1] else ""
     cell = simplify_cell(text)
     if not cell:
-        return ""
+        return row.side
     side = declaration.sides.get(cell) or SIDE_WORDS.get(cell)
     if side is None:
         known = {**SIDE_WORDS, **declaration.sides}
@@ -512,6 +531,13 @@ def _find_side(declaration: Declaration, row: Row, told: str) -> str:
             f'{declaration.path}: sides = {{ {text!r} = "left" }} would say which it is'
         )
     return side
+
+
+def find_column_side(column: str) -> str:
+    """Return the side that a column is named after, such as left_eye_level or OD grade; or ""."""
+    words = re.split(r"[^a-z]+", column.casefold())
+    found = {SIDE_WORDS[word] for word in words if word in SIDE_WORDS}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _make_row(

@@ -48,7 +48,8 @@ def count(name: str, command: str, dataset: DataSet) -> list[str]:
 def list_sets(folder: Path, idrid: Path | None) -> list[list[str]]:
     """Return a row for each drawn set, and for the real IDRiD if there is a folder of it."""
     rows = []
-    for name, draw in layouts.DRAWN.items():
+    drawn = layouts.DRAWN | {"odir-patients": layouts.draw_odir_patients}
+    for name, draw in drawn.items():
         data = folder / name
         draw(data)
         command = f"./run_all.sh --data {name}"
