@@ -100,6 +100,7 @@ def measure_rows(folder: Path, n: int) -> list[list[str]]:
         options = [f"--data={data}", f"--out={out}"]
         describe_s, memory_mb = measure(lambda options=options: describe.main(options))
         rows.append([how, f"{n:,}", f"{read_s:.1f}", f"{describe_s:.1f}", f"{memory_mb:,.0f}"])
+        print(f"{rows[-1]}", file=sys.stderr, flush=True)
     return rows
 
 
