@@ -22,7 +22,11 @@ TEXT_RGB = (255, 255, 0)
 
 
 def draw_outline(
-    path: Path, row: Mapping[str, Any], shape: str, side_px: int, bits: int | None = None
+    path: Path,
+    row: Mapping[str, Any],
+    shape: str,
+    side_px: int,
+    bits: photograph.Bits | None = None,
 ) -> np.ndarray:
     """Return a photograph with its ellipse or box, (h, w, 3) uint8 RGB, longer side `side_px`.
 
@@ -46,7 +50,7 @@ def draw_outline(
 
 
 def draw_tile(
-    path: Path, row: Mapping[str, Any], text: str, shape: str, bits: int | None
+    path: Path, row: Mapping[str, Any], text: str, shape: str, bits: photograph.Bits | None
 ) -> np.ndarray:
     """Return a photograph with its outline, (TILE_PX, TILE_PX, 3) uint8 RGB; the confidence stands below `text`."""
     tile = np.zeros((TILE_PX, TILE_PX, 3), np.uint8)
@@ -65,7 +69,7 @@ def write_sheet(
     target: Path,
     photographs: Sequence[tuple[str, Path, Mapping[str, Any]]],
     shape: str,
-    bits: int | None = None,
+    bits: photograph.Bits | None = None,
 ) -> int:
     """Write the sheet of photographs, each (image, path, row of the crop table); return how many it shows.
 
