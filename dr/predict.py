@@ -2,8 +2,8 @@
 
 Probabilities are averaged over views (the middle of the square, and random crops and flips) and epochs; single: the
 middle view of the last epoch alone. Of findings thresholds.csv, too: from which score on each is believed, by the best
-F1 of the validation fold. With --average, the mean of several runs: on the test set of all, on the validation folds of
-those that held an image out.
+F1 of the validation fold. The scores of each view are kept by image. With --average, the mean of several runs: on the
+test set of all, on the validation folds of those that held an image out.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dr import scores as score_files
-from dr import validation
+from dr import validation, view_scores
 from dr.machine import workers
 from dr.metrics.operating import UNSURE
 from dr.scores import THRESHOLDS, match_targets, read_scores, write_scores
@@ -39,7 +38,6 @@ from preprocess.disk.errors import InputError
 
 TABLES = ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv")
 VERSION = 3  # raise it when the same checkpoints give other tables
-SCORES_VERSION = 2  # raise it when they give other scores
 
 
 class ScoreTable(NamedTuple):
@@ -58,7 +56,7 @@ class Split(NamedTuple):
 
 
 def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
-    """Bring the score tables of a run up to date."""
+    """Bring the score tables of a run up to date; under torchrun all score, the first process writes them."""
     folder = runs.folder_of(options.cache, options.run)
     trained = runs.read_trained(folder)
     epochs = choose_epochs(options.epochs_averaged, trained, task)
@@ -75,21 +73,28 @@ def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
     for split in splits:
         digests |= split.squares.digests
         digests[f"{split.name} images"] = files.hash_text(json.dumps(split.wanted))
-    if manifest.find_change(folder, parameters, digests) is None:
+    if workers.share(lambda: manifest.find_change(folder, parameters, digests)) is None:
         print("dr.predict: cached")
         return
     warn_of_statistics(trained, epochs)
-    (folder / "views").mkdir(exist_ok=True)
-    files.remove_partials(folder)
+    if workers.rank() == 0:
+        (folder / "views").mkdir(exist_ok=True)
+        files.remove_partials(folder)
+    newest = runs.read_checkpoint(trained, epochs[-1])
+    prior = np.array(newest.prior)
     score_tables: dict[str, ScoreTable] = {}
     for split in splits:
-        scores = score_split(options, trained, split, epochs)  # (n_epochs, n_views, n, k)
-        prior = np.array(runs.read_checkpoint(trained, epochs[-1]).prior)
+        scores = view_scores.score_split(
+            options, trained, split.name, split.squares, epochs, newest.settings.precision
+        )  # (n_epochs, n_views, n, k)
+        if scores is None:  # the first process has them all
+            continue
         patients = dataset.get_patients(split.wanted)
         for name, table in (("scores", scores.mean(axis=(0, 1))), ("single", scores[-1, 0])):
             filled = fill_rejected(split.squares.images, table, split.wanted, patients, prior)
             score_tables[f"{name}_{split.name}.csv"] = ScoreTable(split.wanted, filled)
-    write_tables(folder, dataset, task, score_tables, parameters, digests)
+    if workers.rank() == 0:
+        write_tables(folder, dataset, task, score_tables, parameters, digests)
 
 
 def write_tables(
@@ -217,42 +222,6 @@ def find_test(options: argparse.Namespace, dataset: DataSet) -> Split | None:
         options.cache, {image: reasons[image] for image in missing}, options.allow_rejected
     )
     return Split("test", squares, wanted)
-
-
-def score_split(
-    options: argparse.Namespace, trained: Trained, split: Split, epochs: Sequence[int]
-) -> np.ndarray:
-    """Return the scores of a split, (n_epochs, n_views, n, k); each epoch's are kept on disk."""
-    made_from = [split.squares.images, sorted(split.squares.digests.items())]
-    paths = {
-        epoch: trained.folder.parent / "views" / f"{split.name}_{epoch:04}.npz" for epoch in epochs
-    }
-    scores, keys = {}, {}
-    for epoch, path in paths.items():
-        keys[epoch] = files.hash_text(
-            json.dumps([SCORES_VERSION, options.views, trained.checkpoints[epoch], *made_from])
-        )
-        # A missing or damaged file: the epoch is scored again.
-        unreadable = contextlib.suppress(
-            OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile
-        )
-        with unreadable, np.load(path, allow_pickle=False) as file:
-            if str(file["key"]) == keys[epoch]:
-                scores[epoch] = file["scores"]
-    if due := [epoch for epoch in epochs if epoch not in scores]:
-        workers.let_waiting_threads_sleep()
-        from dr.training.views import score_epochs
-
-        pixels = options.cache / "dr" / "pixels" / f"{split.squares.part}.npy"
-        for epoch, views in score_epochs(options, trained, split.squares, due, pixels):
-            with files.replacing(paths[epoch]) as partial:
-                np.savez(partial, scores=views, key=keys[epoch])
-            scores[epoch] = views
-            print(
-                f"dr.predict: {split.name}: epoch {epoch}, {len(views)} views of {views.shape[1]} images",
-                flush=True,
-            )
-    return np.stack([scores[epoch] for epoch in epochs])
 
 
 def fill_rejected(
@@ -385,11 +354,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = readers.open_dataset(options)
     task = make_task(dataset.question)
     folder = runs.folder_of(options.cache, options.run)
-    with stage.working(options.cache, "dr.predict", [folder], folder if options.run else None):
-        if options.average:
-            average_runs(options, dataset, task)
-        else:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(workers.first_prints())
+        if workers.rank() == 0:
+            times_in = folder if options.run else None
+            stack.enter_context(stage.working(options.cache, "dr.predict", [folder], times_in))
+        if not options.average:
+            stack.enter_context(workers.joined(options.device, workers.LONGEST_SHARE_S))
             predict(options, dataset, task)
+        elif workers.rank() == 0:
+            average_runs(options, dataset, task)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 The files hold a 3x256 lookup table per image. What `local` does beyond them is done where pixels are read.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def make_luts(cache: Path, split: str, method: str) -> tuple[list[str], np.ndarr
 
 
 def normalize(cache: Path, method: str) -> None:
-    """Bring the lookup tables of both splits up to date."""
+    """Bring the lookup tables of both splits up to date; a split whose squares are the same keeps its own."""
     folder, parameters = cache / "normalize", {"version": VERSION, "method": method}
     splits = [split for split in PARTS if manifest.has_output(cache / "resize", split)]
     if not splits:
@@ -57,9 +58,14 @@ def normalize(cache: Path, method: str) -> None:
         for split in splits
     }
 
+    made = manifest.read_manifest(folder)
+
     def make() -> str:
         told = []
         for split in splits:
+            if made is not None and _is_kept(folder, split, parameters, inputs, made):
+                told.append(f"those of {split} are kept")
+                continue
             named, luts = make_luts(cache, split, method)
             with files.replacing(folder / f"{split}.npz") as partial:
                 np.savez(
@@ -70,6 +76,23 @@ def normalize(cache: Path, method: str) -> None:
 
     outputs = [f"{split}.npz" for split in splits]
     print(f"normalize: {manifest.renew(folder, 'normalize', parameters, inputs, outputs, make)}")
+
+
+def _is_kept(
+    folder: Path,
+    split: str,
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    made: Mapping[str, Any],
+) -> bool:
+    """Return whether a split's file is what the manifest `made` says, of the same histograms and parameters."""
+    if manifest.describe_change(made["parameters"], parameters):
+        return False
+    key = f"resize {split}"
+    if made["inputs"].get(key) != inputs[key]:
+        return False
+    path = folder / f"{split}.npz"
+    return path.is_file() and made["outputs"].get(path.name) == files.hash_file(path)
 
 
 def main(argv: list[str] | None = None) -> None:

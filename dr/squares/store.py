@@ -180,6 +180,11 @@ def identify_pixels(cached: CachedSquares) -> dict[str, str]:
     return {name: cached.digests[name] for name in names}
 
 
+def holds(file: Path, cached: CachedSquares) -> bool:
+    """Return whether a memory-mapped file holds the pixels of these squares, perhaps among others."""
+    return _find_rows(file, cached) is not None
+
+
 def _find_rows(file: Path, cached: CachedSquares) -> np.ndarray | None:
     """Return in which rows of a file the squares lie; None if it lacks some or was made from others."""
     key_file = file.with_suffix(".json")

@@ -79,6 +79,11 @@ class Journal:
             handle.write(_encode_line([image, key, row]))
         written.append(image)
 
+    def absorb(self, other: "Journal") -> None:
+        """Take the records of another journal of the same parameters, on disk before it returns."""
+        self.records |= other.records
+        self._write()
+
     def finish(self, images: Sequence[str]) -> list[str]:
         """Keep the records of `images` only, in that order, and return the images that were dropped."""
         kept = {image: self.records[image] for image in images}
