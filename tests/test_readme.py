@@ -128,7 +128,6 @@ def test_the_lines_of_a_kaggle_notebook_run_as_written(drawn_folder, tmp_path):
     net = timm.create_model("test_resnet", num_classes=1000)
     safetensors.save_file(net.state_dict(), given / "weights" / "resnet50.safetensors")
     values = '[preprocess.resize]\nsize_px = 64\n[dr.train]\nnet = "test_resnet"\nepochs = 1\nfolds = 2\nbatch_size = 4'
-    values += '\n[dr.predict]\nviews = 1\n[blend.train]\nmethod = "linear"'
     (pipeline / "preprocess" / "recipes" / "retina-resnet50.toml").write_text(values)
     for name, options in (("python", ""), ("torchrun", " -m torch.distributed.run")):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable}{options} "$@"\n')

@@ -60,7 +60,7 @@ def test_recipes_train_the_head_and_then_all_and_go_on_where_they_stopped(
         assert first.mean == ([0.0] * 3 if "published" in chosen else pytest.approx(MEANS[name]))
         rates = pd.read_csv(folder / "epochs" / "history.csv")["learning_rate"].tolist()
         assert rates == [1e-3, 1e-5 if is_thawed else 1e-3]
-        predict.main([*places, "--views=1", "--epochs-averaged=last:1", "--device=cpu"])
+        predict.main([*places, "--device=cpu"])
         scores = pd.read_csv(folder / "scores_test.csv", index_col=0)
         assert np.isfinite(scores.to_numpy()).all() and list(scores) == [
             "CNV",
