@@ -76,7 +76,6 @@ def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
     if workers.share(lambda: manifest.find_change(folder, parameters, digests)) is None:
         print("dr.predict: cached")
         return
-    warn_of_statistics(trained, epochs)
     if workers.rank() == 0:
         (folder / "views").mkdir(exist_ok=True)
         files.remove_partials(folder)
@@ -158,17 +157,6 @@ def choose_epochs(text: str, trained: Trained, task: Task) -> list[int]:
             f"--epochs-averaged {text}: epoch {missing[0]} is not kept (dr.train --keep), but {kept}"
         )
     return wanted
-
-
-def warn_of_statistics(trained: Trained, epochs: Sequence[int]) -> None:
-    """Say which epochs, if any, have BatchNorm's statistics of training, see `--statistics-epochs`."""
-    kept = settings.Settings(**trained.parameters)
-    lagging = [str(epoch) for epoch in epochs if not schedule.is_settled(kept, epoch)]
-    if lagging:
-        print(
-            f"dr.predict: with BatchNorm's statistics of training: epoch {', '.join(lagging)} "
-            f"(dr.train --statistics-epochs {kept.statistics_epochs})"
-        )
 
 
 def find_valid(

@@ -168,10 +168,9 @@ def describe_start(
         vars(wanted) == old | {"epochs": wanted.epochs} and old["epochs"] < wanted.epochs
     )
     if is_only_longer and not n_done:
-        if wanted.statistics_epochs:
-            change += ", and with it which epochs are the last --statistics-epochs"
-        else:
-            change += ", and with it the learning rates of epochs already done (--drop-epochs would fix them)"
+        change += (
+            ", and with it the learning rates of epochs already done (--drop-epochs would fix them)"
+        )
     is_held_out_alone = vars(wanted) == old and has_inputs(
         epochs, inputs, (source.LEARNED, source.LABELS)
     )

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from dr import predict
-from dr.training import checkpoint, schedule
+from dr.training import schedule
 from preprocess.disk.errors import InputError
 from tests.tiny import digest_files, make_settings
 
@@ -142,42 +141,6 @@ def test_resuming_at_every_epoch_of_both_phases_ends_in_the_same_bytes(run, cach
         (epochs / f"000{epoch}.pt").write_bytes(b"half")
         assert f"goes on after epoch {epoch - 1}" in run(*options)
         assert digest_files(cache / "dr") == whole
-
-
-def test_statistics_of_the_last_epochs_alone_change_no_weight_and_not_the_last_checkpoint(
-    run, places, cache, capsys
-):
-    run("--epochs", 3, "--run", "all")
-    run("--epochs", 3, "--run", "last", "--statistics-epochs", 2)
-    names = ["0001.pt", "0002.pt", "0003.pt"]
-    every, last = (
-        [checkpoint.read(cache / "dr" / "runs" / name / "epochs" / file) for file in names]
-        for name in ("all", "last")
-    )
-    for one, other in zip(every, last, strict=True):
-        differing = {key for key in one.net if not torch.equal(one.net[key], other.net[key])}
-        lags = {key for key in one.net if "running" in key or "num_batches" in key}
-        assert differing == (lags if one.epoch == 1 else set())
-        torch.testing.assert_close(one.optimizer, other.optimizer, rtol=0, atol=0)
-    for n_averaged, is_said in ((2, False), (3, True)):
-        predict.main([*places, "--run=last", f"--epochs-averaged=last:{n_averaged}", "--views=1"])
-        assert (
-            "BatchNorm's statistics of training: epoch 1 (" in capsys.readouterr().out
-        ) == is_said
-
-
-def test_a_longer_run_is_not_one_that_goes_on_where_others_were_the_last_epochs(run):
-    options = ["--schedule", "constant", "--statistics-epochs", 1]
-    run("--epochs", 1, *options)
-    assert "which epochs are the last --statistics-epochs; starts over" in run(
-        "--epochs", 2, *options
-    )
-
-
-@pytest.mark.parametrize("options", ["--patience 2", "--ema 0.5"])
-def test_the_last_epochs_are_known_beforehand_and_have_statistics_of_training(run, options):
-    with pytest.raises(InputError, match=options.split()[0]):
-        run("--epochs", 2, "--statistics-epochs", 1, *options.split())
 
 
 @pytest.mark.parametrize(

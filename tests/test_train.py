@@ -83,7 +83,6 @@ def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, c
         ([], ["0003.json"], 2),
         ([], ["history.csv"], 3),
         (["--pairs"], ["0003.pt"], 2),
-        (["--statistics-epochs", 1], ["0002.pt", "0003.pt"], 1),  # whose statistics are of training
         (["--freeze-epochs", 2], ["0002.pt", "0003.pt"], 1),  # in the middle of the frozen epochs
         (["--freeze-epochs", 2, "--nesterov", "--jitter", 0.1], ["0003.pt"], 2),
         (["--precision", "float16"], ["0003.pt"], 2),  # the scale of the gradients goes on, too

@@ -50,8 +50,7 @@ class Run:
     def train_epoch(self, learning: Learner, due: Epoch) -> dict[str, Any]:
         """Train the epoch that is due and keep it; return its figures, in all processes."""
         trained = passes.train_epoch(learning, self.images, self.targets, self.learned, due)
-        if due.is_settled:
-            passes.update_batch_norm(learning, self.images, self.learned, due)
+        passes.update_batch_norm(learning, self.images, self.learned, due)
         figures = {"epoch": due.number} | trained
         return workers.share(lambda: self.keep_epoch(learning, figures))
 

@@ -30,7 +30,6 @@ class Epoch(NamedTuple):
     place: int  # which epoch of its schedule it is, counted from 1,
     n_places: int  # and of how many
     rate: float  # that the schedule begins with or leads up to; a plateau's own
-    is_settled: bool = True  # whether BatchNorm's statistics are computed anew after it
 
 
 def find_next(settings: Settings, history: History) -> Epoch | None:
@@ -83,15 +82,7 @@ def find_next(settings: Settings, history: History) -> Epoch | None:
         place=place,
         n_places=n_places,
         rate=rate,
-        is_settled=is_settled(settings, n_done + 1),
     )
-
-
-def is_settled(settings: Settings, epoch: int) -> bool:
-    """Return whether BatchNorm's statistics are computed anew after an epoch, counted from 1."""
-    if not settings.statistics_epochs:
-        return True
-    return epoch > settings.epochs - settings.statistics_epochs
 
 
 def find_rate(settings: Settings, epoch: Epoch, share: float) -> float:
@@ -126,7 +117,7 @@ def _count_drops(settings: Settings, epoch: Epoch) -> int:
 
 
 def retrace(settings: Settings, history: History) -> list[tuple[Any, ...] | None]:
-    """Return how settings would have had each epoch of a history done: its net, its rates; None: not at all."""
+    """Return on which net and at which rates settings would have had each epoch of a history done; None: not at all."""
     traced: list[tuple[Any, ...] | None] = []
     for n_done in range(len(history)):
         epoch = find_next(settings, history[:n_done])
@@ -134,9 +125,7 @@ def retrace(settings: Settings, history: History) -> list[tuple[Any, ...] | None
             traced.append(None)
         else:
             rates = [find_rate(settings, epoch, share) for share in (0, 0.5)]
-            traced.append(
-                (epoch.number, epoch.is_frozen, epoch.goes_on_from, epoch.is_settled, *rates)
-            )
+            traced.append((epoch.number, epoch.is_frozen, epoch.goes_on_from, *rates))
     return traced
 
 

@@ -119,9 +119,6 @@ class Settings:
     clip_norm: float | None = _option(number(0), "longest gradient that is taken as it is")
     ema: float = _option(number(0, 0.99999), "share that an average of the weights keeps of itself in each step: it is "
                          "what is checked and kept; 0: the weights themselves")
-    statistics_epochs: int = _option(whole(0), "the last epochs after which BatchNorm's statistics are computed anew, "
-                                     "as prediction meets them; the epochs before keep those of training, which lag "
-                                     "behind and are of augmented images; 0: after every epoch")
     freeze_epochs: int = _option(whole(0), "epochs in which only the head learns, before all does")
     thaw_rate: float | None = _option(number(0), "the learning rate once all learns: then the schedule begins anew, "
                                       "from this rate")
@@ -289,15 +286,6 @@ def _check(of: argparse.Namespace) -> None:  # noqa: C901  one branch per contra
         raise InputError("--mean and --std: give both")
     if of.mean is not None and of.inputs != "standardized":
         raise InputError(f"--mean: has no meaning with --inputs {of.inputs}")
-    if of.statistics_epochs:
-        if of.patience is not None:
-            raise InputError(
-                "--statistics-epochs: with --patience nobody knows beforehand which epochs are the last"
-            )
-        if of.ema:
-            raise InputError(
-                "--statistics-epochs: an average of the weights (--ema) has no statistics of training"
-            )
     if of.pool == "token" and of.squeeze:
         raise InputError(
             "--pool token: with --squeeze the head looks at every place, and nothing is pooled"
