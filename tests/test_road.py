@@ -55,6 +55,8 @@ def road(request, cache):
         if "net" in part.sections.get("dr.train", {})
     ]
     tiny = []
+    if recipe.find_drawn(chain[-1].path.stem):
+        tiny = ["--weights", "none"]  # not those of a net that has learned on drawn eyes
     if nets[-1] != "nine-conv":
         pytest.importorskip("timm")
         is_plain_transformer = nets[-1].startswith("vit_")

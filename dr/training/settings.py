@@ -16,7 +16,7 @@ from preprocess.disk.errors import InputError
 
 MOST_HIDDEN = 100_000
 ORDINARY = "default"  # what the run without a name is called where runs are named
-WEIGHTS = ("none", "imagenet")  # to begin with, beside a file's
+WEIGHTS = ("none", "imagenet", recipe.DRAWN)  # to begin with, beside a file's
 UNCHANGED = {
     "flips": "none",
     "rotation_deg": 0,
@@ -236,6 +236,8 @@ def parse(
     Raises InputError for settings that contradict each other.
     """
     options = recipe.parse(parser, argv, "dr.train", check=_check)
+    if options.weights == recipe.DRAWN:
+        options.weights = str(weight_files.locate_drawn(options.cache))
     wanted = collect(options)
     if options.weights not in WEIGHTS:
         wanted = dataclasses.replace(wanted, weights=weight_files.locate(options.weights).digest)
