@@ -104,7 +104,7 @@ class Watch:
             facts["done at about"] = time.strftime("%H:%M", time.localtime(time.time() + left_s))
         best_value = history[best - 1][f"valid_{self.task.headline}"]
         facts["best so far"] = f"epoch {best}, {self.task.headline_name} {best_value:.4f}"
-        if self.times:
+        if not has_ended:  # the page of a training that has ended is the same for every run of it
             facts["an epoch"] = pace.show_duration(self.times[-1].whole_s)
             facts["images a second"] = f"{self._measure_speed():.1f}"
         facts["learned from"] = f"{self.n_images:,} images"
