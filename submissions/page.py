@@ -248,7 +248,10 @@ def draw_heat(heat_map: np.ndarray) -> str:
 
 
 def list_heat_colors() -> list[str]:
-    """Return the colours of heat from none to most, as a page names them, for its legend."""
-    levels = np.linspace(0, 255, LEGEND_COLORS).astype(np.uint8)[None]
-    bgr = cv2.applyColorMap(levels, heat.COLORS)[0]
-    return [f"rgb({red} {green} {blue})" for blue, green, red in bgr.tolist()]
+    """Return the colours of heat from none, which is transparent, to most, as a page names them, for its legend."""
+    levels = np.linspace(0, 255, LEGEND_COLORS).astype(np.uint8)
+    bgr = cv2.applyColorMap(levels[None], heat.COLORS)[0]
+    colors = []
+    for level, (blue, green, red) in zip(levels.tolist(), bgr.tolist(), strict=True):
+        colors.append(f"rgb({red} {green} {blue} / {level / 255:.2f})")
+    return colors
