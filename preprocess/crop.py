@@ -26,7 +26,7 @@ METHOD: dict[str, Any] = {  # of the option that says how the eye is found
 
 
 def list_cropped(
-    dataset: DataSet, cache: Path, parts: Sequence[str] = PARTS, only: str | None = None
+    dataset: DataSet, cache: Path, parts: Sequence[str] = tuple(PARTS), only: str | None = None
 ) -> list[tuple[str, Path, Row]]:
     """Return (image, path, row of the crop table) of all photographs of some parts, or of one image.
 
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
             dataset, options.cache, options.dask or options.jobs, method=options.method
         )
         if options.sheet:
-            parts = [options.sheet_part] if options.sheet_part else PARTS
+            parts = [options.sheet_part] if options.sheet_part else list(PARTS)
             cropped = list_cropped(dataset, options.cache, parts, options.sheet_image)
             pages = sheet.write_sheet(
                 options.sheet,
