@@ -64,8 +64,10 @@ def train(options: argparse.Namespace, wanted: Settings, dataset: DataSet) -> No
         if start.is_held_out_changed or schedule.find_next(wanted, start.history):
             workers.let_waiting_threads_sleep()
             from dr.training.epochs import train_epochs
+            from dr.watching.watch import Watch
 
-            train_epochs(options, wanted, pending, training_set, inputs, task, start)
+            watcher = Watch(run, task, wanted)
+            train_epochs(options, wanted, pending, training_set, inputs, task, start, watcher)
         elif workers.rank() == 0:
             runs.begin(pending, start, vars(wanted), inputs)
     if workers.rank() == 0:  # the run has come to its end
@@ -192,14 +194,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     example = "--data data --cache cache --epochs 60 --batch-size 64"
     parser = cli.make_parser("dr.train", __doc__, example)
     settings.add_device_options(parser)
-    parser.add_argument("--keep", type=cli.whole(1), default=KEPT_EPOCHS, help="newest checkpoints to keep, "
-                        "beside the best by log loss and by the task's own measure")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="remove the net that is replaced, when that is done, "
-                        "instead of keeping it")  # fmt: skip
+    parser.add_argument("--keep", type=cli.whole(1), default=KEPT_EPOCHS, help="number of newest checkpoints "
+                        "to keep, beside the best by log loss and by the task's own metric")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="when training has ended, remove the net "
+                        "that is replaced instead of keeping it")  # fmt: skip
     parser.add_argument(
         "--known-only",
         action="store_true",
-        help="leave out photographs that have no level or class",
+        help="leave out photographs without a level or class",
     )
     settings.add_options(parser)
     options, wanted = settings.parse(parser, argv)

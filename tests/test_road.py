@@ -91,6 +91,8 @@ def road(request, cache):
     name = request.param[0].removeprefix("--recipe=") if is_named else recipe.BASE
     net = find_kind_of_net(read_values(name))
     tiny = []
+    if recipe.find_drawn(name):
+        tiny = ["--weights", "none"]  # not those of a net that has learned on drawn eyes
     if net != NINE_CONV:
         pytest.importorskip("timm")
         tiny = [*TINY, "--net", net]

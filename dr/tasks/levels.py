@@ -59,6 +59,9 @@ class Levels(Task):
         "intervals: bootstrap over patients; recall and precision: of the rounded level"
     )
     decision_name: ClassVar[str] = "rounded"
+    decision_rule: ClassVar[str] = (
+        "the level nearest to the mean of the levels by their probabilities"
+    )
 
     @property
     def columns(self) -> list[str]:
@@ -191,6 +194,13 @@ class Levels(Task):
                 name = f"{CLINICAL_CUTS[lowest - 1]} (≥ {lowest})"
             conditions.append(Condition(name, tuple(range(lowest, len(self.names)))))
         return conditions
+
+    @property
+    def screened(self) -> Condition | None:
+        """Referable disease, where the scale is the clinical one."""
+        if self.names != RETINOPATHY.names:
+            return None
+        return self.conditions[CLINICAL_CUTS.index("referable")]
 
     def explain_absence(self) -> None:
         """Return None: all stages have a part."""

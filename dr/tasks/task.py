@@ -75,6 +75,7 @@ class Task(abc.ABC):
     intervals_note: ClassVar[str] = ""
     # What `decide` gives, in words.
     decision_name: ClassVar[str]
+    decision_rule: ClassVar[str] = "the likeliest"
 
     @property
     def question(self) -> Question:
@@ -233,6 +234,11 @@ class Task(abc.ABC):
     def conditions(self) -> list[Condition]:
         """The yes-or-no questions that the scores answer: does an image have this output?"""
         return [Condition(name, (output,)) for output, name in enumerate(self.names)]
+
+    @property
+    def screened(self) -> Condition | None:
+        """The condition that decides whether a person is referred; None if the task knows of none."""
+        return None
 
     @property
     def rules(self) -> Mapping[str, Rule]:

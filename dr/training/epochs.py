@@ -4,9 +4,10 @@ import argparse
 import dataclasses
 import math
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,21 @@ from preprocess.disk.errors import InputError
 from preprocess.picture.square import Making
 
 
+class Watcher(Protocol):
+    """Shows a training to a person; nothing that is computed depends on it."""
+
+    def describe_run(self, n_learned: int, held_out_targets: np.ndarray) -> str:
+        """Begin with a run; return which part of the images is held out, in words."""
+
+    def describe_epoch(
+        self, history: list[dict[str, Any]], training_s: float, whole_s: float, due: Epoch
+    ) -> str:
+        """Return the line of the epoch that has ended, the last of a history."""
+
+    def end(self, history: list[dict[str, Any]]) -> None:
+        """Say what came of the training."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """What is the same in all epochs of a run."""
@@ -46,13 +62,24 @@ class Run:
     std: list[float]
     prior: list[float]
     distribution: dict[str, torch.Tensor]
+    watcher: Watcher
 
     def train_epoch(self, learning: Learner, due: Epoch) -> dict[str, Any]:
         """Train the epoch that is due and keep it; return its figures, in all processes."""
+        started_s = time.monotonic()
         trained = passes.train_epoch(learning, self.images, self.targets, self.learned, due)
+        training_s = time.monotonic() - started_s
         passes.update_batch_norm(learning, self.images, self.learned, due)
         figures = {"epoch": due.number} | trained
-        return workers.share(lambda: self.keep_epoch(learning, figures))
+
+        def keep() -> dict[str, Any]:
+            kept = self.keep_epoch(learning, figures)
+            whole_s = time.monotonic() - started_s
+            history = runs.read_figures(self.folder)
+            print(self.watcher.describe_epoch(history, training_s, whole_s, due), flush=True)
+            return kept
+
+        return workers.share(keep)
 
     def keep_epoch(self, learning: Learner, figures: dict[str, Any]) -> dict[str, Any]:
         """Check and keep an epoch; its figures, written last and returned, make it count as done.
@@ -74,18 +101,7 @@ class Run:
         )
         figures = figures | valid | {"learning_rate": rate, "checkpoint": digest}
         files.write_json(self.folder / f"{epoch:04}.json", figures)
-        key = task.headline
-        name = task.headline_name
-        runs.keep_best(self.folder, key, self.options.keep)
-
-        message = f"epoch {epoch}: learning rate {rate:.4g}"
-        message += (
-            f", log loss train {figures['train_log_loss']:.4f} valid {valid['valid_log_loss']:.4f}"
-        )
-        message += f", {name} valid {valid[f'valid_{key}']:.4f}"
-        if "skipped_steps" in figures:
-            message += f", {figures['skipped_steps']} steps skipped: beyond float16's range"
-        print(message, flush=True)
+        runs.keep_best(self.folder, task.headline, self.options.keep)
         return figures
 
     def measure_anew(self, learning: Learner, start: Start) -> list[dict[str, Any]]:
@@ -180,10 +196,12 @@ def train_epochs(
     inputs: Mapping[str, str],
     task: Task,
     start: Start,
+    watcher: Watcher,
 ) -> None:
     """Train the epochs after the start, a checkpoint each in `folder`, until all are done or patience is at its end.
 
     Those before it are measured anew where other images are held out now; `inputs` are those of the net's manifest.
+    The watcher is called in the first process alone.
     """
     on = device.choose_device(options.device)
     device.prepare(on)
@@ -216,8 +234,10 @@ def train_epochs(
             cached, mean, std, device=on, storage=options.storage, file=pixels_file
         )
     if workers.rank() == 0:
+        part = watcher.describe_run(len(learned), targets[held_out])
         print(
-            f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}"
+            f"dr.train: {len(learned)} images, {len(held_out)} held out{part}, on "
+            f"{workers.count()} x {on}"
         )
         # Nothing but the training itself can fail from here on.
         runs.begin(folder, start, vars(wanted), inputs)
@@ -244,6 +264,7 @@ def train_epochs(
         std=std,
         prior=task.find_prior(targets[learned]).tolist(),
         distribution=summary,
+        watcher=watcher,
     )
     if start.is_held_out_changed:
         history = workers.share(lambda: run.measure_anew(learning, start))
@@ -262,6 +283,8 @@ def train_epochs(
         due = schedule.find_next(wanted, history)
         if not due and not is_planned_last and workers.rank() == 0:
             print(f"dr.train: no better validation log loss in {wanted.patience} epochs; stops")
+    if workers.rank() == 0:
+        watcher.end(history)
 
 
 def _begin(

@@ -85,6 +85,14 @@ def find_next(settings: Settings, history: History) -> Epoch | None:
     )
 
 
+def count_left(settings: Settings, due: Epoch) -> int:
+    """Return how many epochs are planned after the one that is due; patience may end the run earlier."""
+    n_left = due.n_places - due.place
+    if due.is_frozen and settings.thaw_rate is not None:  # the whole net has a schedule of its own
+        n_left += settings.epochs - settings.freeze_epochs
+    return n_left
+
+
 def find_rate(settings: Settings, epoch: Epoch, share: float) -> float:
     """Return the learning rate at a `share` (0-1) of an epoch."""
     n_done = epoch.place - 1 + share
