@@ -23,6 +23,9 @@ plan_run "$@" # all options are checked before the first stage begins
 
 stage preprocess.synthetic  # a seed -> photographs, drawn: for the demos only
 stage preprocess            # photographs -> squares, a lookup table each, their mean and std
+for step in preprocess.synthetic preprocess dr.train; do
+  stage "$step" drawn       # with weights = "drawn": eyes are drawn, and a net learns on them first, in CACHE/drawn
+done
 share_squares               # with --folds or --average, to a cache of its own, where all that follows goes on
 for run in "${runs[@]}"; do # one; with --folds N, one per fold
   stage dr.train "$run"     # squares and labels -> a checkpoint per epoch

@@ -14,6 +14,7 @@ from torch import nn
 
 from blend.pairs import Pairs, blend_linear, fit_fellow_weight
 from dr.training import checkpoint
+from preprocess.command.progress import Bar
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 
@@ -95,13 +96,20 @@ def apply_net(
     return start + nn.functional.linear(hidden, net["weight2"], net["bias2"])
 
 
-def fit_net(features: torch.Tensor, start: torch.Tensor, targets: torch.Tensor, seed: int) -> Net:
-    """Fit one network on log loss: (n, 2k) features, (n, k) logits to start from, (n,) levels."""
+def count_steps(n: int) -> int:
+    """Return how many steps a network is fitted in to n images."""
+    return min(MOST_STEPS, -(-N_EPOCHS * n // min(BATCH, n)))
+
+
+def fit_net(
+    features: torch.Tensor, start: torch.Tensor, targets: torch.Tensor, seed: int, bar: Bar | None
+) -> Net:
+    """Fit one network on log loss: (n, 2k) features, (n, k) logits to start from, (n,) levels; move a bar on."""
     n = len(targets)
     rng = torch.Generator().manual_seed(seed)
     net = make_net(features.shape[1], start.shape[1], rng)
     optimizer = torch.optim.Adam([part.requires_grad_() for part in net.values()], lr=LEARNING_RATE)
-    n_steps = min(MOST_STEPS, -(-N_EPOCHS * n // min(BATCH, n)))
+    n_steps = count_steps(n)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
     rows = torch.empty(0, dtype=torch.int64)
     for _ in range(n_steps):
@@ -115,11 +123,15 @@ def fit_net(features: torch.Tensor, start: torch.Tensor, targets: torch.Tensor, 
         loss.backward()
         optimizer.step()
         schedule.step()
+        if bar:
+            bar.update(1)
     return {name: part.detach() for name, part in net.items()}
 
 
-def fit_blend(pairs: Pairs, levels: np.ndarray, method: str, seed: int) -> Blend:
-    """Fit a blend to (n, k) pairs and (n,) levels, by method `linear` or `mlp`.
+def fit_blend(
+    pairs: Pairs, levels: np.ndarray, method: str, seed: int, bar: Bar | None = None
+) -> Blend:
+    """Fit a blend to (n, k) pairs and (n,) levels, by method `linear` or `mlp`; move a bar on, a step at a time.
 
     Both eyes of a patient are examples, each as the own eye once: that is both orders of each pair. Each network has
     one thread and its own generator, so that the result does not depend on how many cores there are. The networks learn
@@ -128,7 +140,7 @@ def fit_blend(pairs: Pairs, levels: np.ndarray, method: str, seed: int) -> Blend
     weight = fit_fellow_weight(pairs, levels)
     if method == "linear":
         return Blend(weight, [])
-    fit = partial(fit_net, *make_inputs(pairs, weight), torch.tensor(levels))
+    fit = partial(fit_net, *make_inputs(pairs, weight), torch.tensor(levels), bar=bar)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -152,10 +164,10 @@ def apply_blend(blend: Blend, pairs: Pairs) -> np.ndarray:
 
 
 def fit_predictor(
-    pairs: Pairs, levels: np.ndarray, method: str, seed: int
+    pairs: Pairs, levels: np.ndarray, method: str, seed: int, bar: Bar | None = None
 ) -> Callable[[Pairs], np.ndarray]:
     """Return `apply_blend` of a blend that is fitted, for `blend.pairs.cross_fit`."""
-    return partial(apply_blend, fit_blend(pairs, levels, method, seed))
+    return partial(apply_blend, fit_blend(pairs, levels, method, seed, bar))
 
 
 def save_blend(path: Path, blend: Blend) -> None:

@@ -21,7 +21,7 @@ from dr.metrics.calibration import measure_log_loss
 from dr.scores import NORMALIZE_HINT, match_targets, read_scores, write_scores
 from dr.tasks.task import Task
 from preprocess.cache import manifest
-from preprocess.command import cli, process
+from preprocess.command import cli, process, progress
 from preprocess.dataset import labels
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
@@ -115,13 +115,15 @@ def train(
     warn_of_columns(scores, levels, work.task, scores_from)
     pairs = pair_eyes(subjects, scores)
     blended: dict[str, np.ndarray] = {}
-    for method in dict.fromkeys(("linear", options.method)):
-        fit = functools.partial(mlp.fit_predictor, method=method, seed=SEED)
-        blended[method] = cross_fit(pairs, patients, levels, fit)
+    n_steps = mlp.count_steps(len(images)) * mlp.N_SEEDS * (N_FOLDS + 1)
+    with progress.tracking(n_steps, NAME, unit="step") as bar:
+        for method in dict.fromkeys(("linear", options.method)):
+            fit = functools.partial(mlp.fit_predictor, method=method, seed=SEED, bar=bar)
+            blended[method] = cross_fit(pairs, patients, levels, fit)
+        blend = mlp.fit_blend(pairs, levels, options.method, SEED, bar)
     if folder:
         for name, method in zip(OUT_OF_FOLD, (options.method, "linear"), strict=True):
             write_scores(folder / name, images, blended[method], work.task)
-    blend = mlp.fit_blend(pairs, levels, options.method, SEED)
     mlp.save_blend(out, blend)
     parts = [f"{len(images)} images, fellow's weight {blend.fellow_weight:.2f}"]
     if not pairs.is_pair.any():

@@ -146,7 +146,12 @@ def list_row(name: str, estimate: Estimate) -> str:
     """Return a row of a table in Markdown."""
     if not np.isfinite(estimate.value):
         return f"| {name} | not measurable | | |"
-    return f"| {name} | {estimate.value:.4f} | {estimate.low:.4f} | {estimate.high:.4f} |"
+    if not estimate.draws:
+        return f"| {name} | {estimate.value:.4f} | not measurable | |"
+    ends = f"{estimate.low:.4f} | {estimate.high:.4f}"
+    if estimate.draws < bootstrap.N_DRAWS:
+        ends += f", {estimate.draws:,} of {bootstrap.N_DRAWS:,} draws"
+    return f"| {name} | {estimate.value:.4f} | {ends} |"
 
 
 def describe_operating_points(task: Task, validation: Validation | None) -> str:
@@ -180,4 +185,4 @@ def show_interval(estimate: Estimate) -> str:
     """Return a figure with its interval."""
     if not np.isfinite(estimate.value):
         return "not measurable"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f} ({estimate.describe_interval()})"

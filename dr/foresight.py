@@ -10,7 +10,6 @@ from dr.tasks.kinds import make_task
 from dr.training import settings
 from dr.training.settings import Settings
 from preprocess.cache import manifest
-from preprocess.command import resources
 from preprocess.dataset.dataset import PARTS, DataSet
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError
@@ -97,13 +96,9 @@ def estimate_space(
         n_copies += 1
     n_kept = min(options.keep + N_BEST, wanted.epochs)
     n_squares = sum(len(dataset.list_paths(part)) for part in PARTS)
-    pixels = n_squares * size_px**2 * 3
-    is_in_memory = options.storage in ("device", "memory")
-    if options.storage == "auto":
-        is_in_memory = resources.fits_memory(pixels)
     needed = {"checkpoints": n_runs * n_kept * n_copies * NUMBER_BYTES * count_parameters(wanted)}
-    if not is_in_memory:
-        needed["pixels beyond the memory"] = pixels
+    if options.storage == "file":  # auto writes them only where there is room
+        needed["mapped pixels"] = n_squares * size_px**2 * 3
     if options.features == "file":
         needed["feature maps"] = n_squares * NUMBER_BYTES * count_features(wanted)
     return needed

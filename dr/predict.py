@@ -2,7 +2,8 @@
 
 Probabilities are averaged over views (the middle of the square, and random crops and flips) and
 epochs; single_*.csv has the middle view of the last epoch alone. For findings, thresholds.csv has
-the threshold of each with the best F1 on the validation fold. --average writes the mean of several
+the threshold of each with the best F1 on the validation fold. The scores of each view are kept per
+image. --average writes the mean of several
 runs: on the test set of all of them, on the validation folds of those that held an image out.
 """
 
@@ -12,7 +13,6 @@ import itertools
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dr import scores as score_files
-from dr import validation
+from dr import validation, view_scores
 from dr.machine import workers
 from dr.metrics.operating import UNSURE
 from dr.scores import THRESHOLDS, match_targets, read_scores, write_scores
@@ -31,7 +31,7 @@ from dr.tasks.task import Task
 from dr.training import runs, schedule, settings
 from dr.training.runs import Trained
 from preprocess.cache import manifest, rejected, stage
-from preprocess.command import cli, process, recipe
+from preprocess.command import cli, process, progress, recipe
 from preprocess.dataset import readers
 from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files, tables
@@ -39,7 +39,6 @@ from preprocess.disk.errors import InputError
 
 TABLES = ("scores_valid.csv", "single_valid.csv", "scores_test.csv", "single_test.csv")
 VERSION = 3  # raise it when the same checkpoints give other tables
-SCORES_VERSION = 2  # raise it when they give other scores
 
 
 class ScoreTable(NamedTuple):
@@ -58,15 +57,13 @@ class Split(NamedTuple):
 
 
 def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
-    """Bring the score tables of a run up to date."""
+    """Bring the score tables of a run up to date; under torchrun all score, the first process writes them."""
     folder = runs.folder_of(options.cache, options.run)
     trained = runs.read_trained(folder)
     epochs = choose_epochs(options.epochs_averaged, trained, task)
-    splits = [
-        split
-        for split in (find_valid(options, dataset, task, trained), find_test(options, dataset))
-        if split
-    ]
+    with progress.waiting("dr.predict: reading what is known of the squares"):
+        found = (find_valid(options, dataset, task, trained), find_test(options, dataset))
+    splits = [split for split in found if split]
     if not splits:
         named = dataset.target_sources["train"].name
         raise InputError(
@@ -77,20 +74,27 @@ def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
     for split in splits:
         digests |= split.squares.digests
         digests[f"{split.name} images"] = files.hash_text(json.dumps(split.wanted))
-    if manifest.find_change(folder, parameters, digests) is None:
+    if workers.share(lambda: manifest.find_change(folder, parameters, digests)) is None:
         print("dr.predict: cached")
         return
-    (folder / "views").mkdir(exist_ok=True)
-    files.remove_partials(folder)
+    if workers.rank() == 0:
+        (folder / "views").mkdir(exist_ok=True)
+        files.remove_partials(folder)
+    newest = runs.read_checkpoint(trained, epochs[-1])
+    prior = np.array(newest.prior)
     score_tables: dict[str, ScoreTable] = {}
     for split in splits:
-        scores = score_split(options, trained, split, epochs)  # (n_epochs, n_views, n, k)
-        prior = np.array(runs.read_checkpoint(trained, epochs[-1]).prior)
+        scores = view_scores.score_split(
+            options, trained, split.name, split.squares, epochs, newest.settings.precision
+        )  # (n_epochs, n_views, n, k)
+        if scores is None:  # the first process has them all
+            continue
         patients = dataset.get_patients(split.wanted)
         for name, table in (("scores", scores.mean(axis=(0, 1))), ("single", scores[-1, 0])):
             filled = fill_rejected(split.squares.images, table, split.wanted, patients, prior)
             score_tables[f"{name}_{split.name}.csv"] = ScoreTable(split.wanted, filled)
-    write_tables(folder, dataset, task, score_tables, parameters, digests)
+    if workers.rank() == 0:
+        write_tables(folder, dataset, task, score_tables, parameters, digests)
 
 
 def write_tables(
@@ -166,14 +170,15 @@ def find_valid(
         )
         return None
     training_set = source.read_training_set(dataset, task, options.cache, known_only=True)
-    change = manifest.describe_change(trained.inputs, training_set.digests)
-    if change:
-        raise InputError(
-            f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again"
-        )
-    is_held_out = training_set.find_held_out(
-        trained.parameters["folds"], trained.parameters["fold"]
-    )
+    n_folds = trained.parameters["folds"]
+    fold = trained.parameters["fold"]
+    if trained.inputs != training_set.digests:  # these an earlier version kept
+        change = manifest.describe_change(trained.inputs, training_set.digest_parts(n_folds, fold))
+        if change:
+            raise InputError(
+                f"{trained.folder}: trained on other photographs ({change}); run python -m dr.train again"
+            )
+    is_held_out = training_set.find_held_out(n_folds, fold)
     squares = training_set.squares.select(np.flatnonzero(is_held_out))._replace(
         digests=training_set.digests
     )
@@ -206,42 +211,6 @@ def find_test(options: argparse.Namespace, dataset: DataSet) -> Split | None:
         options.cache, {image: reasons[image] for image in missing}, options.allow_rejected
     )
     return Split("test", squares, wanted)
-
-
-def score_split(
-    options: argparse.Namespace, trained: Trained, split: Split, epochs: Sequence[int]
-) -> np.ndarray:
-    """Return the scores of a split, (n_epochs, n_views, n, k); each epoch's are kept on disk."""
-    made_from = [split.squares.images, sorted(split.squares.digests.items())]
-    paths = {
-        epoch: trained.folder.parent / "views" / f"{split.name}_{epoch:04}.npz" for epoch in epochs
-    }
-    scores, keys = {}, {}
-    for epoch, path in paths.items():
-        keys[epoch] = files.hash_text(
-            json.dumps([SCORES_VERSION, options.views, trained.checkpoints[epoch], *made_from])
-        )
-        # A missing or damaged file: the epoch is scored again.
-        unreadable = contextlib.suppress(
-            OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile
-        )
-        with unreadable, np.load(path, allow_pickle=False) as file:
-            if str(file["key"]) == keys[epoch]:
-                scores[epoch] = file["scores"]
-    if due := [epoch for epoch in epochs if epoch not in scores]:
-        workers.let_waiting_threads_sleep()
-        from dr.training.views import score_epochs
-
-        pixels = options.cache / "dr" / "pixels" / f"{split.name}.npy"
-        for epoch, views in score_epochs(options, trained, split.squares, due, pixels):
-            with files.replacing(paths[epoch]) as partial:
-                np.savez(partial, scores=views, key=keys[epoch])
-            scores[epoch] = views
-            print(
-                f"dr.predict: {split.name}: epoch {epoch}, {len(views)} views of {views.shape[1]} images",
-                flush=True,
-            )
-    return np.stack([scores[epoch] for epoch in epochs])
 
 
 def fill_rejected(
@@ -374,11 +343,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = readers.open_dataset(options)
     task = make_task(dataset.question)
     folder = runs.folder_of(options.cache, options.run)
-    with stage.working(options.cache, "dr.predict", [folder], folder if options.run else None):
-        if options.average:
-            average_runs(options, dataset, task)
-        else:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(workers.first_prints())
+        if workers.rank() == 0:
+            times_in = folder if options.run else None
+            stack.enter_context(stage.working(options.cache, "dr.predict", [folder], times_in))
+        if not options.average:
+            stack.enter_context(workers.joined(options.device, workers.LONGEST_SHARE_S))
             predict(options, dataset, task)
+        elif workers.rank() == 0:
+            average_runs(options, dataset, task)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from pathlib import Path
 from dr import foresight
 from dr.machine import workers
 from dr.squares import source
+from dr.squares.source import TrainingSet
 from dr.tasks.kinds import make_task
 from dr.training import runs, schedule, settings
 from dr.training.runs import Start
 from dr.training.settings import Settings
 from preprocess.cache import manifest, stage
-from preprocess.command import cli, process
+from preprocess.command import cli, process, progress
 from preprocess.dataset import readers
 from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files
@@ -51,19 +52,22 @@ def estimate_space(
 def train(options: argparse.Namespace, wanted: Settings, dataset: DataSet) -> None:
     """Bring the epochs of a run up to date; under torchrun all train, the first process decides and writes."""
     task = make_task(dataset.question)
-    training_set = source.read_training_set(dataset, task, options.cache, options.known_only)
-    inputs = training_set.digests
+    with progress.waiting("dr.train: reading what is known of the squares", workers.rank() == 0):
+        training_set = source.read_training_set(dataset, task, options.cache, options.known_only)
+    inputs = training_set.digest_parts(wanted.folds, wanted.fold)
     run = runs.folder_of(options.cache, options.run)
     pending = run / "pending" / runs.identify(vars(wanted), inputs)
     with workers.joined(options.device):
-        start = workers.share(lambda: find_start(options, wanted, inputs, pending))
+        start = workers.share(lambda: find_start(options, wanted, training_set, inputs, pending))
         if start is None:
             return
-        if schedule.find_next(wanted, start.history):
+        if start.is_held_out_changed or schedule.find_next(wanted, start.history):
             workers.let_waiting_threads_sleep()
             from dr.training.epochs import train_epochs
+            from dr.watching.watch import Watch
 
-            train_epochs(options, wanted, pending, training_set, task, start)
+            watcher = Watch(run, task, wanted)
+            train_epochs(options, wanted, pending, training_set, inputs, task, start, watcher)
         elif workers.rank() == 0:
             runs.begin(pending, start, vars(wanted), inputs)
     if workers.rank() == 0:  # the run has come to its end
@@ -75,10 +79,17 @@ def train(options: argparse.Namespace, wanted: Settings, dataset: DataSet) -> No
 
 
 def find_start(
-    options: argparse.Namespace, wanted: Settings, inputs: Mapping[str, str], pending: Path
+    options: argparse.Namespace,
+    wanted: Settings,
+    training_set: TrainingSet,
+    inputs: Mapping[str, str],
+    pending: Path,
 ) -> Start | None:
     """Return which epochs need not be done again, None if nothing at all is to be done, and say why."""
     run = runs.folder_of(options.cache, options.run)
+    former = sorted(run.glob("former/*"))
+    folders = [pending, run / "epochs", *sorted(run.glob("pending/*")), *former]
+    runs.adopt_inputs(folders, training_set, wanted.folds)
     if runs.is_finished(run / "epochs", vars(wanted), inputs):
         print("dr.train: cached")
         return None
@@ -88,29 +99,49 @@ def find_start(
         )
     run.mkdir(parents=True, exist_ok=True)
     files.remove_partials(run)
-    for folder in (pending, run / "former" / pending.name):
+    for folder in (pending, *former):
         if runs.is_finished(folder, vars(wanted), inputs):
             print(f"dr.train: {folder} holds the net of these settings; it is in use from now on")
             runs.put_in_use(run, folder, options.overwrite)
             return None
-    folders = [
-        pending,
-        run / "epochs",
-        *sorted(run.glob("pending/*")),
-        *sorted(run.glob("former/*")),
-    ]
-    usable = [count_usable(folder, wanted, inputs) for folder in folders]
-    n_done = max(usable)
-    folder = folders[usable.index(n_done)]
+    folder = folders[0]
+    n_done = 0
+    is_held_out_changed = False
+    for candidate in folders:
+        n_usable = count_usable(candidate, wanted, inputs)
+        is_changed = not has_inputs(candidate, inputs)
+        is_same_but_exact = n_usable == n_done and is_held_out_changed and not is_changed
+        if n_usable > n_done or is_same_but_exact:
+            folder = candidate
+            n_done = n_usable
+            is_held_out_changed = is_changed
     print(f"dr.train: {describe_start(run / 'epochs', wanted, inputs, n_done, options.overwrite)}")
-    return Start(folder, runs.read_figures(folder)[:n_done])
+    return Start(folder, runs.read_figures(folder)[:n_done], is_held_out_changed)
+
+
+def has_inputs(folder: Path, inputs: Mapping[str, str], parts: Sequence[str] = ()) -> bool:
+    """Tell whether the net of a folder was made from these inputs, or from these parts of them."""
+    kept = manifest.read_manifest(folder)
+    if kept is None:
+        return False
+    if not parts:
+        return kept["inputs"] == inputs
+    return all(kept["inputs"].get(part) == inputs[part] for part in parts)
 
 
 def count_usable(folder: Path, wanted: Settings, inputs: Mapping[str, str]) -> int:
-    """Return how many epochs of a folder are those that training would begin with."""
+    """Return how many epochs of a folder are those that training would begin with.
+
+    Of other images held out they are the same, but for their validation figures, if nothing in training follows these.
+    """
     kept = manifest.read_manifest(folder)
-    if kept is None or kept["inputs"] != inputs:
+    if kept is None:
         return 0
+    if not has_inputs(folder, inputs):
+        if schedule.follows_validation(wanted):
+            return 0
+        if not has_inputs(folder, inputs, (source.LEARNED, source.LABELS)):
+            return 0
     parameters = settings.complete(kept["parameters"])
     if parameters | {"epochs": wanted.epochs} != vars(wanted):
         return 0
@@ -142,6 +173,11 @@ def describe_start(
         change += (
             ", and with it the learning rates of epochs already done (--drop-epochs would fix them)"
         )
+    is_held_out_alone = vars(wanted) == old and has_inputs(
+        epochs, inputs, (source.LEARNED, source.LABELS)
+    )
+    if is_held_out_alone and schedule.follows_validation(wanted):
+        change += ", and by their log loss --patience or the plateau decides how the net learns"
     begins = f"goes on after epoch {n_done}" if n_done else "starts over"
     if not in_use["outputs"]:
         return f"{change}; {begins}"
@@ -158,14 +194,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     example = "--data data --cache cache --epochs 60 --batch-size 64"
     parser = cli.make_parser("dr.train", __doc__, example)
     settings.add_device_options(parser)
-    parser.add_argument("--keep", type=cli.whole(1), default=KEPT_EPOCHS, help="newest checkpoints to keep, "
-                        "beside the best by log loss and by the task's own measure")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="remove the net that is replaced, when that is done, "
-                        "instead of keeping it")  # fmt: skip
+    parser.add_argument("--keep", type=cli.whole(1), default=KEPT_EPOCHS, help="number of newest checkpoints "
+                        "to keep, beside the best by log loss and by the task's own metric")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="when training has ended, remove the net "
+                        "that is replaced instead of keeping it")  # fmt: skip
     parser.add_argument(
         "--known-only",
         action="store_true",
-        help="leave out photographs that have no level or class",
+        help="leave out photographs without a level or class",
     )
     settings.add_options(parser)
     options, wanted = settings.parse(parser, argv)

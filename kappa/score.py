@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dr.metrics import bootstrap
-from dr.metrics.agreement import count_pairs, kappa_of_counts
+from dr.metrics.agreement import count_pairs, kappa_of_counts, kappa_of_draws
 from dr.scores import match_targets
 from preprocess.command import cli, pipeline, process
 from preprocess.dataset import kaggle, labels
@@ -45,22 +45,16 @@ def describe_kappa(
     n_levels = int(max(levels.max(), predicted.max())) + 1
 
     def measure(rows: np.ndarray) -> np.ndarray:
-        if len(np.unique(levels[rows])) < 2:
-            return np.array(np.nan)
-        return kappa_of_counts(count_pairs(levels[rows], predicted[rows], n_levels))
+        return kappa_of_draws(count_pairs(levels[rows], predicted[rows], n_levels))
 
-    kappa = measure(np.arange(len(levels)))
+    estimate = bootstrap.estimate_drawn(bootstrap.draw_figures(groups, measure))
     n_groups = len(set(groups))
     if n_groups < 2:
-        return f"{kappa:.4f}, interval not measurable over one patient"
-    drawn = bootstrap.draw_figures(groups, measure)
-    estimate = bootstrap.estimate_drawn(drawn)
-    n_lost = int(np.isnan(drawn[1:]).sum())
-    text = f"{kappa:.4f}, 95 % interval {estimate.low:.4f} to {estimate.high:.4f} over {n_groups} {grouped_by}"
+        return f"{estimate.value:.4f}, interval not measurable over one patient"
+    text = f"{estimate.value:.4f}, 95 % interval {estimate.low:.4f} to {estimate.high:.4f} over {n_groups} {grouped_by}"
+    n_lost = bootstrap.N_DRAWS - estimate.draws
     if n_lost:
-        text += (
-            f" ({n_lost:,} of {len(drawn) - 1:,} draws have one true level only, and are left out)"
-        )
+        text += f" ({n_lost:,} of {bootstrap.N_DRAWS:,} draws have one true level only, and are left out)"
     return text
 
 

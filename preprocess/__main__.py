@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     options = recipe.parse(parser, argv, *STAGES, renamed=RENAMED)
     dataset = readers.open_dataset(options)
     check_data(options, dataset)
+    for line in recipe.describe_few(options.recipe, len(dataset.list_paths("train"))):
+        print(f"preprocess: {line}")
     cache = options.cache
     with stage.working(
         cache,

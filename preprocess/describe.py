@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from preprocess.command import cli, process
 from preprocess.dataset import listing, readers, recognise, sample_table
-from preprocess.dataset.dataset import COLUMNS, PARTS, SPLITS, DataSet
+from preprocess.dataset.dataset import COLUMNS, SPLITS, DataSet
 from preprocess.dataset.layouts import declaration as layouts
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
@@ -39,7 +39,7 @@ def describe(dataset: DataSet) -> list[str]:
         if len(rows):
             lines.append(f"{split}: {describe_split(dataset, rows)}")
     lines += describe_unread(dataset)
-    lines += describe_depth(dataset)
+    lines += depth.describe_depths(depth.find_depths(dataset.group_paths()))
     shown = dataset.samples[[*COLUMNS, *question.columns]].head(N_ROWS)
     if question.columns == ["level"]:
         shown = shown.astype({"level": "Int64"})  # 2, not 2.0
@@ -88,13 +88,6 @@ def describe_unread(dataset: DataSet) -> list[str]:
         f"{len(names):,} files not read ({names[0]}): {reason}"
         for reason, names in files_by_reason.items()
     ]
-
-
-def describe_depth(dataset: DataSet) -> list[str]:
-    """Return a line on how values of more than 8 bits are scaled, if the photographs have some."""
-    paths = [path for part in PARTS for path in dataset.list_paths(part).values()]
-    found = depth.find_depth(paths)
-    return [found.describe()] if found else []
 
 
 def describe_unknown(folder: Path, draft: str) -> list[str]:
@@ -146,13 +139,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"{options.data}: no such folder")
     if options.draft:
         draft = find_draft(options.data, options.layout)
+        lines = recognise.describe_tree(listing.walk(options.data))
         write_draft(options.draft, draft)
         print(f"{options.data}:")
-        for line in recognise.describe_tree(listing.walk(options.data)):
+        for line in lines:
             print(f"  {line}")
         print(f"preprocess.describe: a declaration to finish by hand -> {options.draft}")
         return
     dataset = readers.read_dataset(options.data, options.layout)
+    if options.out and options.out.resolve() != (options.data / sample_table.NAME).resolve():
+        dataset.check_out(options.out)
     stream = files.summary_stream(options.out)
     print(f"{options.data}:", file=stream)
     if not len(dataset.samples):

@@ -10,27 +10,43 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from preprocess.command import cli, process
-from preprocess.dataset import folds, readers, sample_table
-from preprocess.dataset.dataset import DataSet, make_table
+from preprocess.dataset import readers, sample_table
+from preprocess.dataset.dataset import SOURCE, DataSet, make_table
 from preprocess.dataset.question import Question
 from preprocess.disk.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SOURCE = folds.BY_SOURCE  # the column
+
+class Wanted(NamedTuple):
+    """One of the sets to join."""
+
+    folder: Path
+    layout: str | None  # a shipped layout, or a file; None: found out
 
 
-def name_sources(folders: Sequence[Path]) -> dict[str, Path]:
+def parse_source(text: str) -> Wanted:
+    """Return the folder and the layout that FOLDER or FOLDER=LAYOUT means; a folder may have = in its name."""
+    folder, equals, layout = text.rpartition("=")
+    if not equals or Path(text).is_dir():
+        return Wanted(Path(text), None)
+    if not folder or not layout:
+        raise InputError(f"{text}: a set is FOLDER, or FOLDER=NAME, or FOLDER=FILE.toml")
+    return Wanted(Path(folder), layout)
+
+
+def name_sources(sources: Sequence[Wanted]) -> dict[str, Wanted]:
     """Return a name for each folder's set, letters, digits, - and _ of its own.
 
     Raises InputError if two would have one name.
     """
-    named: dict[str, Path] = {}
-    for folder in folders:
+    named: dict[str, Wanted] = {}
+    for source in sources:
+        folder = source.folder
         name = re.sub(r"[^\w-]+", "-", folder.resolve().name).strip("-_")
         if not name:
             raise InputError(
@@ -38,9 +54,9 @@ def name_sources(folders: Sequence[Path]) -> dict[str, Path]:
             )
         if name in named:
             raise InputError(
-                f"{folder} and {named[name]}: both sources would be called {name}; rename one"
+                f"{folder} and {named[name].folder}: both sources would be called {name}; rename one"
             )
-        named[name] = folder
+        named[name] = source
     return named
 
 
@@ -101,20 +117,26 @@ def join_questions(questions: Mapping[str, Question]) -> Question:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser(
-        "preprocess.join", __doc__, "--out data/all data/eyepacs data/aptos data/idrid"
+        "preprocess.join", __doc__, "--out data/all data/eyepacs data/aptos data/mine=mine.toml"
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="data folder, of any layout that is "
-                        "known without --layout, or with a data.toml")  # fmt: skip
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="FOLDER[=LAYOUT]",
+        help="data folder; behind = how it lies, if that is not to be found out: a shipped layout or a FILE.toml",
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="data folder to write"
     )
     options = parser.parse_args(argv)
-    named = name_sources(options.folders)
+    named = name_sources([parse_source(text) for text in options.sources])
     datasets = {}
-    for name, folder in named.items():
+    for name, (folder, layout) in named.items():
         if folder.resolve() == options.out.resolve():
             raise InputError(f"--out {options.out}: is one of the sets; write to another folder")
-        dataset = readers.read_dataset(folder)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder")
+        dataset = readers.read_dataset(folder, layout)
         if not len(dataset.samples):
             raise InputError(
                 f"{folder}: no image; python -m preprocess.describe --data {folder} says what is there"

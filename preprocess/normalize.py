@@ -3,6 +3,7 @@
 The files hold a 3x256 table per image. The local part of `local` is computed where pixels are read.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from preprocess import photographs
 from preprocess.cache import manifest, stage
-from preprocess.command import cli, process, recipe
+from preprocess.command import cli, process, progress, recipe
 from preprocess.dataset.dataset import PARTS
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
@@ -35,8 +36,19 @@ def read_luts(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
         return arrays["images"].tolist(), arrays["luts"]
 
 
+def make_luts(cache: Path, split: str, method: str) -> tuple[list[str], np.ndarray]:
+    """Return the images of a split and the lookup tables of their histograms, (n, 3, 256) uint8, made by blocks."""
+    named: list[str] = []
+    blocks: list[np.ndarray] = []
+    with progress.waiting(f"normalize: {split}"):
+        for images, histograms in photographs.iterate_histograms(cache, split):
+            named += images
+            blocks.append(square.make_luts(histograms, method))
+    return named, np.concatenate(blocks)
+
+
 def normalize(cache: Path, method: str) -> None:
-    """Bring the lookup tables of both splits up to date."""
+    """Bring the lookup tables of both splits up to date; a split whose squares are the same keeps its own."""
     folder, parameters = cache / "normalize", {"version": VERSION, "method": method}
     splits = [split for split in PARTS if manifest.has_output(cache / "resize", split)]
     if not splits:
@@ -46,11 +58,15 @@ def normalize(cache: Path, method: str) -> None:
         for split in splits
     }
 
+    made = manifest.read_manifest(folder)
+
     def make() -> str:
         told = []
         for split in splits:
-            named, histograms = photographs.read_histograms(cache, split)
-            luts = square.make_luts(histograms, method)
+            if made is not None and _is_kept(folder, split, parameters, inputs, made):
+                told.append(f"those of {split} are kept")
+                continue
+            named, luts = make_luts(cache, split, method)
             with files.replacing(folder / f"{split}.npz") as partial:
                 np.savez(
                     partial, images=np.array(named, dtype=str), luts=luts, method=np.array(method)
@@ -60,6 +76,23 @@ def normalize(cache: Path, method: str) -> None:
 
     outputs = [f"{split}.npz" for split in splits]
     print(f"normalize: {manifest.renew(folder, 'normalize', parameters, inputs, outputs, make)}")
+
+
+def _is_kept(
+    folder: Path,
+    split: str,
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    made: Mapping[str, Any],
+) -> bool:
+    """Return whether a split's file is what the manifest `made` says, of the same histograms and parameters."""
+    if manifest.describe_change(made["parameters"], parameters):
+        return False
+    key = f"resize {split}"
+    if made["inputs"].get(key) != inputs[key]:
+        return False
+    path = folder / f"{split}.npz"
+    return path.is_file() and made["outputs"].get(path.name) == files.hash_file(path)
 
 
 def main(argv: list[str] | None = None) -> None:

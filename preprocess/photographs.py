@@ -6,7 +6,7 @@ Reads the photographs of a data set, writes CACHE/crop and CACHE/resize; CACHE/r
 import contextlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from preprocess.picture.photograph import Photograph
 
 LEAST_SEMI_AXIS_PX = 8  # of a correction: a smaller eye shows nothing
 MOST_PX = 100_000  # of a correction: no photograph is as large
+BLOCK = 1024  # images whose histograms are in memory at a time: 6 MB
 N_SAMPLED = 8  # photographs whose squares tell how large all are: two seconds
 KNOWN_LAYOUTS = (
     "known are PATIENT_left and PATIENT_right there with trainLabels.csv, or folders of classes, train/CLASS/, or a "
@@ -48,14 +49,28 @@ def identify_square(row: Row) -> list[int]:
     return [row["png_bytes"], row["png_crc32"]]
 
 
-def read_histograms(cache: Path, split: str) -> tuple[list[str], np.ndarray]:
-    """Return the images of a split and the histograms of their pixels inside the disc, (n, 3, 256) int64, in RGB."""
-    rows = read_squares(cache, split)
-    if not rows:
+def iterate_histograms(cache: Path, split: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield blocks of images of a split and the histograms of their pixels inside the disc, (b, 3, 256) int64, in RGB.
+
+    Raises InputError if every image is rejected; behind the last block, see `journal.iterate_rows`.
+    """
+    images: list[str] = []
+    histograms: list[np.ndarray] = []
+    is_empty = True
+    for image, row in journal.iterate_rows(cache / "resize", split, "preprocess.resize"):
+        is_empty = False
+        images.append(image)
+        histograms.append(cut.decode_histogram(row["histogram"]))
+        if len(images) == BLOCK:
+            yield images, np.stack(histograms)
+            images = []
+            histograms = []
+    if is_empty:
         raise InputError(
             f"{cache}/resize: every image of {split} is rejected; see {cache / 'rejected.csv'}"
         )
-    return list(rows), np.stack([cut.decode_histogram(row["histogram"]) for row in rows.values()])
+    if images:
+        yield images, np.stack(histograms)
 
 
 def read_corrections(cache: Path, dataset: DataSet) -> Corrections:
@@ -136,13 +151,10 @@ def update(
         print(f"{dataset.folder}: {note}")
     corrections = read_corrections(cache, dataset) if method else {}
     found_by = method or manifest.read_parameter(cache / "crop", "method", "preprocess.crop")
-    found_depth = depth.find_depth(
-        [path for part in PARTS for path in dataset.list_paths(part).values()]
-    )
-    bits: dict[str, int] = {}  # a parameter only where the photographs have more than 8
-    if found_depth:
-        print(f"{dataset.folder}: {found_depth.describe()}")
-        bits["bits"] = found_depth.bits
+    depths = depth.find_depths(dataset.group_paths())
+    for line in depth.describe_depths(depths):
+        print(f"{dataset.folder}: {line}")
+    bits = depth.make_parameters(depths)
     parameters: dict[str, dict[str, Any]] = {}
     if method:
         parameters["crop"] = {"version": outline.VERSION, "method": method, **bits}
@@ -163,7 +175,8 @@ def update(
         journals = {
             stage: Journal(cache / stage, part, values) for stage, values in parameters.items()
         }
-        _update_part(cache, part, paths, corrections, found_by, journals, workers)
+        image_bits = _list_bits(dataset, part, bits.get("bits"))
+        _update_part(cache, part, paths, corrections, found_by, journals, workers, image_bits)
         for stage, finished in journals.items():
             unread = dataset.unread.get(part, {}) if stage == "crop" else {}
             unusable = {**unread, **finished.reasons}
@@ -243,6 +256,16 @@ def _list_sizes(folder: Path) -> list[int]:
         return [entry.stat().st_size for entry in entries if entry.is_file()]
 
 
+def _list_bits(dataset: DataSet, part: str, bits: int | Mapping[str, int] | None) -> dict[str, int]:
+    """Return by how many bits the values of each image of a part are scaled, of those with a rule."""
+    image_bits = {}
+    for image, name in dataset.get_sources(part).items():
+        rule = bits.get(name) if isinstance(bits, Mapping) else bits
+        if rule is not None:
+            image_bits[image] = rule
+    return image_bits
+
+
 class _Due(NamedTuple):
     """What is known of the crops of a part, and the images that each journal lacks."""
 
@@ -318,6 +341,7 @@ def _update_part(
     method: str,
     journals: Mapping[str, Journal],
     workers: parallel.Workers,
+    image_bits: Mapping[str, int],
 ) -> None:
     """Work on the images of a part that are due, keep the others, drop those that are gone."""
     crops = journals.get("crop")
@@ -329,12 +353,13 @@ def _update_part(
     }
     due = _find_due(cache, part, keys, journals)
     size_px = squares.parameters["size_px"] if squares else None
-    bits = next(iter(journals.values())).parameters.get("bits")
     orders = {}
     for image in itertools.chain(*due.images.values()):
         row = due.rows.get(image)
         target = folder / f"{image}.png"
-        orders[image] = (paths[image], row, method, corrections.get(image), size_px, target, bits)
+        correction = corrections.get(image)
+        bits = image_bits.get(image)
+        orders[image] = (paths[image], row, method, correction, size_px, target, bits)
     title = f"{' and '.join(due.images)}: {part}"
     for image, (row, square) in parallel.map_parallel(work_on, orders, workers, title):
         if crops and image not in due.rows:

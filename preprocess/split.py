@@ -1,12 +1,14 @@
-"""Divide a table of findings by patient: DATA/Data_Entry_2017.csv -> train_val_list.txt, val_list.txt, test_list.txt.
+"""Divide a data set by patient: DATA/Data_Entry_2017.csv -> train_val_list.txt, val_list.txt, test_list.txt.
 
-The lists name images; those of val_list.txt are held out as fold 0. sorted-70-10-20: patients in
-the order of their numbers. official-...: test_list.txt stays, and val_list.txt gets an eighth of
-the other patients, the last ones or drawn.
+The lists name images; those of val_list.txt are held out as fold 0. For any other data set, the
+command writes DATA/samples.csv with the column split. sorted-70-10-20: patients in the order of
+their numbers. official-...: the test patients stay, and validation gets an eighth of the other
+patients, the last ones or drawn.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from preprocess.command import cli, process
-from preprocess.dataset import findings
+from preprocess.dataset import findings, readers, sample_table
+from preprocess.dataset.dataset import SPLITS, DataSet, make_table
 from preprocess.disk import tables
 from preprocess.disk.errors import InputError
 
@@ -43,8 +46,7 @@ def divide_patients(patients: Sequence[str], how: str, seed: int = 0) -> tuple[s
 def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
     """Write the lists and say how many images and patients each part has."""
     path = findings.find_table(data)
-    if path is None:
-        raise InputError(f"{data}: no table of findings, {' or '.join(findings.TABLES)}")
+    assert path is not None, data
     table = findings.read_table(path)
     groups = table.patients
     written_as = read_names(path)
@@ -87,6 +89,41 @@ def split(data: Path, how: str, seed: int, is_overwriting: bool) -> None:
             )
 
 
+def split_samples(dataset: DataSet, how: str, seed: int, is_overwriting: bool) -> None:
+    """Write a data set's samples.csv with the splits, and say how many images and patients each has.
+
+    sorted-70-10-20 divides all patients anew; the others leave those to test by. Raises InputError if there is such a
+    table already, or too few patients.
+    """
+    path = dataset.folder / sample_table.NAME
+    samples = dataset.samples.copy()
+    if not len(samples):
+        raise InputError(f"{dataset.folder}: no image to divide")
+    if path.exists() and not is_overwriting:
+        raise InputError(f"{path}: is there already; --overwrite replaces it")
+    tested: set[str] = set()
+    if how != HOW[0]:
+        tested = set(samples.loc[samples["split"] == "test", "patient"])
+        if not tested:
+            raise InputError(f"{dataset.folder}: no test images; --how {HOW[0]} makes some")
+    others = [patient for patient in samples["patient"] if patient not in tested]
+    valid, more = divide_patients(others, how, seed)
+    samples["split"] = "train"
+    samples.loc[samples["patient"].isin(valid), "split"] = "valid"
+    samples.loc[samples["patient"].isin(tested | more), "split"] = "test"
+    for part in SPLITS:
+        rows = samples[samples["split"] == part]
+        n_patients = rows["patient"].nunique()
+        if not n_patients:
+            raise InputError(f"{dataset.folder}: too few patients: {part} would have none")
+        print(f"preprocess.split: {part}: {len(rows):,} images of {n_patients:,} patients")
+    divided = dataclasses.replace(dataset, samples=make_table(samples, dataset.question))
+    sample_table.write_table(path, divided)
+    print(
+        f"preprocess.split: {len(samples):,} rows -> {path}, by which the folder is read from now on"
+    )
+
+
 def read_names(path: Path) -> dict[str, str]:
     """Return the images of a table as it writes them, id -> text, so that tables and lists can be compared."""
     header, *rows = tables.read_csv(path)
@@ -106,14 +143,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = cli.make_bare_parser(
         "preprocess.split", __doc__, "--data data/chest --how official-drawn"
     )
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the table")
+    cli.add_data_options(parser, "data folder")
     parser.add_argument("--how", choices=HOW, default=HOW[0], help="how the patients are divided")
     parser.add_argument(
         "--seed", type=cli.whole(0), default=0, help="random seed of official-drawn"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing lists")
     options = parser.parse_args(argv)
-    split(options.data, options.how, options.seed, options.overwrite)
+    if not options.layout and findings.find_table(options.data):
+        split(options.data, options.how, options.seed, options.overwrite)
+        return
+    dataset = readers.read_dataset(options.data, options.layout)
+    split_samples(dataset, options.how, options.seed, options.overwrite)
 
 
 if __name__ == "__main__":

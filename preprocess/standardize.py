@@ -54,8 +54,35 @@ def pool_moments(moments: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarra
     return mean, np.sqrt(variance)
 
 
+def measure_blocks(cache: Path) -> tuple[list[str], np.ndarray]:
+    """Return the training images and their COLUMNS, (n, 7) int64, measured by blocks."""
+    known, luts = normalize.read_luts(cache, "train")
+    making = square.read_making(cache)
+    named: list[str] = []
+    moments: list[np.ndarray] = []
+    with progress.tracking(len(known), "standardize") as bar:
+        for images, histograms in photographs.iterate_histograms(cache, "train"):
+            block = slice(len(named), len(named) + len(images))
+            named += images
+            if known[block] != images:  # they have one order
+                tables.check_same_images(named, known, cache / "resize", cache / "normalize")
+            block_luts = luts[block]
+            if making.normalize == "local":
+                histograms = count_finished(cache, images, block_luts, making, bar)
+                block_luts = square.leave_luts(block_luts, making.normalize)
+            else:
+                bar.update(len(images))
+            moments.append(measure_moments(histograms, block_luts))
+    tables.check_same_images(named, known, cache / "resize", cache / "normalize")
+    return named, np.concatenate(moments)
+
+
 def count_finished(
-    cache: Path, named: Sequence[str], luts: np.ndarray, making: square.Making
+    cache: Path,
+    named: Sequence[str],
+    luts: np.ndarray,
+    making: square.Making,
+    bar: progress.Bar,
 ) -> np.ndarray:
     """Return the histograms (n, 3, 256) of all pixels of the training squares `named` as the net is given them."""
 
@@ -64,10 +91,7 @@ def count_finished(
         return cut.count_pixels(square.finish(pixels, lut, making.normalize)[0])
 
     histograms = []
-    with (
-        ThreadPoolExecutor(resources.count_processors()) as pool,
-        progress.tracking(len(named), "standardize") as bar,
-    ):
+    with ThreadPoolExecutor(resources.count_processors()) as pool:
         for histogram in pool.map(count, named, luts):
             histograms.append(histogram)
             bar.update(1)
@@ -85,18 +109,7 @@ def standardize(cache: Path) -> None:
     }
 
     def make() -> str:
-        named, histograms = photographs.read_histograms(cache, "train")
-        known, luts = normalize.read_luts(cache, "train")
-        tables.check_same_images(
-            named, known, cache / "resize", cache / "normalize"
-        )  # which have one order
-        making = square.read_making(cache)
-        if making.normalize == "local":
-            histograms, luts = (
-                count_finished(cache, named, luts, making),
-                square.leave_luts(luts, making.normalize),
-            )
-        moments = measure_moments(histograms, luts)
+        named, moments = measure_blocks(cache)
         rows = ([image, *row] for image, row in zip(named, moments.tolist(), strict=True))
         tables.write_rows(folder / "moments.csv", ("image", *COLUMNS), rows)
         mean, std = pool_moments(moments, folder / "moments.csv")

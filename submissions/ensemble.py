@@ -1,7 +1,7 @@
 """An ensemble: the nets of a finished run and the blend, and what they make of raw photographs."""
 
 import filecmp
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +56,16 @@ class Grade(NamedTuple):
     )  # the level, the class, or the findings by name; None if no thresholds are known
     warnings: list[str]  # in words, what makes the grade less sure than its probabilities tell
 
+    @property
+    def last(self) -> np.ndarray:
+        """The scores that the decision is made by, (k,)."""
+        return self.scores if self.blended is None else self.blended
+
+    @property
+    def likeliest(self) -> int:
+        """The likeliest output, which need not be the one decided on."""
+        return int(self.last.argmax())
+
 
 class Graded(NamedTuple):
     """Grades, and the photographs that were refused, with the reason."""
@@ -94,12 +104,18 @@ def load(
     return Ensemble(members, nets, blend, thresholds)
 
 
-def grade_eyes(ensemble: Ensemble, subjects: Mapping[Path, Subject], is_strict: bool) -> Graded:
+def grade_eyes(
+    ensemble: Ensemble,
+    subjects: Mapping[Path, Subject],
+    is_strict: bool,
+    note: Callable[[int, int], object] | None = None,
+) -> Graded:
     """Return the grade of each photograph, and the refused files with the reason.
 
     A patient's photographs are graded together, so that each eye meets its fellow. If it is strict, photographs that
-    are out of distribution are refused.
+    are out of distribution are refused. `note` is called with the number of photographs that are prepared, and of all.
     """
+    n_prepared = 0
     grades: list[Grade] = []
     reasons: dict[str, str] = {}
     n_views = sum(member.n_views for member in ensemble.members)
@@ -108,6 +124,9 @@ def grade_eyes(ensemble: Ensemble, subjects: Mapping[Path, Subject], is_strict: 
             eyes: list[Eye] = []
             squares: list[dict[Making, Square]] = []
             for path, subject in part.items():
+                n_prepared += 1
+                if note is not None:
+                    note(n_prepared, len(subjects))
                 try:
                     eye, squares_of_eye = prepare(ensemble, path, subject, is_strict)
                 except Unusable as reason:

@@ -31,6 +31,8 @@ from preprocess.disk import files
 from preprocess.disk.errors import InputError, check_refused
 from preprocess.disk.files import show_path
 from submissions import download, photographs
+from submissions.output import model
+from submissions.output.model import Known
 from submissions.photographs import Listed
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Source(NamedTuple):
     members: list[Member]
     blend: Path | None
     thresholds: list[OperatingPoint] | None
+    known: Known | None = None  # what the run is worth
 
 
 class Fetched(NamedTuple):
@@ -85,8 +88,11 @@ def describe_outputs(
     return lines
 
 
-def describe_levels(grades: Sequence[Grade], task: Task) -> list[str]:
+def describe_levels(grades: Sequence[Grade], task: Task, known: Known | None) -> list[str]:
     """Return the grades of eyes as lines for people, one per eye."""
+    condition = None
+    if known is not None:
+        condition = known.condition
     names = [
         f"{grade.eye.subject.side or '-':5}  {show_path(Path(grade.eye.path.name))}"
         for grade in grades
@@ -99,26 +105,54 @@ def describe_levels(grades: Sequence[Grade], task: Task) -> list[str]:
     title_line = "".join(f"{title:>{len(columns)}}" for title in titles)
     lines = [
         f"{'':{width}}         {title_line}",
-        f"{'eye':{width}}     crop{columns * len(titles)}    mean  level",
+        f"{'eye':{width}}     crop{columns * len(titles)}    mean  level  likeliest",
     ]
+    if condition is not None:
+        lines[-1] += f"  {condition.name}"
     for name, grade in zip(names, grades, strict=True):
         confidence = f"{grade.eye.disc.confidence:.2f}" if grade.eye.disc else "-"
         fields = [f"{confidence:>7}"]
         for scores in (grade.scores, grade.blended):
             if scores is not None:
                 fields.append("".join(f"{score:6.2f}" for score in scores))
-        fields += [f"{grade.expected:6.2f}", f"{grade.output:5}", ", ".join(grade.warnings)]
+        fields += [f"{grade.expected:6.2f}", f"{grade.output:5}", f"{grade.likeliest:9}"]
+        if known is not None and condition is not None:
+            fields.append(describe_screening(grade, task, known))
+        fields.append(", ".join(grade.warnings))
         lines.append(f"{name:{width}}  {'  '.join(fields)}".rstrip())
     legend = ", ".join(task.titles)
     lines.append(f"mean: the expected level; level: the one nearest to it; {legend}")
+    if any(grade.output != grade.likeliest for grade in grades):
+        lines.append(
+            f"level and likeliest differ where probabilities are spread: the level is {task.decision_rule}, which "
+            "costs least where a distant level is the worse mistake"
+        )
+    if known is not None:
+        lines += [line for line in (model.describe_points(known), f"model: {known.model}") if line]
     return lines
 
 
-def describe(grade: Grade, task: Task) -> dict[str, Any]:
+def describe_screening(grade: Grade, task: Task, known: Known) -> str:
+    """Return the probability of what is screened for, and which operating points it reaches."""
+    screened = model.screen(task, known, grade.last)
+    if screened is None:
+        return ""
+    reached = [name for name, point in screened["points"].items() if point["is_reached"]]
+    text = f"{screened['probability']:.0%}"
+    if reached:
+        text += f" (refer by {' and '.join(reached)})"
+    elif screened["points"]:
+        text += " (do not refer)"
+    return text
+
+
+def describe(grade: Grade, task: Task, known: Known | None = None) -> dict[str, Any]:
     """Return one photograph's grade as plain numbers and names; the crop in pixels of the photograph."""
     content: dict[str, Any] = {"photograph": show_path(grade.eye.path)}
     if task.has_eyes:
         content |= describe_eye(grade)
+        if known is not None:
+            content["screening"] = model.screen(task, known, grade.last)
     else:
         if task.has_thresholds:
             content["findings"] = grade.decision
@@ -150,6 +184,7 @@ def describe_eye(grade: Grade) -> dict[str, Any]:
         "expected_level": round(grade.expected, DECIMALS),
         "has_fellow": grade.has_fellow,
         "level": grade.output,
+        "likeliest_level": grade.likeliest,
     }
 
 
@@ -222,7 +257,7 @@ def describe_all(
     task = source.members[0].checkpoint.task
     entries = []
     for graded in grades:
-        entry = describe(graded, task)
+        entry = describe(graded, task, source.known)
         entry["photograph"] = names.get(entry["photograph"], entry["photograph"])
         entries.append(entry)
     content: dict[str, Any] = {
@@ -259,10 +294,12 @@ def print_table(grades: Sequence[Grade], refused: dict[str, str], source: Source
     """Print the grades as a table for people, and what is refused."""
     task = source.members[0].checkpoint.task
     lines: list[str] = []
+    if source.known is not None and source.known.warning:
+        lines.append(f"warning: {source.known.warning}")
     if not task.has_eyes:
         lines += describe_outputs(grades, task, source.thresholds)
     elif grades:
-        lines += describe_levels(grades, task)
+        lines += describe_levels(grades, task, source.known)
     lines += [f"refused: {name}: {reason}" for name, reason in refused.items()]
     if any(graded.eye.distance is None for graded in grades):
         lines.append(out_of_distribution.UNKNOWN)
@@ -308,7 +345,10 @@ def read_source(options: argparse.Namespace) -> Source:
                 blend = options.cache / "blend" / "train" / "model.pt"
         if task.has_thresholds:
             thresholds = read_thresholds(folder / THRESHOLDS, task)
-    return Source(members, blend, thresholds)
+        known = model.read_known(options.cache, options.run, members)
+    else:
+        known = model.know_little(members)
+    return Source(members, blend, thresholds, known)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,6 +22,7 @@ UPLOAD_S = 900  # of an upload
 MOST_WAITING = 16  # gradings at work or waiting: more are asked to come back
 FIRST_GUESS_S = 5.0  # how long a grading takes, before one was measured
 KNOWN_PATHS = ("/", "/api/grade", "/health")
+PROGRESS = "/progress"  # asked for every second while photographs are graded, and not logged
 
 
 def list_hosts(host: str, names: Sequence[str]) -> list[str]:
@@ -80,7 +81,7 @@ class Guard:
             await PlainTextResponse(reason, code)(scope, receive, note_status)
         else:
             await self.app(scope, _limit_waiting(receive, began_s), note_status)
-        if self.is_logging:
+        if self.is_logging and scope["path"] != PROGRESS:
             path = scope["path"] if scope["path"] in KNOWN_PATHS else "(other)"
             now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             took_s = time.monotonic() - began_s
@@ -156,6 +157,32 @@ class Queue:
     def note(self, elapsed_s: float) -> None:
         """Remember how long a grading took, most of all the last ones."""
         self.grading_s = 0.8 * self.grading_s + 0.2 * elapsed_s
+
+
+class Tracker:
+    """How far the grading at work has come, for the browser that sent it: no other knows its job."""
+
+    def __init__(self) -> None:
+        self.job = ""  # a word that the browser has drawn
+        self.n_done = 0
+        self.n_photographs = 0
+
+    def begin(self, job: str) -> None:
+        """Begin with the photographs of a job."""
+        self.job = job
+        self.n_done = 0
+        self.n_photographs = 0
+
+    def note(self, n_done: int, n_photographs: int) -> None:
+        """Remember how many photographs are at work or done, and of how many."""
+        self.n_done = n_done
+        self.n_photographs = n_photographs
+
+    def describe(self, job: str) -> dict[str, int]:
+        """Return how far a job has come; nothing of one that is not at work."""
+        if not job or job != self.job:
+            return {}
+        return {"done": self.n_done, "of": self.n_photographs}
 
 
 def make_protocol(base: type) -> type:

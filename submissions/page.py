@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
@@ -25,17 +25,24 @@ from submissions import ensemble as ensembles
 from submissions import photographs
 from submissions.ensemble import Ensemble, Grade
 from submissions.grade import DECIMALS, UNDECIDED, Source, describe_all
+from submissions.output import model
+from submissions.output.model import Known
 from submissions.output.pictures import encode, encode_picture
 from submissions.photographs import Listed
 
 FIELDS = ("left", "right", "images", "folder")  # of the page's forms
 MOST_DRAWN = 4  # photographs shown with heat; of more there is a table
-SHOWN_PX = 640  # longer side of a photograph on the page
+SHOWN_PX = 640  # longer side of the heat
+FULL_PX = 1600  # longer side of a photograph, which the page also shows by itself, as large as the window or larger
+LEGEND_COLORS = 9  # of the legend, between which a browser blends
 WEBP_OPTIONS = (cv2.IMWRITE_WEBP_QUALITY, 80)
 
 Uploads = Mapping[
     str, Sequence[tuple[str, BinaryIO]]
 ]  # field -> name and content of each file dropped there
+
+
+Note = Callable[[int, int], object]  # takes how many photographs are done, and of how many
 
 
 class Graded(NamedTuple):
@@ -45,19 +52,32 @@ class Graded(NamedTuple):
     refused: list[tuple[str, str]]
 
 
-def answer(ensemble: Ensemble, is_strict: bool, uploads: Uploads) -> dict[str, Any]:
+def answer(
+    ensemble: Ensemble,
+    is_strict: bool,
+    uploads: Uploads,
+    note: Note | None = None,
+    known: Known | None = None,
+) -> dict[str, Any]:
     """Return what the page shows of photographs, whose files are gone then.
 
-    Raises InputError, in words for the page, if there are none, or it is not clear whose eyes they show.
+    `note` is called with how many photographs are done, and of how many; `known` is what the run is worth. Raises
+    InputError, in words for the page, if there are none, or it is not clear whose eyes they show.
     """
     with tempfile.TemporaryDirectory() as name:
-        grades, refused = grade_uploads(ensemble, is_strict, uploads, Path(name))
+        grades, refused = grade_uploads(ensemble, is_strict, uploads, Path(name), note)
         cards = []
         if len(grades) <= MOST_DRAWN:
-            cards = [describe(ensemble, graded) for graded in grades]
-    rows = [make_row(graded, ensemble.task) for graded in grades]
+            cards = [describe(ensemble, graded, known) for graded in grades]
+    rows = [make_row(graded, ensemble.task, known) for graded in grades]
     table = f"data:text/csv;charset=utf-8,{quote(pd.DataFrame(rows).to_csv(index=False))}"
-    return {"rows": rows, "csv": table, "cards": cards, "refused": refused}
+    return {
+        "rows": rows,
+        "csv": table,
+        "cards": cards,
+        "refused": refused,
+        "heat_colors": list_heat_colors(),
+    }
 
 
 def answer_json(
@@ -75,7 +95,9 @@ def answer_json(
     return describe_all(grades, dict(refused), source, names)
 
 
-def grade_uploads(ensemble: Ensemble, is_strict: bool, uploads: Uploads, folder: Path) -> Graded:
+def grade_uploads(
+    ensemble: Ensemble, is_strict: bool, uploads: Uploads, folder: Path, note: Note | None = None
+) -> Graded:
     """Return the grades of photographs, which are kept in an empty folder. Raises InputError as `answer` does."""
     refused = keep(uploads, folder)
     listed = Listed({}, {})
@@ -84,7 +106,7 @@ def grade_uploads(ensemble: Ensemble, is_strict: bool, uploads: Uploads, folder:
             listed = list_photographs(folder, ensemble.task)
         except InputError as error:
             raise InputError(str(error).replace(f"{folder}/", "")) from None
-    grades, reasons = ensembles.grade_eyes(ensemble, listed.subjects, is_strict)
+    grades, reasons = ensembles.grade_eyes(ensemble, listed.subjects, is_strict, note)
     for path, reason in {**listed.misnamed, **reasons}.items():
         refused.append((listing.show_name(Path(path).name), reason))
     for line in listed.unread:
@@ -128,13 +150,17 @@ def list_photographs(folder: Path, task: Task) -> Listed:
     return photographs.list_eyes(folders, left, right, None, is_uploaded=True)
 
 
-def make_row(graded: Grade, task: Task) -> dict[str, Any]:
+def make_row(graded: Grade, task: Task, known: Known | None = None) -> dict[str, Any]:
     """Return one photograph's row of the table: whose it is, the decision, the warnings, all probabilities."""
     row: dict[str, Any] = {"photograph": listing.show_name(graded.eye.path.name)}
     if task.has_eyes:
         subject = graded.eye.subject
         row |= {"patient": subject.patient, "side": subject.side, "level": graded.output}
         row["expected_level"] = round(graded.expected, DECIMALS)
+        row["likeliest_level"] = graded.likeliest
+        screened = model.screen(task, known, graded.last) if known else None
+        if screened is not None:
+            row[screened["condition"]] = round(screened["probability"], DECIMALS)
     else:
         row[task.target] = "; ".join(graded.decision or [])
     row["doubts"] = "; ".join(list_warnings(graded))
@@ -152,7 +178,19 @@ def list_warnings(graded: Grade) -> list[str]:
     return graded.warnings
 
 
-def describe(ensemble: Ensemble, graded: Grade) -> dict[str, Any]:
+def describe_rule(task: Task, graded: Grade) -> str:
+    """Return, where the level is not the likeliest, both and the rule in words; "" where they are the same."""
+    if not task.has_eyes or graded.output == graded.likeliest:
+        return ""
+    likeliest = graded.likeliest
+    share = graded.last[likeliest]
+    return (
+        f"The likeliest level is {likeliest}, {task.names[likeliest]} ({share:.0%}). The level shown is "
+        f"{task.decision_rule}, {graded.expected:.2f}: it costs least where a distant level is the worse mistake."
+    )
+
+
+def describe(ensemble: Ensemble, graded: Grade, known: Known | None = None) -> dict[str, Any]:
     """Return one photograph's card: the decision in words, the scores, and pictures as data URIs.
 
     An output for which nothing speaks has no heat, but None.
@@ -165,17 +203,19 @@ def describe(ensemble: Ensemble, graded: Grade) -> dict[str, Any]:
             verdict += f" (not decided: {', '.join(undecided)}; {UNSURE})"
     if ensemble.task.has_eyes:
         verdict = f"level {graded.output}, {verdict}"
-    scores = {"net": graded.scores}
-    if graded.blended is not None:
-        scores["blend"] = graded.blended
+    scores = {"net": graded.last}  # of one eye alone, those that it is graded by
+    if graded.blended is not None and graded.has_fellow:
+        scores = {"net": graded.scores, "blend": graded.blended}
     rgb, heats = draw(ensemble, graded.eye.path)
     return {
         "name": listing.show_name(graded.eye.path.name),
         "grade": graded,
         "warnings": list_warnings(graded),
         "verdict": verdict,
+        "rule": describe_rule(ensemble.task, graded),
+        "screening": model.screen(ensemble.task, known, graded.last) if known else None,
         "scores": scores,
-        "picture": encode_picture(rgb, SHOWN_PX),
+        "picture": encode_picture(rgb, max(rgb.shape[:2])),
         "heats": [draw_heat(heat_map) if heat_map.any() else None for heat_map in heats],
     }
 
@@ -183,18 +223,21 @@ def describe(ensemble: Ensemble, graded: Grade) -> dict[str, Any]:
 def draw(ensemble: Ensemble, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return a photograph with its outline, (h, w, 3) uint8 RGB, and where the last net looks, (k, h, w) float32, 0-1.
 
-    The longer side is SHOWN_PX. There is heat where something speaks for an output, as `dr.explain` draws it.
+    The longer side is FULL_PX at most, that of the heat SHOWN_PX. There is heat where something speaks for an output,
+    as `dr.explain` draws it.
     """
     checkpoint = ensemble.members[-1].checkpoint
     square = make_square(path, checkpoint.making)
     width, height = Photograph(path).size
     row = {"width": width, "height": height, **vars(square.disc)}
+    full_px = max(SHOWN_PX, min(FULL_PX, max(width, height)))
     rgb = sheet.draw_outline(
-        path, row, outline.SHAPES[checkpoint.making.crop], SHOWN_PX, checkpoint.making.bits
+        path, row, outline.SHAPES[checkpoint.making.crop], full_px, checkpoint.making.bits
     )
     asked = look.Asked("fine", np.arange(len(checkpoint.task.names)))
     scale = SHOWN_PX / max(width, height)
-    seen = look.see_photograph(ensemble.nets[-1], checkpoint, square, asked, rgb.shape, scale)
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)), 3)
+    seen = look.see_photograph(ensemble.nets[-1], checkpoint, square, asked, shape, scale)
     return rgb, seen.placed
 
 
@@ -202,3 +245,13 @@ def draw_heat(heat_map: np.ndarray) -> str:
     """Return heat, (h, w) float32, 0-1, as the data URI of a picture that is the more opaque the hotter it is."""
     levels = np.rint(255 * heat_map).astype(np.uint8)
     return encode(np.dstack([cv2.applyColorMap(levels, heat.COLORS), levels]), "webp", WEBP_OPTIONS)
+
+
+def list_heat_colors() -> list[str]:
+    """Return the colours of heat from none, which is transparent, to most, as a page names them, for its legend."""
+    levels = np.linspace(0, 255, LEGEND_COLORS).astype(np.uint8)
+    bgr = cv2.applyColorMap(levels[None], heat.COLORS)[0]
+    colors = []
+    for level, (blue, green, red) in zip(levels.tolist(), bgr.tolist(), strict=True):
+        colors.append(f"rgb({red} {green} {blue} / {level / 255:.2f})")
+    return colors

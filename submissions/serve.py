@@ -23,8 +23,9 @@ from preprocess.command import cli, pipeline, process
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from submissions import grade
-from submissions.guard import LOOPBACK, Guard, Queue, list_hosts, make_protocol
-from submissions.output import template
+from submissions.guard import LOOPBACK, PROGRESS, Guard, Queue, Tracker, list_hosts, make_protocol
+from submissions.output import model, template
+from submissions.output.model import Known
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -42,7 +43,7 @@ MOST_FILES, MOST_MB = (
 # The page may load what stands in it, and send a form to where it came from; nothing else, even if a name is hostile.
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 # Of a form of this page a browser tells the origin only under this policy; other sites are told nothing by it.
 HEADERS = {
@@ -52,16 +53,18 @@ HEADERS = {
 }
 
 
-def render(task: Task, content: Mapping[str, Any], nonce: str) -> str:
-    """Return the page."""
+def render(task: Task, content: Mapping[str, Any], nonce: str, known: Known | None = None) -> str:
+    """Return the page; `known` is what the run is worth."""
     fixed = {
+        "known": known,
+        "points": model.describe_points(known) if known else "",
         "notice": pipeline.NOTICE,
         "most_files": MOST_FILES,
         "most_mb": MOST_MB,
         "task": task,
         "nonce": nonce,
     }
-    nothing = {"error": "", "cards": [], "rows": [], "refused": []}
+    nothing = {"error": "", "cards": [], "rows": [], "refused": [], "heat_colors": []}
     return template.render(TEMPLATE, fixed | nothing | dict(content))
 
 
@@ -72,9 +75,12 @@ def make_app(
     answer_json: Callable[[dict], dict[str, Any]] | None = None,
     health: Mapping[str, Any] | None = None,
     is_logging: bool = False,
+    tracker: Tracker | None = None,
+    known: Known | None = None,
 ) -> Starlette:
     """Return the page's server: `answer` makes of uploads what the page tells of them, see `submissions.page`.
 
+    `tracker` is what `answer` notes its progress in, `known` what the page says of the run.
     `answer_json` makes of them what programs are told by POST /api/grade, `health` is what GET /health tells. The
     server may be asked for by the names of `hosts`: by none that another's name server points at this machine.
     """
@@ -88,6 +94,7 @@ def make_app(
 
     one_at_a_time = CapacityLimiter(1)  # the nets take all cores already
     queue = Queue()
+    tracker = tracker or Tracker()
 
     def respond(
         content: Mapping[str, Any], status: int = 200, more: Mapping[str, str] | None = None
@@ -96,7 +103,7 @@ def make_app(
         headers = (
             HEADERS | {"Content-Security-Policy": POLICY.format(nonce=nonce)} | dict(more or {})
         )
-        return HTMLResponse(render(task, content, nonce), status, headers)
+        return HTMLResponse(render(task, content, nonce, known), status, headers)
 
     async def show_error(request: Request, error: Exception) -> Response:
         message = error.detail if isinstance(error, HTTPException) else str(error)
@@ -117,6 +124,7 @@ def make_app(
 
             def work_timed() -> dict[str, Any]:
                 began_s = time.monotonic()
+                tracker.begin(request.query_params.get("job", ""))
                 content = work(uploads)
                 queue.note(time.monotonic() - began_s)
                 return content
@@ -141,7 +149,15 @@ def make_app(
             {"status": "ok", "waiting": queue.n_waiting, **(health or {})}, 200, HEADERS
         )
 
-    routes = [Route("/", show, methods=["GET", "POST"]), Route("/health", tell_health)]
+    async def tell_progress(request: Request) -> Response:
+        progress = tracker.describe(request.query_params.get("job", ""))
+        return JSONResponse(progress, 200, HEADERS)
+
+    routes = [
+        Route("/", show, methods=["GET", "POST"]),
+        Route("/health", tell_health),
+        Route(PROGRESS, tell_progress),
+    ]
     if answer_json is not None:
         routes.append(Route("/api/grade", tell, methods=["POST"]))
     return Starlette(
@@ -225,14 +241,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Imported late: whoever has mistyped something does not wait for torch.
         from submissions import ensemble, page
 
+        tracker = Tracker()
         loaded = ensemble.load(source.members, source.blend, source.thresholds, options.device)
         app = make_app(
             loaded.task,
-            partial(page.answer, loaded, options.strict),
+            partial(page.answer, loaded, options.strict, note=tracker.note, known=source.known),
             hosts=list_hosts(options.host, options.name),
             answer_json=partial(page.answer_json, loaded, options.strict, source),
             health=describe_health(source, str(next(loaded.nets[0].parameters()).device)),
             is_logging=not options.quiet,
+            tracker=tracker,
+            known=source.known,
         )
         print(
             f"http://{options.host}:{listening.getsockname()[1]} (Ctrl-C ends it)\n{pipeline.NOTICE}",

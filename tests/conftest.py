@@ -13,6 +13,33 @@ os.environ["OMP_NUM_THREADS"] = (
     "1"  # before torch is imported, and for all that tests start: tiny nets are faster so
 )
 REAL = Path(__file__).parents[2] / "shared" / "data"
+# The files that take the most processor time, the longest first: begun last, one would keep a single processor busy
+# while all others have nothing left to do.
+LONGEST = (
+    "test_road.py",
+    "test_train.py",
+    "test_readme.py",
+    "test_run_all.py",
+    "test_transfer.py",
+    "test_chest.py",
+    "test_runs.py",
+    "test_transformers.py",
+    "test_serve.py",
+    "test_pretrained.py",
+    "test_synthetic.py",
+    "test_faults.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of the longest files first, and leave all others in their order."""
+
+    def find_rank(item):
+        if item.path.name in LONGEST:
+            return LONGEST.index(item.path.name)
+        return len(LONGEST)
+
+    items.sort(key=find_rank)
 
 
 def draw(tmp_path_factory, options):

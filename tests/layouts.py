@@ -138,6 +138,20 @@ def draw_odir(folder: Path) -> None:
     write(folder / "full_df.csv", header + "".join(rows))
 
 
+def draw_odir_patients(folder: Path) -> None:
+    """Draw ODIR's own sheet, a row per patient; it needs openpyxl, so it is not in DRAWN."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.append(["ID", "Patient Age", "Left-Fundus", "Right-Fundus", *"NDGCAHMO"])
+    book.active.append([7, 61.0, "7_left.jpg", "7_right.jpg", 0, 1, 0, 0, 0, 0, 0, 0])
+    book.active.append([8, 60, "8_left.jpg", "8_right.jpg", 1, 0, 0, 0, 0, 0, 0, 0])
+    folder.mkdir(parents=True, exist_ok=True)
+    book.save(folder / "ODIR-5K_Training_Annotations(Updated)_V2.xlsx")
+    for name in ("7_left", "7_right", "8_left", "8_right"):
+        put(folder / "ODIR-5K_Training_Dataset" / f"{name}.jpg")
+
+
 def draw_rfmid(folder: Path) -> None:
     for name, images, n in (
         ("Training", "Training", 4),

@@ -5,4 +5,5 @@ unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$("$root/run_all.sh" --python "$root/tests/requirements.txt")
 cd "$root"
-exec "$python" -m pytest --numprocesses auto --dist loadfile "$@"
+# In the order of tests/conftest.py, the longest files first; pytest-xdist would begin with those of the most tests.
+exec "$python" -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"

@@ -13,6 +13,7 @@ import torch
 
 from blend import mlp
 from blend import predict as blend_predict
+from dr.machine import device
 from dr.scores import write_scores
 from dr.training import checkpoint, learner
 from dr.training.learner import load_net
@@ -265,3 +266,23 @@ def test_a_net_trained_before_a_setting_was_added_is_cached_still(run, cache):
     kept.write_text(json.dumps(content))
     assert run("--epochs", 1, "--schedule", "constant") == "dr.train: cached\n"
     assert "goes on after epoch 1" in run("--epochs", 2, "--schedule", "constant")
+
+
+def test_a_float16_checkpoint_goes_on_in_float32_where_float16_would_be_emulated(
+    run, epochs, monkeypatch
+):
+    """A net trained on a machine that multiplies float16, which goes on on one that does not."""
+    options = ["--precision", "float16", "--drop-epochs", 9]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(device, "is_native", lambda *_: True)
+        run("--epochs", 1, *options)
+    before = checkpoint.read(epochs / "0001.pt")
+    assert before.settings.precision == "float16" and before.scaler
+    monkeypatch.setattr(device, "is_native", lambda precision, _: precision == "float32")
+    told = run("--epochs", 2, *options)
+    assert "epoch 1 was trained in float16: this processor would emulate it" in told
+    assert "training goes on in float32" in told
+    after = checkpoint.read(epochs / "0002.pt")
+    assert after.settings.precision == "float32"
+    name = "head.outputs.weight"
+    assert not torch.equal(after.net[name], before.net[name])

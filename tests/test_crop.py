@@ -143,5 +143,19 @@ def test_sheet_shows_every_cropped_photograph_least_sure_first(data, cache, tmp_
     tile = draw_tile(path, photographs.read_crops(cache, "train")[image], image, "ellipse", None)
     assert not tile[: sheet.TILE_PX // 2].any()
     assert tile.any()
+    monkeypatch.setattr(sheet, "PER_PAGE", 5)
+    drawn.clear()
+    run(data, cache, f"--sheet={tmp_path / 'page.png'}", "--sheet-part=train")
+    assert len(drawn) == 8
+    assert cv2.imread(str(tmp_path / "page.png")).shape[1] == 5 * sheet.TILE_PX
+    assert cv2.imread(str(tmp_path / "page-2.png")).shape[1] == 3 * sheet.TILE_PX
+    run(data, cache, f"--sheet={tmp_path / 'one.png'}", "--sheet-image=18_left")
+    assert max(cv2.imread(str(tmp_path / "one.png")).shape) == sheet.LARGE_PX
+    for options, message in (
+        ([f"--sheet={tmp_path / 'one.png'}", "--sheet-image=gone"], "gone: no photograph of this"),
+        (["--sheet-part=test"], "need --sheet FILE.png"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(data, cache, *options)
     with pytest.raises(InputError, match="no photographs in train/ or test/"):
         crop.main([f"--data={tmp_path}", f"--cache={tmp_path / 'other'}"])

@@ -345,10 +345,6 @@ def change_labels(folder, change):
             lambda table: table.assign(level="7"),
             r"labels.csv, row 2: level is 7, not 0, 1, 2, 3 or 4",
         ),
-        (
-            lambda table: table.assign(patient="same"),
-            "one patient only; there is no interval over patients",
-        ),
         (lambda table: table.drop(columns="level"), "no column level or class"),
         (
             lambda table: table.assign(image="x" + table["image"]),

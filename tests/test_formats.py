@@ -1,5 +1,6 @@
 """Photographs in every format that people hold: the same squares, nothing lost of deep ones but rounding."""
 
+import importlib.util
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from preprocess import __main__ as preprocess
 from preprocess import describe
 from preprocess.cache import manifest
 from preprocess.cache.rejected import read_reasons
+from preprocess.dataset import readers
 from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import depth, photograph, square
 from preprocess.picture.photograph import decode
@@ -271,6 +273,68 @@ def test_patient_and_side_of_dicom_files_come_from_their_tags_and_are_never_prin
         ]
     )
     assert not read_reasons(tmp_path / "cache", "train")
+
+
+def put_scans(folder, names):
+    """Write a DICOM file of each name: two of each patient, left and right."""
+    rng = np.random.default_rng(1)
+    for number, name in enumerate(names):
+        tags = {
+            "PatientID": f"SECRET{number // 2}",
+            "ImageLaterality": "LR"[number % 2],
+            "StudyInstanceUID": f"1.2.3.{number}",
+        }
+        make_dicom(folder / name, synthetic_eye(rng, 4000), bits=12, **tags)
+
+
+@pytest.mark.parametrize("kind", ["table", "table with patients", "classes", "findings"])
+def test_the_tags_of_dicom_files_tell_in_every_reader_what_no_table_tells(tmp_path, kind):
+    names = [f"IM{number}" for number in range(4)]
+    if kind.startswith("table"):
+        put_scans(tmp_path / "ward", names)  # without a suffix
+        rows = ["image,level", *(f"{name},{n % 5}" for n, name in enumerate(names))]
+        if "patients" in kind:
+            rows = ["image,level,patient", *(f"{name},{n % 5},Eve" for n, name in enumerate(names))]
+        write(tmp_path / "samples.csv", "\n".join(rows) + "\n")
+    elif kind == "classes":  # as some archives name them, 1-1.dcm: no patient 1
+        names = [f"train/CNV/1-{n}.dcm" for n in (1, 2)] + [f"train/DME/1-{n}.dcm" for n in (3, 4)]
+        put_scans(tmp_path, names)
+    else:
+        put_scans(tmp_path / "images", [f"{name}.dcm" for name in names])
+        rows = [f"{name}.dcm,{'Mass' if n else 'No Finding'},Eve" for n, name in enumerate(names)]
+        header = "Image Index,Finding Labels,Patient ID"
+        write(tmp_path / "Data_Entry_2017.csv", "\n".join([header, *rows]) + "\n")
+    samples = readers.read_dataset(tmp_path).samples
+    n_patients = 2
+    if kind in ("table with patients", "findings"):
+        n_patients = 1
+        assert set(samples["patient"]) == {"Eve"}
+    assert samples["patient"].nunique() == n_patients
+    assert samples["side"].tolist() == ["left", "right"] * 2
+    assert samples["acquisition"].nunique() == 4
+    assert "SECRET" not in samples.to_csv() and "1.2.3." not in samples.to_csv()
+
+
+def test_a_declared_patient_leaves_the_side_to_the_tags(tmp_path):
+    put_scans(tmp_path / "ward", ["a", "b"])
+    write(tmp_path / "labels.csv", "image,grade,who\na,0,Eve\nb,1,Eve\n")
+    keys = 'kind = "levels"\nnames = ["no", "yes"]\nimage = "image"\ntarget = "grade"\npatient = "who"\n'
+    write(tmp_path / "data.toml", f'{keys}[train]\ntable = "labels.csv"\nimages = "ward"\n')
+    dataset = readers.read_dataset(tmp_path)
+    assert dataset.find_subject("b") == ("Eve", "right")
+
+
+def test_a_compression_without_its_decoder_names_the_package(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    if importlib.util.find_spec("libjpeg"):
+        pytest.skip("the decoder is there")
+    path = make_dicom(tmp_path / "a.dcm", np.zeros((9, 9), np.uint8))
+    tags = pydicom.dcmread(path)
+    tags.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
+    tags.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    tags.save_as(path)
+    with pytest.raises(Unusable, match="Lossless.*; pip install pylibjpeg pylibjpeg-libjpeg"):
+        decode(path, 10)
 
 
 def test_a_real_dicom_file_is_read():

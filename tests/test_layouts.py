@@ -1,11 +1,12 @@
 """The field's data sets as they are downloaded, and declarations of others: what is read, and faults."""
 
+import shutil
 import unicodedata
 
 import numpy as np
 import pytest
 
-from preprocess import describe
+from preprocess import describe, split
 from preprocess.dataset import listing, readers, recognise
 from preprocess.dataset.layouts import declaration
 from preprocess.disk.errors import InputError
@@ -111,14 +112,8 @@ def test_traps_of_single_sets(tmp_path):
 
 
 def test_a_row_per_patient_names_both_eyes_in_a_sheet(tmp_path):
-    openpyxl = pytest.importorskip("openpyxl")
-    book = openpyxl.Workbook()
-    book.active.append(["ID", "Patient Age", "Left-Fundus", "Right-Fundus", *"NDGCAHMO"])
-    book.active.append([7, 61.0, "7_left.jpg", "7_right.jpg", 0, 1, 0, 0, 0, 0, 0, 0])
-    book.active.append([8, 60, "8_left.jpg", "8_right.jpg", 1, 0, 0, 0, 0, 0, 0, 0])
-    book.save(tmp_path / "ODIR-5K_Training_Annotations(Updated)_V2.xlsx")
-    for name in ("7_left", "7_right", "8_left", "8_right"):
-        put(tmp_path / "ODIR-5K_Training_Dataset" / f"{name}.jpg")
+    pytest.importorskip("openpyxl")
+    layouts.draw_odir_patients(tmp_path)
     dataset = readers.read_dataset(tmp_path)
     assert dataset.find_subject("7_right") == ("7", "right")
     assert dataset.samples["diabetes"].tolist() == [1, 1, 0, 0] and set(
@@ -369,11 +364,98 @@ def test_an_invented_layout_needs_only_a_draft_and_an_editor(tmp_path, capsys, d
         describe.main([f"--data={tmp_path}", "--draft"])
 
 
+def test_a_wide_table_of_two_eyes_is_drafted_with_both_columns_and_their_sides(tmp_path):
+    lines = ["Fall;Alter;OD Bild;OS Bild;OD Befund;OS Befund"]
+    words = ["keine", "milde", "schwere"]
+    for n in range(6):
+        pair = f"Fall-{n}/od;Fall-{n}/os.tif"
+        lines.append(f"Fall-{n};5{n},5;{pair};{words[n % 3]};{words[(n + 1) % 3]}")
+        put(tmp_path / "fotos" / f"Fall-{n}" / "od.tif")
+        put(tmp_path / "fotos" / f"Fall-{n}" / "os.tif")
+    write(tmp_path / "tabelle.csv", "\r\n".join(lines))
+    describe.main([f"--data={tmp_path}", "--draft"])
+    dataset = readers.read_dataset(tmp_path)
+    assert dataset.find_subject("Fall-1/od").side == "right"
+    assert dataset.get_targets("train")[["Fall-1/od", "Fall-1/os"]].tolist() == [1, 2]
+    assert all(f"{image}.tif" in str(path) for image, path in dataset.list_paths("train").items())
+    text = (tmp_path / "data.toml").read_text()
+    write(tmp_path / "data.toml", text.replace('"fotos"', '"fotos/Fall-5"'))
+    with pytest.raises(InputError, match="Fall-1/od is .*od.tif, which is Fall-0/od in .*row 2"):
+        readers.read_dataset(tmp_path)
+
+
+def test_a_sheet_behind_a_remark_is_read_and_graders_who_differ_are_named(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["graded by two"])
+    sheet = book.create_sheet("grades")
+    sheet.append(["photo", "grader", "grade"])
+    for n in range(4):
+        put(tmp_path / "img" / f"ph{n}.png")
+        for grader in "AB":
+            sheet.append([f"ph{n}", grader, n % 2 if grader == "A" else 0])
+    book.save(tmp_path / "grades.xlsx")
+    describe.main([f"--data={tmp_path}", "--draft"])
+    path = tmp_path / "data.toml"
+    assert 'target = "grade"' in path.read_text()
+    with pytest.raises(InputError, match="ph1 is 1 and 0.*keep = .* one grader's rows"):
+        readers.read_dataset(tmp_path)
+    write(path, path.read_text().replace("\n[train]", "keep = { grader = ['A'] }\n\n[train]"))
+    assert readers.read_dataset(tmp_path).get_targets("train").tolist() == [0, 1, 0, 1]
+
+
 def test_a_draft_of_a_known_layout_is_that_layout(tmp_path, capsys):
     layouts.draw_aptos(tmp_path)
     describe_folder(capsys, f"--data={tmp_path}", "--draft", tmp_path / "mine.toml")
     assert declaration.read(tmp_path / "mine.toml").targets == ("diagnosis",)
     assert recognise.find_fits(listing.walk(tmp_path))[0].name == "aptos"
+
+
+@pytest.mark.parametrize("how", split.HOW)
+def test_any_set_is_divided_by_patient_into_its_table_of_samples(tmp_path, capsys, how):
+    write(
+        tmp_path / "labels.csv",
+        "image_id,patient_id,exam_eye,DR_ICDR\n"
+        + "".join(f"img{n:05},{n // 2},{1 + n % 2},{n % 5}\n" for n in range(40)),
+    )
+    for n in range(40):
+        put(tmp_path / f"img{n:05}.jpg")
+    options = [f"--data={tmp_path}", "--layout=brset", f"--how={how}"]
+    if how != split.HOW[0]:
+        with pytest.raises(InputError, match="no test images; --how sorted-70-10-20 makes some"):
+            split.main(options)
+        options = [f"--data={tmp_path}", f"--how={how}", "--overwrite"]
+        split.main([f"--data={tmp_path}", "--layout=brset"])
+    split.main(options)
+    samples = readers.read_dataset(tmp_path).samples
+    assert samples["split"].value_counts().to_dict() == {"train": 28, "valid": 4, "test": 8}
+    assert samples.groupby("patient")["split"].nunique().max() == 1
+    assert "preprocess.split: valid: 4 images of 2 patients" in capsys.readouterr().out
+    with pytest.raises(InputError, match="is there already; --overwrite replaces it"):
+        split.main([f"--data={tmp_path}"])
+
+
+def test_no_table_that_was_read_is_overwritten_by_out(tmp_path, drawn_scans):
+    scans = shutil.copytree(drawn_scans, tmp_path / "scans")
+    image = next(iter(readers.read_dataset(scans).list_paths("train")))
+    write(scans / "groups.csv", f"image,group\n{image},Eve\n")
+    layouts.draw_aptos(tmp_path / "aptos")
+    keys = RETINOPATHY + COLUMNS + TABLE
+    declare(tmp_path / "mine", keys)
+    read = ["scans/groups.csv", "aptos/test.csv", "aptos/train.csv", "mine/data.toml"]
+    for name in read:
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(InputError, match="belongs to the data, and would be lost"):
+            describe.main([f"--data={(tmp_path / name).parent}", f"--out={tmp_path / name}"])
+        assert (tmp_path / name).read_bytes() == before
+    chest = tmp_path / "chest"
+    write(chest / "findings.csv", "image,group,Mass\na,1,1\nb,2,0\n")
+    write(chest / "test_list.txt", "b.png\n")
+    dataset = readers.read_dataset(chest)
+    for name in ("findings.csv", "test_list.txt", "val_list.txt", "BBox_List_2017.csv"):
+        with pytest.raises(InputError, match="belongs to the data"):
+            dataset.check_out(chest / name)
+    dataset.check_out(chest / "audit.csv")
 
 
 def test_describe_reads_real_idrid(real_data, capsys):

@@ -91,13 +91,15 @@ def test_the_bootstrap_takes_whole_patients_and_the_same_ones_for_every_figure()
         np.array([quadratic_weighted_kappa(levels[rows], which[rows]) for rows in taken])
         for which in (first, second)
     )
-    assert worth["first"].figure == pytest.approx(
+    assert worth["first"].figure[:3] == pytest.approx(
         (of_first[0], *np.percentile(of_first[1:], [2.5, 97.5]))
     )
     gains = of_second - of_first
-    assert worth["second"].gain == pytest.approx((gains[0], *np.percentile(gains[1:], [2.5, 97.5])))
+    assert worth["second"].gain[:3] == pytest.approx(
+        (gains[0], *np.percentile(gains[1:], [2.5, 97.5]))
+    )
     assert worth["first"].gain is None
-    assert bootstrap.measure_step_gains(patients, levels, {"only": levels})["only"].figure == (
+    assert bootstrap.measure_step_gains(patients, levels, {"only": levels})["only"].figure[:3] == (
         1.0,
         1.0,
         1.0,
@@ -185,7 +187,7 @@ def test_classes_are_measured_by_groups_and_what_is_absent_is_not():
     )
     assert [n_images for n_images, *_ in each] == [*np.bincount(targets), 0]
     _, _, recall, _, auc = each[3]
-    assert np.isnan(recall).all() and np.isnan(auc).all()
+    assert np.isnan(recall[:3]).all() and np.isnan(auc[:3]).all()
     for of in (*overall, *each[0][1:]):
         assert of.low < of.value < of.high
 
@@ -218,10 +220,32 @@ def test_findings_are_measured_where_known_and_what_is_not_measurable_is_in_no_m
     known = [~np.isnan(targets[:, k]) for k in range(2)]
     aucs = [roc_auc_score(targets[known[k], k], scores[known[k], k]) for k in range(2)]
     assert [auc.value for _, _, auc, *_ in each[:2]] == pytest.approx(aucs, abs=1e-12)
-    assert overall[0].value == pytest.approx(np.mean(aucs)) and np.isnan(each[2][2]).all()
+    assert overall[0].value == pytest.approx(np.mean(aucs)) and np.isnan(each[2][2][:3]).all()
     assert [n_known for _, n_known, *_ in each] == (~np.isnan(targets)).sum(axis=0).tolist()
     p = np.where(targets == 1, scores, 1 - scores)[~np.isnan(targets)]
     assert overall[2].value == pytest.approx(-np.log(np.maximum(p, 1e-6)).mean())
     for of in (*overall, *each[0][2:4]):
         assert of.low < of.value < of.high
     assert 0 < each[2][-1] < 1  # all said of what nobody has
+
+
+def test_an_interval_says_how_many_draws_it_leaves_out():
+    lost = np.full(bootstrap.N_DRAWS, np.nan)
+    lost[:900] = 0.5
+    told = bootstrap.estimate_drawn(np.array([0.4, *lost]))
+    assert (told.draws, told.describe_interval()) == (900, "0.500 to 0.500, 900 of 1,000 draws")
+    whole = bootstrap.estimate_drawn(np.full(1 + bootstrap.N_DRAWS, 0.5))
+    assert whole.describe_interval("+.2f") == "+0.50 to +0.50"
+
+
+def test_a_draw_of_one_level_has_no_kappa_and_a_single_patient_no_draw():
+    levels = np.array([0, 1, 1])
+    worth = bootstrap.measure_step_gains(
+        ["1", "2", "3"], levels, {"own": levels}, agreement.kappa_of_draws
+    )
+    assert worth["own"].figure[:3] == (1.0, 1.0, 1.0)
+    assert worth["own"].figure.draws == pytest.approx(1000 * (1 - 1 / 27 - 8 / 27), abs=50)
+    alone = bootstrap.draw_figures(["1", "1"], lambda rows: np.array(float(len(rows))))
+    assert alone[0] == 2 and np.isnan(alone[1:]).all() and len(alone) == 1 + bootstrap.N_DRAWS
+    estimate = bootstrap.estimate_drawn(alone)
+    assert (estimate.value, estimate.draws, estimate.describe_interval()) == (2, 0, "no interval")

@@ -1,7 +1,11 @@
 """Prediction: whose scores there are, what they are averaged from, and what it refuses."""
 
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from unittest import mock
 
 import cv2
@@ -22,7 +26,7 @@ from preprocess.dataset import kaggle
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import keep_values, subtract_local_mean
 from tests.tasks import TASK, read_training_set
-from tests.tiny import TRAIN_OPTIONS, digest_files, draw_squares, prepare
+from tests.tiny import ROOT, TRAIN_OPTIONS, digest_files, draw_squares, prepare
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +78,66 @@ def test_every_held_out_and_every_test_eye_has_scores_and_a_second_run_is_cached
     assert digest_files(folder) == before
 
 
+def test_one_changed_photograph_is_scored_alone_and_the_tables_are_those_of_scoring_all(
+    places, copied, folder, capsys
+):
+    options = ["--views", "2", "--batch-size", "4", "--epochs-averaged", "3"]
+    predict.main([*places, *options])
+    shutil.copy(copied / "squares/test/2_left.png", copied / "squares/test/1_left.png")
+    capsys.readouterr()
+    prepare(copied / "squares", copied / "cache")
+    assert "those of train are kept, 6 images of test" in capsys.readouterr().out
+    predict.main([*places, *options])
+    assert "test: epoch 3, 2 views of 1 images" in capsys.readouterr().out
+    partly = digest_files(folder)
+    shutil.rmtree(folder / "views")
+    (folder / "manifest.json").unlink()
+    predict.main([*places, *options])
+    assert "test: epoch 3, 2 views of 6 images" in capsys.readouterr().out
+    assert digest_files(folder) == partly
+
+
+KILLED = """
+import os, signal, sys
+from dr import predict
+from preprocess.cache.journal import Journal
+append = Journal.append
+def append_and_die(journal, *record):
+    append(journal, *record)
+    if len(journal.records) == 3 and journal.path.name.startswith("test"):
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.append = append_and_die
+predict.main(sys.argv[1:])
+"""
+
+
+def test_a_scoring_killed_half_way_and_ended_by_two_processes_gives_the_bytes_of_one(
+    places, copied, folder
+):
+    options = ["--views=2", "--batch-size=2", "--epochs-averaged=3", "--device=cpu"]
+    predict.main([*places, *options])
+    whole = digest_files(folder)
+    shutil.rmtree(folder / "views")
+    for name in ("manifest.json", "scores_test.csv", "scores_valid.csv"):
+        (folder / name).unlink()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *places, *options], env=environment, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node=2 -m -- dr.predict".split()
+    command = [sys.executable, *launcher, *places, *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "dr.predict: test: epoch 3, 2 views of 3 images\n"
+    assert digest_files(folder) == whole
+
+
 def test_net_of_local_contrast_is_given_local_contrast(places, copied, folder, capsys):
     """Training's channels, and prediction, against squares made by hand."""
     prepare(copied / "squares", copied / "cache", "local")
     train.main([*places, *TRAIN_OPTIONS, "--epochs", "3", "--storage", "file"])
-    assert "normalize train changed" in capsys.readouterr().out
+    assert "held-out squares changed, learned squares changed" in capsys.readouterr().out
     predict.main([*places, "--views", "1"])
 
     def make_local(split):

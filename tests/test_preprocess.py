@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
-from preprocess import crop, normalize, resize, standardize
+from preprocess import crop, normalize, photographs, resize, standardize
 from preprocess.__main__ import main as preprocess
 from preprocess.cache import rejected
 from preprocess.dataset import kaggle, readers
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
-from preprocess.picture import photograph
+from preprocess.picture import photograph, square
 from tests.benchmarks.crash import read_all
 
 
@@ -39,6 +39,25 @@ def test_one_decode_gives_the_bytes_of_two_though_photographs_are_bad(
     assert read_all(tmp_path / "once") == read_all(cache)
     assert len(rejected.read_rejected(cache)) == 2
     assert len(calls) == 11  # the header of one is rubbish
+
+
+@pytest.mark.parametrize("method", square.NORMALIZATIONS)
+def test_blocks_do_not_show_in_the_bytes(drawn_folder, cache, tmp_path, monkeypatch, method):
+    given = ["--size-px=48", f"--normalize={method}"]
+    preprocess([*options(drawn_folder, cache), *given])
+    monkeypatch.setattr(photographs, "BLOCK", 3)
+    preprocess([*options(drawn_folder, tmp_path / "blocks"), *given])
+    assert read_all(tmp_path / "blocks") == read_all(cache)
+
+
+def test_a_damaged_journal_leaves_the_tables_that_are_there(drawn_folder, cache):
+    preprocess([*options(drawn_folder, cache), "--size-px=48"])
+    before = read_all(cache / "normalize")
+    journal = cache / "resize" / "train.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"train\.jsonl: not what was written"):
+        normalize.main([f"--cache={cache}", "--method=none"])
+    assert read_all(cache / "normalize") == before
 
 
 def test_ids_may_lead_through_folders(data, cache, monkeypatch):

@@ -1,5 +1,6 @@
 """Recipes: where a stage's defaults come from, and what is refused with file and key."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -138,6 +139,8 @@ def test_training_takes_every_recipe(name, monkeypatch):
     monkeypatch.setattr(settings.catalog, "check", lambda *_: None)  # which makes the net
     monkeypatch.setattr(settings.catalog, "find_source", lambda *_: None)  # which needs timm
     located = SimpleNamespace(digest="0" * 64)
+    drawn = Path("0010.pt")
+    monkeypatch.setattr(settings.weight_files, "locate_drawn", lambda _: drawn)
     monkeypatch.setattr(
         settings.weight_files, "locate", lambda _: located
     )  # of a file that is fetched by hand

@@ -102,7 +102,7 @@ def run(data, cache, *options):
 
 def test_stage_writes_a_square_per_image_and_their_histograms(drawn_folder, cache):
     squares = run(drawn_folder, cache)
-    named, histograms = photographs.read_histograms(cache, "train")
+    named, histograms = next(photographs.iterate_histograms(cache, "train"))
     assert {f"{image}.png" for image in named} == set(squares)
     for image, histogram in zip(named, histograms, strict=True):
         square = cv2.imread(str(cache / "resize" / "train" / f"{image}.png"))[:, :, ::-1]

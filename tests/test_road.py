@@ -1,7 +1,8 @@
 """One road from photograph to scores: what dr.predict says of the cache's squares, grade, explain and the page say of
 the files, and an exported net of their squares.
 
-For every recipe, way to find the eye, and kind of net. Nets of local contrast once were given it twice by the two.
+For every recipe, way to find the eye, and kind of net; of recipes that differ in nothing that a photograph meets on its
+way to the scores, for one. Nets of local contrast once were given it twice by the two.
 """
 
 import io
@@ -15,6 +16,7 @@ import torch
 
 from dr import explain, export, predict, train
 from dr.nets import heat
+from dr.nets.catalog import NINE_CONV
 from dr.scores import read_scores
 from dr.squares import crops, source, store
 from dr.tasks.kinds import make_task
@@ -30,8 +32,49 @@ TINY = "--weights none --features none --epochs 2 --freeze-epochs 1 --warm-up-ep
 DRAWN = {"oct": "drawn_scans", "chest": "drawn_chest"}  # by what a recipe's name holds
 SIZES = "--epochs 1 --batch-size 2 --folds 2 --crop-px 48 --device cpu --precision float32".split()
 LOCAL = "few-photographs"
+# Beside the kind of net, what a photograph's way to its scores depends on; the other settings decide the weights alone.
+PIXELS = ("preprocess.crop", "preprocess.normalize")  # whole sections of a recipe, and of dr.train:
+SETTINGS = ("inputs", "mean", "std", "flips", "pool", "squeeze", "hidden", "pairs")
+
+
+def read_values(name):
+    """Return the values of a recipe, by section, those that it is based on among them."""
+    values = {}
+    for part in recipe.read_chain(name):
+        for section, own in part.sections.items():
+            values.setdefault(section, {}).update(own)
+    return values
+
+
+def find_kind_of_net(values):
+    """Return whether a recipe has the article's net, a plain transformer, or another net of timm."""
+    name = values["dr.train"]["net"]
+    if name == NINE_CONV:
+        return NINE_CONV
+    if name.startswith("vit_"):
+        return "test_vit"
+    return "test_resnet"
+
+
+def find_kind_of_data(name):
+    """Return the kind of the drawn folder that a recipe is for; "" for eyes."""
+    return next((kind for kind in DRAWN if kind in name), "")
+
+
+def list_roads():
+    """Return a recipe of each way from photograph to scores, the first by name of those that have the same way."""
+    roads = {}
+    for name in recipe.list_names():
+        values = read_values(name)
+        pixels = [values.get(section) for section in PIXELS]
+        settings = [values["dr.train"].get(setting) for setting in SETTINGS]
+        way = str([find_kind_of_net(values), find_kind_of_data(name), pixels, settings])
+        roads.setdefault(way, name)
+    return list(roads.values())
+
+
 ROADS = [
-    *([f"--recipe={name}"] for name in recipe.list_names()),
+    *([f"--recipe={name}"] for name in list_roads()),
     *([f"--recipe={LOCAL}", "--crop", method] for method in ("box", "whole", "stretched")),
     ["--normalize", "none"],
 ]
@@ -40,25 +83,19 @@ ROADS = [
 @pytest.fixture(params=ROADS, ids=" ".join)
 def road(request, cache):
     """The options of a recipe, a drawn folder of its kind, preprocessed by them, and the options of a tiny net."""
-    kind = next((kind for kind in DRAWN if kind in request.param[0]), "")
-    data = request.getfixturevalue(DRAWN.get(kind, "drawn_folder"))
+    data = request.getfixturevalue(DRAWN.get(find_kind_of_data(request.param[0]), "drawn_folder"))
     preprocess.main(
         [*request.param, f"--data={data}", f"--cache={cache}", *"--size-px 64 --jobs 1".split()]
     )
     is_named = request.param[0].startswith("--recipe")
-    chain = recipe.read_chain(
-        request.param[0].removeprefix("--recipe=") if is_named else recipe.BASE
-    )
-    nets = [
-        part.sections["dr.train"]["net"]
-        for part in chain
-        if "net" in part.sections.get("dr.train", {})
-    ]
+    name = request.param[0].removeprefix("--recipe=") if is_named else recipe.BASE
+    net = find_kind_of_net(read_values(name))
     tiny = []
-    if nets[-1] != "nine-conv":
+    if recipe.find_drawn(name):
+        tiny = ["--weights", "none"]  # not those of a net that has learned on drawn eyes
+    if net != NINE_CONV:
         pytest.importorskip("timm")
-        is_plain_transformer = nets[-1].startswith("vit_")
-        tiny = [*TINY, "--net", "test_vit" if is_plain_transformer else "test_resnet"]
+        tiny = [*TINY, "--net", net]
     return request.param[:is_named], data, tiny
 
 

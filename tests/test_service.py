@@ -147,30 +147,90 @@ def read_steps():
     return steps
 
 
-def test_what_the_container_copies_is_there_and_all_that_the_service_imports(tmp_path):
-    """The steps that need no network are done; pip's are tried as far as their files go."""
+@pytest.fixture
+def image(tmp_path):
+    """A folder with all that the Dockerfile copies, in the place of its /app."""
+    folder = tmp_path / "app"
+    folder.mkdir()
     for name, rest in read_steps():
-        words = shlex.split(rest) if name in ("COPY", "RUN") else []
         if name == "COPY":
-            source, target = words
+            source, target = shlex.split(rest)
             if (ROOT / source).is_dir():
-                shutil.copytree(ROOT / source, tmp_path / target, dirs_exist_ok=True)
+                shutil.copytree(
+                    ROOT / source,
+                    folder / target,
+                    dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("__pycache__"),
+                )
             else:
-                (tmp_path / target).mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / source, tmp_path / target)
+                (folder / target).mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / source, folder / target)
+    return folder
+
+
+def test_its_steps_follow_each_other(image):
+    """Those that need the network, pip's, are tried as far as their files go."""
+    steps = read_steps()
+    assert steps[0] == ("FROM", "python:3.12-slim")
+    ignored = (DOCKERFILE.parent / "Dockerfile.dockerignore").read_text().splitlines()
+    copied = []
+    for name, rest in steps:
+        words = shlex.split(rest)
+        if name == "COPY":
+            copied.append(words[0])
         if name == "RUN":
             assert words[:2] == ["pip", "install"]
             for option, value in zip(words, words[1:], strict=False):
                 if option in ("-r", "-c"):
-                    assert (tmp_path / value).is_file()
-    command = [*json.loads(dict(read_steps())["ENTRYPOINT"]), "--help"]
-    command[0] = sys.executable
-    environment = {"PYTHONPATH": str(tmp_path), "PATH": os.environ["PATH"]}
-    shown = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert "usage: python -m submissions.serve" in shown.stdout
-    assert dict(read_steps())["USER"] == "65534:65534"
+                    assert (image / value).is_file()
+                if option == "-r":  # or the step would fail: its file is copied by a later one
+                    assert value in copied or str(Path(value).parent) in copied
+    for source in copied:  # what is ignored would be missing where docker builds
+        assert f"!{source}" in ignored or source.endswith("requirements.txt")
+    assert dict(steps)["USER"] == "65534:65534"
+
+
+def test_its_command_grades_and_writes_nothing_beside_its_temporary_folder(
+    image, finished_cache, pair, tmp_path
+):
+    """ENV, WORKDIR, ENTRYPOINT and CMD as docker would take them, but for where /app, /cache and the port are."""
+    steps = dict(read_steps())
+    assert steps["WORKDIR"] == "/app"
+    places = {
+        "python": sys.executable,
+        "--port=8000": "--port=0",
+        "--cache=/cache": f"--cache={finished_cache}",
+    }
+    command = [
+        places.get(word, word) for name in ("ENTRYPOINT", "CMD") for word in json.loads(steps[name])
+    ]
+    environment = {"PATH": os.environ["PATH"]}
+    for setting in steps["ENV"].split():
+        name, _, value = setting.partition("=")
+        environment[name] = str(image) if value == "/app" else value
+    assert environment["HOME"] == "/tmp"
+    environment["HOME"] = environment["TMPDIR"] = str(tmp_path / "tmp")
+    (tmp_path / "tmp").mkdir()
+    before = [sorted(folder.rglob("*")) for folder in (image, finished_cache)]
+    log = tmp_path / "log"
+    with open(log, "w") as out:
+        process = subprocess.Popen(command, cwd=image, env=environment, stdout=out, stderr=out)
+    try:
+        while "http://" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        port = re.search(r"http://0\.0\.0\.0:(\d+)", log.read_text())[1]
+        assert grade(f"http://localhost:{port}", pair[0])["eyes"]
+        refused = urllib.request.Request(
+            f"http://localhost:{port}/health", headers={"Host": "elsewhere"}
+        )
+        with pytest.raises(urllib.error.HTTPError, match="400|403|421"):
+            urllib.request.urlopen(refused)
+    finally:
+        process.send_signal(signal.SIGTERM)  # as docker stop sends
+        status = process.wait(20)
+    assert status in (0, -signal.SIGTERM)
+    assert [sorted(folder.rglob("*")) for folder in (image, finished_cache)] == before
 
 
 def test_its_health_check_passes_where_the_service_answers_and_fails_elsewhere(address):

@@ -123,12 +123,42 @@ def test_a_checkout_with_crlf_leaves_the_scripts_alone(clone, tmp_path):
         assert b"\r" not in (tmp_path / "checkout" / name).read_bytes()
 
 
+# What came after bash 3.2, which macOS has, by the release notes of 4.0 to 5.2; one with each as it would be written.
+NEWER = {
+    r"(declare|local|typeset) -\w*[AgnlucI]": "declare -A names",
+    r"\b(mapfile|readarray|coproc)\b": "mapfile -t lines",
+    r"\$\{[\w@*]+(\[[@*]\])?(\^|,)": "${name^^}",
+    r"\$\{\w+(\[[@*]\])?@": "${name@Q}",
+    r"\$\{\w+\[-": "${names[-1]}",
+    r"\$\{\w+:[^}]*:\s*-\d": "${name:0:-1}",
+    r"&>>|\|&|;;?&": "make &>> log",
+    r"\[\[? -[vR] ": "[[ -v name ]]",
+    r"\bwait -[nfp]": "wait -n",
+    r"\bread (-\w+ )*-[Ni]": "read -N 1 key",
+    r"printf -v \w+\[|%\(": "printf '%(%F)T'",
+    r"\bshopt -s (globstar|autocd|checkjobs|dirspell|lastpipe|inherit_errexit)": "shopt -s globstar",
+    r"\$\{?(BASHPID|BASH_XTRACEFD|EPOCH\w+|SRANDOM|BASH_ARGV0)": "$EPOCHSECONDS",
+    r"\{\d+\.\.\d+\.\.": "{1..9..2}",
+    r"\$'[^']*\\[uU]": "$'\\u00e9'",
+    r"exec \{\w+\}|\{\w+\}[<>]": "exec {log}>file",
+}
+
+
 def test_nothing_is_written_that_bash_3_2_does_not_know():
-    newer = re.compile(
-        r"declare -A|local -n|mapfile|readarray|\$\{\w+(\^|,,)|&>>|\|&|\[\[ -v |\$\{\w+@|wait -n|%\("
-    )
+    for pattern, example in NEWER.items():
+        assert re.search(pattern, example), pattern  # it would be found
     for path in (ROOT / "run_all.sh", ROOT / "preprocess" / "command" / "environment.sh"):
-        assert not newer.search(path.read_text()), path
+        text = path.read_text()
+        for pattern in NEWER:
+            assert not re.search(pattern, text), (path, pattern)
+
+
+def test_no_array_is_expanded_that_may_be_empty():
+    """With set -u, bash before 4.4 takes an empty array for a variable that is not set."""
+    filled = {"commands", "requirements", "runs", "wanted"}  # each has at least one word there
+    for path in (ROOT / "run_all.sh", ROOT / "preprocess" / "command" / "environment.sh"):
+        expanded = set(re.findall(r"(?<!#)\$\{(\w+)\[[@*]\]\}", path.read_text()))
+        assert expanded - filled == set(), path
 
 
 NOBODY = {"user": 65534, "group": 65534, "extra_groups": []}

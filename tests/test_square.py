@@ -165,7 +165,7 @@ def test_channels_of_some_patients_do_not_see_the_others_and_those_of_local_cont
     assert std == pytest.approx(finished.astype(float).std(axis=(0, 1, 2)))
 
     preprocess([*arguments, "--normalize=none"])
-    histograms = photographs.read_histograms(cache, "train")[1][2:]
+    histograms = next(photographs.iterate_histograms(cache, "train"))[1][2:]
     mean, std = standardize.read_channels(cache, named[2:])
     for channel, counts in enumerate(histograms.sum(axis=0)):
         assert mean[channel] == pytest.approx(np.average(EVEN, weights=counts))

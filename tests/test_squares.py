@@ -1,6 +1,7 @@
 """Squares: crops, flips and lookup tables, the same on host and device; whole batches; the stored pixels."""
 
 import contextlib
+import json
 
 import cv2
 import numpy as np
@@ -9,10 +10,13 @@ import torch
 from scipy import stats
 
 from dr.squares import batches, crops, draws, store
+from dr.squares.pixels import DecodedPixels, read_rows
 from dr.squares.source import CachedSquares
 from dr.squares.store import Squares
 from preprocess import crop
+from preprocess.command import resources
 from preprocess.dataset.dataset import Subject
+from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import Making, keep_values
 from tests import tiny
@@ -247,7 +251,7 @@ def cached(tmp_path):
         cv2.imwrite(str(path), square[:, :, ::-1])
     owners = [Subject(str(patient), "left") for patient in range(5)]
     return CachedSquares(
-        paths, owners, keep_values(5), Making("whole", SIZE_PX, "none"), {"resize": "one"}
+        paths, owners, keep_values(5), Making("whole", SIZE_PX, "none"), {"resize train": "one"}
     ), pixels
 
 
@@ -256,16 +260,108 @@ def load(cached, storage, tmp_path):
     return store.load(cached, [120.0] * 3, [50.0] * 3, torch.device("cpu"), storage, file)
 
 
-def test_file_is_used_again_until_its_squares_change(cached, tmp_path):
+def read(squares):
+    """Return all pixels of squares, wherever they lie, (n, size_px, size_px, 3)."""
+    return np.stack(list(read_rows(squares.pixels, range(len(squares)))))
+
+
+def test_file_is_shared_by_folds_and_used_again_until_its_squares_change(cached, tmp_path):
     squares, expected = cached
     every = [0, 1, 2, 3, 4]
-    two_folds = [("other", [0, 1]), ("other", [1, 3])]  # of a cache
+    two_folds = [("other", [0, 1]), ("other", [3, 1])]  # of a cache
     times = []
     for digest, rows in [("one", every), ("one", every), ("other", every), *two_folds]:
-        chosen = squares._replace(digests={"resize": digest}).select(np.array(rows))
-        np.testing.assert_array_equal(load(chosen, "file", tmp_path).pixels, expected[rows])
+        chosen = squares._replace(digests={"resize train": digest}).select(np.array(rows))
+        np.testing.assert_array_equal(read(load(chosen, "file", tmp_path)), expected[rows])
         times.append((tmp_path / "pixels" / "train.npy").stat().st_mtime_ns)
-    assert times[0] == times[1] != times[2]
+    assert times[0] == times[1] != times[2] == times[3] == times[4]
+    assert sorted(path.name for path in (tmp_path / "pixels").iterdir()) == [
+        "train.json",
+        "train.npy",
+    ]
+
+
+def test_file_depends_on_the_lookup_tables_only_where_the_pixels_have_them(cached, tmp_path):
+    squares, _ = cached
+    file = tmp_path / "pixels" / "train.npy"
+    written = []
+    for method, digest in [
+        ("none", "a"),
+        ("cdf", "b"),
+        ("local", "b"),
+        ("local", "c"),
+        ("cdf", "b"),
+    ]:
+        digests = {"resize train": "one", "normalize train": digest}
+        making = squares.making._replace(normalize=method)
+        load(squares._replace(digests=digests, making=making), "file", tmp_path)
+        written.append(file.stat().st_mtime_ns)
+    first, second, third, fourth, fifth = written
+    assert first == second
+    assert len({second, third, fourth, fifth}) == 4
+
+
+def test_file_of_before_files_were_shared_is_used_on(cached, tmp_path):
+    squares, expected = cached
+    digests = {"resize train": "one", "normalize train": "two"}
+    squares = squares._replace(digests=digests)
+    file = tmp_path / "pixels" / "train.npy"
+    load(squares, "file", tmp_path)
+    written = file.stat().st_mtime_ns
+    old = str([squares.images, *sorted(digests.items())])
+    file.with_suffix(".json").write_text(json.dumps(old))
+    fold = squares.select(np.array([4, 2]))._replace(digests=digests | {"labels": "three"})
+    np.testing.assert_array_equal(read(load(fold, "file", tmp_path)), expected[[4, 2]])
+    assert file.stat().st_mtime_ns == written
+    load(squares._replace(digests=digests | {"normalize train": "other"}), "file", tmp_path)
+    assert file.stat().st_mtime_ns != written
+
+
+def test_a_remade_file_does_not_stand_beside_the_old_one(cached, tmp_path, monkeypatch):
+    squares, _ = cached
+    folder = tmp_path / "pixels"
+    load(squares, "file", tmp_path)
+    seen = []
+    write = store._write_pixels
+
+    def look(*given):
+        seen.append([path.name for path in folder.iterdir()])
+        write(*given)
+
+    monkeypatch.setattr(store, "_write_pixels", look)
+    load(squares._replace(digests={"resize train": "other"}), "file", tmp_path)
+    assert seen == [[]]
+
+
+@pytest.mark.parametrize("method", ["cdf", "local"])
+def test_squares_are_decoded_for_each_batch_as_they_would_lie_in_memory(cached, tmp_path, method):
+    squares = cached[0]._replace(making=cached[0].making._replace(normalize=method))
+    in_memory = load(squares, "memory", tmp_path)
+    decoded = load(squares, "squares", tmp_path)
+    assert decoded.size_px == in_memory.size_px
+    chosen = np.array([3, 0, 3])
+    for options in ({}, TURNED):
+        cuts = crops.draw_crops(5, MARGIN_PX, 0, 1, **options)
+        batch = crops.cut_batch(decoded, chosen, cuts, CROP_PX)
+        assert torch.equal(batch, crops.cut_batch(in_memory, chosen, cuts, CROP_PX))
+    assert not (tmp_path / "pixels").exists()
+    squares.paths["1_left"].write_bytes(b"torn")
+    with pytest.raises(InputError, match="1_left.png"):
+        crops.cut_batch(decoded, np.array([1]), cuts, CROP_PX)
+
+
+def test_what_does_not_fit_the_memory_is_decoded_or_refused_in_one_line(
+    cached, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(resources, "read_free_memory", lambda: 1000)
+    assert isinstance(load(cached[0], "auto", tmp_path).pixels, DecodedPixels)
+    assert "do not fit into the memory" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--storage memory: .* of memory free; with --storage"):
+        load(cached[0], "memory", tmp_path)
+    gpu = torch.device("mps")
+    assert store.choose_storage(2000, gpu, tmp_path / "train.npy") == "file"
+    monkeypatch.setattr(files, "measure_free_space", lambda _: 1000)
+    assert store.choose_storage(2000, gpu, tmp_path / "train.npy") == "squares"
 
 
 @pytest.mark.parametrize("storage", ["memory", "file"])
@@ -277,7 +373,7 @@ def test_grey_squares_are_kept_once_and_cut_as_three_equal_channels(
     for n_grey in (4, 5):  # one that is coloured is enough for three
         for path, picture in zip(list(squares.paths.values())[:n_grey], pixels, strict=False):
             cv2.imwrite(str(path), picture)
-        loaded = load(squares._replace(digests={"resize": str(n_grey)}), storage, tmp_path)
+        loaded = load(squares._replace(digests={"resize train": str(n_grey)}), storage, tmp_path)
         assert loaded.pixels.shape[3] == (1 if n_grey == 5 else 3)
     assert ("GB of pixels to write" in capsys.readouterr().out) == (storage == "file")
     whole = Squares(

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from preprocess.cache import manifest, rejected, stage
-from preprocess.cache.journal import Journal
+from preprocess.cache.journal import Journal, iterate_rows, read_rows
 from preprocess.command import process
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
@@ -92,6 +92,25 @@ def test_finish_drops_the_gone_and_changed_parameters_make_every_image_due(tmp_p
     assert journal.change == "size_px changed from 512 to 256"
 
 
+def test_rows_one_at_a_time_are_those_of_all_and_what_was_not_written_is_named(tmp_path):
+    journal = Journal(tmp_path, "train", {"size": 1})
+    for image in IMAGES:
+        journal.append(image, [1], {"reason": "none"} if image == "2_left" else {"of": image})
+    journal.finish(IMAGES)
+    manifest.write_manifest(tmp_path, "x", {"size": 1}, {}, {"train": journal.digest})
+    rows = dict(iterate_rows(tmp_path, "train", "preprocess.x"))
+    assert rows == read_rows(tmp_path, "train", "preprocess.x") == journal.rows
+    assert list(rows) == ["1_left", "3_left"]
+    whole = journal.path.read_bytes()
+    for damaged in (whole.replace(b'"1_left"}', b'"9_left"}'), whole[:-9], b""):
+        journal.path.write_bytes(damaged)
+        with pytest.raises(InputError, match="not what was written; run python -m preprocess.x"):
+            dict(iterate_rows(tmp_path, "train", "preprocess.x"))
+    journal.path.unlink()
+    with pytest.raises(InputError, match="not what was written"):
+        dict(iterate_rows(tmp_path, "train", "preprocess.x"))
+
+
 def test_digest_does_not_depend_on_keys(tmp_path):
     journals = [Journal(tmp_path, name, {}) for name in ("train", "test")]
     for journal in journals:
@@ -128,6 +147,7 @@ def test_rejected_table_replaces_only_its_own_part(tmp_path):
     [
         (InputError("x.csv, row 3: bad"), 2),
         (PermissionError(13, "denied", "file"), 2),
+        (MemoryError("Unable to allocate\n70 GiB"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )

@@ -23,7 +23,7 @@ from preprocess.disk import files
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import keep_values
 from tests.tasks import TASK
-from tests.tiny import TRAIN_OPTIONS, digest_files, make_settings
+from tests.tiny import ROOT, TRAIN_OPTIONS, digest_files, make_settings
 
 CPU = torch.device("cpu")
 
@@ -64,12 +64,14 @@ def test_runs_lie_side_by_side_and_do_not_depend_on_where_the_squares_lie(run, c
     for option, is_same in (
         ("--storage=file", True),
         ("--storage=device", True),
+        ("--storage=squares", True),
         ("--seed=5", False),
     ):
-        run("--epochs", 1, "--run", option[2:6], option)
+        name = option.rpartition("=")[2]
+        run("--epochs", 1, "--run", name, option)
         after = digest_files(cache / "dr")
         assert {name: after[name] for name in before} == before
-        assert (after["epochs/0001.pt"] == after[f"runs/{option[2:6]}/epochs/0001.pt"]) == is_same
+        assert (after["epochs/0001.pt"] == after[f"runs/{name}/epochs/0001.pt"]) == is_same
 
 
 @pytest.mark.parametrize(
@@ -360,18 +362,24 @@ def test_two_processes_train_the_same_net_as_one(run, places, cache):
     )  # so that statistics change
     run(*options)
     (cache / "dr").rename(cache / "alone")
-    launcher = "-m torch.distributed.run --standalone --nproc_per_node=2 -m dr.train".split()
-    command = [sys.executable, *launcher, *places, *TRAIN_OPTIONS, *options]
+    documented = "torchrun --nproc_per_node=2 -m -- dr.train --data data --cache cache --run two"
+    assert documented in (ROOT / "dr" / "README.md").read_text()
+    words = documented.split()[1:]  # as written, but for the folders
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, *words, *places, *TRAIN_OPTIONS, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "FutureWarning" not in done.stderr
+    together = cache / "dr" / "runs" / "two"
     for path in (cache / "alone" / "epochs").glob("*.pt"):
         one, two = (
-            checkpoint.read(cache / name / "epochs" / path.name).net for name in ("alone", "dr")
+            checkpoint.read(folder / "epochs" / path.name).net
+            for folder in (cache / "alone", together)
         )
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-4)
     first, second = (
-        pd.read_csv(cache / name / "epochs" / "history.csv") for name in ("alone", "dr")
+        pd.read_csv(folder / "epochs" / "history.csv") for folder in (cache / "alone", together)
     )
     np.testing.assert_allclose(second["train_log_loss"], first["train_log_loss"], atol=1e-4)
 

@@ -1,8 +1,9 @@
 """A net over several processes: BatchNorm over all their samples; torch's SyncBatchNorm needs GPUs."""
 
+from typing import Any
+
 import torch
-from torch import nn
-from torch.distributed.nn.functional import all_reduce  # sums the gradients as well
+from torch import distributed, nn
 
 from dr.machine import workers
 
@@ -35,6 +36,22 @@ def _share_statistics(layer: nn.BatchNorm1d | nn.BatchNorm2d, device: torch.devi
     return shared
 
 
+class _Sum(torch.autograd.Function):
+    """The sum of the processes' values, in all of them; a gradient is the sum of the processes' gradients."""
+
+    @staticmethod
+    def forward(_context: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """BatchNorm whose statistics are those of all processes' samples, on any device."""
 
@@ -49,9 +66,9 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         shape = [1, -1] + [1] * (features.ndim - 2)
         n = workers.count() * features.numel() // self.num_features
         values = features.to(torch.promote_types(features.dtype, torch.float32))
-        mean = all_reduce(values.sum(axes)) / n
+        mean = _Sum.apply(values.sum(axes)) / n
         centered = values - mean.view(shape)
-        variance = all_reduce((centered**2).sum(axes)) / n
+        variance = _Sum.apply((centered**2).sum(axes)) / n
         self._update_statistics(mean.detach(), variance.detach() * n / (n - 1))
         normalized = centered * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:

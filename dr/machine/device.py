@@ -13,6 +13,7 @@ M_TRIM_THRESHOLD = -1  # this and the next: of glibc's malloc.h
 M_MMAP_MAX = -4
 # What convolutions may run in beside float32.
 KINDS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+EMULATED = "this processor would emulate it, many times slower"
 PASCAL_P100 = (6, 0)  # CUDA capabilities: fast float16, ...
 VOLTA = (7, 0)  # ... float16's tensor cores, ...
 AMPERE = (8, 0)  # ... and bfloat16's
@@ -42,18 +43,22 @@ def choose_precision(name: str, device: torch.device) -> str:
     The loss by bfloat16 and float16 is smaller than the spread between seeds:
     `python -m tests.benchmarks.precision`.
     """
-    if name == "float16" and device.type == "cpu" and not is_native(name, device):
-        if workers.rank() == 0:
-            print(
-                "--precision float16: this processor would emulate it, many times slower: float32 is taken"
-            )
-        return "float32"
     if name != "auto":
-        return name
+        precision = avoid_emulation(name, device)
+        if precision != name and workers.rank() == 0:
+            print(f"--precision {name}: {EMULATED}: {precision} is taken")
+        return precision
     for precision in KINDS:
         if is_native(precision, device):
             return precision
     return "float32"
+
+
+def avoid_emulation(precision: str, device: torch.device) -> str:
+    """Return a precision, or float32 in the place of float16 that a processor would emulate."""
+    if precision == "float16" and device.type == "cpu" and not is_native(precision, device):
+        return "float32"
+    return precision
 
 
 def is_native(precision: str, device: torch.device) -> bool:

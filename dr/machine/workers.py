@@ -1,14 +1,14 @@
-"""Processes that train one net together, as torchrun starts them: one per device.
+"""Processes that train one net, or score images, together, as torchrun starts them: one per device.
 
-The first process writes the files. Without torchrun there is one process: nothing here does anything
-then, and torch is not imported.
+The first process writes the files; in scoring each keeps what it has scored. Without torchrun there
+is one process: nothing here does anything then, and torch is not imported.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 JOIN_S = 120  # a launcher's processes start together; one that waits longer waits in vain
+LONGEST_SHARE_S = (
+    30 * 24 * 3600
+)  # of scoring: some processes may be done with theirs days before others
 
 
 def let_waiting_threads_sleep() -> None:
@@ -36,7 +39,7 @@ def let_waiting_threads_sleep() -> None:
 
 
 def count() -> int:
-    """Return how many processes train together."""
+    """Return how many processes work together."""
     return _read_number("WORLD_SIZE", 1)
 
 
@@ -60,9 +63,20 @@ def _read_number(name: str, default: int) -> int:
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[None]:
-    """Connect the processes for training on the named device: by NCCL between GPUs, else by Gloo.
+def first_prints() -> Iterator[None]:
+    """Let the first process alone print: all find the same, and say it in the same words."""
+    if rank() == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        yield
 
+
+@contextlib.contextmanager
+def joined(device: str, longest_s: float | None = None) -> Iterator[None]:
+    """Connect the processes on the named device: by NCCL between GPUs, else by Gloo.
+
+    `longest_s` is how long one may wait for another later (torch's own limit, 10 or 30 minutes).
     Raises InputError if the environment lacks their numbers or their address, or if they do not meet
     within JOIN_S.
     """
@@ -92,7 +106,13 @@ def joined(device: str) -> Iterator[None]:
             f"{count()} processes (WORLD_SIZE) did not meet within {JOIN_S} s: {shown}"
         ) from None
     backend = "nccl" if is_gpu else "gloo"
-    distributed.init_process_group(backend, store=store, rank=own_rank, world_size=n_processes)
+    distributed.init_process_group(
+        backend,
+        store=store,
+        rank=own_rank,
+        world_size=n_processes,
+        timeout=None if longest_s is None else timedelta(seconds=longest_s),
+    )
     try:
         yield
     finally:
@@ -116,13 +136,14 @@ def share(find: Callable[[], Any]) -> Any:
 def first_goes_ahead() -> Iterator[None]:
     """Run the block in the first process, then in the others, which read the files of the first."""
     if rank() > 0:
-        _meet()
+        meet()
     yield
     if rank() == 0:
-        _meet()
+        meet()
 
 
-def _meet() -> None:
+def meet() -> None:
+    """Wait until all processes have come so far."""
     if count() > 1:
         from torch import distributed
 
@@ -150,3 +171,10 @@ def take_share(batch: Any) -> Any:
             f"a batch of {len(batch)} images cannot be divided evenly among {count()} processes"
         )
     return batch[rank() :: count()]
+
+
+def take_part(ordered: Sequence[Any]) -> list[Any]:
+    """Return this process's part of some pieces of work, which follow each other; parts may be empty."""
+    start = rank() * len(ordered) // count()
+    end = (rank() + 1) * len(ordered) // count()
+    return list(ordered[start:end])

@@ -64,6 +64,12 @@ def kappa_of_counts(counts: np.ndarray) -> np.ndarray:
     )
 
 
+def kappa_of_draws(counts: np.ndarray) -> np.ndarray:
+    """Return `kappa_of_counts`, but NaN where all true levels are one: such a draw says nothing of agreement."""
+    n_true_levels = (counts.sum(axis=-1) > 0).sum(axis=-1)
+    return np.where(n_true_levels > 1, kappa_of_counts(counts), np.nan)
+
+
 def count_agreement(subjects: Sequence[Subject], levels: np.ndarray, n_levels: int) -> np.ndarray:
     """Return how often a left eye's level, in rows, meets the right one's, (k, k): of each group a side's first
     picture.

@@ -15,11 +15,21 @@ Figure = Callable[[np.ndarray], np.ndarray]  # of confusion matrices (..., k, k)
 
 
 class Estimate(NamedTuple):
-    """A figure and the ends of its 95 % interval."""
+    """A figure and the ends of its 95 % interval, NaN without one."""
 
     value: float
     low: float
     high: float
+    draws: int = N_DRAWS  # in which it can be measured: the others are left out of the interval
+
+    def describe_interval(self, form: str = ".3f") -> str:
+        """Return the interval as a text, with the number of its draws where others are left out."""
+        if not self.draws:
+            return "no interval"
+        text = f"{self.low:{form}} to {self.high:{form}}"
+        if self.draws < N_DRAWS:
+            text += f", {self.draws:,} of {N_DRAWS:,} draws"
+        return text
 
 
 class StepGain(NamedTuple):
@@ -35,11 +45,14 @@ def draw_figures(
     """Return the figures of all images, first, and of each draw of a bootstrap over groups, (1 + N_DRAWS, ...).
 
     `figure` maps rows, in a draw some of them several times, to its figures. The draws are the same for all figures of
-    the same groups, so that differences may be taken draw by draw.
+    the same groups, so that differences may be taken draw by draw. Of a single group nothing can be drawn: all draws
+    are NaN.
     """
     numbers = number_groups(groups)
     order = np.argsort(numbers, kind="stable")
     drawn = [figure(np.arange(len(numbers)))]
+    if numbers.max() == 0:
+        return _add_no_draws(np.array(drawn, np.float64))
     for times in draw_groups(numbers.max() + 1):
         drawn.append(figure(np.repeat(order, times[numbers[order]])))
     return np.array(drawn, np.float64)
@@ -66,6 +79,8 @@ def draw_weighted(groups: Sequence[str], figures: Callable[[np.ndarray], np.ndar
     numbers = number_groups(groups)
     n_at_once = max(1, WEIGHTS_AT_ONCE // len(numbers))
     parts = [figures(np.ones((1, len(numbers))))]
+    if numbers.max() == 0:
+        return _add_no_draws(parts[0])
     waiting: list[np.ndarray] = []
     for times in draw_groups(numbers.max() + 1):
         waiting.append(times[numbers])
@@ -77,15 +92,20 @@ def draw_weighted(groups: Sequence[str], figures: Callable[[np.ndarray], np.ndar
     return np.concatenate(parts)
 
 
+def _add_no_draws(figures: np.ndarray) -> np.ndarray:
+    """Return the figures of all images, (1, ...), followed by draws that could not be made, NaN."""
+    return np.concatenate([figures, np.full((N_DRAWS, *figures.shape[1:]), np.nan)])
+
+
 def estimate_drawn(drawn: np.ndarray) -> Estimate:
     """Return a figure with the percentile interval of its draws in which it can be measured, see `draw_figures`."""
     value = float(drawn[0])
     draws = drawn[1:]
     measurable = draws[~np.isnan(draws)]
     if np.isnan(value) or not len(measurable):
-        return Estimate(value, float("nan"), float("nan"))
+        return Estimate(value, float("nan"), float("nan"), draws=0)
     low, high = np.percentile(measurable, INTERVAL)
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, float(low), float(high), draws=len(measurable))
 
 
 def measure_step_gains(

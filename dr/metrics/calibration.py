@@ -62,7 +62,7 @@ def measure_reliability(
         return np.divide(came_true, in_bin, out=np.full(len(in_bin), np.nan), where=in_bin > 0)
 
     estimates = [estimate_drawn(of) for of in draw_figures(groups, share).T]
-    came_true, low, high = np.reshape(estimates, (-1, 3)).T
+    came_true, low, high, _ = np.reshape(estimates, (-1, 4)).T
     means, error = predicted[shown] / counts[shown], measure_error(counts, predicted, observed)
     return Reliability(means, came_true, low, high, counts[shown].astype(int), error)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dr.nets import catalog
-from preprocess.command import process
+from preprocess.cache import manifest
+from preprocess.command import process, recipe
 from preprocess.disk import files
 from preprocess.disk.errors import InputError, shorten
 
@@ -52,6 +53,20 @@ def locate(source: str) -> Located:
             f"Hugging Face hub is {HUB}OWNER/NAME"
         )
     return Located(path, architecture=None, mean=None, std=None)
+
+
+def locate_drawn(cache: Path) -> Path:
+    """Return the last checkpoint of the net that has learned on drawn eyes, in CACHE/drawn. Raises InputError if there
+    is none.
+    """
+    folder = cache / recipe.DRAWN / "dr" / "epochs"
+    trained = manifest.read_manifest(folder)
+    if trained is None or not trained["outputs"]:
+        raise InputError(
+            f"--weights {recipe.DRAWN}: {folder} holds no net that has learned on drawn eyes; ./run_all.sh "
+            "--recipe few-photographs trains it, and --weights none begins without it"
+        )
+    return folder / max(trained["outputs"])
 
 
 def choose_file(names: Sequence[str], title: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,73 @@ from dr.squares.crops import Crops, cut_batch
 from dr.squares.store import Maps, Squares
 
 BATCHES_AHEAD = 2  # made while the device works on one
+
+
+class Batch(NamedTuple):
+    """Images to score together, filled up to `size` with images whose scores are not wanted."""
+
+    positions: np.ndarray
+    size: int
+
+    def fill(self) -> np.ndarray:
+        """Return the positions of all images of the batch, (size,): the first one fills it up."""
+        n_more = self.size - len(self.positions)
+        return np.concatenate([self.positions, np.repeat(self.positions[:1], n_more)])
+
+    def find_eyes(self, eyes: np.ndarray) -> np.ndarray:
+        """Return the eyes of all images of the batch, (size,); those that fill it up are nobody's fellows."""
+        n_more = self.size - len(self.positions)
+        unused = 2 * (int(eyes.max()) // 2 + 1)
+        return np.concatenate([eyes[self.positions], unused + 2 * np.arange(n_more)])
+
+
+def order_groups(positions: np.ndarray, eyes: np.ndarray) -> np.ndarray:
+    """Return the positions so that each group's lie together, groups in the order in which their numbers rise.
+
+    The names of other groups may lie between a group's: a_left, a_b_left, a_right.
+    """
+    return positions[np.argsort(eyes[positions] // 2, kind="stable")]
+
+
+def plan_batches(
+    batches: Sequence[np.ndarray], eyes: np.ndarray, is_due: np.ndarray
+) -> list[Batch]:
+    """Return the batches to score so that the images that are due, (n,) bool, have the scores they have among all.
+
+    `batches` are those of all images. How a processor rounds hangs on the size of a batch, though not on what else is
+    in it or in which place (measured: tests/benchmarks/RESULTS.md). So an image is always scored in a batch as large
+    as its own among all. A batch of which all is due stays as it is; of the others the groups that are due come
+    together.
+    """
+    planned = []
+    left: dict[int, list[np.ndarray]] = {}  # size -> groups
+    for batch in batches:
+        due = is_due[batch]
+        if due.all():
+            planned.append(Batch(batch, len(batch)))
+        elif due.any():
+            groups = eyes[batch] // 2
+            for group in np.unique(groups[due]):
+                left.setdefault(len(batch), []).append(batch[groups == group])
+    for size, groups_of_size in left.items():
+        planned += _pack(groups_of_size, size)
+    return planned
+
+
+def _pack(groups: Sequence[np.ndarray], size: int) -> list[Batch]:
+    """Return batches of whole groups, each of at most `size` positions."""
+    packed = []
+    begun: list[np.ndarray] = []
+    n_begun = 0
+    for group in groups:
+        if n_begun + len(group) > size:
+            packed.append(Batch(np.concatenate(begun), size))
+            begun = []
+            n_begun = 0
+        begun.append(group)
+        n_begun += len(group)
+    packed.append(Batch(np.concatenate(begun), size))
+    return packed
 
 
 def order_epoch(positions: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from dr.squares import draws
+from dr.squares.pixels import ChosenPixels, DecodedPixels, read_rows
 from dr.squares.store import Squares
 
 FLIP_CODES = {
@@ -93,15 +94,19 @@ def cut_batch(squares: Squares, positions: np.ndarray, crops: Crops, crop_px: in
     values = brightened.clip(0, 255).astype(np.int64)
     standardized = squares.tables[positions[:, None], values]  # (b, 256, 3)
     tables = standardized * chosen.gain[:, None] + chosen.offset[:, None]
-    if isinstance(squares.pixels, np.ndarray):
-        batch = _cut_on_host(squares.pixels, positions, chosen, tables, crop_px)
-    else:
+    if isinstance(squares.pixels, torch.Tensor):
         batch = _cut_on_device(squares.pixels, positions, chosen, tables, crop_px)
+    else:
+        batch = _cut_on_host(squares.pixels, positions, chosen, tables, crop_px)
     return batch.permute(0, 3, 1, 2)
 
 
 def _cut_on_host(
-    pixels: np.ndarray, positions: np.ndarray, crops: Crops, tables: np.ndarray, crop_px: int
+    pixels: np.ndarray | DecodedPixels | ChosenPixels,
+    positions: np.ndarray,
+    crops: Crops,
+    tables: np.ndarray,
+    crop_px: int,
 ) -> torch.Tensor:
     """Return crops, (b, crop_px, crop_px, 3) float32, cut with OpenCV, in one pass over the pixels.
 
@@ -111,14 +116,14 @@ def _cut_on_host(
     batch = np.empty((len(positions), crop_px, crop_px, 3), np.float32)
     turns = find_turns(crops, crop_px)
     size = (crop_px, crop_px)
-    for row, position in enumerate(positions):
+    for row, square in enumerate(read_rows(pixels, positions)):
         if turns is None:
             top = crops.top[row]
             left = crops.left[row]
-            crop = pixels[position, top : top + crop_px, left : left + crop_px]
+            crop = square[top : top + crop_px, left : left + crop_px]
         else:
             crop = cv2.warpAffine(
-                pixels[position], turns[row], size, flags=TURNING, borderMode=cv2.BORDER_REPLICATE
+                square, turns[row], size, flags=TURNING, borderMode=cv2.BORDER_REPLICATE
             )
         is_flipped = (
             bool(crops.is_flipped_vertically[row]),

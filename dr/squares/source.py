@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dr.tasks.task import Task
-from preprocess import normalize
+from preprocess import normalize, photographs
 from preprocess.cache import manifest, rejected
 from preprocess.dataset import folds
 from preprocess.dataset.dataset import DataSet, Subject
@@ -18,6 +19,10 @@ from preprocess.disk.errors import InputError
 from preprocess.picture import outline, square
 from preprocess.picture.square import Making
 
+# What a net depends on, by the names of a manifest's inputs.
+LEARNED = "learned squares"
+HELD_OUT = "held-out squares"
+LABELS = "labels"
 FOLD_SEED = 0  # one division for all runs, so that their validation scores can be averaged
 
 
@@ -29,6 +34,7 @@ class CachedSquares(NamedTuple):
     luts: np.ndarray  # (n, 3, 256) uint8, what is still to be applied
     making: Making
     digests: dict[str, str]  # name -> digest of all that they are made from, for a manifest
+    part: str = "train"  # of the data set
 
     @property
     def images(self) -> list[str]:
@@ -52,6 +58,9 @@ class TrainingSet(NamedTuple):
     digests: dict[str, str]  # of the squares and of the labels
     set_apart: frozenset[str] = frozenset()  # the images that the data set itself holds out
     sources: Sequence[str] | None = None  # of a joined data set, the set that each is of
+    identities: Sequence[
+        str
+    ] = ()  # of the squares, (n,): a digest of all that makes each, and whose it is
 
     def find_held_out(self, n_folds: int | str, fold: int) -> np.ndarray:
         """Return which images a fold holds out, (n,) bool: with images set apart their groups are fold 0.
@@ -83,6 +92,28 @@ class TrainingSet(NamedTuple):
             fold_of[rest] += others
         return fold_of == fold
 
+    def digest_parts(self, n_folds: int | str, fold: int) -> dict[str, str]:
+        """Return the digests of what the net of a fold depends on: LEARNED, HELD_OUT and LABELS.
+
+        The labels are one part, because the folds depend on all of them.
+        """
+        is_held_out = self.find_held_out(n_folds, fold)
+        learned = np.flatnonzero(~is_held_out)
+        held_out = np.flatnonzero(is_held_out)
+        return {
+            LEARNED: self._digest_rows(learned),
+            HELD_OUT: self._digest_rows(held_out),
+            LABELS: self.digests[LABELS],
+        }
+
+    def _digest_rows(self, rows: np.ndarray) -> str:
+        """Return the digest of the squares at some positions, and of the positions, on which random draws depend."""
+        identities = [self.identities[row] for row in rows]
+        making = self.squares.making.describe()
+        return files.hash_text(
+            json.dumps([making, len(self.identities), rows.tolist(), identities])
+        )
+
 
 def read_squares(cache: Path, part: str, dataset: DataSet) -> CachedSquares:
     """Return the squares of a part. Raises InputError if a stage has not run on it since the eyes were found."""
@@ -103,6 +134,7 @@ def read_squares(cache: Path, part: str, dataset: DataSet) -> CachedSquares:
         luts=luts[[row_of[image] for image in ordered]],
         making=making,
         digests=digests,
+        part=part,
     )
 
 
@@ -159,11 +191,35 @@ def read_training_set(
         raise InputError(f"{cache}: no squares to learn from")
     set_apart = frozenset(dataset.list_images("valid"))
     text = task.describe_targets(learned, tables.sort_images(set_apart))
-    digests = squares.digests | {"labels": files.hash_text(text)}
+    digests = squares.digests | {LABELS: files.hash_text(text)}
     sources = None
     if folds.BY_SOURCE in dataset.samples:
         source_of = dict(
             zip(dataset.samples["image"], dataset.samples[folds.BY_SOURCE], strict=True)
         )
         sources = [str(source_of[image]) for image in squares.images]
-    return TrainingSet(squares, learned, digests, set_apart, sources)
+    return TrainingSet(
+        squares=squares,
+        targets=learned,
+        digests=digests,
+        set_apart=set_apart,
+        sources=sources,
+        identities=_identify_squares(cache, squares),
+    )
+
+
+def _identify_squares(cache: Path, squares: CachedSquares) -> list[str]:
+    """Return a digest of each training square: of its pixels, histogram and lookup table, and of whose eye it is."""
+    rows = photographs.read_squares(cache, "train")
+    identities = []
+    for image, subject, lut in zip(squares.images, squares.subjects, squares.luts, strict=True):
+        row = rows[image]
+        identity = [
+            image,
+            list(subject),
+            photographs.identify_square(row),
+            row["histogram"],
+            lut.tobytes().hex(),
+        ]
+        identities.append(files.hash_text(json.dumps(identity)))
+    return identities

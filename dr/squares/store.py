@@ -1,5 +1,10 @@
-"""The squares for the net: uint8 pixels, in memory or in a file under CACHE/dr/pixels, and a lookup table."""
+"""The squares for the net: uint8 pixels and a lookup table each.
 
+The pixels lie on the device, in memory, or in a file under CACHE/dr/pixels, a file per part of the data set that all
+runs and folds share; or nowhere but in CACHE/resize, and are decoded each time.
+"""
+
+import ast
 import dataclasses
 import json
 import math
@@ -7,17 +12,22 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
+from dr.squares.pixels import ChosenPixels, DecodedPixels, Pixels, decode
 from dr.squares.source import CachedSquares
 from preprocess.command import progress, resources
 from preprocess.dataset.dataset import Subject
 from preprocess.disk import files
+from preprocess.disk.errors import InputError
 from preprocess.picture import square
 from preprocess.picture.square import Square
+
+BLOCK = 4096  # lookup tables that are composed at a time: 50 MB of float64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,8 +35,8 @@ class Squares:
     """Squares, n of them."""
 
     eyes: np.ndarray  # (n,) int64, 2 * group + side, groups numbered as they come
-    # (n, size_px, size_px, 3) uint8 RGB, or 1 channel if all are grey; on the host or the device
-    pixels: np.ndarray | torch.Tensor
+    # (n, size_px, size_px, 3) uint8 RGB, or 1 channel if all are grey; on the host, the device or the disk
+    pixels: Pixels
     tables: np.ndarray  # (n, 256, 3) float32, the standardized value of each pixel value
 
     @property
@@ -74,11 +84,12 @@ def load(
     storage: str,
     file: Path,
 ) -> Squares:
-    """Decode the squares of a cache, once, with threads, to a storage that holds them.
+    """Return the squares of a cache; decode them once, with threads, to a storage that holds them.
 
-    The storage is device, memory, file or auto; auto alone measures the free memory. A memory-mapped
-    array goes to `file` (.npy). Mean and deviation (3,) are those of the training squares' channels,
-    0-255. Raises InputError for a picture that cannot be read or differs in size from the others.
+    The storage is device, memory, file, squares (nothing is kept, each batch is decoded) or auto, which
+    measures the free memory. A memory-mapped array goes to `file` (.npy). Mean and deviation (3,) are
+    those of the training squares' channels, 0-255. Raises InputError for a picture that cannot be read
+    or differs in size from the others, and for more pixels than the memory has room for.
     """
     pixels = _load_pixels(cached, device, storage, file)
     luts = square.leave_luts(cached.luts, cached.making.normalize)
@@ -86,33 +97,125 @@ def load(
     return Squares(eyes=number_eyes(cached.subjects), pixels=pixels, tables=tables)
 
 
-def _load_pixels(
-    cached: CachedSquares, device: torch.device, storage: str, file: Path
-) -> np.ndarray | torch.Tensor:
+def _load_pixels(cached: CachedSquares, device: torch.device, storage: str, file: Path) -> Pixels:
+    if storage == "squares":
+        return DecodedPixels(cached)
     if storage == "file":
         return _load_file(cached, file, None)
     shape = _find_shape(cached)
+    size_bytes = math.prod(shape)
     if storage == "auto":
-        storage = _choose_storage(math.prod(shape), device)
+        storage = choose_storage(size_bytes, device, file)
     if storage == "file":
         return _load_file(cached, file, shape)
-    pixels: np.ndarray | torch.Tensor
+    if storage == "squares":
+        print(
+            f"{len(cached.paths):,} squares, {size_bytes / 1e9:,.1f} GB of pixels, do not fit into the memory: "
+            "they are decoded each time (--storage file keeps them on the disk)",
+            flush=True,
+        )
+        return DecodedPixels(cached)
     if storage == "device" and device.type != "cpu":
-        pixels = torch.empty(shape, dtype=torch.uint8, device=device)
-    else:
-        pixels = np.empty(shape, np.uint8)
+        on_device = torch.empty(shape, dtype=torch.uint8, device=device)
+        _fill(on_device, cached)
+        return on_device
+    free_bytes = resources.read_free_memory()
+    if size_bytes > free_bytes:
+        raise InputError(
+            f"--storage {storage}: {size_bytes / 1e9:,.1f} GB of pixels, {free_bytes / 1e9:,.1f} GB of memory free; "
+            "with --storage squares they stay on the disk"
+        )
+    pixels = np.empty(shape, np.uint8)
     _fill(pixels, cached)
     return pixels
 
 
-def _load_file(cached: CachedSquares, file: Path, shape: tuple[int, ...] | None) -> np.ndarray:
-    """Return the pixels as a memory-mapped file; an unknown shape is found if the file is to be written."""
+def choose_storage(size_bytes: int, device: torch.device, file: Path) -> str:
+    """Return the first of device, memory, file, squares that holds so many bytes.
 
-    def write(partial: Path) -> None:
-        _write_pixels(partial, cached, shape or _find_shape(cached))
+    A processor as the device decodes a square in a small part of the time that a net takes for it: no file for it.
+    """
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if size_bytes < resources.PIXELS_SHARE * free_bytes:
+            return "device"
+    if resources.fits_memory(size_bytes):
+        return "memory"
+    if device.type == "cpu":
+        return "squares"
+    if file.exists() or size_bytes < resources.PIXELS_SHARE * files.measure_free_space(file):
+        return "file"
+    return "squares"
 
-    made_from = str([cached.images, *sorted(cached.digests.items())])
-    return keep_map(file, made_from, write)
+
+def _load_file(
+    cached: CachedSquares, file: Path, shape: tuple[int, ...] | None
+) -> np.ndarray | ChosenPixels:
+    """Return the pixels as a memory-mapped file; an unknown shape is found if the file is to be written.
+
+    A file that holds these squares among others is used as it is.
+    """
+    key_file = file.with_suffix(".json")
+    rows = _find_rows(file, cached)
+    if rows is None:
+        _remove(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.remove_partials(file.parent)
+        with files.replacing(file) as partial:
+            _write_pixels(partial, cached, shape or _find_shape(cached))
+        key = {"images": cached.images, "made_from": identify_pixels(cached)}
+        files.write_json(key_file, key)
+        return np.load(file, mmap_mode="r")
+    pixels = np.load(file, mmap_mode="r")
+    if np.array_equal(rows, np.arange(len(pixels))):
+        return pixels
+    return ChosenPixels(pixels, rows)
+
+
+def identify_pixels(cached: CachedSquares) -> dict[str, str]:
+    """Return the digests that the pixels of squares depend on: not the lookup tables, unless the pixels have them."""
+    names = [f"resize {cached.part}"]
+    if cached.making.normalize == "local":
+        names.append(f"normalize {cached.part}")
+    return {name: cached.digests[name] for name in names}
+
+
+def holds(file: Path, cached: CachedSquares) -> bool:
+    """Return whether a memory-mapped file holds the pixels of these squares, perhaps among others."""
+    return _find_rows(file, cached) is not None
+
+
+def _find_rows(file: Path, cached: CachedSquares) -> np.ndarray | None:
+    """Return in which rows of a file the squares lie; None if it lacks some or was made from others."""
+    key_file = file.with_suffix(".json")
+    if not (file.exists() and key_file.exists()):
+        return None
+    key = json.loads(key_file.read_text())
+    if isinstance(key, str):  # of before files were shared: as it was asked for, with all digests
+        key = _read_old_key(key, cached)
+    if key["made_from"] != identify_pixels(cached):
+        return None
+    row_of = {image: row for row, image in enumerate(key["images"])}
+    if not row_of.keys() >= cached.paths.keys():
+        return None
+    return np.array([row_of[image] for image in cached.paths], dtype=np.int64)
+
+
+def _read_old_key(text: str, cached: CachedSquares) -> dict[str, Any]:
+    """Return the images of a key as version 0.2.0 first wrote it, and the digests of now, if none has changed since."""
+    images, *pairs = ast.literal_eval(text)
+    kept = dict(pairs)
+    made_from = identify_pixels(cached)
+    for name in (f"resize {cached.part}", f"normalize {cached.part}"):
+        if kept.get(name) != cached.digests.get(name):
+            made_from = {}
+    return {"images": images, "made_from": made_from}
+
+
+def _remove(file: Path) -> None:
+    """Remove a memory-mapped array before another takes its place: the disk may have no room for both."""
+    file.with_suffix(".json").unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
 
 
 def compose_tables(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -120,8 +223,12 @@ def compose_tables(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]
 
     The result is (n, 256, 3) float32.
     """
-    standardized = (luts.astype(np.float64) - np.reshape(mean, (3, 1))) / np.reshape(std, (3, 1))
-    return np.ascontiguousarray(standardized.transpose(0, 2, 1), np.float32)
+    tables = np.empty((len(luts), 256, 3), np.float32)
+    for start in range(0, len(luts), BLOCK):
+        values = luts[start : start + BLOCK].astype(np.float64)
+        standardized = (values - np.reshape(mean, (3, 1))) / np.reshape(std, (3, 1))
+        tables[start : start + BLOCK] = standardized.transpose(0, 2, 1)
+    return tables
 
 
 def number_eyes(subjects: Sequence[Subject]) -> np.ndarray:
@@ -139,23 +246,12 @@ def number_eyes(subjects: Sequence[Subject]) -> np.ndarray:
     return eyes
 
 
-def _choose_storage(size_bytes: int, device: torch.device) -> str:
-    """Return the first of device, memory, file that holds so many bytes."""
-    if device.type == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        if size_bytes < resources.PIXELS_SHARE * free_bytes:
-            return "device"
-    if resources.fits_memory(size_bytes):
-        return "memory"
-    return "file"
-
-
 def keep_map(file: Path, made_from: str, write: Callable[[Path], None]) -> np.ndarray:
     """Return the memory-mapped array of a file (.npy), written unless one was made from the same."""
     key_file = file.with_suffix(".json")
     is_whole = file.exists() and key_file.exists()
     if not is_whole or json.loads(key_file.read_text()) != made_from:
-        key_file.unlink(missing_ok=True)
+        _remove(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         files.remove_partials(file.parent)
         with files.replacing(file) as partial:
@@ -186,34 +282,31 @@ def _find_shape(cached: CachedSquares) -> tuple[int, int, int, int]:
     """Return the shape of all pixels: with one channel if the three of every square are the same."""
 
     def is_grey(path: Path, row: int) -> bool:
-        pixels = _decode(cached, path, row)
+        pixels = decode(cached, path, row)
         return bool((pixels == pixels[..., :1]).all())
 
     paths = list(cached.paths.values())
     n_channels = 3
     if paths and is_grey(paths[0], 0):  # a coloured first one answers for all
-        with ThreadPoolExecutor(resources.count_processors()) as pool:
-            if all(pool.map(is_grey, paths, range(len(paths)))):
-                n_channels = 1
+        with (
+            ThreadPoolExecutor(resources.count_processors()) as pool,
+            progress.tracking(len(paths), "looking for colour") as bar,
+        ):
+            n_channels = 1
+            for is_row_grey in pool.map(is_grey, paths, range(len(paths))):
+                bar.update(1)
+                if not is_row_grey:
+                    n_channels = 3
+                    break
             pool.shutdown(cancel_futures=True)
     return len(paths), cached.making.size_px, cached.making.size_px, n_channels
-
-
-def _decode(cached: CachedSquares, path: Path, row: int) -> np.ndarray:
-    """Return a square's pixels, (size_px, size_px, 3) uint8.
-
-    The steps of normalization that a lookup table cannot do are done.
-    """
-    pixels = square.read_pixels(path, cached.making.size_px)
-    finished, _ = square.finish(pixels, cached.luts[row], cached.making.normalize)
-    return finished
 
 
 def _fill(pixels: np.ndarray | torch.Tensor, cached: CachedSquares) -> None:
     """Decode every square into its row."""
 
     def fill_row(path: Path, row: int) -> None:
-        decoded = _decode(cached, path, row)[..., : pixels.shape[3]]
+        decoded = decode(cached, path, row)[..., : pixels.shape[3]]
         if isinstance(pixels, np.ndarray):
             pixels[row] = decoded
         else:

@@ -59,6 +59,9 @@ class Levels(Task):
         "intervals: bootstrap over patients; recall and precision: of the rounded level"
     )
     decision_name: ClassVar[str] = "rounded"
+    decision_rule: ClassVar[str] = (
+        "the level nearest to the mean of the levels by their probabilities"
+    )
 
     @property
     def columns(self) -> list[str]:
@@ -123,6 +126,10 @@ class Levels(Task):
             "qwk": agreement.quadratic_weighted_kappa(targets, likeliest, len(self.names)),
         }
 
+    def has_contrast(self, targets: np.ndarray) -> bool:
+        """Return whether there are two levels: kappa says nothing of one."""
+        return len(np.unique(targets)) > 1
+
     def measure_steps(
         self,
         patients: Sequence[str],
@@ -131,7 +138,7 @@ class Levels(Task):
         decisions: Mapping[str, np.ndarray],
     ) -> dict[str, StepGain]:
         """Return the quadratic weighted kappa of each step's levels."""
-        return measure_step_gains(patients, targets, decisions, agreement.kappa_of_counts)
+        return measure_step_gains(patients, targets, decisions, agreement.kappa_of_draws)
 
     def draw_overall(
         self, scores: np.ndarray, targets: np.ndarray, decided: np.ndarray, weights: np.ndarray
@@ -140,7 +147,7 @@ class Levels(Task):
         counts = agreement.count_weighted_pairs(targets, decided, len(self.names), weights)
         log_loss = weights @ calibration.measure_losses(scores, targets) / weights.sum(axis=1)
         return np.stack(
-            [agreement.kappa_of_counts(counts), agreement.accuracy_of_counts(counts), log_loss],
+            [agreement.kappa_of_draws(counts), agreement.accuracy_of_counts(counts), log_loss],
             axis=1,
         )
 
@@ -187,6 +194,13 @@ class Levels(Task):
                 name = f"{CLINICAL_CUTS[lowest - 1]} (≥ {lowest})"
             conditions.append(Condition(name, tuple(range(lowest, len(self.names)))))
         return conditions
+
+    @property
+    def screened(self) -> Condition | None:
+        """Referable disease, where the scale is the clinical one."""
+        if self.names != RETINOPATHY.names:
+            return None
+        return self.conditions[CLINICAL_CUTS.index("referable")]
 
     def explain_absence(self) -> None:
         """Return None: all stages have a part."""

@@ -6,6 +6,7 @@ import abc
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -74,6 +75,7 @@ class Task(abc.ABC):
     intervals_note: ClassVar[str] = ""
     # What `decide` gives, in words.
     decision_name: ClassVar[str]
+    decision_rule: ClassVar[str] = "the likeliest"
 
     @property
     def question(self) -> Question:
@@ -163,10 +165,19 @@ class Task(abc.ABC):
     ) -> dict[str, np.ndarray]:
         """Return each figure of all images, first, and of each draw, (1 + N_DRAWS,), see `bootstrap.draw_figures`."""
         names = list(self.measure(scores, targets))
-        drawn = bootstrap.draw_figures(
-            patients, lambda rows: list(self.measure(scores[rows], targets[rows]).values())
-        )
+
+        def measure(rows: np.ndarray) -> list[float]:
+            measured = self.measure(scores[rows], targets[rows])
+            if not self.has_contrast(targets[rows]):
+                measured[self.headline] = math.nan
+            return list(measured.values())
+
+        drawn = bootstrap.draw_figures(patients, measure)
         return dict(zip(names, drawn.T, strict=True))
+
+    def has_contrast(self, targets: np.ndarray) -> bool:
+        """Return whether the headline figure of images with these targets says something."""
+        return True
 
     @abc.abstractmethod
     def measure_steps(
@@ -223,6 +234,11 @@ class Task(abc.ABC):
     def conditions(self) -> list[Condition]:
         """The yes-or-no questions that the scores answer: does an image have this output?"""
         return [Condition(name, (output,)) for output, name in enumerate(self.names)]
+
+    @property
+    def screened(self) -> Condition | None:
+        """The condition that decides whether a person is referred; None if the task knows of none."""
+        return None
 
     @property
     def rules(self) -> Mapping[str, Rule]:

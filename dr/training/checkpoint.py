@@ -166,9 +166,14 @@ def _is_possible_making(making: Making, crop_px: int | None) -> bool:
         return False
     if making.crop not in outline.METHODS or making.normalize not in NORMALIZATIONS:
         return False
-    if making.bits is not None and (
-        not _are_counts(making.bits) or not 8 <= making.bits <= photograph.MOST_BITS
-    ):
+    ranges: tuple[int, ...] = ()
+    if isinstance(making.bits, tuple):
+        ranges = making.bits
+    elif making.bits is not None:
+        ranges = (making.bits,)
+    if not _are_counts(*ranges) or making.bits == ():
+        return False
+    if any(bits < 8 or bits > photograph.MOST_BITS for bits in ranges):
         return False
     return crop_px <= making.size_px <= MOST_SIZE_PX
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from dr.squares import crops, store
 from dr.squares.store import Squares
 from dr.training.checkpoint import Checkpoint
+from preprocess.command import progress
 from preprocess.dataset.dataset import Subject
 from preprocess.disk.errors import InputError
 from preprocess.picture.square import Square
@@ -51,9 +52,11 @@ def _compute_some_features(squares: Squares, rows: np.ndarray, crop_px: int) -> 
     chosen = rows[np.linspace(0, len(rows) - 1, n_chosen).astype(int)]
     cuts = crops.center_crops(len(squares), squares.size_px - crop_px)
     features = []
-    for start in range(0, n_chosen, BATCH_SIZE):
-        batch = chosen[start : start + BATCH_SIZE]
-        features.append(compute_features(crops.cut_batch(squares, batch, cuts, crop_px)))
+    with progress.tracking(n_chosen, "textures, for the out-of-distribution check") as bar:
+        for start in range(0, n_chosen, BATCH_SIZE):
+            batch = chosen[start : start + BATCH_SIZE]
+            features.append(compute_features(crops.cut_batch(squares, batch, cuts, crop_px)))
+            bar.update(len(batch))
     return torch.cat(features).cpu()
 
 

@@ -2,8 +2,12 @@
 
 import argparse
 import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +31,21 @@ from preprocess.disk.errors import InputError
 from preprocess.picture.square import Making
 
 
+class Watcher(Protocol):
+    """Shows a training to a person; nothing that is computed depends on it."""
+
+    def describe_run(self, n_learned: int, held_out_targets: np.ndarray) -> str:
+        """Begin with a run; return which part of the images is held out, in words."""
+
+    def describe_epoch(
+        self, history: list[dict[str, Any]], training_s: float, whole_s: float, due: Epoch
+    ) -> str:
+        """Return the line of the epoch that has ended, the last of a history."""
+
+    def end(self, history: list[dict[str, Any]]) -> None:
+        """Say what came of the training."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """What is the same in all epochs of a run."""
@@ -43,13 +62,24 @@ class Run:
     std: list[float]
     prior: list[float]
     distribution: dict[str, torch.Tensor]
+    watcher: Watcher
 
     def train_epoch(self, learning: Learner, due: Epoch) -> dict[str, Any]:
         """Train the epoch that is due and keep it; return its figures, in all processes."""
+        started_s = time.monotonic()
         trained = passes.train_epoch(learning, self.images, self.targets, self.learned, due)
+        training_s = time.monotonic() - started_s
         passes.update_batch_norm(learning, self.images, self.learned, due)
         figures = {"epoch": due.number} | trained
-        return workers.share(lambda: self.keep_epoch(learning, figures))
+
+        def keep() -> dict[str, Any]:
+            kept = self.keep_epoch(learning, figures)
+            whole_s = time.monotonic() - started_s
+            history = runs.read_figures(self.folder)
+            print(self.watcher.describe_epoch(history, training_s, whole_s, due), flush=True)
+            return kept
+
+        return workers.share(keep)
 
     def keep_epoch(self, learning: Learner, figures: dict[str, Any]) -> dict[str, Any]:
         """Check and keep an epoch; its figures, written last and returned, make it count as done.
@@ -65,26 +95,65 @@ class Run:
                 f"epoch {epoch}, after its last step, learning rate {rate:g}: the scores of the held-out images are "
                 "not finite; try a lower --learning-rate"
             )
-        measured = task.measure(scores, self.targets[self.held_out])
-        valid = {f"valid_{name}": value for name, value in measured.items()}
+        valid = self._measure_held_out(scores)
         digest = checkpoint.write(
             self.folder / f"{epoch:04}.pt", self._make_checkpoint(learning, epoch)
         )
         figures = figures | valid | {"learning_rate": rate, "checkpoint": digest}
         files.write_json(self.folder / f"{epoch:04}.json", figures)
-        key = task.headline
-        name = task.headline_name
-        runs.keep_best(self.folder, key, self.options.keep)
-
-        message = f"epoch {epoch}: learning rate {rate:.4g}"
-        message += (
-            f", log loss train {figures['train_log_loss']:.4f} valid {valid['valid_log_loss']:.4f}"
-        )
-        message += f", {name} valid {valid[f'valid_{key}']:.4f}"
-        if "skipped_steps" in figures:
-            message += f", {figures['skipped_steps']} steps skipped: beyond float16's range"
-        print(message, flush=True)
+        runs.keep_best(self.folder, task.headline, self.options.keep)
         return figures
+
+    def measure_anew(self, learning: Learner, start: Start) -> list[dict[str, Any]]:
+        """Check the epochs before the start on the images held out now, and keep them; return all their figures.
+
+        An epoch without a checkpoint has no validation figures (NaN) from now on. The learner ends with the last epoch.
+        """
+        n_lost = 0
+        history = []
+        for before in start.history:
+            epoch = before["epoch"]
+            path = start.folder / f"{epoch:04}.pt"
+            figures = dict(before)
+            if path.exists():
+                kept = checkpoint.read(path)
+                learning = learner.restore(learning, kept)
+                figures |= self._measure_held_out(self._score_held_out(learning, epoch))
+                made = self._make_checkpoint(learning, epoch)
+                if kept.settings.precision != made.settings.precision:  # another machine's
+                    trained_by = dataclasses.replace(
+                        made.settings, precision=kept.settings.precision
+                    )
+                    made = dataclasses.replace(made, settings=trained_by, scaler=kept.scaler)
+                figures["checkpoint"] = checkpoint.write(self.folder / path.name, made)
+            else:
+                n_lost += 1
+                figures |= {name: math.nan for name in before if name.startswith("valid_")}
+            written = self.folder / f"{epoch:04}.json"
+            files.write_json(written, figures)
+            shutil.copystat(
+                path.with_suffix(".json"), written
+            )  # the pace of training is read there
+            history.append(figures)
+        runs.keep_best(self.folder, self.task.headline, self.options.keep)
+        best = schedule.find_best(history)
+        print(
+            f"dr.train: the images held out changed, those learned from did not: {len(history) - n_lost} epochs are "
+            f"measured anew; the lowest validation log loss is epoch {best}'s, "
+            f"{history[best - 1]['valid_log_loss']:.4f}",
+            flush=True,
+        )
+        if n_lost:
+            print(
+                f"dr.train: {n_lost} epochs, whose checkpoints are not kept (--keep), have no validation figures now",
+                flush=True,
+            )
+        return history
+
+    def _measure_held_out(self, scores: np.ndarray) -> dict[str, float]:
+        """Return the validation figures of the scores of the images held out, by name."""
+        measured = self.task.measure(scores, self.targets[self.held_out])
+        return {f"valid_{name}": value for name, value in measured.items()}
 
     def _score_held_out(self, learning: Learner, epoch: int) -> np.ndarray:
         """Return the scores of the middle of the squares held out, (n_held_out, k)."""
@@ -124,10 +193,16 @@ def train_epochs(
     wanted: Settings,
     folder: Path,
     training_set: TrainingSet,
+    inputs: Mapping[str, str],
     task: Task,
     start: Start,
+    watcher: Watcher,
 ) -> None:
-    """Train the epochs after the start, a checkpoint each in `folder`, until all are done or patience is at its end."""
+    """Train the epochs after the start, a checkpoint each in `folder`, until all are done or patience is at its end.
+
+    Those before it are measured anew where other images are held out now; `inputs` are those of the net's manifest.
+    The watcher is called in the first process alone.
+    """
     on = device.choose_device(options.device)
     device.prepare(on)
     cached = training_set.squares
@@ -139,10 +214,16 @@ def train_epochs(
     learning = learner.make_learner(resolved, task, targets[learned], on)
     history = start.history
     due = schedule.find_next(wanted, history)
-    last = due.goes_on_from if due else 0  # the epoch that the learner holds
+    last = due.goes_on_from if due else len(history)  # the epoch that the learner holds
     if last:
         kept = checkpoint.read(start.folder / f"{last:04}.pt")
         learning = learner.restore(learning, kept)
+        trained_in = kept.settings.precision
+        if learning.settings.precision != trained_in and workers.rank() == 0:
+            print(
+                f"dr.train: epoch {last} was trained in {trained_in}: {device.EMULATED}: training goes on in "
+                f"{learning.settings.precision}"
+            )
         mean = kept.mean
         std = kept.std
     else:
@@ -153,14 +234,17 @@ def train_epochs(
             cached, mean, std, device=on, storage=options.storage, file=pixels_file
         )
     if workers.rank() == 0:
+        part = watcher.describe_run(len(learned), targets[held_out])
         print(
-            f"dr.train: {len(learned)} images, {len(held_out)} held out, on {workers.count()} x {on}"
+            f"dr.train: {len(learned)} images, {len(held_out)} held out{part}, on "
+            f"{workers.count()} x {on}"
         )
         # Nothing but the training itself can fail from here on.
-        runs.begin(folder, start, vars(wanted), training_set.digests)
-    summary = distribution.summarize_training_squares(
-        squares, learned, held_out, learning.net.image_px
-    )
+        runs.begin(folder, start, vars(wanted), inputs)
+    with progress.waiting("dr.train: what the squares look like", workers.rank() == 0):
+        summary = distribution.summarize_training_squares(
+            squares, learned, held_out, learning.net.image_px
+        )
     images: Squares | Maps = squares
     if options.features == "file":
         with workers.first_goes_ahead():
@@ -180,7 +264,10 @@ def train_epochs(
         std=std,
         prior=task.find_prior(targets[learned]).tolist(),
         distribution=summary,
+        watcher=watcher,
     )
+    if start.is_held_out_changed:
+        history = workers.share(lambda: run.measure_anew(learning, start))
     while due:
         if due.goes_on_from != last:
             learning = learner.restore(
@@ -196,6 +283,8 @@ def train_epochs(
         due = schedule.find_next(wanted, history)
         if not due and not is_planned_last and workers.rank() == 0:
             print(f"dr.train: no better validation log loss in {wanted.patience} epochs; stops")
+    if workers.rank() == 0:
+        watcher.end(history)
 
 
 def _begin(

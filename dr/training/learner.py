@@ -166,7 +166,10 @@ def load_net(checkpoint: Checkpoint) -> Net:
 
 
 def restore(learner: Learner, checkpoint: Checkpoint) -> Learner:
-    """Return the learner as it was when the checkpoint was written."""
+    """Return the learner as it was when the checkpoint was written.
+
+    On a processor that would emulate the checkpoint's float16 it goes on in float32.
+    """
     title = f"epoch {checkpoint.epoch}"
     weights.load(learner.net, checkpoint.raw or checkpoint.net, title)
     if learner.averaged:
@@ -178,7 +181,8 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> Learner:
                 value if is_counted_on_host else value.to(parameter)
             )
     # The precision is the checkpoint's: this machine might choose another.
-    settings = dataclasses.replace(learner.settings, precision=checkpoint.settings.precision)
+    precision = device.avoid_emulation(checkpoint.settings.precision, learner.device)
+    settings = dataclasses.replace(learner.settings, precision=precision)
     scaler = _make_scaler(settings, learner.device)
     scaler.load_state_dict(checkpoint.scaler)
     return learner._replace(settings=settings, scaler=scaler)

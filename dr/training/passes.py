@@ -128,12 +128,18 @@ def update_batch_norm(
         layer.train()
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
-    with torch.no_grad():
-        for _, images in batches.iterate_batches(
+    n_shown = workers.count() * sum(len(batch) for batch in batch_positions)
+    title = f"epoch {epoch}, BatchNorm"
+    with (
+        progress.tracking(n_shown, title, is_shown=workers.rank() == 0) as bar,
+        torch.no_grad(),
+    ):
+        for batch, images in batches.iterate_batches(
             squares, batch_positions, cuts, net.image_px, learner.device
         ):
             with autocast(learner.device, settings.precision):
                 net(images)
+            bar.update(workers.count() * len(batch))
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
 

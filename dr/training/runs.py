@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dr.squares.source import TrainingSet
 from dr.training import checkpoint, schedule
 from dr.training.checkpoint import Checkpoint
 from dr.training.settings import ORDINARY, complete
@@ -39,6 +40,7 @@ class Start(NamedTuple):
 
     folder: Path
     history: list[dict[str, Any]]
+    is_held_out_changed: bool = False  # since then: their validation figures are others now
 
 
 class Member(NamedTuple):
@@ -201,6 +203,21 @@ def identify(settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     return files.hash_text(json.dumps([settings, inputs], sort_keys=True))[:12]
 
 
+def adopt_inputs(folders: Sequence[Path], training_set: TrainingSet, n_folds: int | str) -> None:
+    """Give the manifests of nets that an earlier version trained on these squares their inputs by part.
+
+    That version kept one digest of all squares. `n_folds` is that of the nets in question.
+    """
+    for folder in folders:
+        kept = manifest.read_manifest(folder)
+        if kept is None or kept["inputs"] != training_set.digests:
+            continue
+        parameters = complete(kept["parameters"])
+        if parameters["folds"] == n_folds:
+            parts = training_set.digest_parts(n_folds, parameters["fold"])
+            files.write_json(folder / "manifest.json", kept | {"inputs": parts})
+
+
 def is_finished(epochs: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
     """Tell whether a folder holds all that training with these settings from these inputs would leave."""
     trained = manifest.read_manifest(epochs)
@@ -215,8 +232,11 @@ def is_finished(epochs: Path, settings: Mapping[str, Any], inputs: Mapping[str, 
 def begin(
     pending: Path, start: Start, settings: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> None:
-    """Make the folder in which a net is trained hold the epochs that are done, by hard links, and no others."""
-    n_done = len(start.history)
+    """Make the folder in which a net is trained hold the epochs that are done, by hard links, and no others.
+
+    Epochs that are to be measured anew are none of them.
+    """
+    n_done = 0 if start.is_held_out_changed else len(start.history)
     if start.folder == pending:
         for path, epoch in _list_epochs(pending):
             if epoch > n_done:

@@ -85,6 +85,14 @@ def find_next(settings: Settings, history: History) -> Epoch | None:
     )
 
 
+def count_left(settings: Settings, due: Epoch) -> int:
+    """Return how many epochs are planned after the one that is due; patience may end the run earlier."""
+    n_left = due.n_places - due.place
+    if due.is_frozen and settings.thaw_rate is not None:  # the whole net has a schedule of its own
+        n_left += settings.epochs - settings.freeze_epochs
+    return n_left
+
+
 def find_rate(settings: Settings, epoch: Epoch, share: float) -> float:
     """Return the learning rate at a `share` (0-1) of an epoch."""
     n_done = epoch.place - 1 + share
@@ -152,14 +160,21 @@ def find_stops(losses: Sequence[float], patience: int | None, least_gain: float)
 def find_best(history: History, figure: str = "log_loss") -> int:
     """Return the epoch with the lowest validation log loss, or the highest of another figure that is measurable.
 
-    Among equals the one with the lowest log loss is the best, then the first.
+    Among equals the one with the lowest log loss is the best, then the first. Epochs that were not measured on the
+    images held out now are out of the question.
     """
+    measured = [row for row in history if not math.isnan(row["valid_log_loss"])]
     sign = 1 if figure == "log_loss" else -1
 
     def rank(row: Mapping[str, Any]) -> tuple[float, float]:
         return np.nan_to_num(sign * row[f"valid_{figure}"]), row["valid_log_loss"]
 
-    return int(min(history, key=rank)["epoch"])
+    return int(min(measured, key=rank)["epoch"])
+
+
+def follows_validation(settings: Settings) -> bool:
+    """Tell whether what is learned depends on the validation figures: on when to stop, or on a plateau's rate."""
+    return settings.patience is not None or settings.schedule == "plateau"
 
 
 def find_kept(history: History, headline: str, n_newest: int) -> set[int]:

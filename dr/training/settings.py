@@ -16,7 +16,7 @@ from preprocess.disk.errors import InputError
 
 MOST_HIDDEN = 100_000
 ORDINARY = "default"  # what the run without a name is called where runs are named
-WEIGHTS = ("none", "imagenet")  # to begin with, beside a file's
+WEIGHTS = ("none", "imagenet", recipe.DRAWN)  # to begin with, beside a file's
 UNCHANGED = {
     "flips": "none",
     "rotation_deg": 0,
@@ -26,6 +26,44 @@ UNCHANGED = {
     "jitter": 0,
 }
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+# The options of dr.train as its help groups them.
+GROUPS = {
+    "model": ("net", "weights", "pairs", "pool", "squeeze", "hidden", "dropout", "drop_path"),
+    "data": ("folds", "fold", "seed", "inputs", "mean", "std", "crop_px"),
+    "schedule": (
+        "epochs",
+        "learning_rate",
+        "schedule",
+        "drop_epochs",
+        "warm_up_epochs",
+        "plateau_epochs",
+        "plateau_factor",
+        "least_rate",
+        "freeze_epochs",
+        "thaw_rate",
+        "patience",
+        "least_gain",
+    ),
+    "optimizer": (
+        "optimizer",
+        "batch_size",
+        "accumulate",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+        "body_rate",
+        "layer_decay",
+        "clip_norm",
+        "ema",
+        "log_loss",
+        "squared_error",
+        "label_smoothing",
+        "class_weights",
+        "most_weight",
+    ),
+    "augmentation": ("flips", "rotation_deg", "zoom", "shift", "brightness", "jitter"),
+    "device": ("precision",),
+}
 
 
 def parse_net(text: str) -> str:
@@ -60,102 +98,113 @@ class Settings:
     """
 
     # fmt: off
-    net: str = _option(parse_net, f"which body the net has: {catalog.NINE_CONV}, or one of timm that gives feature "
+    net: str = _option(parse_net, f"the body of the net: {catalog.NINE_CONV}, or a model of timm that gives feature "
                        "maps, such as resnet50, convnext_tiny or swin_tiny_patch4_window7_224, or patch tokens, such "
                        "as vit_large_patch16_224", metavar="NAME")
-    weights: str = _option(str, "what the net begins with: none, random weights; imagenet, what timm's hub has; or a "
-                           "file, of which the digest is kept: a checkpoint such as CACHE/dr/epochs/0060.pt (for "
-                           "--pairs a single net's will do), or weights of this net, .safetensors, .pth or .bin, as "
-                           "timm, torchvision, Lightning or a foundation model's authors keep them; or a folder of "
-                           f"the Hugging Face hub, or {weight_files.HUB}OWNER/NAME. Images are then standardized as "
-                           "those weights are used to; a head of another size is left out",
-                           metavar="none|imagenet|FILE")
-    mean: list[float] | None = _option(number(0, 1), "mean of the pixels that --weights were trained on, 0-1, red, "
-                                       "green and blue (what their file or timm's record of the net says)",
+    weights: str = _option(str, "initial weights: none (random); imagenet (from timm's hub); drawn (of a net trained "
+                           "on drawn eyes, which ./run_all.sh trains first); or a file, whose digest is kept: a "
+                           "checkpoint such as CACHE/dr/epochs/0060.pt (for --pairs one of a single-eye net will do), "
+                           "or weights of this net, .safetensors, .pth or .bin, as timm, torchvision, Lightning or the "
+                           "authors of a foundation model store them; or a folder of the Hugging Face hub, or "
+                           f"{weight_files.HUB}OWNER/NAME. Images are then standardized as these weights expect; a "
+                           "head of another size is left out", metavar="none|imagenet|drawn|FILE")
+    mean: list[float] | None = _option(number(0, 1), "mean of the pixels that --weights were trained on, 0-1, for red, "
+                                       "green and blue (default: as stored with the weights, or in timm's record)",
                                        nargs=3, metavar=("R", "G", "B"))
-    std: list[float] | None = _option(number(1e-3, 1), "their standard deviation, likewise", nargs=3,
+    std: list[float] | None = _option(number(1e-3, 1), "standard deviation of these pixels", nargs=3,
                                       metavar=("R", "G", "B"))
-    inputs: str = _option(str, "pixel values as the net has them: standardized, or only divided by 255",
+    inputs: str = _option(str, "pixel values given to the net: standardized, or only divided by 255",
                           choices=("standardized", "0-1"))
-    pool: str = _option(str, "what the head is given of a plain transformer: the mean of its patch tokens, or its "
-                        "class token", choices=("mean", "token"))
-    squeeze: int = _option(whole(0, MOST_HIDDEN), "maps to which a convolution of 1×1 reduces the body's, for a head "
-                           "that looks at every place and not at their mean; 0: none")
-    hidden: int | None = _option(whole(0, MOST_HIDDEN), "units of a layer between features and outputs, 0: none "
-                                 "(nine-conv: the article's 96, other nets: 0)")
-    drop_path: float = _option(number(0, 0.99), "most that a block of a net of timm is left out of a step, as often")
+    pool: str = _option(str, "what a plain transformer passes to the head: the mean of its patch tokens, or its class "
+                        "token", choices=("mean", "token"))
+    squeeze: int = _option(whole(0, MOST_HIDDEN), "reduce the feature maps to this many by a 1×1 convolution, for a "
+                           "head that sees every location instead of the mean over them; 0: do not")
+    hidden: int | None = _option(whole(0, MOST_HIDDEN), "units of the hidden layer between features and outputs; 0: no "
+                                 "such layer (default: the article's 96 for nine-conv, 0 for other nets)")
+    drop_path: float = _option(number(0, 0.99), "maximum stochastic-depth rate (models of timm)")
     epochs: int = _option(whole(1), "passes over the training set")
-    batch_size: int = _option(whole(2), "images per step, over all devices")
-    accumulate: int = _option(whole(1), "parts in which a device is given its images of a step, one by one, for want "
-                              "of memory: the same step, but BatchNorm sees a part")
-    learning_rate: float = _option(number(0), "of the first epochs (drops), else the highest")
-    body_rate: float = _option(number(0), "the body's learning rate, as a share of the head's")
-    layer_decay: float = _option(number(0.01, 1), "how fast a layer of a net of timm learns, as a share of the one "
-                                 "behind it; 1: all alike")
-    schedule: str = _option(str, "how the learning rate changes",
+    batch_size: int = _option(whole(2), "images per step, over all devices together")
+    accumulate: int = _option(whole(1), "gradient accumulation: split each batch into this many parts to save memory. "
+                              "The step stays the same, but BatchNorm sees one part at a time")
+    learning_rate: float = _option(number(0), "the initial learning rate for --schedule drops, the highest one for the "
+                                   "other schedules")
+    body_rate: float = _option(number(0), "learning rate of the body, as a fraction of the head's")
+    layer_decay: float = _option(number(0.01, 1), "learning rate of each layer as a fraction of the next layer's "
+                                 "(models of timm); 1: the same for all")
+    schedule: str = _option(str, "how the learning rate changes during training",
                             choices=("drops", "one-cycle", "cosine", "plateau", "constant"))
-    drop_epochs: list[int] | None = _option(whole(1), "epochs after which the rate drops (60, 80 and 90 %% of all)",
-                                            nargs="+")
-    warm_up_epochs: float = _option(number(0), "epochs, or part of one, in which the rate of a cosine rises")
-    plateau_epochs: int = _option(whole(1), "epochs without a better validation log loss after which a plateau's rate "
-                                  "falls")
-    plateau_factor: float = _option(number(0, 1), "what it is multiplied by then")
-    least_rate: float = _option(number(0), "at which a plateau's rate stays")
-    optimizer: str = _option(str, "adamw: steps that each weight's own gradients scale; --momentum is its first beta",
-                             choices=("sgd", "adamw"))
-    momentum: float = _option(number(0, 1), "share of the last step that is taken again")
-    nesterov: bool = _switch("take the gradient where momentum leads")
-    weight_decay: float = _option(number(0), "L2 (of adamw: decoupled) on the weights of convolutions and linear "
-                                  "layers")
-    dropout: float = _option(number(0, 0.99), "share of the features dropped before the first linear layer")
-    class_weights: str = _option(str, "balanced: every level counts as much as the others, those who have a finding as "
-                                 "much as those who have not; positives, of findings: N / N_l on the images that have "
-                                 "it", choices=("none", "balanced", "positives"))
-    most_weight: float | None = _option(number(0), "what a weight by --class-weights is at most")
-    label_smoothing: float = _option(number(0, 0.99), "share of the target spread over all levels")
-    log_loss: float = _option(number(0), "weight of the log loss; 0: --squared-error alone")
+    drop_epochs: list[int] | None = _option(whole(1), "with --schedule drops: epochs after which the rate drops "
+                                            "(default: after 60, 80 and 90 %% of all epochs)", nargs="+")
+    warm_up_epochs: float = _option(number(0), "with --schedule cosine: number of epochs, or fraction of one, over "
+                                    "which the rate first rises")
+    plateau_epochs: int = _option(whole(1), "with --schedule plateau: epochs without a better validation log loss "
+                                  "after which the rate is lowered")
+    plateau_factor: float = _option(number(0, 1), "with --schedule plateau: factor by which the rate is lowered")
+    least_rate: float = _option(number(0), "with --schedule plateau: the rate is never lowered below this")
+    optimizer: str = _option(str, "sgd, or adamw, for which --momentum is beta1", choices=("sgd", "adamw"))
+    momentum: float = _option(number(0, 1), "momentum (AdamW: beta1)")
+    nesterov: bool = _switch("use Nesterov momentum")
+    weight_decay: float = _option(number(0), "L2 penalty (AdamW: decoupled weight decay) on the weights of "
+                                  "convolutions and linear layers")
+    dropout: float = _option(number(0, 0.99), "dropout rate before the first linear layer of the head")
+    class_weights: str = _option(str, "weights of the loss: balanced gives every level or class the same total weight, "
+                                 "and images with a finding the same as images without it; positives (findings only) "
+                                 "weights images with a finding by N / N_l", choices=("none", "balanced", "positives"))
+    most_weight: float | None = _option(number(0), "upper limit of the weights of --class-weights")
+    label_smoothing: float = _option(number(0, 0.99), "fraction of the target that is spread over all levels")
+    log_loss: float = _option(number(0), "weight of the log loss; 0: use --squared-error alone")
     squared_error: float = _option(number(0), "weight of the squared error of the expected level, added to the log "
-                                   "loss: a level counts as near to its neighbours, which are grades of one disease")
-    clip_norm: float | None = _option(number(0), "longest gradient that is taken as it is")
-    ema: float = _option(number(0, 0.99999), "share that an average of the weights keeps of itself in each step: it is "
-                         "what is checked and kept; 0: the weights themselves")
-    freeze_epochs: int = _option(whole(0), "epochs in which only the head learns, before all does")
-    thaw_rate: float | None = _option(number(0), "the learning rate once all learns: then the schedule begins anew, "
-                                      "from this rate")
-    patience: int | None = _option(whole(1), "epochs without a better validation log loss after which to stop; while "
-                                   "only the head learns, to go on to all, in any case from the best epoch")
-    least_gain: float = _option(number(0), "by how much the log loss has to be better to count so")
-    crop_px: int | None = _option(whole(32), "side of the random crops (7/8 of the squares)")
-    flips: str = _option(str, "which of the flips each training image, and each view of one to score, has as likely as "
-                         "not", choices=("both", "horizontal", "none"))
-    rotation_deg: float = _option(number(0, 180), "training images are turned by up to so many degrees to either side")
-    zoom: list[float] = _option(number(0.25, 4), "training images are enlarged by a factor from LOW to HIGH; below 1: "
-                                "made smaller", nargs=2, metavar=("LOW", "HIGH"))
-    shift: float = _option(number(0, 0.5), "training images are moved by up to this share of their side, their edge "
+                                   "loss, so that a neighbouring level is a smaller mistake than a distant one")
+    clip_norm: float | None = _option(number(0), "clip the gradient norm to this value")
+    ema: float = _option(number(0, 0.99999), "decay of the exponential moving average of the weights, which is then "
+                         "evaluated and kept; 0: no average")
+    freeze_epochs: int = _option(whole(0), "epochs in which only the head is trained, before the whole net is")
+    thaw_rate: float | None = _option(number(0), "learning rate once the whole net is trained, after --freeze-epochs; "
+                                      "the schedule starts again from this rate")
+    patience: int | None = _option(whole(1), "early stopping: end after this many epochs without a better validation "
+                                   "log loss. While only the head is trained, go on to the whole net instead, from the "
+                                   "best epoch")
+    least_gain: float = _option(number(0), "smallest decrease of the validation log loss that counts as better")
+    crop_px: int | None = _option(whole(32), "side of the random crops in pixels (default: 7/8 of the squares)")
+    flips: str = _option(str, "flips that are applied, each with probability 0.5, to training images and to the views "
+                         "that prediction averages", choices=("both", "horizontal", "none"))
+    rotation_deg: float = _option(number(0, 180), "rotate training images by up to this many degrees either way")
+    zoom: list[float] = _option(number(0.25, 4), "zoom training images by a factor between LOW and HIGH; below 1 they "
+                                "become smaller", nargs=2, metavar=("LOW", "HIGH"))
+    shift: float = _option(number(0, 0.5), "shift training images by up to this fraction of their side; their edge is "
                            "repeated")
-    brightness: list[float] = _option(number(0, 4), "pixel values of training images are multiplied by a factor from "
-                                      "LOW to HIGH, before they are normalized and standardized", nargs=2,
-                                      metavar=("LOW", "HIGH"))
-    jitter: float = _option(number(0, 1), "each channel of a training image is stretched by up to this share, or "
-                            "compressed by it, and shifted by up to as many standard deviations")
-    pairs: bool = _switch("one net for both eyes of a patient: each eye's features correct the other's scores")
-    folds: int | str = _option(parse_folds, "parts that the patients are divided into; source: one of each source of "
-                               "a joined set, see preprocess.join", metavar="N|source")
-    fold: int = _option(whole(0), "the part that is held out for validation")
-    seed: int = _option(whole(0), "of weights, order, crops, flips and dropout")
-    precision: str = _option(str, "of the convolutions; auto: bfloat16 where it is fast, else float16 where it is",
-                             choices=PRECISIONS)
+    brightness: list[float] = _option(number(0, 4), "multiply the pixels of training images by a factor between LOW "
+                                      "and HIGH, before normalization", nargs=2, metavar=("LOW", "HIGH"))
+    jitter: float = _option(number(0, 1), "color jitter: scale each channel of training images by up to this fraction, "
+                            "and shift it by up to this many standard deviations")
+    pairs: bool = _switch("one net for both eyes of a patient: the features of each eye correct the other's scores")
+    folds: int | str = _option(parse_folds, "number of parts that the patients are divided into; source: one part per "
+                               "source of a joined data set, see preprocess.join", metavar="N|source")
+    fold: int = _option(whole(0), "which part is held out for validation, counted from 0")
+    seed: int = _option(whole(0), "random seed of initial weights, order, crops, flips and dropout")
+    precision: str = _option(str, "number format of the convolutions; auto: bfloat16 where it is fast, else float16 "
+                             "where that is fast, else float32", choices=PRECISIONS)
     # fmt: on
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option per setting, and `--features`."""
-    group = parser.add_argument_group("settings, kept in the checkpoint")
-    for field in dataclasses.fields(Settings):
-        group.add_argument(f"--{field.name.replace('_', '-')}", **field.metadata)
-    parser.add_argument("--features", choices=("none", "file"), help="file: if only the head ever learns, from images "
-                        "that nothing changes, the body sees each once, and its maps are kept in CACHE/dr/features; "
-                        "the result is the same")  # fmt: skip
+    """Add an option per setting, and `--features`, each to its group of GROUPS."""
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    for title, names in GROUPS.items():
+        group = find_group(parser, title)
+        for name in names:
+            group.add_argument(f"--{name.replace('_', '-')}", **fields[name].metadata)
+    find_group(parser, "data").add_argument("--features", choices=("none", "file"), help="file: compute the feature "
+                        "maps of each image once and keep them in CACHE/dr/features. Possible if the body is never "
+                        "trained and no augmentation changes the images; the result is the same")  # fmt: skip
+
+
+def find_group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """Return the group of options with this title; it is made if there is none yet."""
+    for group in parser._action_groups:
+        if group.title == title:
+            return group
+    return parser.add_argument_group(title)
 
 
 def are_possible(kept: Mapping[str, Any]) -> bool:
@@ -189,18 +238,21 @@ def complete(kept: Mapping[str, Any]) -> dict[str, Any]:
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where the net is and runs, and change no result."""
-    parser.add_argument("--run", type=parse_run, help="name of one of several nets, kept in CACHE/dr/runs/NAME "
-                        f"({ORDINARY}: the one in CACHE/dr)")  # fmt: skip
+    parser.add_argument("--run", type=parse_run, help="name of the run, to keep several nets side by side: it lies in "
+                        f"CACHE/dr/runs/NAME ({ORDINARY}: the one in CACHE/dr)")  # fmt: skip
     add_device_option(parser)
-    parser.add_argument("--storage", choices=("auto", "device", "memory", "file"), default="auto", help="where the "
-                        "squares lie, as uint8: device, memory or a memory-mapped file; auto: the first of them with "
+    find_group(parser, "device").add_argument(
+                        "--storage", choices=("auto", "device", "memory", "squares", "file"), default="auto",
+                        help="where the squares are kept, as uint8: on the device, in memory, in a memory-mapped file "
+                        "that runs share, or only as PNG in CACHE/resize, decoded for each batch; auto: the first of "
+                        "device and memory with room, else PNG for a processor, a file for a GPU if the disk has "
                         "room")  # fmt: skip
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
-    parser.add_argument("--device", type=parse_device, default="auto", help="cuda, mps or cpu; auto: the first of "
-                        "them at hand")  # fmt: skip
+    find_group(parser, "device").add_argument("--device", type=parse_device, default="auto", help="cuda, mps or cpu; "
+                        "auto: the first that is available")  # fmt: skip
 
 
 def parse_device(text: str) -> str:
@@ -236,6 +288,8 @@ def parse(
     Raises InputError for settings that contradict each other.
     """
     options = recipe.parse(parser, argv, "dr.train", check=_check)
+    if options.weights == recipe.DRAWN:
+        options.weights = str(weight_files.locate_drawn(options.cache))
     wanted = collect(options)
     if options.weights not in WEIGHTS:
         wanted = dataclasses.replace(wanted, weights=weight_files.locate(options.weights).digest)

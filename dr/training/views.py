@@ -1,7 +1,7 @@
 """The one way in which a net scores views of squares, for training's own checks, prediction and grading alike."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from dr.machine import device
+from dr.machine import device, workers
 from dr.nets.net import Net
 from dr.squares import batches, crops, draws, store
+from dr.squares.batches import Batch
 from dr.squares.crops import Crops
 from dr.squares.source import CachedSquares
 from dr.squares.store import Maps, Squares
@@ -23,26 +24,69 @@ from preprocess.command import progress
 from preprocess.command.progress import Bar
 
 
+class Scored(NamedTuple):
+    """The scores of a batch by the net of an epoch, (n_views, n, k), and the positions of its images."""
+
+    epoch: int
+    positions: np.ndarray
+    scores: np.ndarray
+
+
 def score_epochs(
     options: argparse.Namespace,
     trained: Trained,
     cached: CachedSquares,
-    epochs: Sequence[int],
+    due: Mapping[int, Sequence[Batch]],
     file: Path,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each epoch's scores of the squares of a cache, (n_views, n, k)."""
+) -> Iterator[Scored]:
+    """Yield the scores of the batches of squares that are due of each epoch, as they come.
+
+    Only the squares of these batches are read. Pixels for which the memory has no room go to `file`.
+    """
     on = device.choose_device(options.device)
     device.prepare(on)
+    epochs = list(due)
     newest = runs.read_checkpoint(trained, epochs[-1])  # all epochs of a run have its mean and std
-    squares = store.load(cached, newest.mean, newest.std, on, options.storage, file)
+    rows = np.unique(
+        [row for planned in due.values() for batch in planned for row in batch.positions]
+    )
+    chosen = cached
+    if len(rows) < len(cached.paths):
+        chosen = cached.select(rows)
+    squares = store.load(chosen, newest.mean, newest.std, on, options.storage, file)
     for epoch in epochs:
         checkpoint = runs.read_checkpoint(trained, epoch)
-        with progress.tracking(options.views * len(squares), f"epoch {epoch}") as bar:
+        n_images = sum(len(batch.positions) for batch in due[epoch])
+        is_shown = workers.rank() == 0
+        with progress.tracking(options.views * n_images, f"epoch {epoch}", is_shown) as bar:
             net = put_net(checkpoint, on)
-            yield (
-                epoch,
-                score_views(net, checkpoint, squares, options.views, options.batch_size, bar),
-            )
+            for batch in due[epoch]:
+                chosen_batch = batch._replace(positions=np.searchsorted(rows, batch.positions))
+                scores = _score_batch_views(
+                    net, checkpoint, squares, options.views, chosen_batch, bar
+                )
+                yield Scored(epoch, batch.positions, scores)
+
+
+def _score_batch_views(
+    net: Net, checkpoint: Checkpoint, squares: Squares, n_views: int, batch: Batch, bar: Bar
+) -> np.ndarray:
+    """Return the scores of each view of a batch, (n_views, n, k)."""
+    settings = checkpoint.settings
+    margin_px = squares.size_px - net.image_px
+    scores = []
+    for view in range(n_views):
+        view_scores = score_batches(
+            net,
+            squares,
+            planned=[batch],
+            cuts=cut_view(view, len(squares), margin_px, settings.seed, settings.flips),
+            precision=settings.precision,
+            bar=bar,
+            task=checkpoint.task,
+        )
+        scores.append(view_scores)
+    return np.stack(scores)
 
 
 def put_net(checkpoint: Checkpoint, device: torch.device) -> Net:
@@ -80,31 +124,43 @@ def cut_view(view: int, n: int, margin_px: int, seed: int, flips: str) -> Crops:
     return Crops._make(np.repeat(field, n, axis=0) for field in drawn)
 
 
-@device.naming_memory()
 def score(
     net: Net, squares: Squares | Maps, positions: np.ndarray, cuts: Crops, precision: str, batch_size: int, bar: Bar,
     task: Task,
 ) -> np.ndarray:  # fmt: skip
     """Return the probabilities of the outputs for the squares at `positions`, (n, k) float64; move the bar on."""
-    on = next(net.parameters()).device
-    if not device.is_native(precision, on):
-        precision = "float32"  # as exact, and many times faster
-    # The names of other groups may lie between a group's: a_left, a_b_left, a_right.
+    ordered = batches.order_groups(positions, squares.eyes)
+    whole = batches.split_by_group(ordered, squares.eyes, batch_size)
+    planned = [Batch(batch, len(batch)) for batch in whole]
+    scores = score_batches(net, squares, planned, cuts, precision, bar, task)
     order = np.argsort(squares.eyes[positions] // 2, kind="stable")
-    eyes = torch.tensor(squares.eyes, device=on)
+    return scores[np.argsort(order)]
+
+
+@device.naming_memory()
+def score_batches(
+    net: Net, squares: Squares | Maps, planned: Sequence[Batch], cuts: Crops, precision: str, bar: Bar, task: Task,
+) -> np.ndarray:  # fmt: skip
+    """Return the probabilities for the squares of batches, one batch after the other, (n, k) float64."""
+    on = next(net.parameters()).device
     scores = []
     net.eval()
-    batch_positions = batches.split_by_group(positions[order], squares.eyes, batch_size)
+    positions = [batch.fill() for batch in planned]
     with torch.inference_mode():
-        for batch, images in batches.iterate_batches(
-            squares, batch_positions, cuts, net.image_px, on
-        ):
-            rows = torch.from_numpy(batch).to(on)
-            with device.autocast(on, precision):
-                logits = net(images, eyes=eyes[rows])
-            scores.append(task.score_logits(logits.cpu().double()).numpy())
-            bar.update(len(batch))
-    return np.concatenate(scores)[np.argsort(order)]
+        image_batches = batches.iterate_batches(squares, positions, cuts, net.image_px, on)
+        for batch, (_, images) in zip(planned, image_batches, strict=True):
+            eyes = torch.from_numpy(batch.find_eyes(squares.eyes)).to(on)
+            with device.autocast(on, find_precision(precision, on)):
+                logits = net(images, eyes=eyes)
+            wanted = logits[: len(batch.positions)]
+            scores.append(task.score_logits(wanted.cpu().double()).numpy())
+            bar.update(len(batch.positions))
+    return np.concatenate(scores)
+
+
+def find_precision(precision: str, on: torch.device) -> str:
+    """Return the precision in which a device scores: float32, as exact and many times faster, if it is not native."""
+    return precision if device.is_native(precision, on) else "float32"
 
 
 class Cut(NamedTuple):

@@ -1,7 +1,8 @@
 """A journal of a stage's finished images, a line each: a killed run loses only the images in flight."""
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +79,11 @@ class Journal:
             handle.write(_encode_line([image, key, row]))
         written.append(image)
 
+    def absorb(self, other: "Journal") -> None:
+        """Take the records of another journal of the same parameters, on disk before it returns."""
+        self.records |= other.records
+        self._write()
+
     def finish(self, images: Sequence[str]) -> list[str]:
         """Keep the records of `images` only, in that order, and return the images that were dropped."""
         kept = {image: self.records[image] for image in images}
@@ -134,6 +140,38 @@ def read_rows(folder: Path, split: str, made_by: str) -> dict[str, Row]:
     if journal.digest != digest:
         raise InputError(f"{journal.path}: not what was written; run python -m {made_by} again")
     return journal.rows
+
+
+def iterate_rows(folder: Path, split: str, made_by: str) -> Iterator[tuple[str, Row]]:
+    """Yield what `read_rows` returns, one image and row at a time, whatever the number of images.
+
+    Raises InputError if the split is not finished, and behind the last row if the file is not what was
+    written: what was made of the rows must not be kept then.
+    """
+    digest = manifest.read_output(folder, split, made_by)
+    path = folder / f"{split}.jsonl"
+    hashed = hashlib.sha256()
+    separator = b""
+    for line in _iterate_lines(path):
+        content = _decode_line(line)
+        if not _is_record(content):
+            continue
+        image, _, row = content
+        if "reason" in row:
+            continue
+        hashed.update(separator)
+        hashed.update(json.dumps([image, row], sort_keys=True).encode())
+        separator = b"\n"
+        yield image, row
+    if hashed.hexdigest() != digest:
+        raise InputError(f"{path}: not what was written; run python -m {made_by} again")
+
+
+def _iterate_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file; none if it is not there."""
+    if path.exists():
+        with open(path, "rb") as handle:
+            yield from handle
 
 
 def _encode_line(content: Any) -> bytes:

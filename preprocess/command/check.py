@@ -10,7 +10,7 @@ from types import ModuleType
 
 from preprocess.command import process
 from preprocess.command.process import OptionsChecked
-from preprocess.command.run import Command
+from preprocess.command.run import DRAWN_RUN, Command
 from preprocess.dataset import readers
 from preprocess.dataset.dataset import DataSet
 from preprocess.disk import files
@@ -45,8 +45,9 @@ def check_options(commands: Sequence[Command]) -> None:
         try:
             module.main([*command.options, "--check-options"])
         except OptionsChecked as checked:
-            options[command.stage] = checked.options
-            modules[command.stage] = module
+            if command.run != DRAWN_RUN:  # whose data are not there yet
+                options[command.stage] = checked.options
+                modules[command.stage] = module
     dataset = _check_data(options, modules)
     if "dr.train" not in options:  # with --average, which trains nothing
         return

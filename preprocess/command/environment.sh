@@ -21,11 +21,17 @@ plan_run() { # OPTION...: sets runs, folds_cache, commands and python; a mistype
 }
 
 stage() { # STAGE [RUN]: starts it with its planned options; does nothing if it has no part in this run
-  local command
+  local command number title=$1
+  if [[ ${2:-} == drawn ]]; then title+=", on drawn eyes"; fi
+  for number in "${!runs[@]}"; do
+    if [[ ${2:-} == "${runs[number]}" && ${#runs[@]} -gt 1 ]]; then
+      title+=", fold $((number + 1)) of ${#runs[@]}"
+    fi
+  done
   for command in "${commands[@]}"; do
     if [[ $command == "$1 ${2:-default} "* ]]; then
       eval "set -- $command" # the stage, the run, the stage's options
-      printf '\n== %s\n' "$1"
+      printf '\n== %s\n' "$title"
       END_WITH_SCRIPT=yes "$python" -P -m "$1" "${@:3}"
       return
     fi
@@ -36,7 +42,7 @@ share_squares() { # with --folds or --average: the later stages find the squares
   local part
   if [[ $folds_cache ]]; then
     mkdir -p "$folds_cache"
-    for part in crop resize normalize standardize rejected.csv; do
+    for part in crop resize normalize standardize rejected.csv drawn; do
       ln -sfn "../$part" "$folds_cache/$part"
     done
   fi

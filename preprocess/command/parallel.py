@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pickle
 import signal
 import sys
 import warnings
@@ -159,17 +160,32 @@ def _map_cluster(
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {address} ({error})") from None
     with client:
+        payloads = [pickle.dumps((_call, work, *task)) for task in tasks.items()]
         futures = client.map(
-            _call,
-            [work] * len(tasks),
-            list(tasks),
-            list(tasks.values()),
+            _make_runner(),
+            payloads,
             pure=False,
             retries=CLUSTER_RETRIES,
         )
         for future, result in as_completed(futures, loop=client.loop, with_results=True):
             yield result
             future.release()
+
+
+def _make_runner() -> Callable[[bytes], tuple[str, Any]]:
+    """Return a function that calls what was pickled, with its arguments, on a worker.
+
+    It is no function of a module, and so goes to the cluster by value; the rest are bytes. The
+    scheduler, which looks into what it passes on, needs none of this code.
+    """
+
+    def run(payload: bytes) -> tuple[str, Any]:
+        import pickle
+
+        call, *arguments = pickle.loads(payload)
+        return call(*arguments)
+
+    return run
 
 
 def _call(work: Callable[..., Any], image: str, arguments: tuple) -> tuple[str, Any]:

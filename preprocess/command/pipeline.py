@@ -31,9 +31,11 @@ FOLDERS: dict[str, str | None] = {
 BESIDE = (
     "preprocess",  # its four stages in one
     "preprocess.describe",
+    "preprocess.unpack",
     "preprocess.join",
     "preprocess.audit",
     "preprocess.split",
+    "dr.clean",
     "dr.explain",
     "dr.export",
     "kappa.score",

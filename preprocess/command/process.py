@@ -63,6 +63,8 @@ def run(main: Callable[[], None]) -> None:
         fail(str(error), EXIT_INPUT)
     except OSError as error:
         fail(describe_os_error(error), EXIT_INPUT)
+    except MemoryError as error:
+        fail(describe_memory_error(error), EXIT_INPUT)
     except KeyboardInterrupt:
         fail(MESSAGE, EXIT_INTERRUPTED)
 
@@ -89,6 +91,17 @@ def describe_os_error(error: OSError) -> str:
     if advice is None:
         return message
     return f"{message}; {advice}"
+
+
+def describe_memory_error(error: MemoryError) -> str:
+    """Return one line on memory that there is not: how much was asked for, as far as it is known, and what to do."""
+    wanted = " ".join(str(error).split())
+    if wanted:
+        wanted = f" ({wanted})"
+    return (
+        f"out of memory{wanted}: end other programs, allow the container more, or take fewer --jobs, "
+        "--storage squares, smaller squares; the same command goes on"
+    )
 
 
 def _find_path(traceback: TracebackType | None) -> Path | None:

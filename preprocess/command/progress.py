@@ -6,28 +6,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-FIRST_LINE_S = 30.0  # a shorter loop prints nothing in a log
-NEXT_LINE_S = 120.0
+from preprocess.disk import clock
+from preprocess.disk.clock import FIRST_LINE_S, NEXT_LINE_S
+
+waiting = clock.waiting  # for commands; rooms below this one have it from there
 
 
 class Bar:
     """Progress in a log: a line is printed when enough time has passed since the last one."""
 
-    def __init__(self, total: int, title: str, is_shown: bool):
+    def __init__(self, total: int, title: str, is_shown: bool, unit: str = "image"):
         self.total = total
         self.title = title
+        self.unit = unit
         self.done = 0
         self.started = time.monotonic()
         self.due_s = FIRST_LINE_S if is_shown else math.inf
 
     def update(self, n: int = 1) -> None:
-        """Count `n` more images as done."""
+        """Count `n` more images, or what else is counted, as done."""
         self.done += n
         elapsed_s = time.monotonic() - self.started
         if elapsed_s >= self.due_s and self.done:
             minutes = (self.total - self.done) * elapsed_s / self.done / 60
             print(
-                f"{self.title}: {self.done} of {self.total} images, {minutes:.1f} minutes to go",
+                f"{self.title}: {self.done} of {self.total} {self.unit}s, {minutes:.1f} minutes to go",
                 file=sys.stderr,
                 flush=True,
             )
@@ -35,17 +38,17 @@ class Bar:
 
 
 @contextmanager
-def tracking(total: int, title: str, is_shown: bool = True) -> Iterator[Bar]:
+def tracking(total: int, title: str, is_shown: bool = True, unit: str = "image") -> Iterator[Bar]:
     """Yield a bar to `update`; it is gone when the block ends."""
     if not sys.stderr.isatty():
-        yield Bar(total, title, is_shown)
+        yield Bar(total, title, is_shown, unit)
         return
     from tqdm import tqdm
 
     with tqdm(
         total=total,
         desc=title,
-        unit="image",
+        unit=unit,
         mininterval=1,
         leave=False,
         disable=not is_shown,

@@ -17,9 +17,20 @@ from preprocess.disk.errors import InputError, suggest
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 BASE = "article"
+DRAWN = "drawn"  # weights to begin with: those of a net that has learned on drawn eyes
+FEW_SHARE = 0.5  # of the photographs that a recipe was made for: with fewer it is another case
 MOST_BASES = 10  # a longer chain of recipes is a circle
 # Options that are no settings, as those whose value is a path.
 PLACES = {"help", "recipe", "check_options", "run", "name", "layout"}
+
+
+class MadeFor(NamedTuple):
+    """What a recipe was made for, as its section [made_for] says."""
+
+    photographs: int  # that it learned from
+    reached: str  # a figure, and on how many photographs
+    source: str  # of that figure
+    fewer: str  # the recipe for fewer photographs; "" if there is none
 
 
 class Recipe(NamedTuple):
@@ -27,6 +38,7 @@ class Recipe(NamedTuple):
 
     path: Path
     sections: dict[str, dict[str, Any]]
+    made_for: MadeFor | None = None
 
 
 def list_names() -> list[str]:
@@ -76,11 +88,76 @@ def read_chain(
     base = content.pop("based_on", BASE)
     if not isinstance(base, str):
         raise InputError(f"{path}: based_on is {base!r}, not the name of a recipe")
-    recipe = Recipe(path=path, sections=_list_sections(path, content))
+    made_for = _read_made_for(path, content.pop("made_for", None))
+    recipe = Recipe(path=path, sections=_list_sections(path, content), made_for=made_for)
     if path == FOLDER / f"{BASE}.toml":
         return [recipe]
     chain = read_chain(base, f"{path}: based_on", beside=path.parent, n_above=n_above + 1)
     return [*chain, recipe]
+
+
+def _read_made_for(path: Path, content: Any) -> MadeFor | None:
+    """Return what [made_for] says; None without it. Raises InputError for keys or values that do not fit."""
+    if content is None:
+        return None
+    kinds = {"photographs": int, "reached": str, "source": str, "fewer": str}
+    values: dict[str, Any] = {"fewer": ""}
+    if isinstance(content, dict):
+        values |= content
+    for key in kinds.keys() | values.keys():
+        if type(values.get(key)) is not kinds.get(key):
+            raise InputError(
+                f"{path}: [made_for] {key}: wants photographs, a whole number, and reached, source and perhaps fewer, "
+                "texts"
+            )
+    return MadeFor(**values)
+
+
+def describe_few(name: str, n_photographs: int) -> list[str]:
+    """Return lines that warn of fewer photographs than a recipe was made for; none if there are enough.
+
+    They say what it reached with how many, and which recipe is for fewer.
+    """
+    recipe = read_chain(name)[-1]
+    made_for = recipe.made_for
+    if made_for is None or n_photographs >= FEW_SHARE * made_for.photographs:
+        return []
+    lines = [_describe_experience(recipe.path.stem, made_for, n_photographs)]
+    if made_for.fewer:
+        smaller = read_chain(made_for.fewer)[-1].made_for
+        lines.append(f"for few photographs of eyes: --recipe {made_for.fewer}")
+        if smaller is not None:
+            lines[-1] += (
+                f", which reached {smaller.reached}, after learning from {smaller.photographs:,} ({smaller.source})"
+            )
+    return lines
+
+
+def _describe_experience(name: str, made_for: MadeFor, n_photographs: int) -> str:
+    return (
+        f"{n_photographs:,} photographs to learn from, and recipe {name} was made for {made_for.photographs:,}: with "
+        f"them it reached {made_for.reached} ({made_for.source}); expect less"
+    )
+
+
+def find_drawn(name: str) -> str | None:
+    """Return the recipe by which a net learns on drawn eyes what a recipe begins with; None if it begins otherwise.
+
+    Where `weights` of [dr.train] is "drawn", it is the one called NAME-drawn beside the recipe, or beside the nearest
+    of those that it is based on. Raises InputError if there is none.
+    """
+    chain = read_chain(name)
+    weights = None
+    for recipe in chain:
+        weights = recipe.sections.get("dr.train", {}).get("weights", weights)
+    if weights != DRAWN:
+        return None
+    for recipe in reversed(chain):
+        path = recipe.path.with_name(f"{recipe.path.stem}-{DRAWN}.toml")
+        if path.exists():
+            return path.stem if path.parent == FOLDER else str(path)
+    path = chain[-1].path
+    raise InputError(f"{path}: weights = {DRAWN!r} needs {path.stem}-{DRAWN}.toml beside it")
 
 
 def _list_sections(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from preprocess.command import process
+from preprocess.command import process, recipe
 from preprocess.command.pipeline import BESIDE, FOLDERS, IS_INSTALLED, ROOT, WRITES_HERE
 from preprocess.disk.errors import InputError
 
@@ -38,6 +38,11 @@ BEFORE_FOLDS = (
     "preprocess",
 )  # these work in CACHE, all others in CACHE/folds-N
 DEFAULT_RUN = "default"
+# The run of the stages that draw eyes, and of the net that learns on them, in CACHE/drawn, for `weights = "drawn"`.
+DRAWN_RUN = recipe.DRAWN
+DRAWN_STAGES = ("preprocess.synthetic", "preprocess", "dr.train")
+# Options of dr.train that shape the net, so that the net of drawn eyes must have them too.
+SHAPING = ("--net", "--crop-px", "--hidden", "--squeeze", "--pool", "--precision")
 MEAN_RUN = "mean"  # of the runs of all folds
 BY_SOURCE = (
     "source"  # of --folds: a fold per source of a joined data set, and the column that names it
@@ -124,7 +129,7 @@ def plan_run(argv: Sequence[str]) -> Plan:
     elif options.folds:
         folds_cache = f"{options.cache}/folds-{options.folds}"
         runs = [f"fold-{fold}" for fold in _list_folds(options)]
-    commands = []
+    commands = _plan_drawn(options, words)
     for stage in stages:
         cache = options.cache
         if folds_cache and stage not in BEFORE_FOLDS:
@@ -134,6 +139,46 @@ def plan_run(argv: Sequence[str]) -> Plan:
         for run, run_options in _list_runs(stage, options.folds, runs, averaged).items():
             commands.append(Command(stage, run, [*common, *run_options, *words.get(stage, [])]))
     return Plan(requirements, runs, folds_cache, commands)
+
+
+def _plan_drawn(options: argparse.Namespace, words: dict[str, list[str]]) -> list[Command]:
+    """Return the stages that train a net on drawn eyes, if the recipe begins with such a net; else none."""
+    is_begun_otherwise = any(
+        word.partition("=")[0] == "--weights" for word in words.get("dr.train", [])
+    )
+    if options.average or is_begun_otherwise:
+        return []
+    drawn = recipe.find_drawn(options.recipe)
+    if drawn is None:
+        return []
+    cache = f"{options.cache}/{DRAWN_RUN}"
+    values = vars(options) | {
+        "data": f"{cache}/data",
+        "cache": cache,
+        "recipe": drawn,
+        "layout": None,
+        "epochs": None,
+    }
+    more = {
+        "preprocess": words.get("preprocess", []),
+        "dr.train": _take_options(words.get("dr.train", []), SHAPING),
+    }
+    return [
+        Command(stage, DRAWN_RUN, [*_list_options(stage, values), *more.get(stage, [])])
+        for stage in DRAWN_STAGES
+    ]
+
+
+def _take_options(words: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return those of a stage's words that are wanted options and their values."""
+    taken = []
+    is_taken = False
+    for word in words:
+        if word.startswith("--"):
+            is_taken = word.partition("=")[0] in wanted
+        if is_taken:
+            taken.append(word)
+    return taken
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

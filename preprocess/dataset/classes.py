@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.dataset import labels, listing
-from preprocess.dataset.dataset import DataSet, Subject, make_table
+from preprocess.dataset.dataset import ACQUISITION, DataSet, Subject, make_table
 from preprocess.dataset.listing import Listing
 from preprocess.dataset.question import Question
 from preprocess.disk import tables
@@ -66,6 +66,7 @@ def read_dataset(folder: Path) -> DataSet:
         find_subject=functools.partial(find_subject, groups),
         target_sources={"train": folder / "train", "test": labels_from},
         sample_submission=folder / SAMPLE,
+        read_files=[folder / GROUPS, folder / LABELS],
         unread={"train": learned.misnamed, "test": tested.misnamed},
         notes=[*_describe(samples), *_describe_others(folder)],
     )
@@ -180,6 +181,12 @@ def _make_row(folder: Path, image: str, path: Path, groups: Mapping[str, str]) -
         "patient": find_subject(groups, image).patient,
         "side": find_subject({}, image).side,
     }
+    shown = listing.read_shown(path)
+    if shown:  # its tags tell more than its name, which is often a number
+        if shown.patient and image not in groups:
+            row["patient"] = shown.patient
+        row["side"] = shown.side or row["side"]
+        row[ACQUISITION] = shown.acquisition
     if len(below) > 1:
         row["class"] = below[0]
     return row

@@ -26,6 +26,10 @@ COLUMNS = (
     "patient",
     "side",
 )  # of the table, before targets and what else a source tells
+SOURCE = "source"  # the column of the set that an image came from, where several are joined
+ACQUISITION = (
+    "acquisition"  # the column of the digest of a DICOM file's study, where no table has one
+)
 
 
 class Subject(NamedTuple):
@@ -64,6 +68,8 @@ class DataSet:
     # Image -> finding -> boxes (left, top, width, height) in pixels of the photograph, where a person marked it.
     boxes: Mapping[str, Mapping[str, Sequence[tuple[float, ...]]]] = field(default_factory=dict)
     notes: Sequence[str] = ()  # what everybody who works with the data should know
+    # Files that were read beside the tables of targets: lists, groups, boxes, declarations.
+    read_files: Sequence[Path] = ()
     may_lack_targets: bool = (
         False  # whether an empty level or class is unknown, and not a mistake to be mended
     )
@@ -106,15 +112,33 @@ class DataSet:
         """Return the patient of each image, see `get_subjects`."""
         return [subject.patient for subject in self.get_subjects(images)]
 
+    def get_sources(self, part: str) -> dict[str, str]:
+        """Return the set that each image of a part came from, by the column SOURCE; "" if there is no such column."""
+        rows = self.get_part(part)
+        if SOURCE not in rows:
+            return dict.fromkeys(rows["image"], "")
+        return dict(zip(rows["image"], rows[SOURCE].astype(str), strict=True))
+
+    def group_paths(self) -> dict[str, list[Path]]:
+        """Return the photographs of each source, see `get_sources`."""
+        groups: dict[str, list[Path]] = {}
+        for part in PARTS:
+            sources = self.get_sources(part)
+            for image, path in self.list_paths(part).items():
+                groups.setdefault(sources[image], []).append(path)
+        return groups
+
     def has_targets(self, part: str) -> bool:
         """Return whether a target of any image of a part is known."""
         return bool(self.get_part(part)[self.question.columns].notna().any(axis=None))
 
     def get_targets(self, part: str, known_only: bool = False) -> Any:
-        """Return the targets of a part's images, by image: int64, for findings float64, a column each, NaN if unknown.
+        """Return the targets of a part's images, by image.
 
-        Images without any target are left out. A target that the source leaves empty is an InputError, but for
-        findings, unless the data set may lack targets or only the known ones are wanted.
+        Levels, and the numbers of classes, are a Series, int64, of the images whose target is known. An empty one is an
+        InputError, unless the data set may lack targets or only known ones are wanted. Findings are a DataFrame,
+        float64, a column each, NaN where unknown: of all images, or, if only known ones are wanted, of those with a
+        known finding.
         """
         rows = self.get_part(part).set_index("image")[self.question.columns]
         known = rows[rows.notna().any(axis=1)]
@@ -137,6 +161,7 @@ class DataSet:
         folders = {photograph.parent for photograph in photographs} - {self.folder}
         tops = [self.folder / part for part in PARTS]
         read = [*tops, *folders, *self.target_sources.values(), self.sample_submission]
+        read += self.read_files
         wanted = path.resolve()
         is_read = {wanted, *wanted.parents} & {source.resolve() for source in read}
         if is_read or path in photographs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from preprocess.dataset import kaggle, listing, sample_table
-from preprocess.dataset.dataset import COLUMNS, DataSet, Subject, make_table
+from preprocess.dataset.dataset import ACQUISITION, COLUMNS, DataSet, Subject, make_table
 from preprocess.dataset.layouts import targets
 from preprocess.dataset.layouts.declaration import Declaration, Part, simplify_cell
 from preprocess.dataset.layouts.targets import Row, squeeze
 from preprocess.dataset.listing import Tree
 from preprocess.dataset.question import RETINOPATHY, Question
-from preprocess.disk import any_table, dicom, tables
+from preprocess.disk import any_table, tables
 from preprocess.disk.any_table import AnyTable
-from preprocess.disk.errors import InputError, Unusable, shorten, suggest
+from preprocess.disk.errors import InputError, shorten, suggest
 
 SIDE_WORDS = {
     "left": "left",
@@ -62,7 +63,10 @@ def read_dataset(folder: Path, declaration: Declaration, tree: Tree | None = Non
         raise InputError(f"{folder}: holds nothing of layout {declaration.title}: not {parts}")
     rows = [row for source in sources for row in source.rows]
     if not rows:
-        raise InputError(f"{folder}: no image by layout {declaration.title}")
+        raise InputError(
+            f"{folder}: no image by layout {declaration.title}: where a part has no table, "
+            "its images lie in a folder per target"
+        )
     _choose_side_columns(declaration, rows)
     question = Question(declaration.kind, targets.find_names(declaration, rows, RETINOPATHY.names))
     targets.parse(declaration, question.names, question.columns, rows)
@@ -87,6 +91,7 @@ def read_dataset(folder: Path, declaration: Declaration, tree: Tree | None = Non
     known_ids = {image: image for image in subjects}
     for row in rows:
         known_ids.setdefault(row.image.removeprefix(f"{row.part}/"), row.image)
+    tables_read = [source.table.path for source in sources if source.table]
     return DataSet(
         folder=folder,
         question=question,
@@ -95,6 +100,7 @@ def read_dataset(folder: Path, declaration: Declaration, tree: Tree | None = Non
         find_subject=_make_finder(folder, declaration, subjects),
         target_sources=_find_target_sources(tree, sources),
         sample_submission=sample_table.find_sample(folder),
+        read_files=[declaration.path, *tables_read],
         notes=notes,
         may_lack_targets=True,
     )
@@ -249,7 +255,8 @@ def _read_rows(
                 suffix = listing.split_suffix(text)[1] or listing.SUFFIXES[0]
                 expected = f"{images}/{image}{suffix}"
             target = targets.find_cells(declaration, texts)
-            source.rows.append(Row(image, name, where, path, expected, texts, target))
+            side = find_column_side(column) if len(image_columns) > 1 else ""
+            source.rows.append(Row(image, name, where, path, expected, texts, target, side))
     if n_left_out:
         columns = ", ".join(declaration.keep)
         source.notes.append(f"{name}: {n_left_out:,} images left out by keep ({columns})")
@@ -314,7 +321,7 @@ def find_top(tree: Tree, declaration: Declaration, images: str) -> str:
             if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
         ]
         here = [path for path in tree.list_below(top) if "/" not in path.removeprefix(prefix)]
-        if len(below) != 1 or any(map(listing.is_photograph, here)):
+        if len(below) != 1 or any(map(tree.is_photograph, here)):
             return top
         name = below[0].rpartition("/")[2]
         is_doubled = name == top.rpartition("/")[2]
@@ -352,11 +359,20 @@ class Photographs:
 
     def find(self, text: str, where: str) -> str | None:
         """Return the path of a photograph, None if there is none. Raises InputError if two files may be meant."""
-        image = spell_id(text)
-        names = image.split("/")
+        candidates = self.list_candidates(text)
+        if len(candidates) > 1:
+            raise InputError(
+                f"{where}: {shorten(text)!r} is {candidates[0]} or {candidates[1]} of {self.tree.folder}; "
+                "name the folder in images, or remove one"
+            )
+        return candidates[0] if candidates else None
+
+    def list_candidates(self, text: str) -> list[str]:
+        """Return the paths of the photographs that a name or path may mean: those that share most of it."""
+        names = spell_id(text).split("/")
         candidates = self.by_name.get(names[-1], [])
         if len(candidates) < 2:
-            return candidates[0] if candidates else None
+            return candidates
         if len(names) > 1:
             shared = [_count_shared(spell_id(path).split("/"), names) for path in candidates]
             candidates = [
@@ -364,13 +380,7 @@ class Photographs:
             ]
         suffix = listing.split_suffix(text.strip())[1]
         same = [path for path in candidates if path.lower().endswith(suffix)]
-        candidates = same or candidates
-        if len(candidates) > 1:
-            raise InputError(
-                f"{where}: {shorten(text)!r} is {candidates[0]} or {candidates[1]} of {self.tree.folder}; "
-                "name the folder in images, or remove one"
-            )
-        return candidates[0]
+        return same or candidates
 
 
 def _count_shared(path: Sequence[str], wanted: Sequence[str]) -> int:
@@ -410,7 +420,10 @@ def _merge_repeated(rows: Sequence[Row], question: Question) -> tuple[list[Row],
             told = " and ".join(
                 shorten(str(list(values.values())[0])) for values in (first.values, row.values)
             )
-            raise InputError(f"{row.where}: {row.image} is {told}; {first.where} says the first")
+            raise InputError(
+                f"{row.where}: {row.image} is {told}; {first.where} says the first; "
+                "keep = { COLUMN = ['CELL'] } would take one grader's rows"
+            )
     return list(kept.values()), n_repeated
 
 
@@ -425,12 +438,17 @@ def _are_unknown(*records: Mapping[str, Any]) -> bool:
 def _prefix_ids(rows: Sequence[Row]) -> int:
     """Give all ids their part as prefix, if two parts use one for different pictures; return how many ids they share.
 
-    Raises InputError if one picture lies in two parts.
+    Raises InputError if one picture lies in two parts, or stands for two images.
     """
     part_of_path: dict[str, Row] = {}
     for row in rows:
         if row.path is not None:
             other = part_of_path.setdefault(row.path, row)
+            if other.part == row.part and other.image != row.image:
+                raise InputError(
+                    f"{row.where}: {row.image} is {row.path}, which is {other.image} in {other.where}; "
+                    "images may have to name the folder above"
+                )
             if other.part != row.part:
                 raise InputError(
                     f"{row.where}: {row.path} is in [{row.part}] and, {other.where}, in [{other.part}]; "
@@ -450,7 +468,8 @@ def _find_subjects(
     """Return the subject of each image, and the images of which nothing tells a patient."""
     subjects = {}
     alone = []
-    reads_tags = not (declaration.patient or declaration.patient_from)
+    knows_patient = bool(declaration.patient or declaration.patient_from)
+    knows_side = bool(declaration.side or declaration.side_from)
     for row in rows:
         told = listing.compose(row.path or row.expected or row.image)
         patient = row.cells.get(squeeze(declaration.patient), "") if declaration.patient else ""
@@ -458,33 +477,28 @@ def _find_subjects(
             match = declaration.patient_from.search(told)
             patient = match[1] if match and match[1] else ""
         side = _find_side(declaration, row, told)
-        if reads_tags and row.path and _is_dicom(tree, row.path):
-            try:
-                shown = dicom.read_shown(tree.folder / row.path)
-            except Unusable:  # the stage that reads its pixels says why
-                shown = dicom.Shown("", "", "")
+        shown = None
+        if row.path and not (knows_patient and knows_side):
+            shown = listing.read_shown(tree.folder / row.path)
+        if shown and not knows_patient:
             patient = shown.patient
-            side = side or shown.side
-            row.cells = {**row.cells, "acquisition": shown.acquisition}
+        if shown and not knows_side:
+            side = shown.side
+        if shown and ACQUISITION not in row.cells:
+            row.cells = {**row.cells, ACQUISITION: shown.acquisition}
         if not patient:
             alone.append(row.image)
         subjects[row.image] = Subject(patient or row.image, side)
     return subjects, alone
 
 
-def _is_dicom(tree: Tree, path: str) -> bool:
-    """Return whether a photograph is a DICOM file; those with another picture's suffix are not opened for that."""
-    suffix = listing.split_suffix(path)[1]
-    return suffix in ("", ".dcm", ".dicom") and dicom.has_mark(tree.folder / path)
-
-
 def _choose_side_columns(declaration: Declaration, rows: Sequence[Row]) -> None:
     """Leave of several target columns that are named after sides, such as left_eye_level, a row its own side's."""
-    sided = {}
-    for side in ("left", "right"):
-        sided[side] = [
-            at for at, column in enumerate(declaration.targets) if side in column.casefold()
-        ]
+    sided: dict[str, list[int]] = {"left": [], "right": []}
+    for at, column in enumerate(declaration.targets):
+        side = find_column_side(column)
+        if side:
+            sided[side].append(at)
     if declaration.kind == "findings" or not (sided["left"] and sided["right"]):
         return
     for row in rows:
@@ -496,7 +510,10 @@ def _choose_side_columns(declaration: Declaration, rows: Sequence[Row]) -> None:
 
 
 def _find_side(declaration: Declaration, row: Row, told: str) -> str:
-    """Return the side that a row tells, or "". Raises InputError, with the key to mend, for an unknown word."""
+    """Return the side that a row tells, else that of the column which names its photograph, or "".
+
+    Raises InputError, with the key to mend, for an unknown word.
+    """
     text = ""
     if declaration.side:
         text = row.cells.get(squeeze(declaration.side), "")
@@ -505,7 +522,7 @@ def _find_side(declaration: Declaration, row: Row, told: str) -> str:
         text = match[1] if match and match[1] else ""
     cell = simplify_cell(text)
     if not cell:
-        return ""
+        return row.side
     side = declaration.sides.get(cell) or SIDE_WORDS.get(cell)
     if side is None:
         known = {**SIDE_WORDS, **declaration.sides}
@@ -514,6 +531,13 @@ def _find_side(declaration: Declaration, row: Row, told: str) -> str:
             f'{declaration.path}: sides = {{ {text!r} = "left" }} would say which it is'
         )
     return side
+
+
+def find_column_side(column: str) -> str:
+    """Return the side that a column is named after, such as left_eye_level or OD grade; or ""."""
+    words = re.split(r"[^a-z]+", column.casefold())
+    found = {SIDE_WORDS[word] for word in words if word in SIDE_WORDS}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _make_row(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from preprocess.dataset import labels, listing
-from preprocess.dataset.dataset import DataSet, Subject, make_table
+from preprocess.dataset.dataset import ACQUISITION, DataSet, Subject, make_table
 from preprocess.dataset.listing import Listing
 from preprocess.dataset.question import Question
 from preprocess.disk import tables
@@ -105,6 +105,7 @@ def read_dataset(folder: Path) -> DataSet:
         sample_submission=folder / "sampleSubmission.csv",
         unread={"train": listed.misnamed, "test": {}},
         boxes=read_boxes(folder),
+        read_files=[folder / BOXES, *(find_list(folder, part) for part in LISTS)],
         notes=notes,
     )
 
@@ -214,7 +215,16 @@ def _join_samples(
     images = list(samples.index)
     samples.insert(0, "image", images)
     samples["patient"] = [table.patients[image] for image in images]
-    samples["side"] = ""
+    sides: dict[str, str] = {}
+    acquisitions: dict[str, str] = {}
+    for image, path in paths.items():
+        shown = listing.read_shown(path)
+        if shown:  # the table tells the patient, the tags of a DICOM file the rest
+            sides[image] = shown.side
+            acquisitions[image] = shown.acquisition
+    samples["side"] = [sides.get(image, "") for image in images]
+    if acquisitions and ACQUISITION not in samples:
+        samples[ACQUISITION] = [acquisitions.get(image, "") for image in images]
     samples["split"] = "train"
     samples.loc[samples.index.isin(division.valid), "split"] = "valid"
     samples.loc[samples.index.isin(division.test), "split"] = "test"

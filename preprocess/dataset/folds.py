@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from preprocess.dataset.dataset import SOURCE
 from preprocess.disk.errors import InputError
 
-BY_SOURCE = "source"  # in the place of a number of folds, and the column of the table of samples that it means
+BY_SOURCE = SOURCE  # in the place of a number of folds, and the column of the table of samples that it means
 
 
 def find_source_fold(sources: Sequence[str], fold: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preprocess.disk import dicom, tables
-from preprocess.disk.errors import InputError
+from preprocess.disk.errors import InputError, Unusable
 
 # Kaggle's files are .jpeg. Which format a file has, its content decides.
 # fmt: off
@@ -61,7 +61,8 @@ class Tree:
 
     def is_photograph(self, path: str) -> bool:
         """Return whether a file counts as a photograph, see `is_photograph_at`."""
-        return is_photograph(path.rpartition("/")[2]) or is_photograph_at(self.folder / path)
+        name = path.rpartition("/")[2]  # first: a Path for each of 88,702 takes a second
+        return is_photograph(name) or is_photograph_at(self.folder / path)
 
     def list_below(self, folder: str) -> list[str]:
         """Return the files below one of the folders."""
@@ -124,6 +125,20 @@ def is_photograph_at(path: Path) -> bool:
     return not path.name.startswith(".") and not has_suffix and dicom.has_mark(path)
 
 
+def read_shown(path: Path) -> dicom.Shown | None:
+    """Return whom a DICOM file shows by its tags; None for any other file, and where the tags cannot be read.
+
+    Files with the suffix of another format are not opened for that.
+    """
+    suffix = split_suffix(path.name)[1]
+    if suffix not in ("", ".dcm", ".dicom") or not dicom.has_mark(path):
+        return None
+    try:
+        return dicom.read_shown(path)
+    except Unusable:  # the stage that reads its pixels says why
+        return None
+
+
 def compose(name: str) -> str:
     """Return a name as tables write it: macOS takes letters and their accents apart (NFD), tables do not (NFC)."""
     return unicodedata.normalize("NFC", name)
@@ -159,7 +174,8 @@ def list_files(folder: Path) -> list[Path]:
     """Return the photographs that lie right in a folder, by name; none if the folder is not there."""
     if not folder.is_dir():
         return []
-    return [folder / name for name in sorted(os.listdir(folder)) if is_photograph(name)]
+    names = sorted(os.listdir(folder))
+    return [folder / name for name in names if is_photograph_at(folder / name)]
 
 
 def list_others(folder: Path) -> list[str]:
@@ -168,7 +184,8 @@ def list_others(folder: Path) -> list[str]:
         return []
     names = []
     for name in sorted(os.listdir(folder)):
-        if not name.startswith(".") and not is_photograph(name) and (folder / name).is_file():
+        path = folder / name
+        if not name.startswith(".") and not is_photograph_at(path) and path.is_file():
             names.append(name)
     return names
 
@@ -190,7 +207,7 @@ def list_folders(
     for folder in folders:
         others += list_others(folder)
         for path in list_files(folder):
-            image = normalize_id(compose(path.stem))
+            image = normalize_id(compose(split_suffix(path.name)[0]))
             try:
                 check(image)
                 path.name.encode()

@@ -7,6 +7,7 @@ from pathlib import Path
 from preprocess.dataset import classes, declared, findings, kaggle, listing, recognise, sample_table
 from preprocess.dataset.dataset import DataSet
 from preprocess.dataset.layouts import declaration as layouts
+from preprocess.disk import clock
 from preprocess.disk.errors import InputError
 
 
@@ -15,7 +16,8 @@ def open_dataset(options: argparse.Namespace) -> DataSet:
 
     Raises InputError for what the reader cannot use, and if a file that the command is to write belongs to the data.
     """
-    dataset = read_dataset(options.data, options.layout)
+    with clock.waiting(f"{options.data}: reading"):
+        dataset = read_dataset(options.data, options.layout)
     check_outputs(options, dataset)
     return dataset
 

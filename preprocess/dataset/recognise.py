@@ -20,7 +20,7 @@ MOST_SHOWN = 20  # tables and folders that are listed
 MOST_LOOKED_AT = 300  # rows of a table that a draft is guessed from
 MOST_TARGETS = 20  # different cells of a column that may be a target
 TARGET_WORDS = re.compile(
-    r"level|grade|diagnos|label|class|target|stage|severity|dr\b|retinopathy", re.IGNORECASE
+    r"level|grade(?!r)|diagnos|label|class|target|stage|severity|dr\b|retinopathy", re.IGNORECASE
 )
 PATIENT_WORDS = re.compile(r"patient|subject|person|pid\b", re.IGNORECASE)
 SIDE_WORDS = re.compile(r"side|eye|lateral", re.IGNORECASE)
@@ -58,7 +58,7 @@ def _explain_fit(tree: Tree, declaration: Declaration) -> str:
     part = declaration.parts["train"]
     try:
         images = declared.find_images(tree, declaration, "train", part)
-        if images is None or not any(map(listing.is_photograph, tree.list_below(images))):
+        if images is None or not any(map(tree.is_photograph, tree.list_below(images))):
             return ""
         if not part.tables:
             return _explain_folders(tree, declaration, images)
@@ -96,7 +96,7 @@ def _list_right_below(tree: Tree, top: str) -> list[str]:
     names = set()
     for path in tree.list_below(top):
         folder, slash, _ = path.removeprefix(prefix).partition("/")
-        if slash and listing.is_photograph(path):
+        if slash and tree.is_photograph(path):
             names.add(folder)
     return sorted(names)
 
@@ -144,7 +144,7 @@ class _Guess(NamedTuple):
 
     path: str
     table: AnyTable
-    image: str  # the column
+    images: list[str]  # the columns that do
     folder: str  # of the photographs
     n_found: int
 
@@ -152,8 +152,9 @@ class _Guess(NamedTuple):
 def draft(tree: Tree) -> str:
     """Return a data.toml to finish by hand: what can be guessed of a folder, and what has to be said, in comments."""
     guesses = []
+    photographs = declared.Photographs(tree, ".")
     for path in _list_tables(tree):
-        guess = _guess_table(tree, path)
+        guess = _guess_table(tree, photographs, path)
         if guess:
             guesses.append(guess)
     if guesses:
@@ -162,23 +163,31 @@ def draft(tree: Tree) -> str:
     return _draft_folders(tree)
 
 
-def _guess_table(tree: Tree, path: str) -> _Guess | None:
-    """Return the column of a table that names photographs, None if no column does."""
+def _guess_table(tree: Tree, photographs: declared.Photographs, path: str) -> _Guess | None:
+    """Return the columns of a table that name photographs, None if no column does."""
     try:
         table = any_table.read_any_table(tree.folder / path, most_rows=MOST_LOOKED_AT)
     except InputError:
         return None
-    by_name: dict[str, str] = {}
-    for photograph in tree.files:
-        if listing.is_photograph(photograph):
-            by_name[declared.spell_id(photograph.rpartition("/")[2])] = photograph
-    best: _Guess | None = None
+    part = _guess_part(path)
+    found: dict[str, list[str]] = {}
     for column, at in table.named.items():
-        names = [declared.spell_id(cells[at]).rpartition("/")[2] for cells in table.rows]
-        found = [by_name[name] for name in names if name in by_name]
-        if found and (best is None or len(found) > best.n_found):
-            best = _Guess(path, table, column, _find_common(found), len(found))
-    return best
+        for cells in table.rows:
+            candidates = photographs.list_candidates(cells[at]) if cells[at] else []
+            if candidates:  # of several the one in a folder of this table's part
+                best = next((one for one in candidates if _guess_part(one) == part), candidates[0])
+                found.setdefault(column, []).append(best)
+    if not found:
+        return None
+    first = max(found, key=lambda column: len(found[column]))
+    columns = [first]
+    for column, named in found.items():  # a wide table has a column for each of two eyes
+        is_like = len(named) > len(found[first]) / 2
+        if is_like and not set(named) & set(found[first]):
+            columns.append(column)
+    paths = [path for column in columns for path in found[column]]
+    ordered = [column for column in table.named if column in columns]
+    return _Guess(path, table, ordered, _find_common(paths), len(paths))
 
 
 def _find_common(paths: Sequence[str]) -> str:
@@ -197,7 +206,7 @@ def _draft_tables(tree: Tree, guesses: Sequence[_Guess]) -> str:
     columns = {
         name: _list_cells(first.table, at)
         for name, at in first.table.named.items()
-        if name != first.image
+        if name not in first.images
     }
     patient = _find_named(columns, PATIENT_WORDS)
     side = _find_named(
@@ -208,8 +217,8 @@ def _draft_tables(tree: Tree, guesses: Sequence[_Guess]) -> str:
         f"# A draft of how {tree.folder.name} lies; finish it, and run python -m preprocess.describe --data again.",
         f"# {first.path}: {', '.join(first.table.named)}",
     ]
-    lines += _draft_target(others)
-    lines.append(f"image = {_quote(first.image)}")
+    lines += _draft_target(others, len(first.table.rows))
+    lines.append(f"image = {_quote_all(first.images)}")
     if patient:
         lines.append(f"patient = {_quote(patient)}")
     else:
@@ -243,14 +252,20 @@ def _draft_tables(tree: Tree, guesses: Sequence[_Guess]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _draft_target(columns: dict[str, list[str]]) -> list[str]:
-    """Return the lines of a draft on what is asked, by the column that is most like a target."""
+def _draft_target(columns: dict[str, list[str]], n_rows: int) -> list[str]:
+    """Return the lines of a draft on what is asked, by the column that is most like a target.
+
+    What differs in every row is no target, but a number or an id.
+    """
     binary = [
         name
         for name, cells in columns.items()
         if {simplify_cell(cell) for cell in cells} == {"0", "1"}
     ]
-    candidates = {name: cells for name, cells in columns.items() if 1 < len(cells) <= MOST_TARGETS}
+    candidates = {}
+    for name, cells in columns.items():
+        if 1 < len(cells) <= MOST_TARGETS and (len(cells) < n_rows or TARGET_WORDS.search(name)):
+            candidates[name] = cells
     column = _find_named(candidates, TARGET_WORDS) or next(iter(candidates), None)
     if len(binary) > 2 or column is None:
         listed = ", ".join(map(_quote, binary))
@@ -258,21 +273,22 @@ def _draft_target(columns: dict[str, list[str]]) -> list[str]:
             'kind = "findings"  # or levels, or classes',
             f"target = [{listed}]  # the columns of 0 and 1",
         ]
-    cells = candidates[column]
+    same = [name for name in candidates if _omit_side(name) == _omit_side(column)]
+    cells = sorted({cell for name in same for cell in candidates[name]})
     if all(cell.isdecimal() for cell in map(simplify_cell, cells)):
         highest = max(int(simplify_cell(cell)) for cell in cells)
         names = ", ".join(_quote(f"level {level}") for level in range(highest + 1))
         return [
             'kind = "levels"  # classes, if the numbers have no order',
             f"names = [{names}]  # in their order",
-            f"target = {_quote(column)}",
+            f"target = {_quote_all(same)}",
             '# unknown = ["5"], if a number means that an image cannot be graded',
         ]
     words = ", ".join(map(_quote, cells))
     return [
         'kind = "levels"  # classes, if the words have no order',
         f"names = [{words}]  # put them into their order",
-        f"target = {_quote(column)}",
+        f"target = {_quote_all(same)}",
         '# values = { WORD = NUMBER }, if several words mean one level; unknown = ["WORD"], if one means none',
     ]
 
@@ -327,6 +343,21 @@ def _list_cells(table: AnyTable, at: int) -> list[str]:
 
 def _find_named(columns: dict[str, list[str]], words: re.Pattern[str]) -> str | None:
     return next((name for name in columns if words.search(name)), None)
+
+
+def _omit_side(column: str) -> str:
+    """Return a column's name without the side in it: the same for OD grade and OS grade."""
+    if not declared.find_column_side(column):
+        return column.casefold()
+    words = re.split(r"([^a-z]+)", column.casefold())
+    return "".join(word for word in words if word not in declared.SIDE_WORDS)
+
+
+def _quote_all(names: Sequence[str]) -> str:
+    """Return one name as a text of TOML, several as a list."""
+    if len(names) == 1:
+        return _quote(names[0])
+    return f"[{', '.join(map(_quote, names))}]"
 
 
 def _quote(text: str) -> str:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from preprocess.dataset import labels, listing
-from preprocess.dataset.dataset import COLUMNS, SPLITS, DataSet, Subject, make_table
+from preprocess.dataset.dataset import (
+    ACQUISITION,
+    COLUMNS,
+    SPLITS,
+    DataSet,
+    Subject,
+    make_table,
+)
 from preprocess.dataset.question import KINDS, RETINOPATHY, Question
 from preprocess.disk import files, tables
 from preprocess.disk.errors import InputError, shorten, suggest
@@ -34,7 +41,8 @@ def read_dataset(folder: Path) -> DataSet:
     finding: each whose cells are all 0, 1 or empty. An empty target is unknown. QUESTION beside it says the kind and
     the names where the columns alone do not. `path` is absolute or relative to the table; without it an image is the
     photograph of its name below the folder. `split` is train, valid or test: without it all is train. Without
-    `patient` each image is its own. Raises InputError, naming the row, for what cannot be used.
+    `patient` each image is its own, but for DICOM files, whose tags tell what no column does. Raises InputError,
+    naming the row, for what cannot be used.
     """
     import pandas as pd
 
@@ -50,6 +58,8 @@ def read_dataset(folder: Path) -> DataSet:
         zip(texts.to_dict("records"), targets.to_dict("records"), strict=True), start=2
     ):
         image = fields["image"]
+        if isinstance(paths[image], str):
+            _add_shown(fields, Path(paths[image]))
         fields["split"] = fields.get("split", "").strip() or "train"
         fields["side"] = fields.get("side", "").strip().lower()
         fields["patient"] = fields.get("patient", "").strip() or image
@@ -64,10 +74,12 @@ def read_dataset(folder: Path) -> DataSet:
     samples = make_table(pd.DataFrame(rows), question)
     subjects = {row["image"]: Subject(row["patient"], row["side"]) for row in rows}
     notes = []
-    if "patient" not in table:
-        notes.append(
-            f"{NAME}: no column patient: each of {len(rows)} images counts as a patient of its own"
-        )
+    n_alone = sum(row["patient"] == row["image"] for row in rows)
+    if "patient" not in table and n_alone:
+        count = f"each of {len(rows)} images counts"
+        if n_alone < len(rows):
+            count = f"{n_alone:,} of {len(rows):,} images count"
+        notes.append(f"{NAME}: no column patient: {count} as a patient of its own")
     is_learned = samples["split"] != "test"
     n_unknown = int((is_learned & samples[question.columns].isna().all(axis=1)).sum())
     if n_unknown:
@@ -92,9 +104,21 @@ def read_dataset(folder: Path) -> DataSet:
         find_subject=find_subject,
         target_sources={"train": path, "test": path},
         sample_submission=find_sample(folder),
+        read_files=[path.with_name(QUESTION)],
         notes=notes,
         may_lack_targets=True,
     )
+
+
+def _add_shown(fields: dict[Any, Any], path: Path) -> None:
+    """Put patient, side and acquisition of a DICOM file's tags into the fields of a row whose table lacks them."""
+    if {"patient", "side", ACQUISITION} <= fields.keys():
+        return
+    shown = listing.read_shown(path)
+    if shown:
+        fields.setdefault("patient", shown.patient)
+        fields.setdefault("side", shown.side)
+        fields.setdefault(ACQUISITION, shown.acquisition)
 
 
 def find_sample(folder: Path) -> Path:
@@ -265,9 +289,11 @@ def _list_photographs(folder: Path) -> dict[str, str]:
     for top, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            if listing.is_photograph(name):
-                path = Path(top, name)
-                by_path[listing.compose(str(path.relative_to(folder).with_suffix("")))] = str(path)
-                by_name.setdefault(listing.compose(path.stem), []).append(str(path))
+            path = Path(top, name)
+            if listing.is_photograph_at(path):
+                stem = listing.split_suffix(listing.compose(name))[0]
+                place = listing.compose(str(path.parent.relative_to(folder)))
+                by_path[stem if place == "." else f"{place}/{stem}"] = str(path)
+                by_name.setdefault(stem, []).append(str(path))
     alone = {stem: paths[0] for stem, paths in by_name.items() if len(paths) == 1}
     return alone | by_path

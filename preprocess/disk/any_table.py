@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from preprocess.disk import files
 from preprocess.disk.errors import InputError, shorten, suggest
@@ -169,7 +169,7 @@ def _guess_separator(text: str) -> str:
 
 
 def _read_sheet(path: Path, content: bytes, most_rows: int | None) -> list[tuple[int, list[str]]]:
-    """Return the number and the cells of each row of an .xlsx file's first sheet."""
+    """Return the number and the cells of each row of an .xlsx file's first sheet that is a table, not a remark."""
     (openpyxl,) = import_libraries(REQUIREMENTS, "openpyxl")
     try:
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
@@ -177,17 +177,30 @@ def _read_sheet(path: Path, content: bytes, most_rows: int | None) -> list[tuple
         raise InputError(
             f"{path}: not a table that Excel could read ({type(error).__name__})"
         ) from None
-    lines = []
-    for number, values in enumerate(book.worksheets[0].iter_rows(values_only=True), 1):
-        cells = [_write_cell(value) for value in values]
-        if any(cells):
-            lines.append((number, cells))
-        if most_rows is not None and len(lines) > most_rows:
+    lines: list[tuple[int, list[str]]] = []
+    for sheet in book.worksheets:
+        rows = _read_rows(sheet, most_rows)
+        is_table = len(rows) > 1 and any(len(list(filter(None, cells))) > 1 for _, cells in rows)
+        if is_table or not lines:
+            lines = rows
+        if is_table:
             break
     book.close()
     if lines:  # Excel keeps empty columns behind the last
         width = max(len(cells) for _, cells in lines)
         lines = [(number, cells + [""] * (width - len(cells))) for number, cells in lines]
+    return lines
+
+
+def _read_rows(sheet: Any, most_rows: int | None) -> list[tuple[int, list[str]]]:
+    """Return the number and the cells of each row of a sheet that is not empty."""
+    lines = []
+    for number, values in enumerate(sheet.iter_rows(values_only=True), 1):
+        cells = [_write_cell(value) for value in values]
+        if any(cells):
+            lines.append((number, cells))
+        if most_rows is not None and len(lines) > most_rows:
+            break
     return lines
 
 

@@ -19,6 +19,15 @@ HASH_DIGITS = 12  # of a patient's digest: enough to tell a million apart
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLORS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 PALETTE = "PALETTE COLOR"
+# What decodes a compression that Pillow does not, beside pylibjpeg: transfer syntax (DICOM PS3.5, annex A) -> package.
+LIBJPEG = "pylibjpeg-libjpeg"
+PLUGINS = {
+    "1.2.840.10008.1.2.4.51": LIBJPEG,  # JPEG of 12 bits
+    "1.2.840.10008.1.2.4.57": LIBJPEG,  # lossless JPEG
+    "1.2.840.10008.1.2.4.70": LIBJPEG,  # lossless JPEG, the usual one
+    "1.2.840.10008.1.2.4.80": LIBJPEG,  # JPEG-LS
+    "1.2.840.10008.1.2.4.81": LIBJPEG,
+}
 
 
 class Shown(NamedTuple):
@@ -121,8 +130,10 @@ def _decode(tags: Any) -> np.ndarray:
     except (RuntimeError, NotImplementedError) as error:
         syntax = tags.file_meta.get("TransferSyntaxUID", "")
         name = getattr(syntax, "name", syntax)
+        missing = PLUGINS.get(str(syntax), "")
+        hint = f"pip install pylibjpeg {missing}" if missing else f"see {REQUIREMENTS.name}"
         raise Unusable(
-            f"DICOM compressed in a way that is not read here ({name}); see {REQUIREMENTS.name}"
+            f"DICOM compressed in a way that is not read here ({name}); {hint}"
         ) from error
 
 

@@ -1,8 +1,8 @@
-"""How many bits the values of a data set's photographs have: one rule for all of them, from a sample."""
+"""How many bits the values of a data set's photographs have: one rule for all of a source, from a sample."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from preprocess.cache import manifest
 from preprocess.disk.errors import Unusable
@@ -26,10 +26,48 @@ class Depth(NamedTuple):
         )
 
 
-def read_bits(folder: Path) -> int | None:
-    """Return the range of values of more than 8 bits that a stage, crop or resize, has worked with in its folder."""
+def read_bits(folder: Path) -> photograph.Bits | None:
+    """Return the range of values of more than 8 bits that a stage, crop or resize, has worked with in its folder.
+
+    Where the sources of a joined set differ in it, it is all of their ranges.
+    """
     written = manifest.read_manifest(folder)
-    return written["parameters"].get("bits") if written else None
+    bits = written["parameters"].get("bits") if written else None
+    if isinstance(bits, dict):
+        return tuple(sorted(set(bits.values())))
+    return bits
+
+
+def find_depths(paths: Mapping[str, Sequence[Path]]) -> dict[str, Depth]:
+    """Return the range of each source's values, of those whose photographs have 16 bits; see `find_depth`."""
+    depths = {}
+    for name, of_source in paths.items():
+        found = find_depth(of_source)
+        if found:
+            depths[name] = found
+    return depths
+
+
+def describe_depths(depths: Mapping[str, Depth]) -> list[str]:
+    """Return a line for people on the rule of each source, or of the data set."""
+    lines = []
+    for name, found in depths.items():
+        title = f"{name}: " if name else ""
+        lines.append(f"{title}{found.describe()}")
+    return lines
+
+
+def make_parameters(depths: Mapping[str, Depth]) -> dict[str, Any]:
+    """Return the rule as a parameter of a stage, which there is only where photographs have more than 8 bits.
+
+    It is a number of bits, or, where sources differ, source -> number.
+    """
+    bits = {name: found.bits for name, found in depths.items()}
+    if not bits:
+        return {}
+    if len(set(bits.values())) == 1:
+        return {"bits": next(iter(bits.values()))}
+    return {"bits": bits}
 
 
 def find_depth(paths: Sequence[Path]) -> Depth | None:

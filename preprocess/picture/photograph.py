@@ -91,13 +91,17 @@ BROKEN = (
 )  # what Pillow raises for a damaged file
 
 
+# The range of values of more than 8 bits in a data set, as a number of bits; or those of its sources.
+Bits = int | tuple[int, ...]
+
+
 class Photograph:
     """One file, opened when its pixels are needed and decoded again only if they are needed at another scale.
 
     `bits` is the range of values of more than 8 bits, see `decode`.
     """
 
-    def __init__(self, path: Path, bits: int | None = None):
+    def __init__(self, path: Path, bits: Bits | None = None):
         self.path = path
         self.bits = bits
         self._wanted = 0  # the reduction of the last request; all but JPEG in RGB is decoded whole nevertheless
@@ -127,13 +131,16 @@ class Photograph:
         return self._decoded
 
 
-def decode(path: Path | str, short_side_px: int, bits: int | None = None) -> tuple[np.ndarray, int]:
+def decode(
+    path: Path | str, short_side_px: int, bits: Bits | None = None
+) -> tuple[np.ndarray, int]:
     """Decode a photograph at the coarsest scale that leaves its shorter side at least `short_side_px`.
 
     Returns (h, w, 3) uint8, C-contiguous, turned as EXIF says, and the reduction k, 1, 2, 4 or 8: a pixel covers k x k
     of the file's, counted from the upper left corner before turning, fewer in the last row and column. Only JPEG files
     are reduced. Values of 16 bits are scaled to 0-255 by the range of so many `bits` as the data set has, or else of
-    16; DICOM, PPM and TIFF of fewer than 16 bits say their range themselves. Raises Unusable, with the reason, unless
+    16; of several `bits`, those of a joined set's sources, by the least that holds the file's values. DICOM, PPM and
+    TIFF of fewer than 16 bits say their range themselves. Raises Unusable, with the reason, unless
     every pixel could be decoded.
     """
     path = Path(path)
@@ -150,7 +157,8 @@ def decode(path: Path | str, short_side_px: int, bits: int | None = None) -> tup
             _check_whole(path, header)
             depth = _read_depth(path, header)
             if depth > 8:
-                rgb = _scale(_load_values(path, header), _find_range(header, depth, bits))
+                values = _load_values(path, header)
+                rgb = _scale(values, _find_range(header, depth, bits, int(values.max())))
             else:
                 rgb = _load_pixels(header)
     down, across = TURNS[orientation]
@@ -373,10 +381,16 @@ def _read_depth(path: Path, header: Image.Image) -> int:
     return depth
 
 
-def _find_range(header: Image.Image, depth: int, bits: int | None) -> int:
-    """Return by how many bits values are to be scaled: the file's own if it says them, else those of its data set."""
+def _find_range(header: Image.Image, depth: int, bits: Bits | None, highest: int) -> int:
+    """Return by how many bits values are to be scaled: the file's own if it says them, else those of its data set.
+
+    Of the ranges of several sources it is the least that holds the highest value.
+    """
     if header.format == "PPM" or depth < MOST_BITS:
         return depth
+    if isinstance(bits, tuple):
+        holding = [of_source for of_source in sorted(bits) if highest < 2**of_source]
+        return holding[0] if holding else max(bits)
     return bits or MOST_BITS
 
 

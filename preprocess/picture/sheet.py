@@ -1,4 +1,4 @@
-"""Draw a contact sheet: photographs with the outlines of their eyes, the least certain first, in one PNG."""
+"""Draw contact sheets: photographs with the outlines of their eyes, the least certain first, in PNGs of 200 each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +12,20 @@ from preprocess.disk.errors import InputError, Unusable
 from preprocess.picture import outline, photograph
 from preprocess.picture.encode import encode_image
 
-COLUMNS = (
-    16  # with 12 rows as many as a person takes in at a glance, and enough for every doubtful one
-)
-ROWS = 12
+COLUMNS = 16
+PER_PAGE = 200  # photographs: as many as a person looks through before turning the page
+LARGE_PX = 1600  # longer side of a photograph that is drawn by itself
 TILE_PX = 160
 LINE_RGB = (0, 255, 0)
 TEXT_RGB = (255, 255, 0)
 
 
 def draw_outline(
-    path: Path, row: Mapping[str, Any], shape: str, side_px: int, bits: int | None = None
+    path: Path,
+    row: Mapping[str, Any],
+    shape: str,
+    side_px: int,
+    bits: photograph.Bits | None = None,
 ) -> np.ndarray:
     """Return a photograph with its ellipse or box, (h, w, 3) uint8 RGB, longer side `side_px`.
 
@@ -46,7 +49,7 @@ def draw_outline(
 
 
 def draw_tile(
-    path: Path, row: Mapping[str, Any], text: str, shape: str, bits: int | None
+    path: Path, row: Mapping[str, Any], text: str, shape: str, bits: photograph.Bits | None
 ) -> np.ndarray:
     """Return a photograph with its outline, (TILE_PX, TILE_PX, 3) uint8 RGB; the confidence stands below `text`."""
     tile = np.zeros((TILE_PX, TILE_PX, 3), np.uint8)
@@ -65,21 +68,44 @@ def write_sheet(
     target: Path,
     photographs: Sequence[tuple[str, Path, Mapping[str, Any]]],
     shape: str,
-    bits: int | None = None,
-) -> int:
-    """Write the sheet of photographs, each (image, path, row of the crop table); return how many it shows.
+    bits: photograph.Bits | None = None,
+) -> list[Path]:
+    """Write sheets of photographs, each (image, path, row of the crop table), PER_PAGE on each; return their files.
 
-    Raises InputError if there are none.
+    The first is `target`, the others are NAME-2, NAME-3 and so on beside it; a single photograph is drawn large. Raises
+    InputError if there are none.
     """
+    by_confidence = sorted(photographs, key=lambda entry: entry[2]["confidence"])
+    if not by_confidence:
+        raise InputError("no photograph was cropped: there is nothing to draw a sheet of")
+    if len(by_confidence) == 1:
+        _, path, row = by_confidence[0]
+        _write(target, draw_outline(path, row, shape, LARGE_PX, bits))
+        return [target]
+    pages = []
+    for start in range(0, len(by_confidence), PER_PAGE):
+        page = target
+        if start:
+            page = target.with_stem(f"{target.stem}-{start // PER_PAGE + 1}")
+        _write(page, _draw_page(by_confidence[start : start + PER_PAGE], shape, bits))
+        pages.append(page)
+    return pages
+
+
+def _draw_page(
+    shown: Sequence[tuple[str, Path, Mapping[str, Any]]], shape: str, bits: photograph.Bits | None
+) -> np.ndarray:
+    """Return the tiles of photographs side by side, (h, w, 3) uint8 RGB."""
     from skimage.util import montage
 
-    by_confidence = sorted(photographs, key=lambda entry: entry[2]["confidence"])
-    shown = by_confidence[: COLUMNS * ROWS]
-    if not shown:
-        raise InputError("no photograph was cropped: there is nothing to draw a sheet of")
     tiles = np.stack([draw_tile(path, row, image, shape, bits) for image, path, row in shown])
     n_columns = min(COLUMNS, len(tiles))
     n_rows = -(-len(tiles) // n_columns)
-    sheet = montage(tiles, fill=(0, 0, 0), grid_shape=(n_rows, n_columns), channel_axis=-1)
-    files.write_bytes(target, encode_image(sheet[:, :, ::-1], ".png"))
-    return len(shown)
+    page: np.ndarray = montage(
+        tiles, fill=(0, 0, 0), grid_shape=(n_rows, n_columns), channel_axis=-1
+    )
+    return page
+
+
+def _write(target: Path, rgb: np.ndarray) -> None:
+    files.write_bytes(target, encode_image(np.ascontiguousarray(rgb[:, :, ::-1]), ".png"))

@@ -11,7 +11,7 @@ from preprocess.cache import manifest
 from preprocess.disk.errors import InputError
 from preprocess.picture import cut, depth, outline
 from preprocess.picture.disc import Disc
-from preprocess.picture.photograph import Photograph
+from preprocess.picture.photograph import Bits, Photograph
 
 # The treatment of a square's colours. "cdf" makes each channel's distribution flat, "local" then subtracts the local
 # means, "none" changes nothing.
@@ -29,13 +29,14 @@ REDUCTION = 4  # the blur is computed on squares 1/4 as wide: 4 ms instead of 30
 class Making(NamedTuple):
     """The settings that a square, and thus a net, depends on: how the eye is found, the side, the colours.
 
-    `bits` is the range of values of more than 8 bits in the photographs; None where these have 8.
+    `bits` is the range of values of more than 8 bits in the photographs, or the ranges of a joined set's sources; None
+    where these have 8.
     """
 
     crop: str
     size_px: int
     normalize: str
-    bits: int | None = None
+    bits: Bits | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as a checkpoint keeps them: `bits` only where there are some."""

@@ -18,7 +18,6 @@ from dr.metrics.operating import OperatingPoint
 from dr.tasks.task import Task
 from dr.validation import Validation
 from kappa import assign
-from preprocess.disk.errors import InputError
 
 LOG_LOSS = "log loss"  # among the overall figures of every task
 
@@ -51,12 +50,9 @@ def measure(
 ) -> Figures:
     """Return all figures of a sample at operating points that were not chosen on it.
 
-    `more` are further decisions on its images, (n,) each, by name. Raises InputError for a single patient, over whom
-    there are no intervals.
+    `more` are further decisions on its images, (n,) each, by name. Over a single patient there are no intervals.
     """
     patients = sample.patients
-    if len(set(patients)) < 2:
-        raise InputError(f"{sample.title}: one patient only; there is no interval over patients")
     decisions = {task.decision_name: task.decide(sample.scores), **(more or {})}
     overall = {}
     for name, decided in decisions.items():

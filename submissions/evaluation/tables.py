@@ -15,12 +15,14 @@ from submissions.evaluation.figures import Figures
 from submissions.evaluation.subgroups import Key, Subgroups
 
 CSV_COLUMNS = (
-    "sample", "column", "group", "about", "point", "threshold", "chosen_on", "figure", "value", "low", "high", "images",
-    "positives",
+    "sample", "column", "group", "about", "point", "threshold", "chosen_on", "figure", "value", "low", "high", "draws",
+    "images", "positives",
 )  # fmt: skip
 ALL = "all"  # what a figure is about that is of no output and no condition
 NOTE = (
-    "95 % intervals of a bootstrap over patients; one of no width: no draw differed. Guessing: the Brier score of the "
+    "95 % intervals of a bootstrap over patients; one of no width: no draw differed; of fewer than 1,000 draws: the "
+    "others lack what the figure needs, such as a level or a class, and are left out; none: of a single patient, or no "
+    "draw can be measured. Guessing: the Brier score of the "
     "share of positives for all images; the share is the precision and the positive predictive value of guessing, and "
     "its AUC is 0.5. slope: of the calibration, 1 is ideal; off by: how far probabilities lie from how often "
     "they come true. Log loss: a score counts as at least 1e-6."
@@ -167,11 +169,11 @@ def show(cell: object) -> str:
     if isinstance(cell, StepGain):
         if cell.gain is None:
             return show(cell.figure)
-        return f"{show(cell.figure)} {cell.gain.value:+.4f} ({cell.gain.low:+.3f} to {cell.gain.high:+.3f})"
+        return f"{show(cell.figure)} {cell.gain.value:+.4f} ({cell.gain.describe_interval('+.3f')})"
     if isinstance(cell, Estimate):
         if not np.isfinite(cell.value):
             return "not measurable"
-        return f"{cell.value:.4f} ({cell.low:.3f} to {cell.high:.3f})"
+        return f"{cell.value:.4f} ({cell.describe_interval()})"
     if isinstance(cell, float):
         return f"{cell:.4f}" if np.isfinite(cell) else "not measurable"
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
@@ -246,5 +248,5 @@ def list_subgroup_rows(title: str, subgroups: Subgroups) -> list[list[Any]]:
 
 
 def _split(cell: Any) -> Sequence[Any]:
-    """Return a value and the ends of its interval; a count has none."""
-    return cell if isinstance(cell, Estimate) else (cell, "", "")
+    """Return a value, the ends of its interval and the number of draws; a count has none."""
+    return cell if isinstance(cell, Estimate) else (cell, "", "", "")

@@ -11,7 +11,7 @@ from typing import Any
 
 from dr.tasks.kinds import make_task
 from preprocess.cache import manifest
-from preprocess.command import cli, pipeline, process, recipe
+from preprocess.command import cli, pipeline, process, progress, recipe
 from preprocess.dataset import readers
 from preprocess.disk import files
 from preprocess.disk.errors import InputError
@@ -52,9 +52,9 @@ def write_report(source: Source, name: str, out: Path, others: Sequence[Path]) -
     inputs |= {"template": files.hash_file(TEMPLATE), "base": template.hash_parts()}
     change = manifest.find_change(folder, parameters, inputs)
     if change is not None:
-        files.write_bytes(
-            folder / "report.html", render(sections.collect(source, name, others)).encode()
-        )
+        with progress.waiting("submissions.report: figures and charts"):
+            page = render(sections.collect(source, name, others))
+        files.write_bytes(folder / "report.html", page.encode())
         outputs = {"report.html": files.hash_file(folder / "report.html")}
         manifest.write_manifest(folder, "submissions.report", parameters, inputs, outputs)
     content = (folder / "report.html").read_bytes()

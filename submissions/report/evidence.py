@@ -47,7 +47,7 @@ DIGESTED = (
     "dr/**/epochs/history.csv",
 )  # of the cache
 # Folders of a cache that tell nothing of its own run: what was made of it, and the caches of other runs.
-NOT_OF_THIS_RUN = ("report", "evaluations", "folds-", "average-")
+NOT_OF_THIS_RUN = ("report", "evaluations", "folds-", "average-", "drawn")
 KAGGLE_PARTS = (
     "Public",
     "Private",

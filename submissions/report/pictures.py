@@ -11,7 +11,7 @@ from dr.squares.source import CachedSquares, read_squares
 from preprocess.cache import manifest
 from preprocess.dataset.dataset import PARTS
 from preprocess.disk.errors import Unusable
-from preprocess.picture import sheet, square
+from preprocess.picture import photograph, sheet, square
 from preprocess.picture.square import Making
 from submissions.output.pictures import encode_picture
 from submissions.report import evidence
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 def draw_tile(
-    image: str, path: Path, row: Mapping[str, Any], shape: str, bits: int | None
+    image: str, path: Path, row: Mapping[str, Any], shape: str, bits: photograph.Bits | None
 ) -> dict[str, Any]:
     """Return a photograph, small, with its outline.
 

@@ -11,7 +11,7 @@ import numpy as np
 from dr.metrics import agreement, bootstrap, calibration
 from dr.metrics.bootstrap import StepGain
 from dr.tasks.task import Task
-from dr.training import runs
+from dr.training import runs, schedule
 from preprocess import crop
 from preprocess.cache import manifest, rejected, stage
 from preprocess.command import pipeline
@@ -184,7 +184,7 @@ def list_epochs(
     """Return rows on the first, the best and the last epoch of each net: both log losses and the headline figure."""
     rows = []
     for run, figures in histories.items():
-        best = min(figures, key=lambda row: row["valid_log_loss"])
+        best = figures[schedule.find_best(figures) - 1]
         for label, row in (("first", figures[0]), ("least log loss", best), ("last", figures[-1])):
             title = f"{run} {row['epoch']} ({label})"
             rows.append([title, row["train_log_loss"], row["valid_log_loss"], row[headline]])
@@ -240,8 +240,7 @@ def describe_figures(task: Task, groups: Sequence[Group]) -> dict[str, Any]:
     """Return the tables of all figures of each group, the ROC curves of the first, and whether it only guesses."""
     by_group = {}
     for group in groups:
-        if len(set(group.patients)) > 1:  # of a single patient there is no interval
-            by_group[group.title] = measure_group(task, group, groups)
+        by_group[group.title] = measure_group(task, group, groups)
     curves = {}
     verdicts: list[str] = []
     for title, measured in list(by_group.items())[:1]:

@@ -42,6 +42,7 @@ def limit(whole, count, n_folds):
         "squares": whole.squares.select(rows),
         "targets": whole.targets[rows],
         "set_apart": held_out,
+        "identities": [whole.identities[row] for row in rows],
     }
     return whole._replace(**part, digests=whole.digests | {"part": str(len(rows))})
 

@@ -8,12 +8,11 @@ bootstrap over patients, of cross-fitted blends; CACHE/times.csv tells how long 
 
 from pathlib import Path
 
-import numpy as np
-
 from blend.pairs import pair_eyes
 from dr import predict, train
 from dr.scores import read_scores
 from dr.tasks.kinds import make_task
+from dr.view_scores import read_views
 from kappa.assign import decide
 from preprocess import __main__ as preprocess
 from preprocess.command import cli, process
@@ -76,8 +75,8 @@ def measure_steps(data, cache):
     levels = dataset.get_targets("train").loc[scores.index].to_numpy()
     table = Table([owner.patient for owner in owners], pair_eyes(owners, scores.to_numpy()), levels)
     epochs = [
-        np.load(views)["scores"]
-        for views in sorted((cache / "dr" / "views").glob("valid_*.npz"))[-N_EPOCHS:]
+        read_views(path, scores.index)
+        for path in sorted((cache / "dr" / "views").glob("valid_????.jsonl"))[-N_EPOCHS:]
     ]
     steps = {
         "one view, last epoch": epochs[-1][0],

@@ -36,9 +36,23 @@ SECONDS = 4.0  # of each measurement, after one batch to warm up
 N_DRAWN = 64  # squares of noise, or as many as a batch has; an epoch's repeat them
 
 
+def make_plain_net(crop_px, on):
+    """Return the article's net in its order of layers, with the outputs of levels."""
+    layers = []
+    for width, is_pooled in CONVOLUTIONS:
+        layers += [nn.LazyConv2d(width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+        if is_pooled:
+            layers.append(nn.MaxPool2d(3, 2, 1))
+    layers += [nn.Flatten(), nn.Dropout(), nn.LazyLinear(HIDDEN)]
+    layers += [nn.BatchNorm1d(HIDDEN, affine=False), nn.ReLU(), nn.Linear(HIDDEN, 5)]
+    net = nn.Sequential(*layers).to(on)
+    net(torch.zeros(2, 3, crop_px, crop_px, device=on))
+    return net
+
+
 def make_plain(squares, crop_px, batch_size, on):
     """Return the plain way: the net in the article's order of layers, endless batches, a step and a prediction."""
-    rng, layers = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
 
     def collate(positions):
         """Crop, flip and standardize one sample at a time."""
@@ -54,17 +68,7 @@ def make_plain(squares, crop_px, batch_size, on):
             )
         return torch.stack(images), torch.tensor(positions) % 5
 
-    for width, is_pooled in CONVOLUTIONS:
-        layers += [nn.LazyConv2d(width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-        layers += [nn.MaxPool2d(3, 2, 1)] if is_pooled else []
-    head = [
-        nn.LazyLinear(HIDDEN),
-        nn.BatchNorm1d(HIDDEN, affine=False),
-        nn.ReLU(),
-        nn.Linear(HIDDEN, 5),
-    ]
-    net = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(), *head).to(on)
-    net(torch.zeros(2, 3, crop_px, crop_px, device=on))
+    net = make_plain_net(crop_px, on)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
     def take_step(images, levels):

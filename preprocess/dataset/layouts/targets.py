@@ -27,6 +27,7 @@ class Row:
     expected: str  # where it would be; "" if the folder is not there either
     cells: Mapping[str, str]  # column -> text, of the columns that have a name
     target: tuple[str, ...] | None = None  # the cells of the target; None where nothing tells it
+    side: str = ""  # of the column that names the photograph, where several do
     values: Mapping[str, Any] = field(
         default_factory=dict
     )  # column of the sample table -> what is true
