@@ -12,7 +12,7 @@ import numpy as np
 from dr.metrics import bootstrap, detection
 from dr.metrics.bootstrap import Estimate
 from dr.metrics.operating import UNSURE, OperatingPoint
-from dr.tasks.task import Task
+from dr.tasks.task import Task, estimate_overall
 from dr.validation import Validation
 from preprocess.command import pipeline
 from preprocess.dataset.dataset import DataSet
@@ -131,22 +131,22 @@ def describe_figures(task: Task, validation: Validation | None) -> str:
     lines = [
         f"On {n_images} images that training did not see, with 95 % intervals of a bootstrap over patients:",
         "",
-        "| figure | value | from | to |",
-        "|---|---|---|---|",
+        "| figure | value | 95 % interval |",
+        "|---|---|---|",
     ]
     for name, values in drawn.items():
-        lines.append(list_row(name, bootstrap.estimate_drawn(values)))
+        lines.append(list_row(name, estimate_overall(name, values, validation.patients)))
     for name, scores in task.guess(validation.targets).items():
         for figure, value in task.measure(scores, validation.targets).items():
-            lines.append(f"| {figure}, {name} | {value:.4f} | | |")
+            lines.append(f"| {figure}, {name} | {value:.4f} | |")
     return "\n".join(lines)
 
 
 def list_row(name: str, estimate: Estimate) -> str:
     """Return a row of a table in Markdown."""
     if not np.isfinite(estimate.value):
-        return f"| {name} | not measurable | | |"
-    return f"| {name} | {estimate.value:.4f} | {estimate.low:.4f} | {estimate.high:.4f} |"
+        return f"| {name} | not measurable | |"
+    return f"| {name} | {estimate.value:.4f} | {bootstrap.describe_interval(estimate)} |"
 
 
 def describe_operating_points(task: Task, validation: Validation | None) -> str:
@@ -180,4 +180,4 @@ def show_interval(estimate: Estimate) -> str:
     """Return a figure with its interval."""
     if not np.isfinite(estimate.value):
         return "not measurable"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f} ({bootstrap.describe_interval(estimate)})"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dr.metrics import bootstrap
 from preprocess.disk import files
 
 FOLDER = Path(__file__).parents[1]
@@ -23,4 +24,5 @@ def render(template: Path, content: Mapping[str, Any]) -> str:
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.globals["describe_interval"] = bootstrap.describe_interval
     return environment.get_template(str(template.relative_to(FOLDER))).render(content)
