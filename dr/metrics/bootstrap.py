@@ -123,8 +123,8 @@ def estimate_drawn(drawn: np.ndarray) -> Estimate:
 def estimate_share(drawn: np.ndarray, n_groups: int) -> Estimate:
     """Return a share like `estimate_drawn`; one of 0 or 1 with the exact interval over the groups that count in it.
 
-    Of n groups none or all of which have what is counted, that is (0, b) or (1 - b, 1) with b = 1 - 0.025^(1/n); 3.7 / n
-    is close to it. Source: Clopper and Pearson, Biometrika 26(4), 1934.
+    Of n groups none or all of which have what is counted, that is (0, b) or (1 - b, 1) with b = 1 - 0.025^(1/n), about
+    3.7 / n. Source: Clopper and Pearson, Biometrika 26(4), 1934.
     """
     estimate = estimate_drawn(drawn)
     if estimate.value not in (0, 1) or n_groups < 1:

@@ -23,8 +23,9 @@ ALL = "all"  # what a figure is about that is of no output and no condition
 NOTE = (
     "95 % intervals are of a bootstrap over patients; of shares of 0 or 1, where no draw differs, those of Clopper and "
     "Pearson with patients as units, marked exact. Guessing: the Brier score of the share of positives for all images; "
-    "the share is the precision and the positive predictive value of guessing, and its AUC is 0.5. slope: of the calibration, 1 is ideal; off by: how far probabilities lie from how often "
-    "they come true. Log loss: a score counts as at least 1e-6."
+    "the share is the precision and the positive predictive value of guessing, and its AUC is 0.5. slope: of the "
+    "calibration, 1 is ideal; off by: how far probabilities lie from how often they come true. Log loss: a score "
+    "counts as at least 1e-6."
 )
 
 
