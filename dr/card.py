@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dr.metrics import bootstrap, detection
+from dr.metrics import detection
 from dr.metrics.bootstrap import Estimate
 from dr.metrics.operating import UNSURE, OperatingPoint
-from dr.tasks.task import Task
+from dr.tasks.task import Task, estimate_overall
 from dr.validation import Validation
 from preprocess.command import pipeline
 from preprocess.dataset.dataset import DataSet
@@ -131,27 +131,22 @@ def describe_figures(task: Task, validation: Validation | None) -> str:
     lines = [
         f"On {n_images} images that training did not see, with 95 % intervals of a bootstrap over patients:",
         "",
-        "| figure | value | from | to |",
-        "|---|---|---|---|",
+        "| figure | value | 95 % interval |",
+        "|---|---|---|",
     ]
     for name, values in drawn.items():
-        lines.append(list_row(name, bootstrap.estimate_drawn(values)))
+        lines.append(list_row(name, estimate_overall(name, values, validation.patients)))
     for name, scores in task.guess(validation.targets).items():
         for figure, value in task.measure(scores, validation.targets).items():
-            lines.append(f"| {figure}, {name} | {value:.4f} | | |")
+            lines.append(f"| {figure}, {name} | {value:.4f} | |")
     return "\n".join(lines)
 
 
 def list_row(name: str, estimate: Estimate) -> str:
     """Return a row of a table in Markdown."""
     if not np.isfinite(estimate.value):
-        return f"| {name} | not measurable | | |"
-    if not estimate.draws:
-        return f"| {name} | {estimate.value:.4f} | not measurable | |"
-    ends = f"{estimate.low:.4f} | {estimate.high:.4f}"
-    if estimate.draws < bootstrap.N_DRAWS:
-        ends += f", {estimate.draws:,} of {bootstrap.N_DRAWS:,} draws"
-    return f"| {name} | {estimate.value:.4f} | {ends} |"
+        return f"| {name} | not measurable | |"
+    return f"| {name} | {estimate.value:.4f} | {estimate.describe_interval()} |"
 
 
 def describe_operating_points(task: Task, validation: Validation | None) -> str:

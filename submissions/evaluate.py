@@ -37,9 +37,12 @@ from submissions.output import target, template
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1  # raise it when the same scores give other figures
+VERSION = 2  # raise it when the same scores give other figures
 PARTS = ("test", "train", "all")
-MOST_NAMED = 3  # images in a warning
+MOST_NAMED = 5  # images in a warning
+THUMBNAILS = (
+    ".thumbnails"  # in CACHE/evaluations: small copies of squares, see evaluation.thumbnails
+)
 
 
 class Material(NamedTuple):
@@ -112,12 +115,18 @@ def score_photographs(
     for making in external.list_makings(loaded):
         roads[making] = external.make_squares(chosen, folder, making, options.dask or options.jobs)
     scored = external.score(loaded, chosen, roads, folder)
-    found = known.find_known([road.folder for road in roads.values()], runs.list_caches(run))
+    squares = [road.folder for road in roads.values()]
+    jobs = options.dask or options.jobs
+    keep_in = options.cache / "evaluations" / THUMBNAILS
+    found = known.find_known(squares, runs.list_caches(run), keep_in, jobs)
     is_kept = np.ones(len(scored.images), bool)
     warnings = list(found.notes)
     n_known = len(found.images)
     if n_known:
-        warnings.insert(0, describe_known(found.images, len(scored.images), options.drop_known))
+        warnings.insert(
+            0,
+            known.describe_known(found, len(scored.images), options.drop_known, MOST_NAMED),
+        )
         if options.drop_known:
             is_kept = np.array([image not in found.images for image in scored.images])
     if not is_kept.any():
@@ -132,6 +141,10 @@ def score_photographs(
         scores=scored.scores[is_kept],
         targets=chosen.get_targets(external.PART, known_only=True).loc[images].to_numpy(),
     )
+    pairs = known.find_repeated(squares[0], images, keep_in, jobs)
+    if pairs:
+        are_other = find_differing(pairs, sample)
+        warnings.append(known.describe_repeated(pairs, are_other, MOST_NAMED))
     facts = [
         ["data", f"{dataset.folder.resolve().name}, part {part}"],
         [
@@ -145,6 +158,7 @@ def score_photographs(
             "of the training set",
             f"{n_known} images, {'left out' if options.drop_known else 'kept'}",
         ],
+        ["the same picture twice", f"{len(pairs)} pairs"],
     ]
     cells = chosen.samples.set_index("image").loc[images]
     return Material(task, sample, cells, facts, warnings, scored.refused), validation
@@ -215,13 +229,14 @@ def check_columns(by: Sequence[str], cells: pd.DataFrame, source: Path) -> None:
             )
 
 
-def describe_known(images: Mapping[str, str], n_images: int, is_dropped: bool) -> str:
-    """Return a warning that images were learned from."""
-    named = ", ".join(
-        f"{image} is {own_name}" for image, own_name in list(images.items())[:MOST_NAMED]
-    )
-    advice = "they are left out" if is_dropped else "--drop-known leaves them out"
-    return f"{len(images)} of {n_images} images are of the run's training set ({named}); {advice}"
+def find_differing(pairs: Sequence[tuple[str, str]], sample: Sample) -> dict[tuple[str, str], bool]:
+    """Return of each pair of images whether their targets differ; one that is unknown differs from none."""
+    row_of = {image: row for row, image in enumerate(sample.images)}
+    are_other = {}
+    for one, other in pairs:
+        difference = sample.targets[row_of[one]] - sample.targets[row_of[other]]
+        are_other[one, other] = bool(np.nan_to_num(difference).any())
+    return are_other
 
 
 def describe_count(sample: Sample) -> str:

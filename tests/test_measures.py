@@ -233,9 +233,9 @@ def test_an_interval_says_how_many_draws_it_leaves_out():
     lost = np.full(bootstrap.N_DRAWS, np.nan)
     lost[:900] = 0.5
     told = bootstrap.estimate_drawn(np.array([0.4, *lost]))
-    assert (told.draws, told.describe_interval()) == (900, "0.500 to 0.500, 900 of 1,000 draws")
-    whole = bootstrap.estimate_drawn(np.full(1 + bootstrap.N_DRAWS, 0.5))
-    assert whole.describe_interval("+.2f") == "+0.50 to +0.50"
+    assert (told.draws, told.describe_interval()) == (900, "no draw differed, 900 of 1,000 draws")
+    whole = bootstrap.estimate_drawn(np.linspace(0.5, 1.5, 1 + bootstrap.N_DRAWS))
+    assert whole.describe_interval("+.1f") == "+0.5 to +1.5"
 
 
 def test_a_draw_of_one_level_has_no_kappa_and_a_single_patient_no_draw():

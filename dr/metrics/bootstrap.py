@@ -1,4 +1,8 @@
-"""The uncertainty of a figure: 95 % intervals by a bootstrap over patients, the one kind of interval there is."""
+"""The uncertainty of a figure: 95 % intervals by a bootstrap over patients, exact ones of shares of none and of all.
+
+No draw of a bootstrap differs where a share is 0 or 1, however few patients there are. Such a share has the interval of
+Clopper and Pearson (Biometrika 26(4), 1934) instead, with the patients as its units.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -10,6 +14,8 @@ from dr.metrics.agreement import count_pairs, kappa_of_counts
 N_DRAWS = 1000  # of the bootstrap: the ends of a 95 % interval rest on 25 draws each
 SEED = 0
 INTERVAL = (2.5, 97.5)  # percent
+EXACT = "exact"  # the kinds of intervals that are no bootstrap's
+NO_WIDTH = "none"
 WEIGHTS_AT_ONCE = 2_000_000  # of draws and images, together: 16 MB
 Figure = Callable[[np.ndarray], np.ndarray]  # of confusion matrices (..., k, k) -> (...,)
 
@@ -21,12 +27,28 @@ class Estimate(NamedTuple):
     low: float
     high: float
     draws: int = N_DRAWS  # in which it can be measured: the others are left out of the interval
+    is_exact: bool = False  # whether the interval is that of Clopper and Pearson
+
+    @property
+    def kind(self) -> str:
+        """What the interval is of: bootstrap, exact, none where no draw differed, or empty without an interval."""
+        if np.isnan(self.low):
+            return ""
+        if self.is_exact:
+            return EXACT
+        if self.low == self.high:
+            return NO_WIDTH
+        return "bootstrap"
 
     def describe_interval(self, form: str = ".3f") -> str:
-        """Return the interval as a text, with the number of its draws where others are left out."""
-        if not self.draws:
+        """Return the interval for people: its ends, its kind unless it is a bootstrap's, and draws that it leaves out."""
+        if not self.kind:
             return "no interval"
         text = f"{self.low:{form}} to {self.high:{form}}"
+        if self.kind == EXACT:
+            return f"{text}, {EXACT}"
+        if self.kind == NO_WIDTH:
+            text = "no draw differed"
         if self.draws < N_DRAWS:
             text += f", {self.draws:,} of {N_DRAWS:,} draws"
         return text
@@ -108,16 +130,38 @@ def estimate_drawn(drawn: np.ndarray) -> Estimate:
     return Estimate(value, float(low), float(high), draws=len(measurable))
 
 
+def estimate_share(drawn: np.ndarray, n_groups: int) -> Estimate:
+    """Return a share like `estimate_drawn`; one of 0 or 1 with the exact interval over the groups that count in it.
+
+    Of n groups none or all of which have what is counted, that is (0, b) or (1 - b, 1) with b = 1 - 0.025^(1/n), about
+    3.7 / n. Source: Clopper and Pearson, Biometrika 26(4), 1934.
+    """
+    estimate = estimate_drawn(drawn)
+    if estimate.value not in (0, 1) or n_groups < 1:
+        return estimate
+    bound = 1 - (INTERVAL[0] / 100) ** (1 / n_groups)
+    if estimate.value == 0:
+        return Estimate(0.0, 0.0, bound, is_exact=True)
+    return Estimate(1.0, 1 - bound, 1.0, is_exact=True)
+
+
+def count_groups(groups: Sequence[str], is_counted: np.ndarray) -> int:
+    """Return how many groups have an image that counts; `is_counted` is (n,) bool."""
+    return len(set(np.asarray(groups)[is_counted].tolist()))
+
+
 def measure_step_gains(
     groups: Sequence[str],
     levels: np.ndarray,
     predicted: Mapping[str, np.ndarray],
     figure: Figure = kappa_of_counts,
+    is_share: bool = False,
 ) -> dict[str, StepGain]:
     """Return what each step is worth, with 95 % intervals of a bootstrap over groups: the same draws for all steps.
 
     `levels` are the true ones, or classes; `predicted` maps each step, in their order, to the (n,) levels it gives;
-    `figure` maps confusion matrices to what they are worth, like `kappa_of_counts`.
+    `figure` maps confusion matrices to what they are worth, like `kappa_of_counts`; if it is a share of all images, one
+    of 0 or 1 has an exact interval, see `estimate_share`.
     """
     n_levels = (
         int(max(of.max() for of in (levels, *predicted.values()))) + 1
@@ -130,7 +174,9 @@ def measure_step_gains(
 
     drawn = draw_figures(groups, measure)
     gains = [None, *map(estimate_drawn, np.diff(drawn).T)]
-    return {
-        step: StepGain(estimate_drawn(of), gain)
-        for step, of, gain in zip(predicted, drawn.T, gains, strict=True)
-    }
+    n_groups = len(set(groups))
+    steps = {}
+    for step, values, gain in zip(predicted, drawn.T, gains, strict=True):
+        worth = estimate_share(values, n_groups) if is_share else estimate_drawn(values)
+        steps[step] = StepGain(worth, gain)
+    return steps

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dr.metrics.bootstrap import draw_figures, estimate_drawn
+from dr.metrics.bootstrap import count_groups, draw_figures, estimate_share
 
 FLOOR = 1e-6  # of a score in the log loss: one certain error does not make the mean infinite
 N_BINS = 10  # of the reliability diagram
@@ -61,8 +61,13 @@ def measure_reliability(
         in_bin, _, came_true = bin_scores(scores[rows], true[rows])[:, shown]
         return np.divide(came_true, in_bin, out=np.full(len(in_bin), np.nan), where=in_bin > 0)
 
-    estimates = [estimate_drawn(of) for of in draw_figures(groups, share).T]
-    came_true, low, high, _ = np.reshape(estimates, (-1, 4)).T
+    is_known = ~np.isnan(true)
+    bins = np.minimum((np.where(is_known, scores, 0) * N_BINS).astype(int), N_BINS - 1)
+    estimates = []
+    for number, drawn in zip(np.flatnonzero(shown), draw_figures(groups, share).T, strict=True):
+        is_in_bin = ((bins == number) & is_known).any(axis=1)
+        estimates.append(estimate_share(drawn, count_groups(groups, is_in_bin))[:3])
+    came_true, low, high = np.reshape(estimates, (-1, 3)).T
     means, error = predicted[shown] / counts[shown], measure_error(counts, predicted, observed)
     return Reliability(means, came_true, low, high, counts[shown].astype(int), error)
 

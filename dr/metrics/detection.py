@@ -101,15 +101,35 @@ def measure_condition(
         return np.stack(columns, axis=1)
 
     drawn = bootstrap.draw_weighted(patients, draw)
-    estimates = [bootstrap.estimate_drawn(column) for column in drawn.T]
     n_figures = len(Detection._fields)
     figures = ConditionFigures(
-        int((~np.isnan(truth)).sum()), int((truth == 1).sum()), *estimates[:n_figures]
+        int((~np.isnan(truth)).sum()),
+        int((truth == 1).sum()),
+        *(bootstrap.estimate_drawn(column) for column in drawn.T[:n_figures]),
     )
     points = []
-    for number, (point, _) in enumerate(thresholds):
+    for number, (point, applied) in enumerate(thresholds):
         start = n_figures + number * len(Rates._fields)
-        points.append(
-            PointFigures(point, Rates._make(estimates[start : start + len(Rates._fields)]))
-        )
+        columns = Rates._make(drawn.T[start : start + len(Rates._fields)])
+        rates = estimate_rates(patients, probabilities, truth, applied, columns)
+        points.append(PointFigures(point, rates))
     return Measured(figures, points)
+
+
+def estimate_rates(
+    patients: Sequence[str],
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    applied: float | np.ndarray,
+    drawn: Rates,
+) -> Rates:
+    """Return the rates with their intervals, of draws (1 + N_DRAWS,) each; the others as in `draw_condition`."""
+    is_known = ~np.isnan(truth)
+    known_patients = np.asarray(patients)[is_known]
+    thresholds = np.broadcast_to(applied, len(truth))[is_known]
+    counted = operating.list_counted(probabilities[is_known], truth[is_known] == 1, thresholds)
+    estimates = []
+    for values, is_counted in zip(drawn, counted, strict=True):
+        n_patients = bootstrap.count_groups(known_patients, is_counted)
+        estimates.append(bootstrap.estimate_share(values, n_patients))
+    return Rates._make(estimates)

@@ -108,6 +108,21 @@ def cross_fit(
     return thresholds
 
 
+def list_counted(
+    probabilities: np.ndarray, is_true: np.ndarray, threshold: float | np.ndarray
+) -> Rates:
+    """Return which images each rate is a share of, (n,) bool; the threshold as in `measure_rates`."""
+    thresholds = np.broadcast_to(threshold, len(probabilities))
+    is_used = ~np.isnan(thresholds)
+    is_reached = is_used & (probabilities >= thresholds)
+    return Rates(
+        sensitivity=is_used & is_true,
+        specificity=is_used & ~is_true,
+        positive_predictive_value=is_reached,
+        negative_predictive_value=is_used & ~is_reached,
+    )
+
+
 def measure_rates(
     probabilities: np.ndarray,
     is_true: np.ndarray,

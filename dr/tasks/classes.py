@@ -94,7 +94,9 @@ class Classes(Task):
         decisions: Mapping[str, np.ndarray],
     ) -> dict[str, StepGain]:
         """Return the accuracy of each step's classes."""
-        return measure_step_gains(patients, targets, decisions, agreement.accuracy_of_counts)
+        return measure_step_gains(
+            patients, targets, decisions, agreement.accuracy_of_counts, is_share=True
+        )
 
     def draw_overall(
         self, scores: np.ndarray, targets: np.ndarray, decided: np.ndarray, weights: np.ndarray
@@ -130,11 +132,14 @@ class Classes(Task):
         precision, recall, f1, auc = np.split(drawn, 4, axis=1)  # (1 + N_DRAWS, k) each
         each = []
         for k in range(n_classes):
+            has_it = targets == k
+            n_having = bootstrap.count_groups(patients, has_it)
+            n_given = bootstrap.count_groups(patients, classes == k)
             each.append(
                 ClassFigures(
-                    images=int((targets == k).sum()),
-                    precision=bootstrap.estimate_drawn(precision[:, k]),
-                    recall=bootstrap.estimate_drawn(recall[:, k]),
+                    images=int(has_it.sum()),
+                    precision=bootstrap.estimate_share(precision[:, k], n_given),
+                    recall=bootstrap.estimate_share(recall[:, k], n_having),
                     f1=bootstrap.estimate_drawn(f1[:, k]),
                     auc=bootstrap.estimate_drawn(auc[:, k]),
                 )

@@ -167,15 +167,19 @@ class Levels(Task):
             rates = agreement.rates_of_counts(counts)
             return np.concatenate([rates[:, 1], rates[:, 0]], axis=1)
 
-        estimates = [
-            bootstrap.estimate_drawn(column) for column in bootstrap.draw_weighted(patients, draw).T
-        ]
+        drawn = bootstrap.draw_weighted(patients, draw)
+        recall, precision = np.split(drawn, 2, axis=1)  # (1 + N_DRAWS, k) each
         each = []
         for level in range(n_levels):
-            n_images = int((targets == level).sum())
+            has_it = targets == level
+            is_given = levels == level
+            n_having = bootstrap.count_groups(patients, has_it)
+            n_given = bootstrap.count_groups(patients, is_given)
             each.append(
                 LevelFigures(
-                    n_images, recall=estimates[level], precision=estimates[n_levels + level]
+                    images=int(has_it.sum()),
+                    recall=bootstrap.estimate_share(recall[:, level], n_having),
+                    precision=bootstrap.estimate_share(precision[:, level], n_given),
                 )
             )
         return Measured(self.measure_overall(patients, scores, targets, levels), each)

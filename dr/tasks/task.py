@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from dr.training.settings import Settings
 
+ACCURACY = "accuracy"  # the one overall figure that is a share of the images
 SUM_TOLERANCE = 1e-5  # float32 softmax is off by 1e-7, tables rounded to six decimals by 3e-6
 
 
@@ -220,9 +221,11 @@ class Task(abc.ABC):
         def draw(weights: np.ndarray) -> np.ndarray:
             return self.draw_overall(scores, targets, decided, weights)
 
-        return [
-            bootstrap.estimate_drawn(column) for column in bootstrap.draw_weighted(patients, draw).T
-        ]
+        drawn = bootstrap.draw_weighted(patients, draw).T
+        estimates = []
+        for name, column in zip(self.overall_names, drawn, strict=True):
+            estimates.append(estimate_overall(name, column, patients))
+        return estimates
 
     @abc.abstractmethod
     def guess(self, targets: np.ndarray) -> dict[str, np.ndarray]:
@@ -295,6 +298,13 @@ class Task(abc.ABC):
     def explain_absence(self) -> str | None:
         """Return why the stages that blend two eyes and choose levels have no part; None if they have."""
         return f"no part in this recipe: {self.kind} have no pairs and no order"
+
+
+def estimate_overall(name: str, drawn: np.ndarray, patients: Sequence[str]) -> Estimate:
+    """Return a figure of all images with its interval; accuracy is a share of them, see `bootstrap.estimate_share`."""
+    if name == ACCURACY:
+        return bootstrap.estimate_share(drawn, len(set(patients)))
+    return bootstrap.estimate_drawn(drawn)
 
 
 def find_distribution_fault(scores: np.ndarray, tolerance: float = SUM_TOLERANCE) -> Fault | None:

@@ -15,7 +15,7 @@ from dr.metrics.bootstrap import Estimate
 from dr.metrics.calibration import Reliability
 from dr.metrics.detection import Thresholds
 from dr.metrics.operating import OperatingPoint
-from dr.tasks.task import Task
+from dr.tasks.task import Task, estimate_overall
 from dr.validation import Validation
 from kappa import assign
 
@@ -200,15 +200,24 @@ def compare(task: Task, sample: Sample, others: Mapping[str, np.ndarray]) -> lis
     names = [*task.overall_names, *(f"AUC, {condition.name}" for condition in task.conditions)]
     own = _draw_compared(task, sample, sample.scores)
     rows: list[list[Any]] = [["run", *names]]
-    rows.append(["this run", *(bootstrap.estimate_drawn(column) for column in own.T)])
+    rows.append(["this run", *_estimate_compared(names, own, sample)])
     for run, scores in others.items():
         drawn = _draw_compared(task, sample, scores)
         row: list[Any] = [run]
-        for column, own_column in zip(drawn.T, own.T, strict=True):
+        estimates = _estimate_compared(names, drawn, sample)
+        for estimate, column, own_column in zip(estimates, drawn.T, own.T, strict=True):
             difference = bootstrap.estimate_drawn(column - own_column)
-            row.append(bootstrap.StepGain(bootstrap.estimate_drawn(column), difference))
+            row.append(bootstrap.StepGain(estimate, difference))
         rows.append(row)
     return rows
+
+
+def _estimate_compared(names: Sequence[str], drawn: np.ndarray, sample: Sample) -> list[Estimate]:
+    """Return the figures of `_draw_compared`, by their names, with their intervals."""
+    estimates = []
+    for name, column in zip(names, drawn.T, strict=True):
+        estimates.append(estimate_overall(name, column, sample.patients))
+    return estimates
 
 
 def _draw_compared(task: Task, sample: Sample, scores: np.ndarray) -> np.ndarray:

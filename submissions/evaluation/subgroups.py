@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dr.metrics import bootstrap, detection
+from dr.metrics import bootstrap, detection, operating
 from dr.metrics.bootstrap import Estimate
 from dr.metrics.operating import LEAST_POSITIVES
-from dr.tasks.task import Task
+from dr.tasks.task import Task, estimate_overall
 from preprocess.disk.errors import InputError
 from submissions.evaluation.figures import Points, Sample
 
@@ -21,6 +21,7 @@ QUARTERS = (0.25, 0.5, 0.75)
 MOST_GROUPS = (
     20  # of a column of words; one of more values, as a name for each image, makes no subgroups
 )
+RATES = ("sensitivity", "specificity")  # told of each group, at each operating point
 UNKNOWN = "unknown"  # the group of images whose cell is empty
 LEAST_IMAGES = 10  # of a group that a gap is told of, and as many with and without a condition
 
@@ -122,7 +123,8 @@ def measure_subgroups(
         for name, is_here in rows_of.items():
             drawn = draw_group(task, sample, points, is_here)
             drawn_of[name] = drawn
-            of_column.append(describe_group(task, sample, column, name, is_here, drawn))
+            estimates = estimate_group(task, sample, points, is_here, drawn)
+            of_column.append(describe_group(task, sample, column, name, is_here, estimates))
         groups += of_column
         gaps += find_gaps(column, of_column, drawn_of)
     return Subgroups(groups, gaps)
@@ -164,15 +166,44 @@ def draw_group(
     return dict(zip(keys, drawn.T, strict=True))
 
 
+def estimate_group(
+    task: Task,
+    sample: Sample,
+    points: Points,
+    is_here: np.ndarray,
+    drawn: Mapping[Key, np.ndarray],
+) -> dict[Key, Estimate]:
+    """Return the figures of a group, see `draw_group`, with their intervals."""
+    rows = np.flatnonzero(is_here)
+    patients = [sample.patients[row] for row in rows]
+    estimates = {}
+    for key, values in drawn.items():
+        estimates[key] = estimate_overall(key.name, values, patients)
+    for condition in task.conditions:
+        probabilities = task.score_condition(condition, sample.scores[rows])
+        truth = task.find_condition(condition, sample.targets[rows])
+        is_known = ~np.isnan(truth)
+        known_patients = np.asarray(patients)[is_known]
+        for point, applied in points.get(condition.name, ()):
+            thresholds = np.broadcast_to(applied, len(sample.targets))[rows][is_known]
+            counted = operating.list_counted(
+                probabilities[is_known], truth[is_known] == 1, thresholds
+            )
+            for name in RATES:
+                key = Key(condition.name, point.name, name)
+                n_patients = bootstrap.count_groups(known_patients, getattr(counted, name))
+                estimates[key] = bootstrap.estimate_share(drawn[key], n_patients)
+    return estimates
+
+
 def list_keys(task: Task, points: Points) -> list[Key]:
     """Return the figures that are told of each group, in their order."""
     keys = [Key("", "", name) for name in task.overall_names]
     for condition in task.conditions:
         keys.append(Key(condition.name, "", "AUC"))
         for point, _ in points.get(condition.name, ()):
-            keys += [
-                Key(condition.name, point.name, name) for name in ("sensitivity", "specificity")
-            ]
+            for name in RATES:
+                keys.append(Key(condition.name, point.name, name))
     return keys
 
 
@@ -182,16 +213,15 @@ def describe_group(
     column: str,
     name: str,
     is_here: np.ndarray,
-    drawn: Mapping[Key, np.ndarray],
+    figures: dict[Key, Estimate],
 ) -> Subgroup:
-    """Return a group's counts and its figures with their intervals."""
+    """Return a group's counts beside its figures."""
     patients = {patient for patient, is_in in zip(sample.patients, is_here, strict=True) if is_in}
     positives = {}
     for condition in task.conditions:
         positives[condition.name] = int(
             (task.find_condition(condition, sample.targets)[is_here] == 1).sum()
         )
-    figures = {key: bootstrap.estimate_drawn(values) for key, values in drawn.items()}
     return Subgroup(column, name, int(is_here.sum()), len(patients), positives, figures)
 
 

@@ -16,16 +16,16 @@ from submissions.evaluation.subgroups import Key, Subgroups
 
 CSV_COLUMNS = (
     "sample", "column", "group", "about", "point", "threshold", "chosen_on", "figure", "value", "low", "high", "draws",
-    "images", "positives",
+    "images", "positives", "interval",
 )  # fmt: skip
 ALL = "all"  # what a figure is about that is of no output and no condition
 NOTE = (
-    "95 % intervals of a bootstrap over patients; one of no width: no draw differed; of fewer than 1,000 draws: the "
-    "others lack what the figure needs, such as a level or a class, and are left out; none: of a single patient, or no "
-    "draw can be measured. Guessing: the Brier score of the "
-    "share of positives for all images; the share is the precision and the positive predictive value of guessing, and "
-    "its AUC is 0.5. slope: of the calibration, 1 is ideal; off by: how far probabilities lie from how often "
-    "they come true. Log loss: a score counts as at least 1e-6."
+    "95 % intervals are of a bootstrap over patients; of shares of 0 or 1, where no draw differs, those of Clopper and "
+    "Pearson with patients as units, marked exact. Fewer than 1,000 draws: the others lack what the figure needs, such as "
+    "a level or a class, and are left out; no interval: of a single patient, or no draw can be measured. Guessing: the "
+    "Brier score of the share of positives for all images; the share is the precision and the positive predictive value "
+    "of guessing, and its AUC is 0.5. slope: of the calibration, 1 is ideal; off by: how far probabilities lie from how "
+    "often they come true. Log loss: a score counts as at least 1e-6."
 )
 
 
@@ -207,7 +207,20 @@ def list_csv_rows(task: Task, figures: Figures) -> list[list[Any]]:
                 point.threshold,
                 "given" if point.positives is None else point.positives,
             ]
-        rows.append([title, "", "", about, *place, figure, *_split(cell), images, positives])
+        rows.append(
+            [
+                title,
+                "",
+                "",
+                about,
+                *place,
+                figure,
+                *_split(cell),
+                images,
+                positives,
+                _name_interval(cell),
+            ]
+        )
 
     for decision, estimates in {**figures.overall, **figures.guessed}.items():
         for name, estimate in zip(task.overall_names, estimates, strict=True):
@@ -232,7 +245,7 @@ def list_subgroup_rows(title: str, subgroups: Subgroups) -> list[list[Any]]:
         for key, estimate in group.figures.items():
             positives = group.positives.get(key.condition, "")
             place = [title, group.column, group.name, key.condition or ALL, key.point, "", ""]
-            rows.append([*place, key.name, *estimate, group.images, positives])
+            rows.append([*place, key.name, *estimate, group.images, positives, estimate.kind])
     for gap in subgroups.gaps:
         place = [
             title,
@@ -243,10 +256,15 @@ def list_subgroup_rows(title: str, subgroups: Subgroups) -> list[list[Any]]:
             "",
             "",
         ]
-        rows.append([*place, f"largest gap, {gap.key.name}", *gap.gap, "", ""])
+        rows.append([*place, f"largest gap, {gap.key.name}", *gap.gap, "", "", gap.gap.kind])
     return rows
+
+
+def _name_interval(cell: Any) -> str:
+    """Return what an interval is of; empty where a value has none."""
+    return cell.kind if isinstance(cell, Estimate) else ""
 
 
 def _split(cell: Any) -> Sequence[Any]:
     """Return a value, the ends of its interval and the number of draws; a count has none."""
-    return cell if isinstance(cell, Estimate) else (cell, "", "", "")
+    return cell[:4] if isinstance(cell, Estimate) else (cell, "", "", "")

@@ -10,7 +10,7 @@ import numpy as np
 
 from dr.metrics import agreement, bootstrap, calibration
 from dr.metrics.bootstrap import StepGain
-from dr.tasks.task import Task
+from dr.tasks.task import Task, estimate_overall
 from dr.training import runs, schedule
 from preprocess import crop
 from preprocess.cache import manifest, rejected, stage
@@ -109,12 +109,14 @@ def compare(task: Task, group: Group, others: Mapping[str, np.ndarray]) -> list[
     The differences are taken draw by draw of the same patients.
     """
     drawn_here = task.draw_measures(group.patients, group.last, group.targets)
-    figures_here = [bootstrap.estimate_drawn(values) for values in drawn_here.values()]
+    figures_here = []
+    for name, values in drawn_here.items():
+        figures_here.append(estimate_overall(name, values, group.patients))
     rows: list[list[Any]] = [["run", *drawn_here], ["this run", *figures_here]]
     for run, scores in others.items():
         row: list[Any] = [run]
         for name, values in task.draw_measures(group.patients, scores, group.targets).items():
-            figure = bootstrap.estimate_drawn(values)
+            figure = estimate_overall(name, values, group.patients)
             difference = bootstrap.estimate_drawn(values - drawn_here[name])
             row.append(StepGain(figure, difference))
         rows.append(row)
