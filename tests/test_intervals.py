@@ -64,7 +64,7 @@ def test_every_rate_counts_the_patients_it_is_a_share_of():
         (rates.negative_predictive_value, truth == 0),
     ):
         n = count_slowly(patients, is_counted)
-        assert rate == pytest.approx((1, binomtest(n, n).proportion_ci(method="exact").low, 1))
+        assert rate[:3] == pytest.approx((1, binomtest(n, n).proportion_ci(method="exact").low, 1))
 
 
 @pytest.mark.parametrize("task", [TASK, Classes(("A", "B", "C", "D", "E"))])
@@ -80,15 +80,15 @@ def test_accuracy_recall_and_precision_of_what_is_never_mistaken_are_exact(task)
         n = count_slowly(patients, targets == output)
         exact = binomtest(n, n).proportion_ci(method="exact")
         if output >= 3:
-            assert record.recall == pytest.approx((1, exact.low, 1))
+            assert record.recall[:3] == pytest.approx((1, exact.low, 1))
         if output < 3:
             n_given = count_slowly(patients, (targets == output) & (np.arange(30) >= 3))
             bound = binomtest(n_given, n_given).proportion_ci(method="exact").low
-            assert record.precision == pytest.approx((1, bound, 1))
+            assert record.precision[:3] == pytest.approx((1, bound, 1))
     perfect = task.measure_all(patients, np.eye(5)[targets], targets)
     exact = binomtest(15, 15).proportion_ci(method="exact")
     accuracy = perfect.overall[task.overall_names.index("accuracy")]
-    assert accuracy == pytest.approx((1, exact.low, 1))
+    assert accuracy[:3] == pytest.approx((1, exact.low, 1))
 
 
 def test_a_bin_that_always_comes_true_has_the_interval_of_its_patients():

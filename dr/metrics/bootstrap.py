@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
         return "bootstrap"
 
     def describe_interval(self, form: str = ".3f") -> str:
-        """Return the interval for people: its ends, its kind unless it is a bootstrap's, and draws that it leaves out."""
+        """Return the interval for people: ends, kind unless it is a bootstrap, and draws that it leaves out."""
         if not self.kind:
             return "no interval"
         text = f"{self.low:{form}} to {self.high:{form}}"

@@ -20,12 +20,13 @@ CSV_COLUMNS = (
 )  # fmt: skip
 ALL = "all"  # what a figure is about that is of no output and no condition
 NOTE = (
-    "95 % intervals are of a bootstrap over patients; of shares of 0 or 1, where no draw differs, those of Clopper and "
-    "Pearson with patients as units, marked exact. Fewer than 1,000 draws: the others lack what the figure needs, such as "
-    "a level or a class, and are left out; no interval: of a single patient, or no draw can be measured. Guessing: the "
-    "Brier score of the share of positives for all images; the share is the precision and the positive predictive value "
-    "of guessing, and its AUC is 0.5. slope: of the calibration, 1 is ideal; off by: how far probabilities lie from how "
-    "often they come true. Log loss: a score counts as at least 1e-6."
+    "95 % intervals are of a bootstrap over patients; of shares of 0 or 1, where no draw differs, "
+    "those of Clopper and Pearson with patients as units, marked exact. Fewer than 1,000 draws: the "
+    "others lack what the figure needs, such as a level or a class, and are left out; no interval: "
+    "of a single patient, or no draw can be measured. Guessing: the Brier score of the share of "
+    "positives for all images; the share is the precision and the positive predictive value of "
+    "guessing, and its AUC is 0.5. slope: of the calibration, 1 is ideal; off by: how far "
+    "probabilities lie from how often they come true. Log loss: a score counts as at least 1e-6."
 )
 
 
