@@ -49,7 +49,7 @@ def export(options: argparse.Namespace) -> None:
         for member in members
     ):
         raise InputError(
-            "the nets want different squares, or answer different questions; name one by --run"
+            "the averaged models use different squares or tasks; choose one with --run"
         )
     described, told = describe(members), ""
     held_out = find_validation(options, of.task)

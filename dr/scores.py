@@ -94,7 +94,7 @@ def write_scores(path: Path, images: Sequence[str], scores: np.ndarray, task: Ta
     if scores.shape != (len(images), len(task.names)):
         raise InputError(f"{path}: {len(images)} images cannot have scores of shape {scores.shape}")
     if len(set(images)) < len(images):
-        raise InputError(f"{path}: an image comes a second time")
+        raise InputError(f"{path}: an image is listed twice")
     fault = task.find_fault(scores)
     if fault:
         raise InputError(f"{path}: image {images[fault.row]}: {fault.reason}")

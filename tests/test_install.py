@@ -75,7 +75,7 @@ def test_options_take_their_values_after_a_sign_too(tmp_path):
         ),
         ("submissions.report --labels none.csv", "none.csv: no such file"),
         ("submissions.score --labels none.csv", "none.csv: no such file"),
-        ("submissions.write --out .", ".: a folder; give the name of a file to write"),
+        ("submissions.write --out .", ".: is a folder; name a file to write"),
     ],
 )
 def test_what_would_end_a_late_stage_ends_the_run_before_the_first(lines, message):

@@ -221,7 +221,7 @@ COLUMNS = 'image = "image"\ntarget = "grade"\n'
         (
             RETINOPATHY + COLUMNS + TABLE,
             "a,0\nb,7\n",
-            r"labels\.csv, row 3: grade is '7', no level from 0 to 4",
+            r"labels\.csv, row 3: grade is '7', not a level from 0 to 4",
         ),
         (
             RETINOPATHY + COLUMNS + TABLE,

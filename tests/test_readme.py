@@ -60,7 +60,10 @@ def list_all_commands():
 
 
 COMMANDS = list_all_commands()
-OF_MODULES = [words[words.index("-m") + 1 :] for words in COMMANDS if "-m" in words]
+OF_MODULES = []
+for command in COMMANDS:
+    if "-m" in command:
+        OF_MODULES.append([word for word in command[command.index("-m") + 1 :] if word != "--"])
 OF_THE_SCRIPT = [words[1:] for words in COMMANDS if words[0] == "./run_all.sh"]
 
 

@@ -99,8 +99,8 @@ def test_a_recipe_starts_from_its_base_whatever_folder_it_lies_in(tmp_path):
         ("based_on = 1", "based_on is 1, not the name of a recipe"),
         ("based_on = 'demmo'", r"based_on demmo: no such recipe \(near: demo\)"),
         ("based_on = 'gone.toml'", r"gone\.toml: no such recipe"),
-        ("based_on = 'own.toml'", "based_on runs in a circle"),
-        ("based_on = 'other.toml'", "based_on runs in a circle"),
+        ("based_on = 'own.toml'", "based_on is circular"),
+        ("based_on = 'other.toml'", "based_on is circular"),
     ],
 )
 def test_what_does_not_fit_is_one_line_that_names_the_file(tmp_path, text, message):

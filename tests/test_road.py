@@ -145,7 +145,8 @@ def test_grade_page_explain_and_exported_nets_are_given_what_predict_scored(
     export.main([f"--cache={cache}", f"--data={data}", f"--out={tmp_path}/net.onnx"])
     made = [square.make_square(path, of.making) for path in photographs.values()]
     given = {"squares": np.stack([cv2.LUT(one.pixels, one.lut.T[None]) for one in made])}
-    given |= {"eyes": store.number_eyes(dataset.get_subjects(photographs))} if kind else {}
+    if of.settings.pairs:
+        given["eyes"] = store.number_eyes(dataset.get_subjects(photographs))
     (exported,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, given)
     np.testing.assert_allclose(exported, scores.loc[[*photographs]], rtol=0, atol=1e-5)
 

@@ -53,7 +53,7 @@ def call(*arguments):
         (["--dta", "x"], "unknown option or stage --dta"),
         (["--data"], "--data needs a value"),
         (["dr.tarin", "--epochs", "1"], "unknown option or stage dr.tarin"),
-        (["preprocess.crop", "--method", "box"], "preprocess.crop is no stage of this run"),
+        (["preprocess.crop", "--method", "box"], "preprocess.crop is not a stage of this run"),
         (["--recipe", "artcle"], "--recipe artcle: no such recipe (near: article)"),
         (["dr.train", "--data", "x"], "--data: belongs to the whole run; give it before"),
         (["dr.train", "--epoch", "1"], "unrecognized arguments: --epoch"),
@@ -132,7 +132,7 @@ def test_the_mean_of_runs_is_submitted_from_a_cache_of_its_own_and_nothing_is_tr
     for options in ("--folds 2", "--epochs 3", "--views 2"):
         with pytest.raises(InputError, match="has no part in --average"):
             plan_run(["--data", "d", "--average", "a", *options.split()])
-    with pytest.raises(InputError, match="dr.train is no stage of this run"):
+    with pytest.raises(InputError, match="dr.train is not a stage of this run"):
         plan_run("--data d --average a dr.train --seed 1".split())
 
 

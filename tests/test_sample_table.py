@@ -80,10 +80,10 @@ def test_findings_are_the_columns_of_0_and_1(tmp_path):
     ("text", "message"),
     [
         ("image,level\na,-1\n", "row 2: level is -1"),
-        ("image,level\na,0\na,1\n", "row 3: image a comes a second time"),
+        ("image,level\na,0\na,1\n", "row 3: image a is listed twice"),
         ("image,level,split\na,0,tset\n", r"row 2: split is 'tset' \(near: test\)"),
         ("image,level,side\na,0,both\n", "row 2: side is 'both'"),
-        ("image,class\na,CNV\n", "classes CNV: there is nothing to tell apart"),
+        ("image,class\na,CNV\n", "classes CNV: at least two are needed"),
         ("image,age\na,60\n", "no column level or class, and none of 0 and 1"),
         ("photograph,level\na,0\n", "no column image"),
     ],

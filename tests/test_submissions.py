@@ -44,7 +44,7 @@ def test_submission_follows_the_sample_or_else_the_test_folder(tmp_path, sample)
     [
         ("1_left,0\n", "1 images of .*test are not in .*levels.csv: 1_right"),
         ("1_left,0\n1_right,1\n2_left,1\n", "1 images of .*levels.csv are not in .*test: 2_left"),
-        ("1_left,0\n1_left,1\n", "row 3: image 1_left comes a second time"),
+        ("1_left,0\n1_left,1\n", "row 3: image 1_left is listed twice"),
         *(
             (f"1_left,0\n1_right,{level}\n", f"row 3: level is {level}")
             for level in ("5", "-1", "0.5")

@@ -78,7 +78,7 @@ def read_chain(
         near = suggest(name, list_names())
         raise InputError(f"{named_by} {name}: no such recipe{near}; or give a file, NAME.toml")
     if n_above > MOST_BASES:
-        raise InputError(f"{path}: based_on runs in a circle")
+        raise InputError(f"{path}: based_on is circular")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -174,7 +174,7 @@ def _list_sections(path: Path, content: Mapping[str, Any]) -> dict[str, dict[str
             sections[package] = stages
     for section, values in sections.items():
         if section not in FOLDERS or not isinstance(values, dict):
-            raise InputError(f"{path}: [{section}] is no stage{suggest(section, FOLDERS)}")
+            raise InputError(f"{path}: [{section}] is not a stage{suggest(section, FOLDERS)}")
     return sections
 
 
@@ -234,7 +234,7 @@ def _check_paths(options: argparse.Namespace) -> None:
     if labels and not labels.exists():
         raise InputError(f"{labels}: no such file")
     if out and out.is_dir():
-        raise InputError(f"{out}: a folder; give the name of a file to write")
+        raise InputError(f"{out}: is a folder; name a file to write")
 
 
 def take(action: argparse.Action, value: Any) -> Any:

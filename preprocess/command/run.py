@@ -199,13 +199,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         for name in NOT_AVERAGED:
             if getattr(options, name) is not None:
                 raise InputError(
-                    f"--{name} has no part in --average, which takes the scores of runs as they are"
+                    f"--{name} cannot be combined with --average, which takes the scores of finished runs"
                 )
     if options.folds is not None:
         if not re.fullmatch(f"{BY_SOURCE}|[2-9]|[1-9][0-9]", options.folds):
             raise InputError(f"--folds {options.folds}: a number from 2 to 99, or {BY_SOURCE}")
         if any(word.partition("=")[0] in FOLD_OPTIONS for word in options.words):
-            raise InputError(f"--folds {options.folds} names folds and runs itself")
+            raise InputError(
+                f"--folds {options.folds} sets --run, --folds and --fold of dr.train itself; leave these out"
+            )
     for word in options.words:
         option = word.partition("=")[0]
         if option in {"--data", "--layout", "--cache", "--recipe"}:
@@ -347,12 +349,12 @@ def _split_words(words: Sequence[str], stages: Sequence[str]) -> dict[str, list[
     for word in words:
         if word in {*FOLDERS, *BESIDE}:
             if word not in stages:
-                raise InputError(f"{word} is no stage of this run")
+                raise InputError(f"{word} is not a stage of this run")
             stage = word
             options.setdefault(stage, [])
         elif word in {"--help", "-h"}:
             raise InputError(
-                f"{stage} {word}: a run shows no stage's help; python -m {stage} --help does"
+                f"{stage} {word}: for the options of a stage, use python -m {stage} --help"
             )
         else:
             options[stage].append(word)

@@ -27,7 +27,7 @@ OTHER_WORDS = {
 }  # folders of other names
 GROUPS, LABELS = "groups.csv", "testLabels.csv"
 SAMPLE = "sampleSubmission.csv"
-MISNAMED = "the file's name is no image id"
+MISNAMED = "the file's name is not an image id"
 STRAY = "lies in no class's folder"
 
 
@@ -75,10 +75,10 @@ def read_dataset(folder: Path) -> DataSet:
 def find_subject(groups: Mapping[str, str], image: str) -> Subject:
     """Return the patient of an image: by the groups, or by its name, else the image itself.
 
-    Raises InputError for what is no image id.
+    Raises InputError for what is not an image id.
     """
     if not tables.is_id(image):
-        raise InputError(f"image id {shorten(image)!r} is no file's name")
+        raise InputError(f"image id {shorten(image)!r} is not a file name")
     if image in groups:
         return Subject(groups[image])
     eye = EYE.fullmatch(image)
@@ -108,7 +108,7 @@ def _read_names(folder: Path) -> tuple[str, ...]:
             raise InputError(f"{path}: a class without images; add some, or remove the folder")
     if len(names) < 2:
         raise InputError(
-            f"{folder / 'train'}: {names[0]} is the only class; there is nothing to tell it from"
+            f"{folder / 'train'}: {names[0]} is the only class; at least two are needed"
         )
     for path in list_classes(folder / "val") + list_classes(folder / "test"):
         if path.name not in names:
@@ -163,7 +163,7 @@ def _read_groups(folder: Path, paths: Mapping[str, Path]) -> dict[str, str]:
     lacking = [image for image in groups if image not in paths]
     for row, (image, group) in enumerate(groups.items(), 2):
         if not group:
-            raise InputError(f"{path}, row {row}: group is '': whom does the image show?")
+            raise InputError(f"{path}, row {row}: group is ''; every image needs a patient")
         if image not in paths:
             raise InputError(
                 f"{path}, row {row}: {folder} has no image {image} nor {len(lacking) - 1} more of these"

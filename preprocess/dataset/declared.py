@@ -243,7 +243,9 @@ def _read_rows(
                 continue
             image = spell_id(text)
             if not tables.is_id(image):
-                raise InputError(f"{where}: {column} is {shorten(text)!r}, which is no image id")
+                raise InputError(
+                    f"{where}: {column} is {shorten(text)!r}, which is not an image id"
+                )
             path = photographs.find(text, where) if photographs else None
             if not is_kept:
                 n_left_out += 1
@@ -452,7 +454,7 @@ def _prefix_ids(rows: Sequence[Row]) -> int:
             if other.part != row.part:
                 raise InputError(
                     f"{row.where}: {row.path} is in [{row.part}] and, {other.where}, in [{other.part}]; "
-                    "what is learned from must not be what is judged by"
+                    "no image may be in both"
                 )
     counts = Counter(row.image for row in rows)
     n_shared = sum(n > 1 for n in counts.values())

@@ -146,7 +146,7 @@ def read_table(path: Path) -> Table:
     if (patients == "").any():
         row = int((patients == "").argmax())
         raise InputError(
-            f"{path}, row {row + 2}: {patient_column} is '': whom does the image show?"
+            f"{path}, row {row + 2}: {patient_column} is ''; every image needs a patient"
         )
     others = table.drop(columns=[patient_column, *targets.columns], errors="ignore").set_index(
         "image"

@@ -170,7 +170,7 @@ def _find_fault(found: set[str], names: list[str]) -> str | None:
     """Return what is wrong with the findings that a cell names; None if nothing is."""
     wrong = sorted(found - {NO_FINDING, *names})
     if wrong:
-        return f"{shorten(wrong[0])!r} is no finding{suggest(wrong[0], (NO_FINDING, *names))}"
+        return f"{shorten(wrong[0])!r} is not a finding{suggest(wrong[0], (NO_FINDING, *names))}"
     if NO_FINDING in found and len(found) > 1:
         return f"{NO_FINDING} and findings"
     return None

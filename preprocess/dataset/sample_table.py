@@ -247,7 +247,7 @@ def _find_question(path: Path, table: pd.DataFrame) -> Question:
         names = sorted(set(table["class"]) - {""})
         if len(names) < 2:
             raise InputError(
-                f"{path}: classes {', '.join(names) or 'none'}: there is nothing to tell apart"
+                f"{path}: classes {', '.join(names) or 'none'}: at least two are needed"
             )
         return Question("classes", tuple(names))
     names = []

@@ -109,10 +109,10 @@ def _decode(path: Path, content: bytes, encoding: str | None) -> str:
             continue
         except LookupError:
             raise InputError(
-                f"{path}: encoding {encoding!r} is none that is known; utf-8, cp1252, utf-16 are"
+                f"{path}: encoding {encoding!r} is unknown; use utf-8, cp1252 or utf-16"
             ) from None
     raise InputError(
-        f"{path}: no text in encoding {encoding}; leave encoding out, and it is guessed"
+        f"{path}: cannot be read as {encoding}; without the key encoding it is guessed"
     )
 
 

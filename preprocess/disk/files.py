@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     the content. Raises InputError if `path` is a folder.
     """
     if path.is_dir():
-        raise InputError(f"{path}: a folder; give the name of a file to write")
+        raise InputError(f"{path}: is a folder; name a file to write")
     if is_stdout(path) or (path.exists() and not path.is_file()):
         with tempfile.TemporaryDirectory() as folder, naming(path):
             partial = Path(folder, path.name)
@@ -76,7 +76,9 @@ def check_out(out: Path | None, *sources: Path | None) -> None:
         return
     for source in sources:
         if source is not None and source.exists() and out.samefile(source):
-            raise InputError(f"{out}: it is read, too, and would be lost; give another --out")
+            raise InputError(
+                f"{out}: is also an input and would be overwritten; give another --out"
+            )
 
 
 def show_path(path: Path) -> str:
@@ -207,9 +209,7 @@ def _holding_file(folder: Path) -> Iterator[None]:
     except FileExistsError:
         message = _describe_holder(folder, path.read_bytes())
         raise InputError(f"{message}; if that run is over, remove {path}") from None
-    print(
-        f"{folder}: its file system knows no locks; {path.name} stands in for one", file=sys.stderr
-    )
+    print(f"{folder}: its file system has no locks; {path.name} is used instead", file=sys.stderr)
     try:
         with os.fdopen(handle, "w") as file:
             file.write(f"{_name_process()}\n")

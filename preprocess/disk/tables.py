@@ -162,9 +162,9 @@ def _check_images(path: Path, images: Iterable[str]) -> None:
                 f"drop the {suffix}: an image id is the file's name without it"
             )
         if not is_id(image):
-            raise InputError(f"{path}, row {row}: {shorten(image)!r} is no image id")
+            raise InputError(f"{path}, row {row}: {shorten(image)!r} is not an image id")
         if image in seen:
-            raise InputError(f"{path}, row {row}: image {image} comes a second time")
+            raise InputError(f"{path}, row {row}: image {image} is listed twice")
         seen.add(image)
 
 

@@ -163,11 +163,9 @@ def _check(declaration: Declaration) -> None:
     """Raise InputError for keys that contradict each other."""
     path = declaration.path
     if 0 < len(declaration.names) < 2 and declaration.kind != "findings":
-        raise InputError(
-            f"{path}: names: at least two {declaration.kind} are needed, to be told apart"
-        )
+        raise InputError(f"{path}: names: at least two {declaration.kind} are needed")
     if len(set(declaration.names)) < len(declaration.names):
-        raise InputError(f"{path}: names: one comes twice")
+        raise InputError(f"{path}: names: a name is repeated")
     has_table = any(part.tables for part in declaration.parts.values())
     if has_table and not declaration.images:
         raise InputError(
@@ -197,12 +195,10 @@ def _check_subjects(declaration: Declaration) -> None:
         if side not in SIDES:
             raise InputError(f"{path}: sides: {key!r} is {side!r}, not left or right")
     if declaration.sides and not (declaration.side or declaration.side_from):
-        raise InputError(
-            f"{path}: sides: of what? Give side, a column, or side_from, a regular expression"
-        )
+        raise InputError(f"{path}: sides needs side, a column, or side_from, a regular expression")
     for one, other in (("patient", "patient_from"), ("side", "side_from")):
         if getattr(declaration, one) and getattr(declaration, other):
-            raise InputError(f"{path}: {one} and {other}: one of them tells, not both")
+            raise InputError(f"{path}: {one} and {other}: give one of them, not both")
 
 
 def _check_value(declaration: Declaration, key: str, value: str) -> None:
@@ -248,7 +244,9 @@ class _Reader:
         for item in values:
             is_text = isinstance(item, str | int | float) and not isinstance(item, bool)
             if not is_text or (item == "" and not can_be_empty):
-                raise InputError(f"{self.path}: {key}: {item!r} is no text, nor a list of texts")
+                raise InputError(
+                    f"{self.path}: {key}: {item!r} is neither a string nor a list of strings"
+                )
             texts.append(str(item))
         return tuple(texts)
 
@@ -260,7 +258,7 @@ class _Reader:
             pattern = re.compile(text)
         except re.error as error:
             raise InputError(
-                f"{self.path}: {key}: {text!r} is no regular expression ({error})"
+                f"{self.path}: {key}: {text!r} is not a regular expression ({error})"
             ) from None
         if pattern.groups != 1:
             raise InputError(
@@ -311,7 +309,7 @@ class _Reader:
             value = self.content[name]
             if not isinstance(value, dict):
                 raise InputError(
-                    f"{self.path}: {name}: {value!r} is no part; write [{name}] with table and images"
+                    f"{self.path}: {name}: {value!r} is not a part; write [{name}] with table and images"
                 )
             for key in value:
                 if key not in ("table", "images"):

@@ -44,7 +44,7 @@ def find_names(
     """Return the names of the levels, classes or findings: as declared, or else as the rows have them.
 
     Levels without names are numbered, and called by the clinical scale if there are as many of them. Raises
-    InputError, naming file and key, if there is nothing to tell apart.
+    InputError, naming file and key, if at least two are needed.
     """
     path = declaration.path
     if declaration.kind == "findings":
@@ -175,7 +175,7 @@ def _choose(declaration: Declaration, row: Row) -> str:
         if cell:
             filled[column] = cell
     if len({simplify_cell(cell) for cell in filled.values()}) > 1:
-        raise InputError(f"{row.where}: {' and '.join(filled)} differ: which of them is true?")
+        raise InputError(f"{row.where}: {' and '.join(filled)} differ; only one can be true")
     return next(iter(filled.values()), "")
 
 
@@ -198,7 +198,7 @@ def _parse_one(declaration: Declaration, names: Sequence[str], text: str, row: R
             return list(names).index(by_word[simplify_cell(value)])
         last = len(names) - 1
         raise InputError(
-            f"{row.where}: {_call(declaration)} is {shorten(text)!r}, no level from 0 to {last}"
+            f"{row.where}: {_call(declaration)} is {shorten(text)!r}, not a level from 0 to {last}"
             f"{suggest(cell, by_word)}; {declaration.path}: values says which number a word is, unknown what is unknown"
         )
     if value in names:
@@ -253,7 +253,7 @@ def _parse_joined(declaration: Declaration, names: Sequence[str], rows: Sequence
                 continue
             if part not in by_word:
                 raise InputError(
-                    f"{row.where}: {shorten(word)!r} is no finding{suggest(part, by_word)}"
+                    f"{row.where}: {shorten(word)!r} is not a finding{suggest(part, by_word)}"
                 )
             found.add(by_word[part])
         row.values = {name: float(name in found) for name in names}
