@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dr import scores as score_files
-from dr import validation, view_scores
+from dr import validation
 from dr.machine import workers
 from dr.metrics.operating import UNSURE
 from dr.scores import THRESHOLDS, match_targets, read_scores, write_scores
@@ -77,6 +77,9 @@ def predict(options: argparse.Namespace, dataset: DataSet, task: Task) -> None:
     if workers.share(lambda: manifest.find_change(folder, parameters, digests)) is None:
         print("dr.predict: cached")
         return
+    workers.let_waiting_threads_sleep()
+    from dr import view_scores
+
     if workers.rank() == 0:
         (folder / "views").mkdir(exist_ok=True)
         files.remove_partials(folder)

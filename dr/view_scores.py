@@ -12,18 +12,18 @@ import base64
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dr.machine import shares, workers
+from dr.machine import device, shares, workers
+from dr.squares import batches, store
+from dr.squares.batches import Batch
 from dr.squares.source import CachedSquares
+from dr.training import views
 from dr.training.runs import Trained
 from preprocess import photographs
 from preprocess.cache.journal import Journal, Row
-
-if TYPE_CHECKING:
-    from dr.squares.batches import Batch
 
 VERSION = 3  # raise it when the same checkpoint and square give other scores
 PARTS = {"valid": "train", "test": "test"}  # the part of the cache whose squares a split has
@@ -87,16 +87,13 @@ def _make_plan(
 ) -> Plan:
     """Return which batches are due of which epochs."""
     folder = trained.folder.parent / "views"
-    workers.let_waiting_threads_sleep()
-    # Imported late: a command that finds all tables as they were does not wait for torch.
-    from dr.machine import device
-    from dr.squares import batches, store
-    from dr.training import views
-
     used_precision = views.find_precision(precision, device.choose_device(options.device))
     eyes = store.number_eyes(squares.subjects)
     ordered = batches.order_groups(np.arange(len(eyes)), eyes)
     whole = batches.split_by_group(ordered, eyes, options.batch_size)
+    together = np.arange(len(eyes))
+    if trained.parameters["pairs"]:
+        together = eyes // 2
     keys = _make_keys(options.cache, name, squares, whole, eyes, trained.parameters["pairs"])
     journals: dict[int, dict[str, Any]] = {}
     due: dict[int, list[Batch]] = {}
@@ -112,7 +109,7 @@ def _make_plan(
         made = journal.find_made(keys)
         is_due = np.array([image not in made for image in squares.images])
         if is_due.any():
-            due[epoch] = batches.plan_batches(whole, eyes, is_due)
+            due[epoch] = batches.plan_batches(whole, together, is_due)
     return Plan(journals, keys, due)
 
 
@@ -120,7 +117,7 @@ def _make_keys(
     cache: Path,
     name: str,
     squares: CachedSquares,
-    batches: Sequence[np.ndarray],
+    whole: Sequence[np.ndarray],
     eyes: np.ndarray,
     is_paired: bool,
 ) -> dict[str, list]:
@@ -134,7 +131,7 @@ def _make_keys(
     for image, lut in zip(images, squares.luts, strict=True):
         contents.append([*photographs.identify_square(rows[image]), zlib.crc32(lut.tobytes())])
     keys = {}
-    for batch in batches:
+    for batch in whole:
         groups = eyes[batch] // 2
         for position in batch:
             key = [contents[position], len(batch)]
@@ -155,9 +152,6 @@ def _score_due(
     folder: Path,
 ) -> None:
     """Score this process's share of the batches that are due; each image's row is kept at once."""
-    from dr.squares import store
-    from dr.training import views
-
     own: dict[int, list[Batch]] = {}
     for epoch, planned in plan.due.items():
         n_images = sum(len(batch.positions) for batch in planned)

@@ -296,7 +296,7 @@ def test_other_evaluations_stand_beside_with_paired_differences(alone, tmp_path,
     run(capsys, *alone, "--name=first")
     shown = run(capsys, *alone, "--name=second", "--compare", "first")
     row = [line for line in shown.splitlines() if line.startswith("  first ")][0]
-    assert row.count("+0.0000 (+0.000 to +0.000)") == 3 + 4  # the same scores
+    assert row.count("+0.0000 (no draw differed)") == 3 + 4  # the same scores
     with pytest.raises(InputError, match="--compare third: no evaluation of this name"):
         evaluate.main([*alone, "--compare", "third"])
 

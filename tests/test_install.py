@@ -121,12 +121,13 @@ def test_every_value_of_every_stage_is_looked_at_before_the_first(name, monkeypa
         "layout",
         "dask",
         "weights",
-    }  # of which the first and the last are looked at below
+        "sheet_image",  # looked at when the photographs are known
+    }  # of which the first and the weights are looked at below
     for action in taking:
         with pytest.raises((SystemExit, InputError)) as end:
             module.main([action.option_strings[0], "?/", "--check-options"])
         assert (
-            action.dest in {"dask", "layout"}  # a layout is looked at when the data set is read
+            action.dest in {"dask", "layout", "sheet_image"}  # looked at when the data set is read
             or isinstance(end.value, InputError)
             or end.value.code == 2
         )

@@ -321,7 +321,7 @@ def test_changed_checkpoint_other_labels_than_those_trained_on_and_no_training_a
     with pytest.raises(InputError, match="labels changed.*dr.train again"):
         predict.main([*places, "--views", "1"])
     train.main([*places, *TRAIN_OPTIONS, "--epochs", "3"])
-    assert "labels changed; starts over" in capsys.readouterr().out
+    assert "labels changed, learned squares changed; starts over" in capsys.readouterr().out
     shutil.rmtree(copied / "cache" / "dr")
     with pytest.raises(InputError, match="python -m dr.train"):
         predict.main(places)

@@ -216,7 +216,7 @@ def test_the_lines_of_a_kaggle_notebook_run_as_written(drawn_folder, tmp_path):
     given, working, programs = (tmp_path / name for name in ("input", "working", "bin"))
     for folder in (given / "weights", working, programs):
         folder.mkdir(parents=True)
-    pipeline, ignored = given / "pipeline", shutil.ignore_patterns(".*", "*.csv", "*.html")
+    pipeline, ignored = given / "pipeline", shutil.ignore_patterns(".*", "*.csv")
     for room in ("preprocess", "dr", "blend", "kappa", "submissions"):
         shutil.copytree(ROOT / room, pipeline / room, ignore=ignored)
     for file in ("run_all.sh", "requirements.txt"):

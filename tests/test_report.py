@@ -227,7 +227,7 @@ def test_other_runs_stand_beside_with_paired_differences(last_stages, tmp_path):
         str(cache),
     ]
     same = re.findall(r"<small>([+−][^<]*)</small>", table)
-    assert same[1] == "+0.0000 (+0.000 to +0.000)"  # as likely levels, so the same kappa
+    assert same[1] == "+0.0000 (no draw differed)"  # as likely levels, so the same kappa
     assert same[0] != same[1] and same[2:] == [same[1]] * 2
 
 

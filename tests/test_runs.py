@@ -45,7 +45,7 @@ def stop(monkeypatch):
 
 
 def list_folders(folder):
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return sorted(path.name for path in folder.glob("*") if path.is_dir())
 
 
 CHANGES = ({"epochs": 3}, {"batch-size": 4}, {"seed": 1})
@@ -61,6 +61,7 @@ def test_a_changed_option_and_ctrl_c_leave_the_finished_net_in_use(
     run("--epochs", 2)
     predict.main([*places, "--views", "1"])
     before = digest_files(nets)
+    del before["progress.html"]  # it follows the training that runs
     stop(2)
     with pytest.raises(KeyboardInterrupt):
         run(*changed)

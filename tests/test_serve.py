@@ -23,6 +23,7 @@ from dr.nets import heat
 from dr.training import runs
 from preprocess.disk.errors import InputError
 from submissions import ensemble, grade, guard, page, serve
+from submissions.output import model
 from tests.hostile import CONTENTS
 from tests.tasks import TASK
 from tests.test_report import open_page
@@ -48,7 +49,8 @@ def client(seated, finished_cache, tmp_path, monkeypatch):
     (tmp_path / "left").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "left"))
     members = runs.read_members(finished_cache / "dr", None, None)
-    source = grade.Source(members, finished_cache / "blend/train/model.pt", None)
+    known = model.read_known(finished_cache, None, members)
+    source = grade.Source(members, finished_cache / "blend/train/model.pt", None, known)
     app = serve.make_app(
         TASK,
         partial(page.answer, seated, False),

@@ -164,3 +164,34 @@ def test_help_needs_none_of_the_heavy_libraries(name):
     assert f"usage: python -m {name} " in shown
     assert f"example: python -m {name} " in shown
     assert shown.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
+def test_every_name_that_tests_and_benchmarks_import_exists(path):
+    """Benchmarks and drawings run by hand: nothing else would notice that a name has moved."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.module:
+            continue
+        if node.module.split(".")[0] not in ("preprocess", "dr", "blend", "kappa", "submissions"):
+            continue
+        file = ROOT / node.module.replace(".", "/")
+        source = file.with_suffix(".py")
+        if file.is_dir():
+            source = file / "__init__.py"
+        defined = find_names(source)
+        for alias in node.names:
+            is_module = (file / f"{alias.name}.py").exists() or (file / alias.name).is_dir()
+            assert is_module or alias.name in defined, f"{node.module}.{alias.name}"
+
+
+def find_names(path):
+    """Return the names that a module defines or imports at its top level."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names

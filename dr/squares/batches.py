@@ -41,14 +41,14 @@ def order_groups(positions: np.ndarray, eyes: np.ndarray) -> np.ndarray:
 
 
 def plan_batches(
-    batches: Sequence[np.ndarray], eyes: np.ndarray, is_due: np.ndarray
+    batches: Sequence[np.ndarray], groups: np.ndarray, is_due: np.ndarray
 ) -> list[Batch]:
     """Return the batches to score so that the images that are due, (n,) bool, have the scores they have among all.
 
     `batches` are those of all images. How a processor rounds hangs on the size of a batch, though not on what else is
     in it or in which place (measured: tests/benchmarks/RESULTS.md). So an image is always scored in a batch as large
     as its own among all. A batch of which all is due stays as it is; of the others the groups that are due come
-    together.
+    together: `groups`, (n,), says which images must be scored together, as a net of pairs does a patient's eyes.
     """
     planned = []
     left: dict[int, list[np.ndarray]] = {}  # size -> groups
@@ -57,9 +57,9 @@ def plan_batches(
         if due.all():
             planned.append(Batch(batch, len(batch)))
         elif due.any():
-            groups = eyes[batch] // 2
-            for group in np.unique(groups[due]):
-                left.setdefault(len(batch), []).append(batch[groups == group])
+            groups_here = groups[batch]
+            for group in np.unique(groups_here[due]):
+                left.setdefault(len(batch), []).append(batch[groups_here == group])
     for size, groups_of_size in left.items():
         planned += _pack(groups_of_size, size)
     return planned

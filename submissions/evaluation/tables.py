@@ -246,7 +246,9 @@ def list_subgroup_rows(title: str, subgroups: Subgroups) -> list[list[Any]]:
         for key, estimate in group.figures.items():
             positives = group.positives.get(key.condition, "")
             place = [title, group.column, group.name, key.condition or ALL, key.point, "", ""]
-            rows.append([*place, key.name, *estimate, group.images, positives, estimate.kind])
+            rows.append(
+                [*place, key.name, *_split(estimate), group.images, positives, estimate.kind]
+            )
     for gap in subgroups.gaps:
         place = [
             title,
@@ -257,7 +259,9 @@ def list_subgroup_rows(title: str, subgroups: Subgroups) -> list[list[Any]]:
             "",
             "",
         ]
-        rows.append([*place, f"largest gap, {gap.key.name}", *gap.gap, "", "", gap.gap.kind])
+        rows.append(
+            [*place, f"largest gap, {gap.key.name}", *_split(gap.gap), "", "", gap.gap.kind]
+        )
     return rows
 
 

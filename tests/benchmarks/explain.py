@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from dr import explain
+from dr import explain, look
 from dr.metrics import ranking
 from dr.nets import heat
 from dr.nets.nine_conv import CONVOLUTIONS
@@ -62,7 +62,7 @@ def read_eyes(data, of, net):
         square.make_square(data / "test" / f"{image}.jpeg", of.making) for image in labels.index
     ]
     images = crops.cut_centers(
-        store.gather([explain.NOBODY] * len(squares), squares, of.mean, of.std), net.image_px
+        store.gather([look.ANYBODY] * len(squares), squares, of.mean, of.std), net.image_px
     )
     with torch.inference_mode():
         predicted = np.concatenate([net(part).argmax(dim=1).numpy() for part in images.split(32)])
@@ -150,7 +150,7 @@ def read_marked(folder, of, net, making):
     for path in sorted((folder / "images").iterdir()):
         made = square.make_square(path, making)
         images = crops.cut_centers(
-            store.gather([explain.NOBODY], [made], of.mean, of.std), net.image_px
+            store.gather([look.ANYBODY], [made], of.mean, of.std), net.image_px
         )
         with torch.inference_mode():
             level = 1 + net(images)[:, 1:].argmax(dim=1).numpy()
