@@ -42,6 +42,7 @@ from tests.tasks import TASK, read_training_set
 
 SIZE_PX = 256
 FOLDS, NATURAL_FOLDS = 7, 4
+KEPT = "kept"  # of a picture that is there once, or the first of its copies
 FOLD_SEED = 0  # that of dr.train, so that its fold 0 is held out here as well
 CHOSEN_ON = (1, 2)  # folds
 REFERABLE = TASK.conditions[1]
@@ -73,7 +74,8 @@ def prepare(options):
         parts.append(rows.assign(image=f"{source}-" + rows["image"], source=source))
     write(options.cache / "learned", pd.concat(parts))
     external = list_rows(options.external, options.layout, options.cache / "cut-external")
-    write(options.cache / "external", drop_copies(external))
+    external["copies"] = find_copies(external)
+    write(options.cache / "external", external)
 
 
 def cut(data, layout, cache):
@@ -105,13 +107,16 @@ def divide(rows, n_folds):
     return np.where(fold_of == 0, "valid", "train")
 
 
-def drop_copies(rows):
-    """Return the rows without pictures that are there twice; of copies with one level the first stays."""
+def find_copies(rows):
+    """Return for each row whether it counts, if pictures that are there twice count once, or not at all.
+
+    Of copies with one level the first is kept; of those with different levels nobody knows which is right.
+    """
     digests = rows["path"].map(lambda path: files.hash_file(Path(path)))
     n_levels = rows.groupby(digests)["level"].transform("nunique")
-    kept = rows[(n_levels == 1) & ~digests.duplicated()]
-    print(f"external: {len(rows)} images, {len(kept)} without copies")
-    return kept
+    is_kept = (n_levels == 1) & ~digests.duplicated()
+    print(f"external: {len(rows)} images, {is_kept.sum()} without copies")
+    return np.where(is_kept, KEPT, "left out")
 
 
 def write(folder, rows):
@@ -200,11 +205,11 @@ def compare_sources(learned, external):
     of_equalized = fit(features, table, is_equalized)
     rows.append(tell("equalized", "natural", of_equalized(features), table, ~is_equalized))
     external_table, external_features = external
-    everything = np.ones(len(external_table), bool)
+    is_kept = (external_table["copies"] == KEPT).to_numpy()
     both = fit(features, table, np.ones(len(table), bool))(external_features)
     for title, given in (("equalized", of_equalized(external_features)), ("both", both)):
-        rows.append(tell(title, "external", given, external_table, everything))
-    back = fit(external_features, external_table, everything)(features)
+        rows.append(tell(title, "external", given, external_table, is_kept))
+    back = fit(external_features, external_table, is_kept)(features)
     rows.append(tell("external", "equalized", back, table, is_equalized))
     rows.append(tell("external", "natural", back, table, ~is_equalized))
     return rows
@@ -276,27 +281,29 @@ def compare_runs(options):
     for run in options.runs:
         valid = read_scores(runs.folder_of(cache, run) / "scores_valid.csv", TASK)
         held_out = table.loc[valid.index]
-        samples = [("equalized", valid, held_out), ("natural", valid, held_out)]
+        levels = held_out["level"].to_numpy()
+        power, temperature = choose(valid.to_numpy(), levels, shares)
+        samples = []
+        for source in ("equalized", "natural"):
+            is_judged = (held_out["source"] == source).to_numpy()
+            samples.append((source, valid.to_numpy(), held_out, is_judged))
         if options.reveal:
             others = read_scores(cache / "evaluations" / f"{run}-external" / "scores.csv", TASK)
             truth = pd.read_csv(options.cache / "external" / "samples.csv", dtype={"patient": str})
-            truth = truth.set_index("image").loc[others.index].assign(source="external")
-            samples.append(("external", others, truth))
-        is_equalized = (held_out["source"] == "equalized").to_numpy()
-        power, temperature = choose(
-            valid.to_numpy()[is_equalized], held_out["level"].to_numpy()[is_equalized], shares
-        )
+            truth = truth.set_index("image").loc[others.index]
+            is_kept = (truth["copies"] == KEPT).to_numpy()
+            samples.append(("external", others.to_numpy(), truth, is_kept))
+            everything = np.ones(len(truth), bool)
+            samples.append(("external, with copies", others.to_numpy(), truth, everything))
         ways = {
             "as they are": (0.0, 1.0),
             f"power {power:.2f}, temperature {temperature:.2f}": (power, temperature),
         }
         for way, (by, heat) in ways.items():
-            for source, scores, truth in samples:
-                is_judged = (truth["source"] == source).to_numpy()
-                changed = change(scores.to_numpy(), shares, by, heat)
-                rows.append(
-                    {"run": run, "scores": way} | tell("", source, changed, truth, is_judged)
-                )
+            for source, scores, truth, is_judged in samples:
+                changed = change(scores, shares, by, heat)
+                figures = tell(run, source, changed, truth, is_judged)
+                rows.append({"scores": way} | figures)
     print(pd.DataFrame(rows).to_string(index=False))
 
 
