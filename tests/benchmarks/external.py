@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -64,6 +65,8 @@ def prepare(options):
     equalized = list_rows(options.equalized, None, None)
     natural = list_rows(options.natural, None, options.cache / "cut-natural")
     natural = natural[~natural["patient"].isin(set(equalized["patient"]))]
+    equalized = thin(equalized, options.every)
+    natural = thin(natural, options.every)
     equalized["split"] = divide(equalized, FOLDS)
     natural["split"] = divide(natural, NATURAL_FOLDS)
     if options.apart:
@@ -97,6 +100,12 @@ def list_rows(data, layout, cache):
         rows["path"] = [str(squares[image].resolve()) for image in rows["image"]]
     rows["level"] = rows["level"].astype(int)
     return rows
+
+
+def thin(rows, every):
+    """Return the rows of every so many-th patient."""
+    patients = sorted(set(rows["patient"]))
+    return rows[rows["patient"].isin(set(patients[::every]))].copy()
 
 
 def divide(rows, n_folds):
@@ -220,9 +229,7 @@ def fit(features, table, is_learned):
     scaler = StandardScaler().fit(features[is_learned])
     model = LogisticRegression(C=STRENGTH, max_iter=300)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # that it has not converged after so many steps changes no third digit
+        warnings.simplefilter("ignore", ConvergenceWarning)  # more steps change no third digit
         model.fit(scaler.transform(features[is_learned]), table["level"].to_numpy()[is_learned])
     return lambda others: model.predict_proba(scaler.transform(others))
 
@@ -342,6 +349,9 @@ def main():
             for source in ("equalized", "natural", "external"):
                 one.add_argument(f"--{source}", type=Path, required=True)
             one.add_argument("--layout", help="of the external source")
+            one.add_argument(
+                "--every", type=int, default=1, help="learn of every so many-th patient"
+            )
             one.add_argument("--apart", type=Path, help="data set whose patients are held out")
             one.add_argument("--weights", nargs="+", required=True, metavar="NET=FILE")
         else:
