@@ -35,6 +35,7 @@ from dr.nets import net
 from dr.scores import read_scores
 from dr.squares import crops, store
 from dr.training import runs, weights
+from kappa.assign import decide
 from preprocess import __main__ as preprocess
 from preprocess.command import process
 from preprocess.dataset import folds, readers
@@ -264,9 +265,13 @@ def show(scores, levels, patients):
     drawn = bootstrap.draw_figures(list(patients), measure)
     row = {"images": len(levels), "patients": len(set(patients))}
     for name, column in zip(COLUMNS[2:], drawn.T, strict=True):
-        of = bootstrap.estimate_drawn(column)
-        row[name] = f"{of.value:.3f} ({of.low:.3f}–{of.high:.3f})"
+        row[name] = describe_estimate(bootstrap.estimate_drawn(column))
     return row
+
+
+def describe_estimate(estimate):
+    """Return a figure and its interval as text."""
+    return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
 
 
 def balance(losses, levels):
@@ -310,8 +315,17 @@ def compare_runs(options):
             for source, scores, truth, is_judged in samples:
                 changed = change(scores, shares, by, heat)
                 figures = tell(run, source, changed, truth, is_judged)
-                rows.append({"scores": way} | figures)
+                optimal = measure_optimum(changed[is_judged], truth[is_judged])
+                rows.append({"scores": way} | figures | {"QWK, optimal labels": optimal})
     print(pd.DataFrame(rows).to_string(index=False))
+
+
+def measure_optimum(scores, truth):
+    """Return the QWK of the levels that agree best by the scores themselves, as text with its interval."""
+    decided = {"optimal": decide(scores, "exact").levels}
+    patients = truth["patient"].astype(str).tolist()
+    gains = bootstrap.measure_step_gains(patients, truth["level"].to_numpy(), decided)
+    return describe_estimate(gains["optimal"].figure)
 
 
 def choose(scores, levels, shares):
