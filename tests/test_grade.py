@@ -144,12 +144,17 @@ def test_table_is_aligned_and_says_that_it_is_no_medical_device(
     broken.write_bytes(b"GIF89a")
     refuse("refused", finished_cache, pair[0], broken)
     lines, alone = capsys.readouterr().out.splitlines(), "  no fellow: blended with itself"
-    assert lines[0].split() == ["the", "net", "blended", "with", "the", "fellow"]
-    assert lines[1].split() == ["eye", "crop", *"0123401234", "mean", "level"]
-    assert lines[2].startswith(f"left   {pair[0].name}") and lines[2].endswith(alone)
-    confidence, *numbers, level = lines[2].removesuffix(alone).split()[2:]
-    assert (len(numbers), len(level)) == (11, 1)
-    assert lines[2].index(confidence) + len(confidence) == lines[1].index("crop") + len("crop")
+    warning, above, header, row = lines[:4]
+    assert warning.startswith("warning: No better than guessing: QWK ")  # a net of two epochs
+    assert above.split() == ["the", "net", "blended", "with", "the", "fellow"]
+    screened = "referable (≥ 2)"
+    assert header.endswith(screened)
+    titles = ["eye", "crop", *"0123401234", "mean", "level", "likeliest"]
+    assert header.removesuffix(screened).split() == titles
+    assert row.startswith(f"left   {pair[0].name}") and row.endswith(alone)
+    confidence, *numbers, level, likeliest, probability = row.removesuffix(alone).split()[2:]
+    assert (len(numbers), len(level), len(likeliest), probability[-1]) == (11, 1, 1, "%")
+    assert row.index(confidence) + len(confidence) == header.index("crop") + len("crop")
     assert f"refused: {broken}: neither a JPEG nor a PNG image" in "\n".join(lines)
     assert lines[-1] == pipeline.NOTICE and "not a medical device" in pipeline.NOTICE
 
@@ -160,7 +165,7 @@ def test_without_a_blend_only_the_nets_scores_are_shown(finished_cache, pair, ca
     lines = capsys.readouterr().out.splitlines()
     assert (lines[0].split(), lines[1].split()) == (
         ["the", "net"],
-        ["eye", "crop", *"01234", "mean", "level"],
+        ["eye", "crop", *"01234", "mean", "level", "likeliest", "referable", "(≥", "2)"],
     )
     (eye,) = run(capsys, *net_alone)["eyes"]
     assert run(capsys, *net_alone, "--views=8")["eyes"] == [eye]  # the article's

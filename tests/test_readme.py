@@ -39,7 +39,7 @@ def find_commands(text):
     """Return the words of each command: lines of bash, indented lines, and code within lines."""
     lines = []
     for block in list_blocks(text, "bash"):
-        lines += block.splitlines()
+        lines += block.replace("\\\n", " ").splitlines()
     prose = FENCED.sub("", text)
     lines += re.findall(r"^ {4}(\S.*)$", prose, re.MULTILINE)
     for code in re.findall(r"`([^`]+)`", re.sub(r"^ {4}.*$", "", prose, flags=re.MULTILINE)):

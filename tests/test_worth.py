@@ -70,7 +70,7 @@ def test_where_the_likeliest_level_is_another_both_are_shown_with_the_rule():
     assert (graded.output, graded.likeliest) == (1, 0)
     rule = page.describe_rule(TASK, graded)
     assert "likeliest level is 0, no retinopathy (72%)" in rule
-    assert "nearest to the mean of the levels" in rule and "0.81" in rule
+    assert "nearest to the expected level" in rule and "0.81" in rule
     assert page.describe_rule(TASK, make_grade(np.eye(5)[3])) == ""
 
 

@@ -59,9 +59,7 @@ class Levels(Task):
         "intervals: bootstrap over patients; recall and precision: of the rounded level"
     )
     decision_name: ClassVar[str] = "rounded"
-    decision_rule: ClassVar[str] = (
-        "the level nearest to the mean of the levels by their probabilities"
-    )
+    decision_rule: ClassVar[str] = "the one nearest to the expected level"
 
     @property
     def columns(self) -> list[str]:
