@@ -76,7 +76,12 @@ def read_labels(path: Path, known_only: bool = False, hint: str = "") -> pd.Seri
 
 def has_photographs(folder: Path) -> bool:
     """Return whether a folder's train/ or test/ holds photographs of left and right eyes."""
-    return any(list_folder(folder / part).paths for part in LABELS)
+    for part in LABELS:
+        for path in listing.iterate_files(folder / part):
+            image = normalize_id(listing.compose(listing.split_suffix(path.name)[0]))
+            if IMAGE_ID.fullmatch(image) and tables.is_id(image):
+                return True
+    return False
 
 
 def list_folder(folder: Path) -> Listing:

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -172,10 +172,17 @@ def describe_others(folder: Path, names: Sequence[str]) -> list[str]:
 
 def list_files(folder: Path) -> list[Path]:
     """Return the photographs that lie right in a folder, by name; none if the folder is not there."""
+    return list(iterate_files(folder))
+
+
+def iterate_files(folder: Path) -> Iterator[Path]:
+    """Yield the photographs that lie right in a folder, by name; none if the folder is not there."""
     if not folder.is_dir():
-        return []
-    names = sorted(os.listdir(folder))
-    return [folder / name for name in names if is_photograph_at(folder / name)]
+        return
+    for name in sorted(os.listdir(folder)):
+        # A name that says it is looked at first: paths take longer to make, at 100,000 files seconds.
+        if is_photograph(name) or is_photograph_at(folder / name):
+            yield folder / name
 
 
 def list_others(folder: Path) -> list[str]:
@@ -184,8 +191,10 @@ def list_others(folder: Path) -> list[str]:
         return []
     names = []
     for name in sorted(os.listdir(folder)):
+        if name.startswith(".") or is_photograph(name):
+            continue
         path = folder / name
-        if not name.startswith(".") and not is_photograph_at(path) and path.is_file():
+        if not is_photograph_at(path) and path.is_file():
             names.append(name)
     return names
 
