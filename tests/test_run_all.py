@@ -58,7 +58,7 @@ def call(*arguments):
         (["dr.train", "--data", "x"], "--data: belongs to the whole run; give it before"),
         (["dr.train", "--epoch", "1"], "unrecognized arguments: --epoch"),
         (["submissions.report", "--lables", "x"], "unrecognized arguments: --lables"),
-        (["dr.train", "--help"], "dr.train --help: a run shows no stage's help"),
+        (["dr.train", "--help"], "dr.train --help: for the options of a stage, use python -m dr.train --help"),
     ],
 )
 def test_a_mistyped_option_of_whatever_stage_ends_the_run_before_the_first(
@@ -130,7 +130,7 @@ def test_the_mean_of_runs_is_submitted_from_a_cache_of_its_own_and_nothing_is_tr
     )
     assert lines[-1].endswith("--name submission-average")
     for options in ("--folds 2", "--epochs 3", "--views 2"):
-        with pytest.raises(InputError, match="has no part in --average"):
+        with pytest.raises(InputError, match="cannot be combined with --average"):
             plan_run(["--data", "d", "--average", "a", *options.split()])
     with pytest.raises(InputError, match="dr.train is not a stage of this run"):
         plan_run("--data d --average a dr.train --seed 1".split())
