@@ -357,7 +357,7 @@ def test_a_mean_replaces_no_net_and_needs_the_same_or_other_patients(
     [
         ("--folds x", "--folds x: "),
         ("--folds 1", "--folds 1: "),
-        ("--folds 2 dr.train --fold 1", "names folds and runs"),
+        ("--folds 2 dr.train --fold 1", "sets --run, --folds and --fold"),
     ],
 )
 def test_the_run_script_refuses_folds_that_make_no_sense(options, told):

@@ -108,7 +108,7 @@ def test_what_is_read_is_not_written_over(here, out):
     before = Path("scores.csv").read_bytes()
     Path("link.csv").symlink_to("scores.csv")
     for main in (lambda: decide(out=out), lambda: fit(f"--out={out}")):
-        with pytest.raises(InputError, match=f"{out}: it is read, too"):
+        with pytest.raises(InputError, match=f"{out}: is also an input"):
             main()
     assert Path("scores.csv").read_bytes() == before
 

@@ -21,7 +21,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         raise OSError("disk full")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["table.csv"]
-    with pytest.raises(InputError, match=f"^{tmp_path}: a folder; give the name of a file"):
+    with pytest.raises(InputError, match=f"^{tmp_path}: is a folder; name a file"):
         files.write_bytes(tmp_path, b"")
 
 
