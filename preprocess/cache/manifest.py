@@ -5,6 +5,7 @@ It shows whether the outputs are those that a new run would make.
 
 import contextlib
 import json
+import platform
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -65,8 +66,8 @@ def write_manifest(
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of the libraries that results depend on, of those that are installed."""
-    versions = {}
+    """Return the versions of Python and of the libraries that results depend on, of those that are installed."""
+    versions = {"Python": platform.python_version()}
     for name in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)

@@ -21,7 +21,7 @@ from submissions.output.charts import render as render_chart
 from submissions.report import charts, evidence, sections
 from submissions.report.evidence import Source
 
-VERSION = 5  # raise it when the same inputs give another report
+VERSION = 6  # raise it when the same inputs give another report
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 

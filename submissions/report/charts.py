@@ -42,17 +42,18 @@ def draw_kappas(figure: Figure, kappas: Mapping[str, Mapping[str, StepGain]], ta
 def draw_history(
     figure: Figure, histories: Mapping[str, Sequence[Mapping[str, Any]]], task: Task
 ) -> None:
-    """Draw the training curves: log losses above, kappa or accuracy below; run -> figures of each epoch."""
+    """Draw the training curves: log losses, kappa or accuracy, learning rate; run -> figures of each epoch."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    figure.set_figheight(4.4)
-    losses, kappas = figure.subplots(2, 1, sharex=True)
+    figure.set_figheight(6)
+    losses, kappas, rates = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1))
     for number, (run, figures) in enumerate(histories.items()):
         epochs = [row["epoch"] for row in figures]
         for axes, column, dashes, label in (
             (losses, "train_log_loss", (2, 1.5), "training"),
             (losses, "valid_log_loss", (), "validation"),
             (kappas, f"valid_{task.headline}", (), "validation"),
+            (rates, "learning_rate", (), "learning rate"),
         ):
             values, marker = [row[column] for row in figures], "" if epochs[1:] else "o"
             axes.plot(
@@ -67,8 +68,10 @@ def draw_history(
     losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     losses.yaxis.set_major_formatter("{x:g}")
     losses.yaxis.set_minor_locator(NullLocator())
-    kappas.set(ylabel=task.headline_name, xlabel="epoch")
-    kappas.xaxis.get_major_locator().set_params(integer=True)
+    kappas.set(ylabel=task.headline_name)
+    rates.set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
+    rates.yaxis.set_major_formatter("{x:g}")
+    rates.xaxis.get_major_locator().set_params(integer=True)
     add_legend(losses)
 
 
