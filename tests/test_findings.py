@@ -69,7 +69,7 @@ def test_a_column_per_finding_knows_the_unknown(tmp_path):
     [
         (["1.png,Nodul,1"], HEADER, r"row 2: 'Nodul' is not a finding \(near: Nodule\)"),
         (["1.png,No Finding|Mass,1"], HEADER, "row 2: No Finding and findings"),
-        (["1.png,Mass,1", "2.png,Mass,"], HEADER, "row 3: Patient ID is '': whom"),
+        (["1.png,Mass,1", "2.png,Mass,"], HEADER, "row 3: Patient ID is ''; every image"),
         (["1.png,Mass"], "Image Index,Finding Labels\n", "no column Patient ID"),
         (["1.png,No Finding,1"], HEADER, "no image has any finding"),
         (["1,1"], "image,group\n", "no column with a finding"),

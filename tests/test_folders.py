@@ -131,7 +131,7 @@ def test_val_is_fold_0_with_the_rest_of_its_patients(scans):
         (lambda data: put(data, "train/image/a.png"), "'image' cannot be a class's name"),
         (
             lambda data: put_groups(data, "odd,7", "CNV-7-1,"),
-            "groups.csv, row 3: group is '': whom does",
+            "groups.csv, row 3: group is ''; every image",
         ),
         (
             lambda data: put_groups(data, "odd,7", "CNV/odd,7", "6-2,7"),
