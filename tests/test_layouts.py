@@ -226,7 +226,7 @@ COLUMNS = 'image = "image"\ntarget = "grade"\n'
         (
             RETINOPATHY + COLUMNS + TABLE,
             "a,0\nb,midl\n",
-            r"row 3: grade is 'midl', no level .*\(near: mild\)",
+            r"row 3: grade is 'midl', not a level .*\(near: mild\)",
         ),
         (
             RETINOPATHY + COLUMNS + TABLE,
