@@ -73,11 +73,11 @@ def test_a_recipe_starts_from_its_base_whatever_folder_it_lies_in(tmp_path):
     ("text", "message"),
     [
         ("[preprocess.resize", "not a TOML file"),
-        ("x = 1", r"\[x\] is no stage"),
-        ("[preprocess]\nsize_px = 64", r"\[preprocess\.size_px\] is no stage"),
+        ("x = 1", r"\[x\] is not a stage"),
+        ("[preprocess]\nsize_px = 64", r"\[preprocess\.size_px\] is not a stage"),
         (
             "[preprocess.rezise]\nsize_px = 64",
-            r"\[preprocess\.rezise\] is no stage \(near: preprocess\.resize\)",
+            r"\[preprocess\.rezise\] is not a stage \(near: preprocess\.resize\)",
         ),
         (
             "[preprocess.resize]\nsize = 64",

@@ -29,7 +29,7 @@ def refuse_locks(number):
 def test_where_locks_are_refused_a_file_stands_in_for_one(tmp_path, monkeypatch, number, capsys):
     monkeypatch.setattr(fcntl, "flock", refuse_locks(number))
     with files.locked(tmp_path):
-        assert ".held stands in for one" in capsys.readouterr().err
+        assert ".held is used instead" in capsys.readouterr().err
         with (
             pytest.raises(
                 InputError,
