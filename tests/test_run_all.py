@@ -58,7 +58,10 @@ def call(*arguments):
         (["dr.train", "--data", "x"], "--data: belongs to the whole run; give it before"),
         (["dr.train", "--epoch", "1"], "unrecognized arguments: --epoch"),
         (["submissions.report", "--lables", "x"], "unrecognized arguments: --lables"),
-        (["dr.train", "--help"], "dr.train --help: for the options of a stage, use python -m dr.train --help"),
+        (
+            ["dr.train", "--help"],
+            "dr.train --help: for the options of a stage, use python -m dr.train --help",
+        ),
     ],
 )
 def test_a_mistyped_option_of_whatever_stage_ends_the_run_before_the_first(
