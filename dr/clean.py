@@ -138,8 +138,10 @@ def _find_scores(run: Path) -> Iterator[tuple[Path, str]]:
     if trained is None:
         return
     kept = {Path(name).stem for name in trained["outputs"]}
-    for path in sorted((run / "views").glob("*.npz")):
-        epoch = path.stem.rpartition("_")[2]
+    for path in sorted(
+        (run / "views").glob("*")
+    ):  # SPLIT_EPOCH.jsonl, a process's SPLIT_EPOCH.0.jsonl
+        epoch = path.name.partition(".")[0].rpartition("_")[2]
         if epoch.isdigit() and epoch not in kept:
             yield path, "scores of an epoch that is not kept"
 
@@ -200,7 +202,7 @@ def clean(options: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.make_bare_parser("dr.clean", __doc__, "--cache cache --remove")
     parser.add_argument(
-        "--cache", type=Path, default=Path("cache"), help="folder that keeps what the stages make"
+        "--cache", type=Path, default=Path("cache"), help="folder for the results of the stages"
     )
     parser.add_argument(
         "--former",

@@ -62,6 +62,13 @@ def test_what_nothing_uses_is_listed_and_only_removed_when_asked_for(cache, caps
         cache / "resize" / "train" / "99_left.png": "a square of no image",
         cache / "resize" / "test" / f"{files.PARTIAL}1.png": "half-written",
         cache / "dr" / "runs" / "first" / "views" / "test_0009.npz": "an epoch that is not kept",
+        cache / "dr" / "runs" / "first" / "views" / "test_0009.jsonl": "an epoch that is not kept",
+        cache
+        / "dr"
+        / "runs"
+        / "first"
+        / "views"
+        / "test_0009.0.jsonl": "an epoch that is not kept",
     }
     for path in unused:
         path.write_bytes(b"123")

@@ -44,7 +44,7 @@ def find_names(
     """Return the names of the levels, classes or findings: as declared, or else as the rows have them.
 
     Levels without names are numbered, and called by the clinical scale if there are as many of them. Raises
-    InputError, naming file and key, if at least two are needed.
+    InputError, naming file and key, if there are fewer than two.
     """
     path = declaration.path
     if declaration.kind == "findings":
