@@ -138,9 +138,8 @@ def _find_scores(run: Path) -> Iterator[tuple[Path, str]]:
     if trained is None:
         return
     kept = {Path(name).stem for name in trained["outputs"]}
-    for path in sorted(
-        (run / "views").glob("*")
-    ):  # SPLIT_EPOCH.jsonl, a process's SPLIT_EPOCH.0.jsonl
+    # SPLIT_EPOCH.jsonl, and SPLIT_EPOCH.0.jsonl of a process's own share.
+    for path in sorted((run / "views").glob("*")):
         epoch = path.name.partition(".")[0].rpartition("_")[2]
         if epoch.isdigit() and epoch not in kept:
             yield path, "scores of an epoch that is not kept"

@@ -61,15 +61,9 @@ def test_what_nothing_uses_is_listed_and_only_removed_when_asked_for(cache, caps
         pixels / "valid.json": "no longer read",
         cache / "resize" / "train" / "99_left.png": "a square of no image",
         cache / "resize" / "test" / f"{files.PARTIAL}1.png": "half-written",
-        cache / "dr" / "runs" / "first" / "views" / "test_0009.npz": "an epoch that is not kept",
-        cache / "dr" / "runs" / "first" / "views" / "test_0009.jsonl": "an epoch that is not kept",
-        cache
-        / "dr"
-        / "runs"
-        / "first"
-        / "views"
-        / "test_0009.0.jsonl": "an epoch that is not kept",
     }
+    for name in ("test_0009.npz", "test_0009.jsonl", "test_0009.0.jsonl"):
+        unused[cache / "dr" / "runs" / "first" / "views" / name] = "an epoch that is not kept"
     for path in unused:
         path.write_bytes(b"123")
     listed = run(cache, capsys)
